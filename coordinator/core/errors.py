@@ -1,0 +1,92 @@
+"""What the domain refuses, and why. The sentence is for people, the fields are for programs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QgjobError(Exception):
+    """A refusal. Nothing has changed when it is raised."""
+
+    reason: ClassVar[str]
+
+    def __init__(self, message: str, **fields: object) -> None:
+        """Take the sentence, and the fields that it names."""
+        super().__init__(message)
+        self.fields = fields
+
+
+class InvalidRequest(QgjobError):
+    """A field is missing, malformed or out of its range."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, field: str, message: str) -> None:
+        """Name the field that is wrong."""
+        super().__init__(message, field=field)
+
+
+class NotFound(QgjobError):
+    """No record has this id."""
+
+    reason = "NOT_FOUND"
+
+    def __init__(self, kind: str, identity: object) -> None:
+        """Name what was looked for."""
+        super().__init__(f"there is no {kind} {identity}", kind=kind, id=identity)
+
+
+class RequestIdReused(QgjobError):
+    """An idempotency key came back with another payload."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, key: str) -> None:
+        """Name the key."""
+        super().__init__(f"idempotency key {key!r} was used before with other jobs; use a new key", request_id=key)
+
+
+class InvalidTransition(QgjobError):
+    """The record's state does not allow the change."""
+
+    reason = "INVALID_TRANSITION"
+
+
+class LeaseFenced(QgjobError):
+    """The lease is spent, or never was."""
+
+    reason = "LEASE_FENCED"
+
+
+class QueueFull(QgjobError):
+    """A limit on queued work was reached."""
+
+    reason = "QUEUE_FULL"
+
+
+class Conflict(QgjobError):
+    """Another agent owns this name or device."""
+
+    reason = "CONFLICT"
+
+
+class VersionUnsupported(QgjobError):
+    """The agent speaks a protocol that this coordinator does not."""
+
+    reason = "VERSION_UNSUPPORTED"
+
+
+class NoMatchingDevice(QgjobError):
+    """A strict request that no known device could serve."""
+
+    reason = "NO_MATCHING_DEVICE"
+
+
+class ShuttingDown(QgjobError):
+    """The coordinator is stopping."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class IllegalTransition(AssertionError):
+    """Our own bug: a state change that the tables do not have."""

@@ -1,0 +1,200 @@
+"""Facts that reach the scheduler, in the past tense.
+
+Facts from agents carry the session that brought them. Results are judged by lease and fence, never by session: a
+result that comes late over a new stream counts as much as over the old one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.core.model import (
+    AgentId,
+    AttemptId,
+    AttemptOutcome,
+    DeviceFacts,
+    Failure,
+    Fence,
+    Job,
+    JobId,
+    JobSpec,
+    LeaseId,
+    Request,
+    SessionId,
+    TestResult,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsSubmitted:
+    """A user asked for jobs. `known` is the earlier request under the same key, if there is one."""
+
+    org_id: str
+    key: str
+    payload_sha256: str
+    specs: tuple[JobSpec, ...]
+    is_strict: bool = False
+    known: Request | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRequested:
+    """A user asked for another run of a terminal job."""
+
+    job: Job
+    key: str
+    payload_sha256: str
+    known: Request | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """A user asked for the end of jobs. Those that are not live any more are left alone."""
+
+    jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEcho:
+    """What an agent has adopted of a lease."""
+
+    lease: LeaseId
+    fence: Fence
+    revision: int
+    started: tuple[AttemptId, ...] = ()
+    finished: tuple[AttemptId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFinished:
+    """A test run ended."""
+
+    session: SessionId
+    lease: LeaseId
+    fence: Fence
+    attempt: AttemptId
+    outcome: AttemptOutcome
+    failure: Failure | None = None
+    tests: tuple[TestResult, ...] = ()
+    log_size: int = 0
+    log_sha256: str = ""
+    build_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConnected:
+    """An agent opened a session with Hello."""
+
+    session: SessionId
+    agent: AgentId
+    boot_id: str
+    version: str
+    host: str
+    devices: tuple[DeviceFacts, ...]
+    leases: tuple[LeaseEcho, ...] = ()
+    results: tuple[AttemptFinished, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDisconnected:
+    """A session ended; `is_goodbye` when the agent said so itself."""
+
+    session: SessionId
+    is_goodbye: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatReceived:
+    """An agent lives, and this is what it has adopted."""
+
+    session: SessionId
+    sequence: int
+    leases: tuple[LeaseEcho, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseAdopted:
+    """An agent has adopted a revision of a lease."""
+
+    session: SessionId
+    echo: LeaseEcho
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesReported:
+    """An agent's devices, whole."""
+
+    session: SessionId
+    devices: tuple[DeviceFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildInstalled:
+    """The device of a lease holds its build. `install_us` is 0 when it already did."""
+
+    session: SessionId
+    lease: LeaseId
+    fence: Fence
+    digest: str
+    install_us: int
+    was_installed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRejected:
+    """The agent cannot run the batch."""
+
+    session: SessionId
+    lease: LeaseId
+    fence: Fence
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReleased:
+    """The agent gives the lease back."""
+
+    session: SessionId
+    lease: LeaseId
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    """A test run began."""
+
+    session: SessionId
+    lease: LeaseId
+    fence: Fence
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestReported:
+    """One test inside a spec began or ended."""
+
+    __test__ = False
+
+    session: SessionId
+    lease: LeaseId
+    fence: Fence
+    attempt: AttemptId
+    test: TestResult
+
+
+Event = (
+    JobsSubmitted
+    | RetryRequested
+    | CancelRequested
+    | AgentConnected
+    | AgentDisconnected
+    | HeartbeatReceived
+    | LeaseAdopted
+    | DevicesReported
+    | BuildInstalled
+    | LeaseRejected
+    | LeaseReleased
+    | AttemptStarted
+    | TestReported
+    | AttemptFinished
+)

@@ -1,0 +1,423 @@
+"""Frozen records of the lab: what jobs, attempts, leases, devices and agents are.
+
+Times are integers: `mono_us` microseconds of a monotonic clock for deadlines, `wall_us` microseconds since the Unix
+epoch for records that people read. Spans end in `_us`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NewType
+
+JobId = NewType("JobId", int)
+AttemptId = NewType("AttemptId", int)
+LeaseId = NewType("LeaseId", int)
+SubmitSequence = NewType("SubmitSequence", int)
+DeviceId = NewType("DeviceId", str)
+AgentId = NewType("AgentId", str)
+SessionId = NewType("SessionId", int)
+
+SECOND_US = 1_000_000
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+MIN_PRIORITY, DEFAULT_PRIORITY, MAX_PRIORITY = 1, 3, 5
+DEFAULT_TIMEOUT_US = 600 * SECOND_US
+LAB_BUDGET = 3
+"""Attempts of a job that may end by the lab's fault before the job does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """One reading of both clocks."""
+
+    mono_us: int
+    wall_us: int
+
+
+class Target(StrEnum):
+    """Kind of device that a job asks for; `any` is an emulator or a phone."""
+
+    ANY = "any"
+    EMULATOR = "emulator"
+    DEVICE = "device"
+    BROWSERSTACK = "browserstack"
+
+
+class Lane(StrEnum):
+    """Group of priorities."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ERRORED = "errored"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+class AttemptOutcome(StrEnum):
+    """How one try ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERRORED = "errored"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+    LOST = "lost"
+    REJECTED = "rejected"
+    RELEASED = "released"
+
+
+class LeaseState(StrEnum):
+    """Where a lease stands; the last three are terminal."""
+
+    OFFERED = "offered"
+    ACTIVE = "active"
+    DISCONNECTED = "disconnected"
+    REVOKING = "revoking"
+    RELEASED = "released"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+class DeviceKind(StrEnum):
+    """What a device is."""
+
+    EMULATOR = "emulator"
+    DEVICE = "device"
+    BROWSERSTACK = "browserstack"
+
+
+class DeviceState(StrEnum):
+    """What may be done with a device."""
+
+    IDLE = "idle"
+    RESERVED = "reserved"
+    LEASED = "leased"
+    FENCING = "fencing"
+    QUARANTINED = "quarantined"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+class AgentState(StrEnum):
+    """Whether an agent can be given work."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    STOPPED = "stopped"
+
+
+class Blame(StrEnum):
+    """Whose fault a failure was."""
+
+    TEST = "test"
+    BUILD = "build"
+    DEVICE = "device"
+    HOST = "host"
+
+
+class TestState(StrEnum):
+    """How one test inside a spec stands."""
+
+    __test__ = False
+
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"
+
+
+class RevokeReason(StrEnum):
+    """Why an attempt was taken back from an agent."""
+
+    CANCEL = "cancel"
+    PREEMPT = "preempt"
+
+
+TERMINAL_JOB_STATES = frozenset(
+    {JobState.COMPLETED, JobState.FAILED, JobState.ERRORED, JobState.TIMED_OUT, JobState.CANCELLED}
+)
+TERMINAL_LEASE_STATES = frozenset({LeaseState.RELEASED, LeaseState.REVOKED, LeaseState.EXPIRED})
+FATAL_REASONS = frozenset({"SPEC_NOT_FOUND", "BUILD_NOT_FOUND", "BUILD_INVALID", "PROJECT_INVALID"})
+"""Failures that no other device and no other try can mend: the job ends FAILED at once."""
+
+
+def lane_of(priority: int) -> Lane:
+    """Return the lane that a priority from 1 to 5 belongs to."""
+    if priority >= 4:
+        return Lane.HIGH
+    return Lane.NORMAL if priority >= 2 else Lane.LOW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why something did not pass."""
+
+    reason: str
+    message: str
+    blame: Blame | None = None
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether trying again is pointless."""
+        return self.reason in FATAL_REASONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a user asked for; never changed after it was accepted."""
+
+    org_id: str
+    app_version_id: str
+    test: str
+    priority: int = DEFAULT_PRIORITY
+    target: Target = Target.ANY
+    selector: tuple[tuple[str, str], ...] = ()
+    """(attribute, shell-style pattern), sorted by attribute."""
+    env: Mapping[str, str] = NOTHING
+    labels: Mapping[str, str] = NOTHING
+    retries: int = 0
+    timeout_us: int = DEFAULT_TIMEOUT_US
+    run: str = ""
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of its priority."""
+        return lane_of(self.priority)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One requested run of one spec file."""
+
+    id: JobId
+    sequence: SubmitSequence
+    spec: JobSpec
+    state: JobState
+    create_us: int
+    start_us: int | None = None
+    end_us: int | None = None
+    attempt: AttemptId | None = None
+    """The current or last attempt."""
+    attempt_count: int = 0
+    device: DeviceId | None = None
+    agent: AgentId | None = None
+    failure: Failure | None = None
+    flaky: bool = False
+    is_cancel_requested: bool = False
+    retries_used: int = 0
+    lab_failures: int = 0
+    avoid: tuple[DeviceId, ...] = ()
+    """Devices on which the lab failed it, sorted: tried elsewhere first."""
+    preemptions: int = 0
+    retry_of: JobId | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended for good."""
+        return self.state in TERMINAL_JOB_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of a job on one device."""
+
+    id: AttemptId
+    job: JobId
+    number: int
+    lease: LeaseId
+    device: DeviceId
+    agent: AgentId
+    assign_us: int
+    start_us: int | None = None
+    end_us: int | None = None
+    outcome: AttemptOutcome | None = None
+    failure: Failure | None = None
+    build_digest: str = ""
+    log_size: int = 0
+    log_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestResult:
+    """One test inside the spec, as the attempt that last ran it saw it."""
+
+    __test__ = False
+
+    id: str
+    title: str
+    state: TestState
+    duration_us: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fence:
+    """Orders the leases of one device over all lives of the coordinator."""
+
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppKey:
+    """Names the build of an app version."""
+
+    org_id: str
+    app_version_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchTally:
+    """What a batch has done so far."""
+
+    started: int = 0
+    passed: int = 0
+    failed: int = 0
+    other: int = 0
+    installs: int = 0
+    install_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The fenced, renewable right of an agent to run a batch on a device."""
+
+    id: LeaseId
+    fence: Fence
+    device: DeviceId
+    agent: AgentId
+    boot_id: str
+    app: AppKey
+    target: Target
+    state: LeaseState
+    revision: int
+    grant_us: int
+    end_us: int | None = None
+    attempts: tuple[AttemptId, ...] = ()
+    """Attempts that have not ended, in the order in which they shall run."""
+    revoked: tuple[tuple[AttemptId, RevokeReason], ...] = ()
+    """Those of `attempts` that must not run on."""
+    tally: BatchTally = field(default_factory=BatchTally)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still governs its device."""
+        return self.state not in TERMINAL_LEASE_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """What an agent knows about one of its devices."""
+
+    id: DeviceId
+    kind: DeviceKind
+    platform: str = "android"
+    model: str = ""
+    os_version: str = ""
+    udid: str = ""
+    labels: Mapping[str, str] = NOTHING
+    is_usable: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One phone, emulator or cloud slot."""
+
+    facts: DeviceFacts
+    agent: AgentId
+    state: DeviceState
+    fence_number: int = 0
+    lease: LeaseId | None = None
+    app: AppKey | None = None
+    """The app version whose build was installed last, with its digest."""
+    app_digest: str = ""
+    busy_us: int = 0
+    """Time leased so far, for utilisation."""
+    seen_us: int = 0
+
+    @property
+    def id(self) -> DeviceId:
+        """The device's id."""
+        return self.facts.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """The host process that owns devices."""
+
+    id: AgentId
+    state: AgentState
+    boot_id: str
+    version: str
+    host: str
+    seen_us: int
+    connect_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """The app binary of an app version, as the lab has seen it."""
+
+    app: AppKey
+    digest: str
+    create_us: int
+    install_us: int
+    """When it was installed last."""
+    installs: int
+    mean_install_us: int
+    """Moving average of the time one install took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A submit that was accepted under an idempotency key."""
+
+    org_id: str
+    key: str
+    payload_sha256: str
+    jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Everything that only rises; written in the transaction that uses it."""
+
+    epoch: int = 0
+    next_job: int = 1
+    next_attempt: int = 1
+    next_lease: int = 1
+    next_sequence: int = 1
+    installs_avoided: int = 0
+    saved_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator may turn; told to agents in Welcome."""
+
+    heartbeat_us: int = 5 * SECOND_US
+    lease_ttl_us: int = 30 * SECOND_US
+    orphan_limit_us: int = 600 * SECOND_US
+    signal_grace_us: int = 10 * SECOND_US
+    preempt_grace_us: int = 60 * SECOND_US
+    max_batch: int = 50
+    """Jobs that one lease holds at a time, at most."""
+    max_queued_per_org: int = 1_000_000

@@ -1,0 +1,172 @@
+"""What one event leads to: writes to commit, then sends to deliver, then a reply to the caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.core.model import (
+    Agent,
+    Attempt,
+    AttemptId,
+    Build,
+    Counters,
+    Device,
+    Fence,
+    Job,
+    Lease,
+    LeaseId,
+    Request,
+    RevokeReason,
+    SessionId,
+    TestResult,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PutJob:
+    """Insert or replace a job."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class PutAttempt:
+    """Insert or replace an attempt."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class PutTest:
+    """Insert or replace the result of one test of a job."""
+
+    attempt: Attempt
+    test: TestResult
+
+
+@dataclass(frozen=True, slots=True)
+class PutLease:
+    """Insert or replace a lease."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class PutDevice:
+    """Insert or replace a device."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class PutAgent:
+    """Insert or replace an agent."""
+
+    agent: Agent
+
+
+@dataclass(frozen=True, slots=True)
+class PutBuild:
+    """Insert or replace a build."""
+
+    build: Build
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    """Insert an accepted submit."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class PutCounters:
+    """Replace the counters."""
+
+    counters: Counters
+
+
+Write = PutJob | PutAttempt | PutTest | PutLease | PutDevice | PutAgent | PutBuild | PutRequest | PutCounters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedJob:
+    """One attempt of a batch, as the agent needs it."""
+
+    attempt: Attempt
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendWelcome:
+    """Answer Hello."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendLease:
+    """Tell what a lease is now."""
+
+    session: SessionId
+    lease: Lease
+    jobs: tuple[LeasedJob, ...]
+    revoked: tuple[tuple[AttemptId, RevokeReason], ...]
+    grace_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendClose:
+    """Tell that a lease is over: end what still runs under it."""
+
+    session: SessionId
+    lease: LeaseId
+    fence: Fence
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResultsAcknowledged:
+    """Tell that results are durable, or will never be wanted."""
+
+    session: SessionId
+    attempts: tuple[AttemptId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendHeartbeatAcknowledged:
+    """Tell that a heartbeat counted."""
+
+    session: SessionId
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseSession:
+    """End a stream that another one replaced."""
+
+    session: SessionId
+    why: str
+
+
+Send = SendWelcome | SendLease | SendClose | SendResultsAcknowledged | SendHeartbeatAcknowledged | CloseSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsAccepted:
+    """Reply to a submit or a retry."""
+
+    jobs: tuple[Job, ...]
+    """Empty when replayed: `job_ids` names the jobs of the first time."""
+    job_ids: tuple[int, ...]
+    is_replayed: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Commit every write in one transaction, then deliver the sends, then answer."""
+
+    writes: tuple[Write, ...] = ()
+    sends: tuple[Send, ...] = ()
+    reply: JobsAccepted | None = None
