@@ -350,7 +350,9 @@ class Device:
     """The app version whose build was installed last, with its digest."""
     app_digest: str = ""
     busy_us: int = 0
-    """Time leased so far, for utilisation."""
+    """Leased time in the last hour, as a moving average; see `fleet.worked`."""
+    free_us: int = 0
+    """Wall time at which its last lease ended; 0 if it never had one."""
     seen_us: int = 0
 
     @property
@@ -418,6 +420,6 @@ class Settings:
     orphan_limit_us: int = 600 * SECOND_US
     signal_grace_us: int = 10 * SECOND_US
     preempt_grace_us: int = 60 * SECOND_US
-    max_batch: int = 50
+    max_batch: int = 100
     """Jobs that one lease holds at a time, at most."""
     max_queued_per_org: int = 1_000_000
