@@ -1,0 +1,179 @@
+"""Devices, agents, sessions and leases, with the indexes that decisions need."""
+
+from __future__ import annotations
+
+import fnmatch
+import heapq
+from collections.abc import Iterator
+from dataclasses import replace
+
+from coordinator.core.lanes import Signature
+from coordinator.core.model import (
+    SECOND_US,
+    Agent,
+    AgentId,
+    Device,
+    DeviceFacts,
+    DeviceId,
+    DeviceKind,
+    DeviceState,
+    Lease,
+    LeaseId,
+    SessionId,
+    Target,
+)
+
+HOUR_US = 3600 * SECOND_US
+
+_KINDS: dict[Target, frozenset[DeviceKind]] = {
+    Target.ANY: frozenset({DeviceKind.EMULATOR, DeviceKind.DEVICE}),
+    Target.EMULATOR: frozenset({DeviceKind.EMULATOR}),
+    Target.DEVICE: frozenset({DeviceKind.DEVICE}),
+    Target.BROWSERSTACK: frozenset({DeviceKind.BROWSERSTACK}),
+}
+
+
+def satisfies(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a device is of the target's kind and meets every demand of the selector."""
+    if facts.kind not in _KINDS[target]:
+        return False
+    return all(fnmatch.fnmatchcase(_attribute(facts, name).lower(), pattern.lower()) for name, pattern in selector)
+
+
+def _attribute(facts: DeviceFacts, name: str) -> str:
+    match name:
+        case "platform":
+            return facts.platform
+        case "os_version":
+            return facts.os_version
+        case "model":
+            return facts.model
+        case "udid":
+            return facts.udid
+        case "id":
+            return facts.id
+        case _:
+            return facts.labels.get(name, "")
+
+
+def worked(device: Device, granted_us: int, wall_us: int) -> Device:
+    """Return the device with its moving average of leased time in an hour after a lease from `granted_us` to now.
+
+    The average decays linearly: a span of an hour replaces it whole.
+    """
+    idle_us = min(HOUR_US, max(0, granted_us - device.free_us)) if device.free_us else 0
+    leased_us = min(HOUR_US, max(0, wall_us - granted_us))
+    rested = device.busy_us * (HOUR_US - idle_us) // HOUR_US
+    return replace(device, busy_us=rested * (HOUR_US - leased_us) // HOUR_US + leased_us, free_us=wall_us)
+
+
+class Fleet:
+    """What stands in the lab and who holds it."""
+
+    def __init__(self) -> None:
+        self.devices: dict[DeviceId, Device] = {}
+        self.agents: dict[AgentId, Agent] = {}
+        self.leases: dict[LeaseId, Lease] = {}
+        self._sessions: dict[AgentId, SessionId] = {}
+        self._agents_by_session: dict[SessionId, AgentId] = {}
+        self._idle: dict[DeviceId, None] = {}
+        self._deadlines: dict[LeaseId, int] = {}
+        self._deadline_heap: list[tuple[int, LeaseId]] = []
+
+    # Sessions
+
+    def open_session(self, agent: AgentId, session: SessionId) -> SessionId | None:
+        """Bind a session to an agent and return the one that it replaces."""
+        replaced = self._sessions.get(agent)
+        if replaced is not None:
+            del self._agents_by_session[replaced]
+        self._sessions[agent] = session
+        self._agents_by_session[session] = agent
+        return replaced
+
+    def close_session(self, session: SessionId) -> AgentId | None:
+        """Forget a session and return its agent; None for a session that was replaced before."""
+        agent = self._agents_by_session.pop(session, None)
+        if agent is not None:
+            del self._sessions[agent]
+        return agent
+
+    def session_of(self, agent: AgentId) -> SessionId | None:
+        """Return the agent's open session."""
+        return self._sessions.get(agent)
+
+    def agent_of(self, session: SessionId) -> AgentId | None:
+        """Return the agent that a session belongs to, None when it was replaced or lost."""
+        return self._agents_by_session.get(session)
+
+    # Devices
+
+    def put_device(self, device: Device) -> None:
+        """Insert or replace a device."""
+        self.devices[device.id] = device
+        if device.state is DeviceState.IDLE:
+            self._idle[device.id] = None
+        else:
+            self._idle.pop(device.id, None)
+
+    def idle_devices(self) -> Iterator[Device]:
+        """Yield the free devices, in the order in which they fell free."""
+        for device_id in self._idle:
+            yield self.devices[device_id]
+
+    def has_idle(self) -> bool:
+        """Whether any device is free."""
+        return bool(self._idle)
+
+    def devices_of(self, agent: AgentId) -> list[Device]:
+        """Return the devices that an agent announced last."""
+        return [device for device in self.devices.values() if device.agent == agent]
+
+    def serves(self, device: Device, signature: Signature) -> bool:
+        """Whether a device may run jobs of a pool.
+
+        A device that failed a job is avoided only while another one could take its place.
+        """
+        if not satisfies(device.facts, signature.target, signature.selector):
+            return False
+        return device.id not in signature.avoid or not self._has_alternative(signature)
+
+    def _has_alternative(self, signature: Signature) -> bool:
+        return any(
+            device.id not in signature.avoid
+            and device.state not in (DeviceState.OFFLINE, DeviceState.QUARANTINED)
+            and satisfies(device.facts, signature.target, signature.selector)
+            for device in self.devices.values()
+        )
+
+    # Leases
+
+    def put_lease(self, lease: Lease) -> None:
+        """Insert or replace a lease; a terminal one is forgotten."""
+        if lease.is_live:
+            self.leases[lease.id] = lease
+        else:
+            self.leases.pop(lease.id, None)
+            self._deadlines.pop(lease.id, None)
+
+    def leases_of(self, agent: AgentId) -> list[Lease]:
+        """Return the live leases of an agent."""
+        return [lease for lease in self.leases.values() if lease.agent == agent]
+
+    def renew(self, lease: LeaseId, deadline_us: int) -> None:
+        """Let a lease live until `deadline_us`."""
+        if lease not in self._deadlines:
+            heapq.heappush(self._deadline_heap, (deadline_us, lease))
+        self._deadlines[lease] = deadline_us
+
+    def next_expiry(self) -> tuple[int, LeaseId] | None:
+        """Return the earliest deadline of a live lease."""
+        while self._deadline_heap:
+            entry_us, lease = self._deadline_heap[0]
+            deadline_us = self._deadlines.get(lease)
+            if deadline_us == entry_us:
+                return entry_us, lease
+            heapq.heappop(self._deadline_heap)
+            if deadline_us is not None:
+                heapq.heappush(self._deadline_heap, (deadline_us, lease))
+        return None

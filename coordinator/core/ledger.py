@@ -1,0 +1,339 @@
+"""The scheduler's state and the few functions that change it. Each change is kept as a write of the current step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+
+from coordinator.core.fleet import Fleet, worked
+from coordinator.core.lanes import Queues
+from coordinator.core.model import (
+    AgentState,
+    AppKey,
+    Attempt,
+    AttemptId,
+    AttemptOutcome,
+    BatchTally,
+    Build,
+    Counters,
+    Device,
+    DeviceState,
+    Failure,
+    Fence,
+    Job,
+    JobId,
+    JobState,
+    Lane,
+    Lease,
+    LeaseId,
+    LeaseState,
+    Now,
+    Request,
+    RevokeReason,
+    Settings,
+)
+from coordinator.core.policy import EXPECTED_INSTALL_US
+from coordinator.core.step import (
+    JobsAccepted,
+    LeasedJob,
+    PutAttempt,
+    PutBuild,
+    PutCounters,
+    PutDevice,
+    PutJob,
+    PutLease,
+    Send,
+    SendClose,
+    SendLease,
+    Step,
+    Write,
+)
+from coordinator.core.transitions import (
+    DEVICE_TRANSITIONS,
+    LAB_FAULTS,
+    ended_attempt,
+    moved_job,
+    moved_lease,
+    settle,
+)
+
+REMEMBERED_REQUESTS = 10_000
+
+
+class Ledger:
+    """Everything that is not finished, and the step that is being made."""
+
+    def __init__(self, settings: Settings, counters: Counters) -> None:
+        self.settings = settings
+        self.counters = counters
+        self.queues = Queues()
+        self.fleet = Fleet()
+        self.jobs: dict[JobId, Job] = {}
+        self.attempts: dict[AttemptId, Attempt] = {}
+        self.builds: dict[AppKey, Build] = {}
+        self.requests: OrderedDict[tuple[str, str], Request] = OrderedDict()
+        self.running: dict[Lane, int] = dict.fromkeys(Lane, 0)
+        self.queued: dict[Lane, int] = dict.fromkeys(Lane, 0)
+        self._writes: list[Write] = []
+        self._sends: list[Send] = []
+
+    def take_step(self, reply: JobsAccepted | None = None) -> Step:
+        """Return what has changed since the last step."""
+        step = Step(writes=tuple(self._writes), sends=tuple(self._sends), reply=reply)
+        self._writes, self._sends = [], []
+        return step
+
+    def write(self, write: Write) -> None:
+        """Add a write to the step."""
+        self._writes.append(write)
+
+    def send(self, send: Send) -> None:
+        """Add a send to the step."""
+        self._sends.append(send)
+
+    # Records
+
+    def put_job(self, job: Job) -> None:
+        """Replace a job, keep its queue and the counts in step; forget it when it is terminal."""
+        before = self.jobs.get(job.id)
+        if before is not None:
+            self._count(before, -1)
+            if before.state is JobState.QUEUED:
+                self.queues.remove(before.id)
+        if job.is_terminal:
+            self.jobs.pop(job.id, None)
+        else:
+            self.jobs[job.id] = job
+            self._count(job, 1)
+            if job.state is JobState.QUEUED:
+                self.queues.push(job)
+        self.write(PutJob(job))
+
+    def _count(self, job: Job, change: int) -> None:
+        (self.queued if job.state is JobState.QUEUED else self.running)[job.spec.lane] += change
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Replace an attempt; forget it when it has ended."""
+        if attempt.outcome is None:
+            self.attempts[attempt.id] = attempt
+        else:
+            self.attempts.pop(attempt.id, None)
+        self.write(PutAttempt(attempt))
+
+    def put_lease(self, lease: Lease) -> None:
+        """Replace a lease; forget it when it is terminal."""
+        self.fleet.put_lease(lease)
+        self.write(PutLease(lease))
+
+    def put_device(self, device: Device) -> None:
+        """Replace a device; its state must be one that the table allows."""
+        before = self.fleet.devices.get(device.id)
+        if before is not None and before.state is not device.state:
+            assert device.state in DEVICE_TRANSITIONS[before.state], f"{device.id}: {before.state} -> {device.state}"
+        self.fleet.put_device(device)
+        self.write(PutDevice(device))
+
+    def put_counters(self, counters: Counters) -> None:
+        """Replace the counters."""
+        self.counters = counters
+        self.write(PutCounters(counters))
+
+    def remember_request(self, request: Request) -> None:
+        """Keep a request in memory until its row can be found by the next caller."""
+        self.requests[(request.org_id, request.key)] = request
+        if len(self.requests) > REMEMBERED_REQUESTS:
+            self.requests.popitem(last=False)
+
+    # Leases
+
+    def live_lease(self, lease_id: LeaseId, fence: Fence) -> Lease | None:
+        """Return the lease if it still governs its device under this fence."""
+        lease = self.fleet.leases.get(lease_id)
+        return lease if lease is not None and lease.fence == fence else None
+
+    def grant(self, device: Device, jobs: list[Job], now: Now, deadline_us: int) -> None:
+        """Offer a batch to a device's agent."""
+        agent = self.fleet.agents[device.agent]
+        counters = self.counters
+        lease = Lease(
+            id=LeaseId(counters.next_lease),
+            fence=Fence(counters.epoch, device.fence_number + 1),
+            device=device.id,
+            agent=agent.id,
+            boot_id=agent.boot_id,
+            app=AppKey(org_id=jobs[0].spec.org_id, app_version_id=jobs[0].spec.app_version_id),
+            target=jobs[0].spec.target,
+            state=LeaseState.OFFERED,
+            revision=0,
+            grant_us=now.wall_us,
+        )
+        self.put_counters(replace(counters, next_lease=counters.next_lease + 1))
+        self.put_device(
+            replace(device, state=DeviceState.RESERVED, lease=lease.id, fence_number=device.fence_number + 1)
+        )
+        self.fleet.put_lease(lease)
+        self.fleet.renew(lease.id, deadline_us)
+        self.extend(lease, jobs, now)
+
+    def extend(self, lease: Lease, jobs: list[Job], now: Now) -> None:
+        """Add waiting jobs to a lease and tell its agent."""
+        added = [self._assign(job, lease, now).id for job in jobs]
+        self.put_counters(self.counters)
+        self.revise(replace(lease, attempts=(*lease.attempts, *added)))
+
+    def _assign(self, job: Job, lease: Lease, now: Now) -> Attempt:
+        attempt = Attempt(
+            id=AttemptId(self.counters.next_attempt),
+            job=job.id,
+            number=job.attempt_count + 1,
+            lease=lease.id,
+            device=lease.device,
+            agent=lease.agent,
+            assign_us=now.wall_us,
+        )
+        self.counters = replace(self.counters, next_attempt=self.counters.next_attempt + 1)
+        self.put_attempt(attempt)
+        assigned = moved_job(job, JobState.ASSIGNED)
+        self.put_job(
+            replace(
+                assigned,
+                attempt=attempt.id,
+                attempt_count=attempt.number,
+                device=lease.device,
+                agent=lease.agent,
+            )
+        )
+        return attempt
+
+    def revise(self, lease: Lease) -> None:
+        """Raise a lease's revision, so that its agent adopts what has changed."""
+        lease = replace(lease, revision=lease.revision + 1)
+        self.put_lease(lease)
+        self.send_lease(lease)
+
+    def send_lease(self, lease: Lease) -> None:
+        """Tell the lease's agent what it is, if it is connected."""
+        session = self.fleet.session_of(lease.agent)
+        if session is None:
+            return
+        taken_back = {attempt for attempt, _ in lease.revoked}
+        jobs = tuple(
+            LeasedJob(attempt=self.attempts[attempt], job=self.jobs[self.attempts[attempt].job])
+            for attempt in lease.attempts
+            if attempt not in taken_back
+        )
+        grace_us = self.settings.signal_grace_us
+        if any(reason is RevokeReason.PREEMPT for _, reason in lease.revoked):
+            grace_us = self.settings.preempt_grace_us
+        self.send(SendLease(session=session, lease=lease, jobs=jobs, revoked=lease.revoked, grace_us=grace_us))
+
+    def revoke(self, lease: Lease, attempts: list[AttemptId], reason: RevokeReason) -> None:
+        """Take attempts back; they stay assigned until the agent echoes, or the lease closes."""
+        known = {attempt for attempt, _ in lease.revoked}
+        added = tuple((attempt, reason) for attempt in attempts if attempt not in known)
+        if not added:
+            return
+        self.revise(replace(moved_lease(lease, LeaseState.REVOKING), revoked=(*lease.revoked, *added)))
+
+    def start_attempt(self, attempt: Attempt, now: Now) -> None:
+        """Note that an attempt's test runs."""
+        if attempt.start_us is not None:
+            return
+        self.put_attempt(replace(attempt, start_us=now.wall_us))
+        job = moved_job(self.jobs[attempt.job], JobState.RUNNING)
+        self.put_job(replace(job, start_us=job.start_us or now.wall_us))
+        lease = self.fleet.leases[attempt.lease]
+        self.put_lease(replace(lease, tally=replace(lease.tally, started=lease.tally.started + 1)))
+
+    def end_attempt(self, attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, now: Now) -> None:
+        """End an attempt and settle its job. The lease keeps the rest."""
+        self.put_attempt(ended_attempt(attempt, outcome, failure, now.wall_us))
+        settlement = settle(self.jobs[attempt.job], outcome, failure, attempt.device, now.wall_us)
+        self.put_job(settlement.job)
+        lease = self.fleet.leases[attempt.lease]
+        rest = tuple(other for other in lease.attempts if other != attempt.id)
+        revoked = tuple(entry for entry in lease.revoked if entry[0] != attempt.id)
+        self.put_lease(replace(lease, attempts=rest, revoked=revoked, tally=_tallied(lease.tally, outcome)))
+
+    def close_lease(self, lease: Lease, state: LeaseState, why: str, now: Now) -> None:
+        """End a lease: what has started under it is lost, what has not is released, its device falls free.
+
+        An expired lease leaves its device FENCING: only the agent knows when the work on it has stopped.
+        """
+        for attempt_id in lease.attempts:
+            self._abandon(self.attempts[attempt_id], now)
+        lease = self.fleet.leases[lease.id]
+        self._save_avoided_installs(lease)
+        self.put_lease(replace(moved_lease(lease, state), end_us=now.wall_us))
+        session = self.fleet.session_of(lease.agent)
+        if session is not None:
+            self.send(SendClose(session=session, lease=lease.id, fence=lease.fence, why=why))
+        device = worked(self.fleet.devices[lease.device], lease.grant_us, now.wall_us)
+        if state is LeaseState.EXPIRED:
+            self.put_device(replace(device, state=DeviceState.FENCING))
+        else:
+            self.free_device(device)
+
+    def _abandon(self, attempt: Attempt, now: Now) -> None:
+        if attempt.start_us is None:
+            self.end_attempt(attempt, AttemptOutcome.RELEASED, None, now)
+            return
+        failure = Failure(
+            reason="AGENT_LOST", message=f"agent {attempt.agent} was lost while the test ran on {attempt.device}"
+        )
+        self.end_attempt(attempt, AttemptOutcome.LOST, failure, now)
+
+    def free_device(self, device: Device) -> None:
+        """Take the lease off a device and let it be what its agent says it is."""
+        agent = self.fleet.agents[device.agent]
+        is_idle = device.facts.is_usable and agent.state is AgentState.CONNECTED
+        self.put_device(replace(device, state=DeviceState.IDLE if is_idle else DeviceState.OFFLINE, lease=None))
+
+    # Builds
+
+    def note_install(self, lease: Lease, digest: str, install_us: int, was_installed: bool, now: Now) -> None:
+        """Remember what a lease's device holds and how long the install took."""
+        self.put_device(replace(self.fleet.devices[lease.device], app=lease.app, app_digest=digest))
+        if not was_installed:
+            return
+        known = self.builds.get(lease.app)
+        mean_us = install_us if known is None else (3 * known.mean_install_us + install_us) // 4
+        build = Build(
+            app=lease.app,
+            digest=digest,
+            create_us=known.create_us if known is not None else now.wall_us,
+            install_us=now.wall_us,
+            installs=(known.installs if known is not None else 0) + 1,
+            mean_install_us=mean_us,
+        )
+        self.builds[lease.app] = build
+        self.write(PutBuild(build))
+        tally = replace(lease.tally, installs=lease.tally.installs + 1, install_us=lease.tally.install_us + install_us)
+        self.put_lease(replace(self.fleet.leases[lease.id], tally=tally))
+
+    def _save_avoided_installs(self, lease: Lease) -> None:
+        avoided = avoided_installs(lease.tally)
+        if not avoided:
+            return
+        build = self.builds.get(lease.app)
+        each_us = build.mean_install_us if build is not None else EXPECTED_INSTALL_US
+        self.put_counters(
+            replace(
+                self.counters,
+                installs_avoided=self.counters.installs_avoided + avoided,
+                saved_us=self.counters.saved_us + avoided * each_us,
+            )
+        )
+
+
+def avoided_installs(tally: BatchTally) -> int:
+    """Return how many installs a batch has made unnecessary: one a test run, less those that it made."""
+    return max(0, tally.started - tally.installs)
+
+
+def _tallied(tally: BatchTally, outcome: AttemptOutcome) -> BatchTally:
+    if outcome is AttemptOutcome.PASSED:
+        return replace(tally, passed=tally.passed + 1)
+    if outcome in LAB_FAULTS or outcome in (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT):
+        return replace(tally, failed=tally.failed + 1)
+    return replace(tally, other=tally.other + 1)

@@ -1,0 +1,656 @@
+"""The scheduler: facts in, steps out.
+
+`handle` takes one fact, `expire` what has fallen due; both return a `Step`. After every fact the scheduler fills free
+devices, tops up batches and makes room for urgent work, so a step is always complete. On refusal (`QgjobError`)
+nothing has changed. Deadlines are kept in *lab time*: the monotonic clock less every pause of the coordinator itself,
+so that a frozen machine or a long garbage collection never costs an agent its lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from coordinator.core import policy
+from coordinator.core.errors import Conflict, InvalidTransition, NoMatchingDevice, QueueFull, RequestIdReused
+from coordinator.core.events import (
+    AgentConnected,
+    AgentDisconnected,
+    AttemptFinished,
+    AttemptStarted,
+    BuildInstalled,
+    CancelRequested,
+    DevicesReported,
+    Event,
+    HeartbeatReceived,
+    JobsSubmitted,
+    LeaseAdopted,
+    LeaseEcho,
+    LeaseRejected,
+    LeaseReleased,
+    RetryRequested,
+    TestReported,
+)
+from coordinator.core.fleet import satisfies
+from coordinator.core.lanes import FamilyKey
+from coordinator.core.ledger import Ledger
+from coordinator.core.model import (
+    Agent,
+    AgentId,
+    AgentState,
+    Attempt,
+    AttemptId,
+    AttemptOutcome,
+    Build,
+    Counters,
+    Device,
+    DeviceFacts,
+    DeviceState,
+    Fence,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    Lease,
+    LeaseId,
+    LeaseState,
+    Now,
+    Request,
+    RevokeReason,
+    SessionId,
+    Settings,
+    SubmitSequence,
+)
+from coordinator.core.step import (
+    CloseSession,
+    JobsAccepted,
+    PutAgent,
+    PutRequest,
+    PutTest,
+    SendClose,
+    SendHeartbeatAcknowledged,
+    SendResultsAcknowledged,
+    SendWelcome,
+    Step,
+)
+from coordinator.core.transitions import moved_job, moved_lease
+
+_REVOKED_OUTCOME = {
+    RevokeReason.CANCEL: AttemptOutcome.CANCELLED,
+    RevokeReason.PREEMPT: AttemptOutcome.PREEMPTED,
+}
+
+
+class Scheduler:
+    """The pure core of the coordinator."""
+
+    def __init__(self, settings: Settings, counters: Counters) -> None:
+        self._settings = settings
+        self._ledger = Ledger(settings, counters)
+        self._nominated: dict[JobId, LeaseId] = {}
+        self._last_turn_us: int | None = None
+        self._paused_us = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        """The state, for readers and for the invariants' check."""
+        return self._ledger
+
+    # Time
+
+    def _advance(self, now: Now) -> int:
+        """Return lab time. A gap that is longer than a heartbeat was a pause of ours and does not count."""
+        if self._last_turn_us is not None:
+            gap_us = now.mono_us - self._last_turn_us
+            self._paused_us += max(0, gap_us - self._settings.heartbeat_us)
+        self._last_turn_us = now.mono_us
+        return now.mono_us - self._paused_us
+
+    def next_deadline(self) -> int | None:
+        """Return the monotonic time of the next turn that must happen, None while no lease lives."""
+        expiry = self._ledger.fleet.next_expiry()
+        if expiry is None or self._last_turn_us is None:
+            return None
+        beat_us = self._last_turn_us + self._settings.heartbeat_us // 2
+        return min(expiry[0] + self._paused_us, beat_us)
+
+    def expire(self, now: Now) -> Step:
+        """End the leases whose deadline has passed."""
+        lab_us = self._advance(now)
+        while (expiry := self._ledger.fleet.next_expiry()) is not None and expiry[0] <= lab_us:
+            lease = self._ledger.fleet.leases[expiry[1]]
+            self._ledger.close_lease(lease, LeaseState.EXPIRED, "the lease ran out without a heartbeat", now)
+        self._dispatch(now)
+        return self._ledger.take_step()
+
+    # Restore
+
+    def restore(
+        self,
+        *,
+        jobs: Iterable[Job],
+        attempts: Iterable[Attempt],
+        leases: Iterable[Lease],
+        devices: Iterable[Device],
+        agents: Iterable[Agent],
+        builds: Iterable[Build],
+        now: Now,
+    ) -> Step:
+        """Take up what an earlier life left unfinished; called once, before any event.
+
+        Every lease gets a full time to live from now, because its agent could not reach anybody.
+        """
+        ledger = self._ledger
+        lab_us = self._advance(now)
+        ledger.attempts.update((attempt.id, attempt) for attempt in attempts)
+        ledger.builds.update((build.app, build) for build in builds)
+        for job in jobs:
+            ledger.put_job(job)
+        ledger.take_step()
+        for agent in agents:
+            is_gone = agent.state is AgentState.CONNECTED
+            ledger.fleet.agents[agent.id] = agent
+            if is_gone:
+                self._put_agent(replace(agent, state=AgentState.DISCONNECTED))
+        for device in devices:
+            ledger.fleet.put_device(device)
+            if device.state is DeviceState.IDLE:
+                ledger.put_device(replace(device, state=DeviceState.OFFLINE))
+        for lease in leases:
+            ledger.fleet.put_lease(lease)
+            ledger.fleet.renew(lease.id, lab_us + self._settings.lease_ttl_us)
+            ledger.put_lease(moved_lease(lease, LeaseState.DISCONNECTED))
+        return ledger.take_step()
+
+    # Events
+
+    def handle(self, event: Event, now: Now) -> Step:
+        """Take in one fact.
+
+        Raises:
+            QgjobError: The fact is refused; nothing has changed.
+        """
+        lab_us = self._advance(now)
+        reply: JobsAccepted | None = None
+        match event:
+            case JobsSubmitted():
+                reply = self._submit(event, now)
+            case RetryRequested():
+                reply = self._retry(event, now)
+            case CancelRequested():
+                self._cancel(event.jobs, now)
+            case AgentConnected():
+                self._connect(event, now, lab_us)
+            case AgentDisconnected():
+                self._disconnect(event, now)
+            case HeartbeatReceived():
+                self._heartbeat(event, now, lab_us)
+            case LeaseAdopted():
+                self._adopt(event, now, lab_us)
+            case DevicesReported():
+                self._report_devices(event, now)
+            case BuildInstalled():
+                self._build_installed(event, now)
+            case LeaseRejected():
+                self._reject(event, now)
+            case LeaseReleased():
+                self._release(event, now)
+            case AttemptStarted():
+                self._attempt_started(event, now)
+            case TestReported():
+                self._test_reported(event, now)
+            case AttemptFinished():
+                self._attempt_finished(event, now)
+        self._dispatch(now)
+        return self._ledger.take_step(reply)
+
+    # Users
+
+    def _submit(self, event: JobsSubmitted, now: Now) -> JobsAccepted:
+        known = self._ledger.requests.get((event.org_id, event.key)) or event.known
+        if known is not None:
+            return _replayed(known, event.payload_sha256)
+        queued = self._ledger.queues.queued_of(event.org_id)
+        if queued + len(event.specs) > self._settings.max_queued_per_org:
+            limit = self._settings.max_queued_per_org
+            raise QueueFull(
+                f"organisation {event.org_id} has {queued} jobs in the queue and may have {limit}; wait or cancel some",
+                limit=limit,
+            )
+        unserved = self._unserved(event.specs)
+        if unserved and event.is_strict:
+            raise NoMatchingDevice(unserved[0])
+        jobs = self._accept(event.org_id, event.key, event.payload_sha256, event.specs, None, now)
+        return JobsAccepted(jobs=jobs, job_ids=tuple(job.id for job in jobs), warnings=unserved)
+
+    def _retry(self, event: RetryRequested, now: Now) -> JobsAccepted:
+        old = event.job
+        known = self._ledger.requests.get((old.spec.org_id, event.key)) or event.known
+        if known is not None:
+            return _replayed(known, event.payload_sha256)
+        if not old.is_terminal or old.id in self._ledger.jobs:
+            raise InvalidTransition(
+                f"job {old.id} is {old.state}; only a job that has ended can be retried", id=old.id, state=old.state
+            )
+        jobs = self._accept(old.spec.org_id, event.key, event.payload_sha256, (old.spec,), old.id, now)
+        return JobsAccepted(jobs=jobs, job_ids=(jobs[0].id,), warnings=self._unserved((old.spec,)))
+
+    def _unserved(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
+        """Return one line for each kind of request that no known device could serve."""
+        seen = dict.fromkeys((spec.target, spec.selector) for spec in specs)
+        return tuple(
+            f"no known device matches target {target}"
+            + "".join(f", {name}={pattern}" for name, pattern in selector)
+            + "; the job waits for one"
+            for target, selector in seen
+            if not any(satisfies(device.facts, target, selector) for device in self._ledger.fleet.devices.values())
+        )
+
+    def _accept(
+        self,
+        org_id: str,
+        key: str,
+        payload_sha256: str,
+        specs: tuple[JobSpec, ...],
+        retry_of: JobId | None,
+        now: Now,
+    ) -> tuple[Job, ...]:
+        ledger = self._ledger
+        counters = ledger.counters
+        jobs = tuple(
+            Job(
+                id=JobId(counters.next_job + index),
+                sequence=SubmitSequence(counters.next_sequence + index),
+                spec=spec,
+                state=JobState.QUEUED,
+                create_us=now.wall_us,
+                retry_of=retry_of,
+            )
+            for index, spec in enumerate(specs)
+        )
+        ledger.put_counters(
+            replace(
+                counters,
+                next_job=counters.next_job + len(jobs),
+                next_sequence=counters.next_sequence + len(jobs),
+            )
+        )
+        for job in jobs:
+            ledger.put_job(job)
+        request = Request(org_id=org_id, key=key, payload_sha256=payload_sha256, jobs=tuple(job.id for job in jobs))
+        ledger.remember_request(request)
+        ledger.write(PutRequest(request))
+        return jobs
+
+    def _cancel(self, job_ids: tuple[JobId, ...], now: Now) -> None:
+        ledger = self._ledger
+        for job_id in job_ids:
+            job = ledger.jobs.get(job_id)
+            if job is None or job.is_cancel_requested:
+                continue
+            if job.state is JobState.QUEUED:
+                ledger.put_job(replace(moved_job(job, JobState.CANCELLED), end_us=now.wall_us))
+                continue
+            ledger.put_job(replace(job, is_cancel_requested=True))
+            assert job.attempt is not None
+            lease = ledger.fleet.leases[ledger.attempts[job.attempt].lease]
+            ledger.revoke(lease, [job.attempt], RevokeReason.CANCEL)
+
+    # Agents
+
+    def _connect(self, event: AgentConnected, now: Now, lab_us: int) -> None:
+        ledger = self._ledger
+        self._refuse_second_agent(event, now)
+        self._refuse_foreign_devices(event.agent, event.devices)
+        replaced = ledger.fleet.open_session(event.agent, event.session)
+        if replaced is not None:
+            ledger.send(CloseSession(session=replaced, why="the agent opened a new session"))
+        self._put_agent(
+            Agent(
+                id=event.agent,
+                state=AgentState.CONNECTED,
+                boot_id=event.boot_id,
+                version=event.version,
+                host=event.host,
+                seen_us=now.wall_us,
+                connect_us=now.wall_us,
+            )
+        )
+        ledger.send(SendWelcome(session=event.session))
+        for result in event.results:
+            self._attempt_finished(result, now)
+        for lease in ledger.fleet.leases_of(event.agent):
+            if lease.boot_id != event.boot_id:
+                ledger.close_lease(lease, LeaseState.EXPIRED, "the agent was started again", now)
+        self._sync(event.session, event.agent, event.leases, now, lab_us)
+        self._update_devices(event.agent, event.devices, event.leases, now)
+
+    def _refuse_second_agent(self, event: AgentConnected, now: Now) -> None:
+        agent = self._ledger.fleet.agents.get(event.agent)
+        if agent is None or agent.boot_id == event.boot_id or self._ledger.fleet.session_of(event.agent) is None:
+            return
+        if now.wall_us - agent.seen_us < 2 * self._settings.heartbeat_us:
+            raise Conflict(
+                f"an agent named {agent.id} is connected from {agent.host}; stop it or give this one another --name",
+                id=agent.id,
+            )
+
+    def _refuse_foreign_devices(self, agent_id: AgentId, devices: tuple[DeviceFacts, ...]) -> None:
+        for facts in devices:
+            known = self._ledger.fleet.devices.get(facts.id)
+            if known is None or known.agent == agent_id:
+                continue
+            is_owned = self._ledger.fleet.session_of(known.agent) is not None and known.state is not DeviceState.OFFLINE
+            if known.lease is not None or is_owned:
+                raise Conflict(
+                    f"device {facts.id} belongs to agent {known.agent}; unplug it there before it is used here",
+                    id=facts.id,
+                )
+
+    def _disconnect(self, event: AgentDisconnected, now: Now) -> None:
+        ledger = self._ledger
+        agent_id = ledger.fleet.close_session(event.session)
+        if agent_id is None:
+            return
+        state = AgentState.STOPPED if event.is_goodbye else AgentState.DISCONNECTED
+        self._put_agent(replace(ledger.fleet.agents[agent_id], state=state, seen_us=now.wall_us))
+        for lease in ledger.fleet.leases_of(agent_id):
+            if event.is_goodbye:
+                ledger.close_lease(lease, LeaseState.RELEASED, "the agent said goodbye", now)
+            else:
+                ledger.put_lease(moved_lease(lease, LeaseState.DISCONNECTED))
+        for device in ledger.fleet.devices_of(agent_id):
+            if device.state is DeviceState.IDLE:
+                ledger.put_device(replace(device, state=DeviceState.OFFLINE))
+
+    def _heartbeat(self, event: HeartbeatReceived, now: Now, lab_us: int) -> None:
+        agent_id = self._ledger.fleet.agent_of(event.session)
+        if agent_id is None:
+            return
+        self._ledger.fleet.agents[agent_id] = replace(self._ledger.fleet.agents[agent_id], seen_us=now.wall_us)
+        self._ledger.send(SendHeartbeatAcknowledged(session=event.session, sequence=event.sequence))
+        self._sync(event.session, agent_id, event.leases, now, lab_us)
+        self._confirm_stopped(agent_id, event.leases)
+
+    def _sync(
+        self, session: SessionId, agent_id: AgentId, echoes: tuple[LeaseEcho, ...], now: Now, lab_us: int
+    ) -> None:
+        """Bring both sides to agree on every lease of an agent."""
+        ledger = self._ledger
+        echoed: dict[LeaseId, None] = {}
+        for echo in echoes:
+            lease = ledger.live_lease(echo.lease, echo.fence)
+            if lease is None or lease.agent != agent_id:
+                self._send_spent(session, echo.lease, echo.fence)
+                continue
+            echoed[lease.id] = None
+            self._apply_echo(lease, echo, now, lab_us)
+        for lease in ledger.fleet.leases_of(agent_id):
+            if lease.id not in echoed:
+                ledger.send_lease(lease)
+
+    def _apply_echo(self, lease: Lease, echo: LeaseEcho, now: Now, lab_us: int) -> None:
+        ledger = self._ledger
+        ledger.fleet.renew(lease.id, lab_us + self._settings.lease_ttl_us)
+        device = ledger.fleet.devices[lease.device]
+        if device.state is DeviceState.RESERVED:
+            ledger.put_device(replace(device, state=DeviceState.LEASED))
+        settled = LeaseState.REVOKING if lease.revoked else LeaseState.ACTIVE
+        if lease.state is not settled:
+            ledger.put_lease(moved_lease(lease, settled))
+        for attempt_id in echo.started:
+            attempt = ledger.attempts.get(attempt_id)
+            if attempt is not None and attempt.lease == lease.id:
+                ledger.start_attempt(attempt, now)
+        if echo.revision < lease.revision:
+            ledger.send_lease(ledger.fleet.leases[lease.id])
+            return
+        begun = {*echo.started, *echo.finished}
+        for attempt_id, reason in lease.revoked:
+            if attempt_id not in begun:
+                outcome = AttemptOutcome.RELEASED if reason is RevokeReason.PREEMPT else AttemptOutcome.CANCELLED
+                ledger.end_attempt(ledger.attempts[attempt_id], outcome, None, now)
+        self._settle_lease(lease.id, now)
+
+    def _adopt(self, event: LeaseAdopted, now: Now, lab_us: int) -> None:
+        lease = self._ledger.live_lease(event.echo.lease, event.echo.fence)
+        if lease is None:
+            self._send_spent(event.session, event.echo.lease, event.echo.fence)
+        else:
+            self._apply_echo(lease, event.echo, now, lab_us)
+
+    def _report_devices(self, event: DevicesReported, now: Now) -> None:
+        agent_id = self._ledger.fleet.agent_of(event.session)
+        if agent_id is None:
+            return
+        self._refuse_foreign_devices(agent_id, event.devices)
+        self._update_devices(agent_id, event.devices, None, now)
+
+    def _update_devices(
+        self, agent_id: AgentId, facts: tuple[DeviceFacts, ...], echoes: tuple[LeaseEcho, ...] | None, now: Now
+    ) -> None:
+        ledger = self._ledger
+        for one in facts:
+            known = ledger.fleet.devices.get(one.id)
+            if known is None:
+                state = DeviceState.IDLE if one.is_usable else DeviceState.OFFLINE
+                ledger.put_device(Device(facts=one, agent=agent_id, state=state, seen_us=now.wall_us))
+                continue
+            device = replace(known, facts=one, agent=agent_id, seen_us=now.wall_us)
+            if device.state in (DeviceState.IDLE, DeviceState.OFFLINE):
+                ledger.free_device(device)
+            else:
+                ledger.put_device(device)
+        announced = {one.id for one in facts}
+        for device in ledger.fleet.devices_of(agent_id):
+            if device.id not in announced:
+                self._unplug(device)
+        if echoes is not None:
+            self._confirm_stopped(agent_id, echoes)
+
+    def _unplug(self, device: Device) -> None:
+        gone = replace(device.facts, is_usable=False, reason=device.facts.reason or "its agent does not see it")
+        state = DeviceState.OFFLINE if device.state is DeviceState.IDLE else device.state
+        self._ledger.put_device(replace(device, facts=gone, state=state))
+
+    def _confirm_stopped(self, agent_id: AgentId, echoes: tuple[LeaseEcho, ...]) -> None:
+        """Free the FENCING devices whose expired lease the agent does not hold any more."""
+        held = {echo.lease for echo in echoes}
+        for device in self._ledger.fleet.devices_of(agent_id):
+            if device.state is DeviceState.FENCING and device.lease not in held:
+                self._ledger.free_device(device)
+
+    def _send_spent(self, session: SessionId, lease: LeaseId, fence: Fence) -> None:
+        self._ledger.send(SendClose(session=session, lease=lease, fence=fence, why="the lease is over"))
+
+    def _put_agent(self, agent: Agent) -> None:
+        self._ledger.fleet.agents[agent.id] = agent
+        self._ledger.write(PutAgent(agent))
+
+    # Leases
+
+    def _build_installed(self, event: BuildInstalled, now: Now) -> None:
+        lease = self._ledger.live_lease(event.lease, event.fence)
+        if lease is None:
+            self._send_spent(event.session, event.lease, event.fence)
+            return
+        self._ledger.note_install(lease, event.digest, event.install_us, event.was_installed, now)
+
+    def _reject(self, event: LeaseRejected, now: Now) -> None:
+        lease = self._ledger.live_lease(event.lease, event.fence)
+        if lease is None:
+            self._send_spent(event.session, event.lease, event.fence)
+            return
+        outcome = AttemptOutcome.FAILED if event.failure.is_fatal else AttemptOutcome.REJECTED
+        for attempt_id in lease.attempts:
+            self._ledger.end_attempt(self._ledger.attempts[attempt_id], outcome, event.failure, now)
+        device = self._ledger.fleet.devices[lease.device]
+        self._ledger.put_device(replace(device, app=None, app_digest=""))
+        self._ledger.close_lease(
+            self._ledger.fleet.leases[lease.id], LeaseState.RELEASED, "the agent could not run the batch", now
+        )
+
+    def _release(self, event: LeaseReleased, now: Now) -> None:
+        lease = self._ledger.live_lease(event.lease, event.fence)
+        if lease is None:
+            self._send_spent(event.session, event.lease, event.fence)
+            return
+        self._ledger.close_lease(lease, LeaseState.RELEASED, "the agent gave the lease back", now)
+
+    def _attempt_started(self, event: AttemptStarted, now: Now) -> None:
+        attempt = self._governed(event.session, event.lease, event.fence, event.attempt)
+        if attempt is not None:
+            self._ledger.start_attempt(attempt, now)
+
+    def _test_reported(self, event: TestReported, now: Now) -> None:
+        attempt = self._governed(event.session, event.lease, event.fence, event.attempt)
+        if attempt is not None:
+            self._ledger.start_attempt(attempt, now)
+            self._ledger.write(PutTest(attempt, event.test))
+
+    def _governed(self, session: SessionId, lease_id: LeaseId, fence: Fence, attempt_id: AttemptId) -> Attempt | None:
+        """Return the open attempt of a live lease, else tell the sender that the lease is over."""
+        if self._ledger.live_lease(lease_id, fence) is None:
+            self._send_spent(session, lease_id, fence)
+            return None
+        attempt = self._ledger.attempts.get(attempt_id)
+        return attempt if attempt is not None and attempt.lease == lease_id else None
+
+    def _attempt_finished(self, event: AttemptFinished, now: Now) -> None:
+        ledger = self._ledger
+        ledger.send(SendResultsAcknowledged(session=event.session, attempts=(event.attempt,)))
+        attempt = self._governed(event.session, event.lease, event.fence, event.attempt)
+        if attempt is None:
+            return
+        if event.outcome not in (AttemptOutcome.REJECTED, AttemptOutcome.RELEASED):
+            ledger.start_attempt(attempt, now)
+        attempt = replace(
+            ledger.attempts[attempt.id],
+            log_size=event.log_size,
+            log_sha256=event.log_sha256,
+            build_digest=event.build_digest,
+        )
+        for test in event.tests:
+            ledger.write(PutTest(attempt, test))
+        ledger.end_attempt(attempt, self._true_outcome(attempt, event.outcome), event.failure, now)
+        self._settle_lease(event.lease, now)
+
+    def _true_outcome(self, attempt: Attempt, reported: AttemptOutcome) -> AttemptOutcome:
+        """Return why a stopped attempt was stopped: the lease knows better than the agent that obeyed."""
+        if reported not in (AttemptOutcome.CANCELLED, AttemptOutcome.PREEMPTED):
+            return reported
+        for attempt_id, reason in self._ledger.fleet.leases[attempt.lease].revoked:
+            if attempt_id == attempt.id:
+                return _REVOKED_OUTCOME[reason]
+        return AttemptOutcome.RELEASED
+
+    def _settle_lease(self, lease_id: LeaseId, now: Now) -> None:
+        """At a job boundary: go on, yield to higher priority, take more of the family, or close."""
+        ledger = self._ledger
+        lease = ledger.fleet.leases[lease_id]
+        if lease.attempts and lease.state is LeaseState.ACTIVE:
+            self._yield_tail(lease)
+            return
+        if lease.attempts:
+            return
+        if lease.state is LeaseState.ACTIVE and self._top_up(lease, now):
+            return
+        was_revoked = lease.state is LeaseState.REVOKING
+        state = LeaseState.REVOKED if was_revoked else LeaseState.RELEASED
+        ledger.close_lease(lease, state, "the batch is done", now)
+
+    def _yield_tail(self, lease: Lease) -> None:
+        """Take the unstarted rest of a batch back when a job of higher priority waits for the device."""
+        ledger = self._ledger
+        tail = [attempt for attempt in lease.attempts if ledger.attempts[attempt].start_us is None]
+        head = policy.best_head(ledger.queues, ledger.fleet, ledger.fleet.devices[lease.device])
+        if not tail or head is None:
+            return
+        lower = [attempt for attempt in tail if ledger.jobs[ledger.attempts[attempt].job].spec.priority < -head[0]]
+        ledger.revoke(lease, lower, RevokeReason.PREEMPT)
+
+    def _top_up(self, lease: Lease, now: Now) -> bool:
+        """Let a batch take waiting jobs of its family, unless another head comes first. Returns whether it did."""
+        ledger = self._ledger
+        device = ledger.fleet.devices[lease.device]
+        family = policy.next_family(ledger.queues, ledger.fleet, device)
+        if family is None or family.app != lease.app or not device.facts.is_usable:
+            return False
+        jobs = self._take(family, self._batch_room(lease))
+        ledger.extend(lease, jobs, now)
+        return True
+
+    def _batch_room(self, lease: Lease) -> int:
+        size = policy.batch_size(self._ledger.builds.get(lease.app), self._settings.max_batch)
+        return size - len(lease.attempts)
+
+    def _take(self, family: FamilyKey, most: int) -> list[Job]:
+        """Return the first jobs of a family, in order. They still wait: assigning takes them out."""
+        return [self._ledger.jobs[job_id] for job_id in self._ledger.queues.first_of(family, most)]
+
+    # Dispatch
+
+    def _dispatch(self, now: Now) -> None:
+        """Give free devices their work, let running batches grow, and make room for urgent jobs."""
+        if not len(self._ledger.queues):
+            return
+        self._join_running(now)
+        while self._ledger.fleet.has_idle() and self._grant_next(now):
+            pass
+        self._make_room()
+
+    def _grant_next(self, now: Now) -> bool:
+        """Grant one batch to a free device, the earliest head first. Returns whether there was one."""
+        ledger = self._ledger
+        heads = [head for signature in ledger.queues.signatures() if (head := ledger.queues.head_of_pool(signature))]
+        for place, family in sorted(heads, key=lambda head: head[0]):
+            device = policy.choose_device(ledger.fleet, family.signature, family.app, -place[0])
+            if device is None:
+                continue
+            chosen = policy.next_family(ledger.queues, ledger.fleet, device)
+            assert chosen is not None
+            size = policy.batch_size(ledger.builds.get(chosen.app), self._settings.max_batch)
+            lab_us = now.mono_us - self._paused_us
+            ledger.grant(device, self._take(chosen, size), now, lab_us + self._settings.lease_ttl_us)
+            return True
+        return False
+
+    def _join_running(self, now: Now) -> None:
+        """Let jobs that wait join a batch of their family that still has room."""
+        ledger = self._ledger
+        for lease in list(ledger.fleet.leases.values()):
+            if lease.state is not LeaseState.ACTIVE or not lease.attempts or self._batch_room(lease) <= 0:
+                continue
+            self._top_up(lease, now)
+
+    def _make_room(self) -> None:
+        """Take devices back from low priorities for urgent jobs that no device is free for, one device a job."""
+        ledger = self._ledger
+        for job_id, lease_id in list(self._nominated.items()):
+            if job_id not in ledger.queues or lease_id not in ledger.fleet.leases:
+                del self._nominated[job_id]
+        for signature in list(ledger.queues.signatures()):
+            head = ledger.queues.head_of_pool(signature)
+            if head is None or -head[0][0] < policy.URGENT_PRIORITY:
+                continue
+            first = ledger.queues.head_of_family(head[1])
+            if first is None or first[1] in self._nominated:
+                continue
+            victim = policy.choose_victim(ledger.fleet, signature, ledger.jobs, ledger.attempts)
+            if victim is not None:
+                self._nominated[first[1]] = victim.id
+                ledger.revoke(victim, list(victim.attempts), RevokeReason.PREEMPT)
+
+    # Reading
+
+    def queue_position(self, job_id: JobId) -> int | None:
+        """Return the place of a waiting job among those that the same devices serve, from 1."""
+        if job_id not in self._ledger.queues:
+            return None
+        return self._ledger.queues.ahead_of(job_id) + 1
+
+
+def _replayed(known: Request, payload_sha256: str) -> JobsAccepted:
+    if known.payload_sha256 != payload_sha256:
+        raise RequestIdReused(known.key)
+    return JobsAccepted(jobs=(), job_ids=known.jobs, is_replayed=True)

@@ -1,0 +1,187 @@
+"""What may become what: the state tables of jobs, leases and devices, and how an attempt's end settles its job.
+
+Theory of operation
+-------------------
+A *job* waits (QUEUED), is part of a batch (ASSIGNED), runs (RUNNING) and ends in one of five terminal states, which
+absorb: nothing leaves them, a retry is a new job. Every try is an *attempt*, and every attempt ends exactly once, with
+an outcome. `settle` is the only place that turns an outcome into the job's next state:
+
+- the test's own verdict (PASSED, FAILED, TIMED_OUT) ends the job, unless retries are left;
+- the lab's faults (ERRORED, LOST, REJECTED) send it back to its queue until the lab's budget is used up, and the device
+  is avoided from then on; a fault that no device can mend ends it FAILED at once;
+- what was only taken back (PREEMPTED, RELEASED) costs nothing.
+
+A *lease* is offered, becomes active when its agent echoes it, and governs its device until it is released, revoked or
+expired. While its agent is away it is DISCONNECTED: the work goes on, and only an expired deadline ends it. REVOKING
+means that some of its attempts are being taken back; such a lease is never extended.
+
+The tables are checked on every change: `IllegalTransition` is a bug of ours, never a user's mistake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from coordinator.core.errors import IllegalTransition
+from coordinator.core.model import (
+    LAB_BUDGET,
+    Attempt,
+    AttemptOutcome,
+    DeviceId,
+    DeviceState,
+    Failure,
+    Job,
+    JobState,
+    Lease,
+    LeaseState,
+)
+
+JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.CANCELLED}),
+    JobState.ASSIGNED: frozenset(
+        {
+            JobState.RUNNING,
+            JobState.QUEUED,
+            JobState.COMPLETED,
+            JobState.FAILED,
+            JobState.ERRORED,
+            JobState.TIMED_OUT,
+            JobState.CANCELLED,
+        }
+    ),
+    JobState.RUNNING: frozenset(
+        {
+            JobState.QUEUED,
+            JobState.COMPLETED,
+            JobState.FAILED,
+            JobState.ERRORED,
+            JobState.TIMED_OUT,
+            JobState.CANCELLED,
+        }
+    ),
+    JobState.COMPLETED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.ERRORED: frozenset(),
+    JobState.TIMED_OUT: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+"""ASSIGNED may end at once: the start and the end of a short test can arrive together after a lost link."""
+
+_LIVE_LEASE = frozenset({LeaseState.RELEASED, LeaseState.REVOKED, LeaseState.EXPIRED})
+LEASE_TRANSITIONS: dict[LeaseState, frozenset[LeaseState]] = {
+    LeaseState.OFFERED: _LIVE_LEASE | {LeaseState.ACTIVE, LeaseState.DISCONNECTED, LeaseState.REVOKING},
+    LeaseState.ACTIVE: _LIVE_LEASE | {LeaseState.DISCONNECTED, LeaseState.REVOKING},
+    LeaseState.DISCONNECTED: _LIVE_LEASE | {LeaseState.ACTIVE, LeaseState.REVOKING},
+    LeaseState.REVOKING: _LIVE_LEASE | {LeaseState.ACTIVE, LeaseState.DISCONNECTED},
+    LeaseState.RELEASED: frozenset(),
+    LeaseState.REVOKED: frozenset(),
+    LeaseState.EXPIRED: frozenset(),
+}
+
+DEVICE_TRANSITIONS: dict[DeviceState, frozenset[DeviceState]] = {
+    DeviceState.IDLE: frozenset(
+        {DeviceState.RESERVED, DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING}
+    ),
+    DeviceState.RESERVED: frozenset(
+        {DeviceState.LEASED, DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.FENCING, DeviceState.DRAINING}
+    ),
+    DeviceState.LEASED: frozenset(
+        {DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.FENCING, DeviceState.QUARANTINED, DeviceState.DRAINING}
+    ),
+    DeviceState.FENCING: frozenset({DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.QUARANTINED}),
+    DeviceState.QUARANTINED: frozenset({DeviceState.IDLE, DeviceState.OFFLINE}),
+    DeviceState.DRAINING: frozenset({DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.FENCING}),
+    DeviceState.OFFLINE: frozenset({DeviceState.IDLE, DeviceState.QUARANTINED}),
+}
+
+LAB_FAULTS = frozenset({AttemptOutcome.ERRORED, AttemptOutcome.LOST, AttemptOutcome.REJECTED})
+FREE_OUTCOMES = frozenset({AttemptOutcome.PREEMPTED, AttemptOutcome.RELEASED})
+
+
+def moved_job(job: Job, state: JobState) -> Job:
+    """Return the job in another state.
+
+    Raises:
+        IllegalTransition: The table has no such change.
+    """
+    if state is job.state:
+        return job
+    if state not in JOB_TRANSITIONS[job.state]:
+        raise IllegalTransition(f"job {job.id}: {job.state} -> {state}")
+    return replace(job, state=state)
+
+
+def moved_lease(lease: Lease, state: LeaseState) -> Lease:
+    """Return the lease in another state.
+
+    Raises:
+        IllegalTransition: The table has no such change.
+    """
+    if state is lease.state:
+        return lease
+    if state not in LEASE_TRANSITIONS[lease.state]:
+        raise IllegalTransition(f"lease {lease.id}: {lease.state} -> {state}")
+    return replace(lease, state=state)
+
+
+def ended_attempt(attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Attempt:
+    """Return the attempt with its outcome.
+
+    Raises:
+        IllegalTransition: It has ended before.
+    """
+    if attempt.outcome is not None:
+        raise IllegalTransition(f"attempt {attempt.id} ended {attempt.outcome}, and again {outcome}")
+    return replace(attempt, outcome=outcome, failure=failure, end_us=wall_us)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What an attempt's end makes of its job."""
+
+    job: Job
+    is_requeued: bool
+
+
+def settle(job: Job, outcome: AttemptOutcome, failure: Failure | None, device: DeviceId, wall_us: int) -> Settlement:
+    """Turn the outcome of a job's attempt into the job's next state; the rules stand at the top of this file."""
+    match outcome:
+        case AttemptOutcome.PASSED:
+            return _end(replace(job, flaky=job.retries_used > 0, failure=None), JobState.COMPLETED, None, wall_us)
+        case AttemptOutcome.FAILED | AttemptOutcome.TIMED_OUT:
+            return _settle_verdict(job, outcome, failure, wall_us)
+        case AttemptOutcome.ERRORED | AttemptOutcome.LOST | AttemptOutcome.REJECTED:
+            return _settle_lab_fault(job, failure, device, wall_us)
+        case AttemptOutcome.PREEMPTED:
+            return _requeue(replace(job, preemptions=job.preemptions + 1), failure, wall_us)
+        case AttemptOutcome.RELEASED | AttemptOutcome.CANCELLED:
+            return _requeue(job, failure, wall_us)
+
+
+def _settle_verdict(job: Job, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Settlement:
+    is_fatal = failure is not None and failure.is_fatal
+    if not is_fatal and not job.is_cancel_requested and job.retries_used < job.spec.retries:
+        return _requeue(replace(job, retries_used=job.retries_used + 1), failure, wall_us)
+    state = JobState.TIMED_OUT if outcome is AttemptOutcome.TIMED_OUT else JobState.FAILED
+    return _end(job, state, failure, wall_us)
+
+
+def _settle_lab_fault(job: Job, failure: Failure | None, device: DeviceId, wall_us: int) -> Settlement:
+    if failure is not None and failure.is_fatal:
+        return _end(job, JobState.FAILED, failure, wall_us)
+    avoid = tuple(sorted({*job.avoid, device}))
+    job = replace(job, lab_failures=job.lab_failures + 1, avoid=avoid)
+    if job.lab_failures >= LAB_BUDGET and not job.is_cancel_requested:
+        return _end(job, JobState.ERRORED, failure, wall_us)
+    return _requeue(job, failure, wall_us)
+
+
+def _requeue(job: Job, failure: Failure | None, wall_us: int) -> Settlement:
+    if job.is_cancel_requested:
+        return _end(job, JobState.CANCELLED, failure, wall_us)
+    return Settlement(job=replace(moved_job(job, JobState.QUEUED), failure=failure), is_requeued=True)
+
+
+def _end(job: Job, state: JobState, failure: Failure | None, wall_us: int) -> Settlement:
+    ended = replace(moved_job(job, state), failure=failure, end_us=wall_us, is_cancel_requested=False)
+    return Settlement(job=ended, is_requeued=False)
