@@ -158,17 +158,14 @@ class Queues:
             heapq.heappush(heap, entry)
         return list(first)
 
-    def ahead_of(self, job_id: JobId) -> int:
-        """Return how many jobs of the same pool stand before this one. Costs O(jobs of the pool)."""
-        place, key = self._waiting[job_id]
-        pool = self._pools[key.signature]
-        ahead = {
-            other_id
-            for family in pool.families.values()
-            for other, other_id in family.heap
-            if other < place and self._is_current(other, other_id)
-        }
-        return len(ahead)
+    def places(self) -> dict[JobId, int]:
+        """Return each waiting job's place among those of its pool, from 1. Costs O(n log n): for people."""
+        counts: dict[Signature, int] = {}
+        places: dict[JobId, int] = {}
+        for job_id in self.in_order():
+            signature = self._waiting[job_id][1].signature
+            counts[signature] = places[job_id] = counts.get(signature, 0) + 1
+        return places
 
     def in_order(self) -> list[JobId]:
         """Return all waiting jobs, the first first. Costs O(n log n): for people, not for decisions."""

@@ -641,14 +641,6 @@ class Scheduler:
                 self._nominated[first[1]] = victim.id
                 ledger.revoke(victim, list(victim.attempts), RevokeReason.PREEMPT)
 
-    # Reading
-
-    def queue_position(self, job_id: JobId) -> int | None:
-        """Return the place of a waiting job among those that the same devices serve, from 1."""
-        if job_id not in self._ledger.queues:
-            return None
-        return self._ledger.queues.ahead_of(job_id) + 1
-
 
 def _replayed(known: Request, payload_sha256: str) -> JobsAccepted:
     if known.payload_sha256 != payload_sha256:

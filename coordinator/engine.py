@@ -1,0 +1,219 @@
+"""The engine turns: inbox -> handle -> commit -> deliver.
+
+One turn takes what waits in the inbox, expires deadlines after it, commits every write in one transaction on the one
+writer thread, and only then delivers the sends and answers the callers: nothing is told to anyone before it is
+durable. A commit that fails ends the engine; the process follows, clients repeat their request, agents reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from coordinator.changes import Changes
+from coordinator.core.errors import QgjobError, ShuttingDown
+from coordinator.core.events import Event
+from coordinator.core.model import SECOND_US, Job, JobId, Lane, Now, Settings
+from coordinator.core.scheduler import Scheduler
+from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
+from coordinator.sessions import Sessions
+from coordinator.store import Store
+from coordinator.story import Story
+
+MAX_EVENTS_PER_TURN = 256
+MAX_INBOX = 10_000
+LONGEST_COUNTED_QUEUE = 10_000
+"""Places in the queue are counted for people up to this many waiting jobs."""
+
+
+@dataclass(slots=True)
+class _Envelope:
+    event: Event
+    answer: asyncio.Future[JobsAccepted | None] | None
+
+
+class Engine:
+    """Drives the scheduler. All methods are called on the event loop's thread."""
+
+    def __init__(
+        self, *, store: Store, sessions: Sessions, settings: Settings, clock: Callable[[], Now], story: Story
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._clock = clock
+        self._story = story
+        self.settings = settings
+        self.changes = Changes()
+        self._inbox: deque[_Envelope] = deque()
+        self._has_mail = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_stopping = False
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._scheduler = Scheduler(settings, store.start_epoch())
+        self._restore()
+
+    def _restore(self) -> None:
+        snapshot = self._store.load()
+        step = self._scheduler.restore(
+            jobs=snapshot.jobs,
+            attempts=snapshot.attempts,
+            leases=snapshot.leases,
+            devices=snapshot.devices,
+            agents=snapshot.agents,
+            builds=snapshot.builds,
+            now=self._clock(),
+        )
+        self._store.commit(step.writes)
+        self._story.tell_restored(self._scheduler.ledger)
+
+    @property
+    def epoch(self) -> int:
+        """Rises with every start of a coordinator on this database."""
+        return self._scheduler.ledger.counters.epoch
+
+    # Commands
+
+    async def submit(self, event: Event) -> JobsAccepted | None:
+        """Hand in an event and wait until what it led to is durable.
+
+        Raises:
+            QgjobError: It is refused.
+        """
+        answer: asyncio.Future[JobsAccepted | None] = asyncio.get_running_loop().create_future()
+        await self._post(_Envelope(event, answer))
+        return await answer
+
+    async def post(self, event: Event) -> None:
+        """Hand in an event without waiting for its turn; waits only while the inbox is full."""
+        await self._post(_Envelope(event, None))
+
+    async def _post(self, envelope: _Envelope) -> None:
+        while len(self._inbox) >= MAX_INBOX:
+            self._has_room.clear()
+            await self._has_room.wait()
+        if self._is_stopping:
+            raise ShuttingDown("the coordinator is stopping; repeat the call in a moment")
+        self._inbox.append(envelope)
+        self._has_mail.set()
+
+    # Turns
+
+    async def run(self) -> None:
+        """Turn until `stop`. Ends with the error of a commit that failed."""
+        try:
+            while not (self._is_stopping and not self._inbox):
+                await self._wait_for_work()
+                await self._turn()
+        finally:
+            self._is_stopping = True
+            self._refuse_rest()
+            self._writer.shutdown(wait=True)
+
+    def stop(self) -> None:
+        """Take no more events, finish those that wait, and end `run`."""
+        self._is_stopping = True
+        self._has_mail.set()
+
+    async def _wait_for_work(self) -> None:
+        if self._inbox:
+            return
+        self._has_mail.clear()
+        deadline_us = self._scheduler.next_deadline()
+        delay_s = None if deadline_us is None else max(0, deadline_us - self._clock().mono_us) / SECOND_US
+        try:
+            await asyncio.wait_for(self._has_mail.wait(), delay_s)
+        except TimeoutError:
+            return
+
+    async def _turn(self) -> None:
+        taken = [self._inbox.popleft() for _ in range(min(MAX_EVENTS_PER_TURN, len(self._inbox)))]
+        if len(self._inbox) < MAX_INBOX:
+            self._has_room.set()
+        now = self._clock()
+        steps: list[Step] = []
+        answers: list[tuple[asyncio.Future[JobsAccepted | None], JobsAccepted | QgjobError | None]] = []
+        for envelope in taken:
+            try:
+                step = self._scheduler.handle(envelope.event, now)
+            except QgjobError as refusal:
+                self._story.tell_refused(envelope.event, refusal)
+                if envelope.answer is not None:
+                    answers.append((envelope.answer, refusal))
+                continue
+            steps.append(step)
+            if envelope.answer is not None:
+                answers.append((envelope.answer, step.reply))
+        steps.append(self._scheduler.expire(now))
+        writes = [write for step in steps for write in step.writes]
+        if writes:
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writes)
+        self._deliver(steps, answers, writes)
+
+    def _deliver(
+        self,
+        steps: list[Step],
+        answers: list[tuple[asyncio.Future[JobsAccepted | None], JobsAccepted | QgjobError | None]],
+        writes: list[Write],
+    ) -> None:
+        for step in steps:
+            for send in step.sends:
+                self._sessions.deliver(send)
+        for answer, reply in answers:
+            if answer.cancelled():
+                continue
+            if isinstance(reply, QgjobError):
+                answer.set_exception(reply)
+            else:
+                answer.set_result(reply)
+        self._publish(writes)
+        self._story.tell(writes)
+
+    def _publish(self, writes: list[Write]) -> None:
+        changed: dict[JobId, Job] = {}
+        for write in writes:
+            if isinstance(write, PutJob):
+                changed[write.job.id] = write.job
+            elif isinstance(write, PutTest):
+                live = self._scheduler.ledger.jobs.get(write.attempt.job)
+                if live is not None:
+                    changed.setdefault(live.id, live)
+        for job in changed.values():
+            self.changes.publish(job)
+
+    def _refuse_rest(self) -> None:
+        while self._inbox:
+            answer = self._inbox.popleft().answer
+            if answer is not None and not answer.done():
+                answer.set_exception(ShuttingDown("the coordinator is stopping; repeat the call in a moment"))
+
+    # What only memory knows
+
+    def queue_positions(self, jobs: list[Job]) -> dict[JobId, int]:
+        """Return the places of waiting jobs, from 1; empty when the queue is too long to count for people."""
+        queues = self._scheduler.ledger.queues
+        if len(queues) > LONGEST_COUNTED_QUEUE:
+            return {}
+        places = queues.places()
+        return {job.id: places[job.id] for job in jobs if job.id in places}
+
+    def waiting(self) -> list[JobId]:
+        """Return the waiting jobs, the first first."""
+        return self._scheduler.ledger.queues.in_order()
+
+    def running(self) -> list[JobId]:
+        """Return the jobs that are assigned or run, by id."""
+        ledger = self._scheduler.ledger
+        return sorted(job_id for job_id in ledger.jobs if job_id not in ledger.queues)
+
+    def census(self) -> tuple[dict[Lane, int], dict[Lane, int]]:
+        """Return how many jobs wait and run in each lane."""
+        return dict(self._scheduler.ledger.queued), dict(self._scheduler.ledger.running)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The core, for readers."""
+        return self._scheduler

@@ -1,0 +1,159 @@
+"""The program `qgjob-coordinator`: parse, set up diagnostics, run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from importlib.metadata import version as release_of
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+from platformdirs import user_data_path
+
+from coordinator.config import Config, ConfigError, checked_listen
+from coordinator.core.model import SECOND_US, Settings
+from coordinator.server import Server
+from coordinator.store import StoreError
+
+EX_SOFTWARE = 70
+
+app = typer.Typer(
+    name="qgjob-coordinator",
+    help="The coordinator of a qgjob device lab: owns the queue, hands batches to agents, keeps results and logs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _program() -> None:
+    """Keep `serve` a command of its own; more commands come."""
+
+
+@app.command()
+def serve(
+    listen: Annotated[str, typer.Option(help="HOST:PORT for gRPC; port 0 picks a free one.")] = "127.0.0.1:50051",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Database and logs. Default: the user's data directory.", show_default=False)
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(help="SQLAlchemy URL; default: SQLite in the data directory.", show_default=False),
+    ] = None,
+    heartbeat: Annotated[float, typer.Option(help="Seconds between the heartbeats of an agent.", min=0.05)] = 5.0,
+    lease_ttl: Annotated[float, typer.Option(help="Seconds that a lease lives without one.", min=0.2)] = 30.0,
+    orphan_limit: Annotated[float, typer.Option(help="Seconds that a cut-off agent goes on.", min=1)] = 600.0,
+    signal_grace: Annotated[float, typer.Option(help="Seconds between TERM and KILL.", min=0)] = 10.0,
+    preempt_grace: Annotated[float, typer.Option(help="Seconds for a preempted test to end.", min=0)] = 60.0,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow to listen beyond loopback in the clear.")] = False,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    _set_up_diagnostics()
+    try:
+        config = _config(
+            listen=listen,
+            data_dir=data_dir,
+            database_url=database_url,
+            settings=_settings(heartbeat, lease_ttl, orphan_limit, signal_grace, preempt_grace),
+            is_insecure=insecure,
+        )
+        sys.exit(asyncio.run(_serve(config)))
+    except ConfigError as error:
+        _die(str(error), error.hint)
+    except StoreError as error:
+        _die(str(error), "look at the data directory: is it writable, is there space, is it another release's?")
+
+
+def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_grace: float, preempt: float) -> Settings:
+    if lease_ttl < 2 * heartbeat:
+        raise ConfigError(
+            f"--lease-ttl {lease_ttl:g} is shorter than two heartbeats of {heartbeat:g} s",
+            "give a lease several heartbeats to live",
+        )
+    return Settings(
+        heartbeat_us=int(heartbeat * SECOND_US),
+        lease_ttl_us=int(lease_ttl * SECOND_US),
+        orphan_limit_us=int(orphan_limit * SECOND_US),
+        signal_grace_us=int(signal_grace * SECOND_US),
+        preempt_grace_us=int(preempt * SECOND_US),
+    )
+
+
+def _config(
+    *, listen: str, data_dir: Path | None, database_url: str | None, settings: Settings, is_insecure: bool
+) -> Config:
+    directory = data_dir or user_data_path("qgjob-coordinator")
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the data directory {directory}: {error.strerror}", "choose --data-dir"
+        ) from error
+    url = database_url or os.environ.get("QGJOB_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    return Config(
+        listen=checked_listen(listen, is_insecure),
+        data_dir=directory,
+        database_url=url or f"sqlite:///{directory / 'qgjob.db'}",
+        settings=settings,
+        is_insecure=is_insecure,
+    )
+
+
+async def _serve(config: Config) -> int:
+    release = release_of("qgjob")
+    server = Server(config, release)
+    address = await server.start()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    print(f"ready grpc={address}", flush=True)  # noqa: T201 - the promised line on stdout
+    out = structlog.get_logger("coordinator")
+    out.info("serving", release=release, address=address, data_dir=str(config.data_dir), epoch=server.engine.epoch)
+    try:
+        await server.wait(stopping)
+    except Exception:  # noqa: BLE001 - the top of the program
+        out.exception("engine_failed", story="Nothing more can be made durable, so the process ends; start it again")
+        return EX_SOFTWARE
+    finally:
+        await server.stop()
+    out.info("stopped")
+    return 0
+
+
+def _set_up_diagnostics() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    is_terminal = sys.stderr.isatty()
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
+        if is_terminal
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "story"])
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *(() if is_terminal else (structlog.processors.format_exc_info,)),
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _die(message: str, hint: str) -> None:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
+
+def run() -> None:
+    """Run the program."""
+    app()

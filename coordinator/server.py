@@ -1,0 +1,155 @@
+"""Builds the gRPC server, wires the parts, and stops gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coordinator.config import Config, ConfigError
+from coordinator.core.model import Now
+from coordinator.engine import Engine
+from coordinator.interceptors import RefusalInterceptor
+from coordinator.logstore import LogStore
+from coordinator.services.agent import AgentService
+from coordinator.services.job import JobService
+from coordinator.services.lab import BuildService, DeviceService
+from coordinator.services.log import LogService
+from coordinator.services.queue import QueueService
+from coordinator.sessions import Sessions
+from coordinator.store import Store
+from coordinator.story import Story
+from qgjob.v1 import (
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    build_service_pb2,
+    build_service_pb2_grpc,
+    device_service_pb2,
+    device_service_pb2_grpc,
+    job_service_pb2,
+    job_service_pb2_grpc,
+    log_service_pb2,
+    log_service_pb2_grpc,
+    queue_service_pb2,
+    queue_service_pb2_grpc,
+)
+
+STOP_GRACE_S = 2.0
+MAX_MESSAGE_BYTES = 4 * 1_024 * 1_024
+
+SERVICES = (
+    agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
+    build_service_pb2.DESCRIPTOR.services_by_name["BuildService"].full_name,
+    device_service_pb2.DESCRIPTOR.services_by_name["DeviceService"].full_name,
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+    log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
+    queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name,
+)
+
+OPTIONS: Sequence[tuple[str, Any]] = (
+    # Without this a second coordinator binds the same port in silence.
+    ("grpc.so_reuseport", 0),
+    # A black hole is seen within 30 s; without the ping timeout a stopped peer took over a minute.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A follower that stops reading then holds about 100 KB here instead of several MB.
+    ("grpc.http2.bdp_probe", 0),
+    # A reconnect storm of thousands of streams is taken in, not refused.
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 30_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+
+
+def read_clocks() -> Now:
+    """Read both clocks."""
+    return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)
+
+
+class Server:
+    """A whole coordinator."""
+
+    def __init__(self, config: Config, version: str) -> None:
+        self._config = config
+        self._store = Store.open(config.database_url)
+        self._logs = LogStore(config.data_dir / "logs")
+        self._sessions = Sessions()
+        self.engine = Engine(
+            store=self._store,
+            sessions=self._sessions,
+            settings=config.settings,
+            clock=read_clocks,
+            story=Story(),
+        )
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(interceptors=(RefusalInterceptor(),), options=OPTIONS)
+        self._register(version)
+        self._turning: asyncio.Task[None] | None = None
+
+    def _register(self, version: str) -> None:
+        agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._grpc)
+        jobs = JobService(self.engine, self._store, self._logs)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._grpc)
+        queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(self.engine, self._store), self._grpc)
+        device_service_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceService(self.engine), self._grpc)
+        build_service_pb2_grpc.add_BuildServiceServicer_to_server(BuildService(self._store), self._grpc)
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(
+            LogService(self._store, self._logs, self.engine.changes), self._grpc
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+
+    async def start(self) -> str:
+        """Begin to serve and return HOST:PORT.
+
+        Raises:
+            ConfigError: The address is taken or not ours.
+        """
+        host = self._config.listen.rpartition(":")[0]
+        try:
+            port = self._grpc.add_insecure_port(self._config.listen)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {self._config.listen}",
+                "another coordinator may run there; choose another --listen, port 0 picks a free one",
+            ) from error
+        self._turning = asyncio.create_task(self.engine.run())
+        await self._grpc.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{port}"
+
+    async def wait(self, stopping: asyncio.Event) -> None:
+        """Serve until `stopping` is set.
+
+        Raises:
+            Exception: What ended the engine.
+        """
+        assert self._turning is not None
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait((waiting, self._turning), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._turning.done():
+            self._turning.result()
+
+    async def stop(self) -> None:
+        """Refuse new calls, end the streams, finish what waits, close the files."""
+        await self._health.enter_graceful_shutdown()
+        self._sessions.close_all()
+        await self._grpc.stop(STOP_GRACE_S)
+        self.engine.stop()
+        if self._turning is not None:
+            await asyncio.gather(self._turning, return_exceptions=True)
+        await self._logs.close()
+        self._store.close()

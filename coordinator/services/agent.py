@@ -1,0 +1,129 @@
+"""AgentService: the agents' sessions, and the list of agents."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, cast
+
+import grpc
+
+from coordinator import wire
+from coordinator.core.errors import InvalidRequest, VersionUnsupported
+from coordinator.core.events import AgentDisconnected
+from coordinator.core.step import SendWelcome
+from coordinator.engine import Engine
+from coordinator.sessions import Session, Sessions
+from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
+
+HELLO_TIMEOUT_S = 30.0
+
+ConnectContext = grpc.aio.ServicerContext[agent_service_pb2.ConnectRequest, agent_service_pb2.ConnectResponse]
+
+
+class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
+    """One reader and one writer for each agent's stream."""
+
+    def __init__(self, engine: Engine, sessions: Sessions, cluster_id: str, version: str) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._cluster_id = cluster_id
+        self._version = version
+        self._farewells: set[asyncio.Task[None]] = set()
+
+    async def Connect(self, request_iterator: object, context: ConnectContext) -> None:  # type: ignore[override]  # it reads and writes through the context
+        """Hold an agent's session until one side ends it."""
+        hello = await self._read_hello(context)
+        session = self._sessions.open()
+        is_goodbye = False
+        try:
+            await self._engine.submit(wire.agent_connected(session.id, hello))
+            is_goodbye = await self._converse(session, context)
+        finally:
+            self._sessions.forget(session)
+            self._say_farewell(session, is_goodbye)
+
+    async def _read_hello(self, context: ConnectContext) -> agent_service_pb2.Hello:
+        try:
+            first = await asyncio.wait_for(_next(context), HELLO_TIMEOUT_S)
+        except TimeoutError as error:
+            raise InvalidRequest("hello", "no Hello came in time") from error
+        if first is None or first.WhichOneof("event") != "hello":
+            raise InvalidRequest("hello", "the first message of a session must be Hello")
+        if first.hello.protocol != wire.PROTOCOL:
+            raise VersionUnsupported(
+                f"agent {first.hello.version} speaks protocol {first.hello.protocol}, this coordinator"
+                f" {self._version} speaks {wire.PROTOCOL}; install the same release on both",
+                accepted=wire.PROTOCOL,
+            )
+        return first.hello
+
+    async def _converse(self, session: Session, context: ConnectContext) -> bool:
+        """Read and write until one of the two ends. Returns whether the agent said goodbye."""
+        reader = asyncio.create_task(self._read(session, context))
+        writer = asyncio.create_task(self._write(session, context))
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                return reader.result()
+            await writer
+            return False
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    async def _read(self, session: Session, context: ConnectContext) -> bool:
+        while (message := await _next(context)) is not None:
+            if message.WhichOneof("event") == "goodbye":
+                return True
+            await self._engine.post(wire.agent_event(session.id, message))
+        return False
+
+    async def _write(self, session: Session, context: ConnectContext) -> None:
+        while True:
+            send = await session.next()
+            if isinstance(send, SendWelcome):
+                epoch = self._engine.epoch
+                await context.write(wire.welcome(self._cluster_id, epoch, self._engine.settings, self._version))
+            else:
+                await context.write(wire.command(send))
+
+    def _say_farewell(self, session: Session, is_goodbye: bool) -> None:
+        """Tell the engine that a session has ended, in a task that outlives a cancelled call."""
+        event = AgentDisconnected(session=session.id, is_goodbye=is_goodbye)
+
+        async def tell() -> None:
+            with contextlib.suppress(Exception):
+                await self._engine.post(event)
+
+        task = asyncio.get_running_loop().create_task(tell())
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+    async def ListAgents(
+        self, request: agent_service_pb2.ListAgentsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> agent_service_pb2.ListAgentsResponse:
+        """Return a page of agents by name."""
+        size = wire.page_size(request.page_size, wire.MAX_PAGE)
+        fleet = self._engine.scheduler.ledger.fleet
+        ids = [agent_id for agent_id in sorted(fleet.agents) if agent_id > request.page_token]
+        token = ids[size - 1] if len(ids) > size else ""
+        return agent_service_pb2.ListAgentsResponse(
+            agents=[
+                wire.agent_out(
+                    fleet.agents[agent_id],
+                    devices=len(fleet.devices_of(agent_id)),
+                    leases=len(fleet.leases_of(agent_id)),
+                )
+                for agent_id in ids[:size]
+            ],
+            next_page_token=token,
+        )
+
+
+async def _next(context: ConnectContext) -> agent_service_pb2.ConnectRequest | None:
+    """Return the next message, None at the end of the stream (for which the stubs know no type)."""
+    message = cast("object", await context.read())
+    return message if isinstance(message, agent_service_pb2.ConnectRequest) else None

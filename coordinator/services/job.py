@@ -1,0 +1,203 @@
+"""JobService: submit, get, list, cancel, retry, watch."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+
+from coordinator import wire
+from coordinator.core.errors import InvalidRequest, NotFound
+from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequested
+from coordinator.core.model import TERMINAL_JOB_STATES, Job, JobId, JobState
+from coordinator.engine import Engine
+from coordinator.logstore import LogStore
+from coordinator.store import JobFilter, Store
+from qgjob.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+
+MAX_CANCELLED_PER_CALL = 10_000
+
+
+class JobService(job_service_pb2_grpc.JobServiceServicer):
+    """Thin: wire -> engine or store -> wire."""
+
+    def __init__(self, engine: Engine, store: Store, logs: LogStore) -> None:
+        self._engine = engine
+        self._store = store
+        self._logs = logs
+
+    async def SubmitJobs(
+        self, request: job_service_pb2.SubmitJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> job_service_pb2.SubmitJobsResponse:
+        """Accept jobs, all or none."""
+        specs = wire.job_specs(request)
+        key = request.request_id or uuid.uuid4().hex
+        known = None
+        if request.request_id:
+            known = await asyncio.to_thread(self._store.find_request, specs[0].org_id, key)
+        accepted = await self._engine.submit(
+            JobsSubmitted(
+                org_id=specs[0].org_id,
+                key=key,
+                payload_sha256=wire.payload_sha256(specs),
+                specs=specs,
+                is_strict=request.strict,
+                known=known,
+            )
+        )
+        assert accepted is not None
+        jobs = list(accepted.jobs) or await self._read([JobId(job_id) for job_id in accepted.job_ids])
+        return job_service_pb2.SubmitJobsResponse(
+            jobs=self._jobs_out(jobs), replayed=accepted.is_replayed, warnings=accepted.warnings
+        )
+
+    async def GetJob(
+        self, request: job_service_pb2.GetJobRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> job_service_pb2.GetJobResponse:
+        """Return a job with its attempts and tests."""
+        job_id = JobId(request.job_id)
+        job = await self._job(job_id)
+        attempts, tests = await asyncio.to_thread(
+            lambda: (self._store.attempts_of(job_id), self._store.tests_of(job_id))
+        )
+        states = [await self._logs.state(attempt.id) for attempt in attempts]
+        positions = self._engine.queue_positions([job])
+        return job_service_pb2.GetJobResponse(
+            job=wire.job_out(
+                job,
+                position=positions.get(job.id, 0),
+                tests=tests,
+                attempts=[wire.attempt_out(attempt, state) for attempt, state in zip(attempts, states, strict=True)],
+            )
+        )
+
+    async def ListJobs(
+        self, request: job_service_pb2.ListJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> job_service_pb2.ListJobsResponse:
+        """Return a page of jobs, newest first."""
+        size = wire.page_size(request.page_size)
+        wanted = job_filter(request.filter)
+        before = _page_token(request.page_token)
+        jobs = await asyncio.to_thread(self._store.list_jobs, wanted, size + 1, before)
+        token = str(jobs[size - 1].id) if len(jobs) > size else ""
+        return job_service_pb2.ListJobsResponse(jobs=self._jobs_out(jobs[:size]), next_page_token=token)
+
+    async def CancelJobs(
+        self, request: job_service_pb2.CancelJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> job_service_pb2.CancelJobsResponse:
+        """Ask for the end of jobs."""
+        if len(request.job_ids) > MAX_CANCELLED_PER_CALL:
+            raise InvalidRequest("job_ids", f"{len(request.job_ids)} jobs, and {MAX_CANCELLED_PER_CALL} is the limit")
+        ids = [JobId(job_id) for job_id in request.job_ids] or await self._unfinished(request.filter)
+        found = {job.id for job in await self._read(ids)}
+        for job_id in ids:
+            if job_id not in found:
+                raise NotFound("job", job_id)
+        await self._engine.submit(CancelRequested(jobs=tuple(ids)))
+        return job_service_pb2.CancelJobsResponse(jobs=self._jobs_out(await self._read(ids)))
+
+    async def RetryJob(
+        self, request: job_service_pb2.RetryJobRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> job_service_pb2.RetryJobResponse:
+        """Submit a new job with the spec of a terminal one."""
+        old = await self._job(JobId(request.job_id))
+        key = request.request_id or uuid.uuid4().hex
+        known = await asyncio.to_thread(self._store.find_request, old.spec.org_id, key) if request.request_id else None
+        accepted = await self._engine.submit(
+            RetryRequested(job=old, key=key, payload_sha256=wire.payload_sha256([old.spec]), known=known)
+        )
+        assert accepted is not None
+        jobs = list(accepted.jobs) or await self._read([JobId(job_id) for job_id in accepted.job_ids])
+        return job_service_pb2.RetryJobResponse(job=self._jobs_out(jobs)[0])
+
+    async def WatchJobs(  # type: ignore[override]  # it writes through the context
+        self,
+        request: job_service_pb2.WatchJobsRequest,
+        context: grpc.aio.ServicerContext[job_service_pb2.WatchJobsRequest, job_service_pb2.WatchJobsResponse],
+    ) -> None:
+        """Send each selected job as it stands, then after every change, until all are terminal."""
+        wanted = job_filter(request.filter)
+        if not wanted.is_narrowed:
+            raise InvalidRequest("filter", "set at least one field of the filter")
+        ids = frozenset(wanted.ids)
+        open_ids: set[JobId] = set()
+        with self._engine.changes.subscribe(_watcher(wanted, ids)) as subscription:
+            jobs = await self._read(list(ids)) if ids else await self._all(wanted)
+            for missing in sorted(ids - {job.id for job in jobs}):
+                raise NotFound("job", missing)
+            while True:
+                tests = await asyncio.to_thread(self._store.tests_of_jobs, [job.id for job in jobs])
+                positions = self._engine.queue_positions(jobs)
+                for job in jobs:
+                    (open_ids.discard if job.is_terminal else open_ids.add)(job.id)
+                    message = wire.job_out(job, position=positions.get(job.id, 0), tests=tests.get(job.id, ()))
+                    await context.write(job_service_pb2.WatchJobsResponse(job=message))
+                if not open_ids:
+                    return
+                jobs = await self._read(await subscription.take())
+
+    async def _job(self, job_id: JobId) -> Job:
+        job = await asyncio.to_thread(self._store.get_job, job_id)
+        if job is None:
+            raise NotFound("job", job_id)
+        return job
+
+    async def _read(self, ids: list[JobId]) -> list[Job]:
+        return await asyncio.to_thread(self._store.get_jobs, ids)
+
+    async def _all(self, wanted: JobFilter) -> list[Job]:
+        return await asyncio.to_thread(self._store.list_jobs, wanted, MAX_CANCELLED_PER_CALL, None)
+
+    async def _unfinished(self, message: job_pb2.JobFilter) -> list[JobId]:
+        wanted = job_filter(message)
+        if not wanted.is_narrowed:
+            raise InvalidRequest("job_ids", "name the jobs to cancel, or set at least one field of the filter")
+        unfinished = tuple(state for state in JobState if state not in TERMINAL_JOB_STATES)
+        states = tuple(state for state in wanted.states or unfinished if state in unfinished)
+        if not states:
+            return []
+        return [job.id for job in await self._all(wanted.with_states(states))]
+
+    def _jobs_out(self, jobs: Iterable[Job]) -> list[job_pb2.Job]:
+        listed = list(jobs)
+        positions = self._engine.queue_positions(listed)
+        return [wire.job_out(job, position=positions.get(job.id, 0)) for job in listed]
+
+
+def job_filter(message: job_pb2.JobFilter) -> JobFilter:
+    """Translate a filter.
+
+    Raises:
+        InvalidRequest: A field is out of its range.
+    """
+    if len(message.ids) > wire.MAX_JOBS_PER_CALL:
+        raise InvalidRequest("filter.ids", f"{len(message.ids)} ids, and {wire.MAX_JOBS_PER_CALL} is the limit")
+    if not 0 <= message.priority <= 5:
+        raise InvalidRequest("filter.priority", f"priority {message.priority} is out of range; use 1 to 5")
+    return JobFilter(
+        states=wire.job_states(message.states),
+        priority=message.priority or None,
+        target=wire.target_filter(message.target),
+        app_version_id=message.app_version_id,
+        org_id=message.org_id,
+        labels=tuple(sorted(message.labels.items())),
+        run=message.run,
+        ids=tuple(JobId(job_id) for job_id in message.ids),
+    )
+
+
+def _watcher(wanted: JobFilter, ids: frozenset[JobId]) -> Callable[[Job], bool]:
+    if ids:
+        return lambda job: job.id in ids
+    return wanted.matches
+
+
+def _page_token(token: str) -> JobId | None:
+    if not token:
+        return None
+    if not token.isdecimal() or len(token) > 18:
+        raise InvalidRequest("page_token", "page_token is not one that this service gave out")
+    return JobId(int(token))

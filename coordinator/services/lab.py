@@ -1,0 +1,87 @@
+"""DeviceService and BuildService: what stands in the lab."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+
+from coordinator import wire
+from coordinator.core.errors import InvalidRequest, NotFound
+from coordinator.core.fleet import HOUR_US, worked
+from coordinator.core.model import Device, DeviceId, JobId
+from coordinator.engine import Engine
+from coordinator.store import Store
+from qgjob.v1 import (
+    build_service_pb2,
+    build_service_pb2_grpc,
+    device_pb2,
+    device_service_pb2,
+    device_service_pb2_grpc,
+)
+
+
+class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
+    """Devices, from memory: the engine knows them all."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def ListDevices(
+        self, request: device_service_pb2.ListDevicesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> device_service_pb2.ListDevicesResponse:
+        """Return a page of devices by id."""
+        size = wire.page_size(request.page_size, wire.MAX_PAGE)
+        devices = self._engine.scheduler.ledger.fleet.devices
+        ids = [device_id for device_id in sorted(devices) if device_id > request.page_token]
+        token = ids[size - 1] if len(ids) > size else ""
+        return device_service_pb2.ListDevicesResponse(
+            devices=[self._device_out(devices[device_id]) for device_id in ids[:size]], next_page_token=token
+        )
+
+    async def GetDevice(
+        self, request: device_service_pb2.GetDeviceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> device_service_pb2.GetDeviceResponse:
+        """Return one device."""
+        device = self._engine.scheduler.ledger.fleet.devices.get(DeviceId(request.device_id))
+        if device is None:
+            raise NotFound("device", request.device_id)
+        return device_service_pb2.GetDeviceResponse(device=self._device_out(device))
+
+    def _device_out(self, device: Device) -> device_pb2.Device:
+        ledger = self._engine.scheduler.ledger
+        lease = ledger.fleet.leases.get(device.lease) if device.lease is not None else None
+        job: JobId | None = None
+        wall_us = time.time_ns() // 1_000
+        busy_us = worked(device, wall_us, wall_us).busy_us
+        if lease is not None:
+            running = (attempt for attempt in lease.attempts if ledger.attempts[attempt].start_us is not None)
+            job = next((ledger.attempts[attempt].job for attempt in running), None)
+            busy_us = worked(device, lease.grant_us, wall_us).busy_us
+        return wire.device_out(device, job=job, utilisation_ppm=busy_us * 1_000_000 // HOUR_US)
+
+
+class BuildService(build_service_pb2_grpc.BuildServiceServicer):
+    """Builds that were installed, from the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def ListBuilds(
+        self, request: build_service_pb2.ListBuildsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> build_service_pb2.ListBuildsResponse:
+        """Return a page of builds, the last installed first."""
+        size = wire.page_size(request.page_size)
+        if request.page_token and not (request.page_token.isdecimal() and len(request.page_token) < 10):
+            raise InvalidRequest("page_token", "page_token is not one that this service gave out")
+        first = int(request.page_token or 0)
+        builds = await asyncio.to_thread(self._store.list_builds)
+        mine = [build for build in builds if request.org_id in ("", build.app.org_id)]
+        mine.sort(key=lambda build: (-build.install_us, build.app.org_id, build.app.app_version_id))
+        page = mine[first : first + size]
+        token = str(first + size) if len(mine) > first + size else ""
+        return build_service_pb2.ListBuildsResponse(
+            builds=[wire.build_out(build) for build in page], next_page_token=token
+        )

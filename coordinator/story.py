@@ -1,0 +1,147 @@
+"""Tells the operator, in the diagnostics, what has happened: made from what was committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from coordinator.core.errors import QgjobError
+from coordinator.core.events import Event
+from coordinator.core.ledger import Ledger, avoided_installs
+from coordinator.core.model import (
+    SECOND_US,
+    AgentState,
+    AppKey,
+    Attempt,
+    AttemptOutcome,
+    Build,
+    Job,
+    JobId,
+    Lease,
+    LeaseId,
+    LeaseState,
+)
+from coordinator.core.step import PutAgent, PutAttempt, PutBuild, PutJob, PutLease, Write
+
+
+def span(span_us: int) -> str:
+    """Return a span as people read it: 0.4s, 12s, 3m 10s, 2h 5m."""
+    if span_us < 10 * SECOND_US:
+        return f"{span_us / SECOND_US:.1f}s".replace(".0s", "s")
+    seconds = round(span_us / SECOND_US)
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}m {seconds}s"
+    return f"{minutes // 60}h {minutes % 60}m"
+
+
+class Story:
+    """Follows batches and jobs through the commits."""
+
+    def __init__(self) -> None:
+        self._out = structlog.get_logger("coordinator")
+        self._lease_states: dict[LeaseId, LeaseState] = {}
+        self._lease_jobs: dict[LeaseId, list[JobId]] = {}
+        self._builds: dict[AppKey, Build] = {}
+
+    def tell_restored(self, ledger: Ledger) -> None:
+        """Tell what an earlier life left."""
+        self._builds.update(ledger.builds)
+        for lease in ledger.fleet.leases.values():
+            self._lease_states[lease.id] = lease.state
+        if ledger.jobs:
+            self._out.info(
+                "jobs_taken_up",
+                story=f"Took up {len(ledger.jobs)} unfinished jobs of an earlier life",
+                waiting=len(ledger.queues),
+                leases=len(ledger.fleet.leases),
+                epoch=ledger.counters.epoch,
+            )
+
+    def tell_refused(self, event: Event, refusal: QgjobError) -> None:
+        """Tell that a fact was refused."""
+        self._out.warning("refused", event_kind=type(event).__name__, reason=refusal.reason, story=str(refusal))
+
+    def tell(self, writes: Sequence[Write]) -> None:
+        """Tell what one commit has changed."""
+        for write in writes:
+            match write:
+                case PutAttempt(attempt):
+                    self._tell_attempt(attempt)
+                case PutLease(lease):
+                    self._tell_lease(lease)
+                case PutBuild(build):
+                    self._builds[build.app] = build
+                case PutAgent(agent):
+                    state = {AgentState.CONNECTED: "connected", AgentState.DISCONNECTED: "lost"}.get(
+                        agent.state, "left"
+                    )
+                    self._out.info(f"agent_{state}", agent=agent.id, host=agent.host)
+                case PutJob(job):
+                    self._tell_job(job)
+                case _:
+                    pass
+
+    def _tell_job(self, job: Job) -> None:
+        if job.is_terminal:
+            reason = job.failure.reason if job.failure is not None else None
+            self._out.info("job_ended", job=job.id, state=str(job.state), device=job.device, reason=reason)
+
+    def _tell_attempt(self, attempt: Attempt) -> None:
+        if attempt.outcome is None:
+            if attempt.start_us is None:
+                self._lease_jobs.setdefault(attempt.lease, []).append(attempt.job)
+            else:
+                self._out.info("job_started", job=attempt.job, attempt=attempt.number, device=attempt.device)
+        elif attempt.outcome is AttemptOutcome.PREEMPTED:
+            self._out.info(
+                "job_preempted",
+                story=f"Preempted job {attempt.job} on {attempt.device}; it is queued again",
+                job=attempt.job,
+                device=attempt.device,
+            )
+
+    def _tell_lease(self, lease: Lease) -> None:
+        before = self._lease_states.get(lease.id)
+        if not lease.is_live:
+            if before is not None:
+                self._tell_done(lease)
+            self._lease_states.pop(lease.id, None)
+            self._lease_jobs.pop(lease.id, None)
+            return
+        self._lease_states[lease.id] = lease.state
+        jobs = self._lease_jobs.pop(lease.id, [])
+        if jobs:
+            word = "Claimed batch of" if before is None else "Batch grew by"
+            self._out.info(
+                "batch_claimed" if before is None else "batch_grew",
+                story=f"{word} {len(jobs)} jobs: {list(jobs)}",
+                app_version=lease.app.app_version_id,
+                target=str(lease.target),
+                device=lease.device,
+                lease=lease.id,
+            )
+
+    def _tell_done(self, lease: Lease) -> None:
+        tally = lease.tally
+        total = tally.passed + tally.failed + tally.other
+        took_us = (lease.end_us or lease.grant_us) - lease.grant_us
+        self._out.info(
+            "batch_done",
+            story=(
+                f"Batch done: {total} total, {tally.passed} successful, {tally.failed} failed"
+                f" on {lease.device} in {span(took_us)}"
+            ),
+            state=str(lease.state),
+            lease=lease.id,
+            installs=tally.installs,
+        )
+        avoided = avoided_installs(tally)
+        build = self._builds.get(lease.app)
+        if avoided and build is not None:
+            saved = span(avoided * build.mean_install_us)
+            plural = "s" if avoided > 1 else ""
+            self._out.info("time_saved", story=f"Time saved: {saved} (avoided {avoided} app installation{plural})")
