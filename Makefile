@@ -6,17 +6,58 @@ SERVICE_FILES := $(wildcard proto/qgjob/v1/*_service.proto)
 UV ?= uv
 RUN := $(UV) run --frozen --all-extras
 PYTEST := $(RUN) pytest
+BASELINE := proto/baseline.binpb
 
-.PHONY: help setup proto lint types imports wire fresh test-fast test demo
+.PHONY: help setup tools demo test test-fast test-e2e check lint format types imports wire fresh proto baseline
 
 help: ## Show what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make the environment (.venv) from uv.lock; installs uv with pip when it is missing
-	@command -v $(UV) >/dev/null || python3 -m pip install --quiet uv
-	$(UV) sync --frozen --all-extras
+	@command -v $(UV) >/dev/null || python3 -m pip install --quiet --root-user-action=ignore uv
+	$(UV) sync --frozen --all-extras --quiet
+
+test: setup check ## Everything that CI runs
+	$(PYTEST) -q -n 2 --dist loadfile
+
+test-fast: setup ## The tests without real processes, under three minutes
+	$(PYTEST) -q -n 2 --dist loadfile -m "not e2e and not appwright and not android_tools"
+
+check: lint types imports wire fresh ## Lint, types, import contracts, the wire
+
+lint:
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+format: ## Format the sources
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+	$(RUN) buf format -w
+
+types:
+	$(RUN) mypy coordinator agent qgjob tests
+
+imports:
+	$(RUN) lint-imports
+
+wire:
+	$(RUN) buf lint
+	$(RUN) buf format --diff --exit-code
+	$(RUN) buf breaking --against $(BASELINE)
+
+fresh: ## Check that qgjob/v1 is what proto/ generates
+	@rm -rf .cache/fresh && mkdir -p .cache/fresh
+	@$(MAKE) --no-print-directory generate OUT=.cache/fresh
+	diff -r --exclude=__pycache__ .cache/fresh/qgjob/v1 qgjob/v1
 
 proto: ## Generate the Python code of the wire (qgjob/v1) from proto/
-	rm -rf qgjob/v1 && mkdir qgjob/v1
-	$(RUN) python -m grpc_tools.protoc -Iproto --python_out=. --mypy_out=quiet:. $(PROTO_FILES)
-	$(RUN) python -m grpc_tools.protoc -Iproto --grpc_python_out=. --mypy_grpc_out=quiet:. $(SERVICE_FILES)
+	rm -rf qgjob/v1
+	@$(MAKE) --no-print-directory generate OUT=.
+
+.PHONY: generate
+generate:
+	@$(RUN) python -m grpc_tools.protoc -Iproto --python_out=$(OUT) --mypy_out=quiet:$(OUT) $(PROTO_FILES)
+	@$(RUN) python -m grpc_tools.protoc -Iproto --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) $(SERVICE_FILES)
+
+baseline: ## Accept the wire as it is now as the baseline of the breaking check (at a release)
+	$(RUN) buf build -o $(BASELINE)

@@ -190,8 +190,8 @@ class JobSpec:
     target: Target = Target.ANY
     selector: tuple[tuple[str, str], ...] = ()
     """(attribute, shell-style pattern), sorted by attribute."""
-    env: Mapping[str, str] = NOTHING
-    labels: Mapping[str, str] = NOTHING
+    env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     retries: int = 0
     timeout_us: int = DEFAULT_TIMEOUT_US
     run: str = ""
@@ -332,7 +332,7 @@ class DeviceFacts:
     model: str = ""
     os_version: str = ""
     udid: str = ""
-    labels: Mapping[str, str] = NOTHING
+    labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     is_usable: bool = True
     reason: str = ""
 
