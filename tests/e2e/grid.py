@@ -1,0 +1,177 @@
+"""A whole grid of real processes on loopback: coordinator, agents, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DEADLINE_S = 60.0
+BIN = Path(sys.executable).parent
+
+QUICK = ("--heartbeat", "0.2", "--lease-ttl", "1.5", "--signal-grace", "1", "--preempt-grace", "2")
+
+
+def eventually(is_so: Callable[[], object], what: str, *, seconds: float = DEADLINE_S) -> None:
+    """Wait until a condition of another process holds.
+
+    Raises:
+        AssertionError: It did not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"in {seconds:g} s it did not happen: {what}"
+        selectors.DefaultSelector().select(0.02)
+
+
+class Program:
+    """One process of the grid, its diagnostics in a file."""
+
+    def __init__(self, name: str, command: list[str], directory: Path, env: dict[str, str]) -> None:
+        self.name = name
+        self._command = command
+        self._env = env
+        self.diagnostics = directory / f"{name}.err"
+        self._out = directory / f"{name}.out"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Program:
+        with self.diagnostics.open("ab") as err, self._out.open("wb") as out:
+            self.process = subprocess.Popen(
+                self._command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=self._env, start_new_session=True
+            )
+        return self
+
+    def ready_line(self) -> str:
+        """Wait for the promised line on stdout and return it."""
+        eventually(lambda: self._line() or self._has_ended(), f"{self.name} says that it is ready")
+        assert self._line(), f"{self.name} ended:\n{self.diagnostics.read_text()}"
+        return self._line()
+
+    def _line(self) -> str:
+        lines = [line for line in self._out.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return next((line.strip() for line in lines if "ready" in line), "")
+
+    def _has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def kill(self) -> None:
+        """kill -9 of the process alone, and reap it."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def kill_group(self) -> None:
+        """kill -9 of its whole process group, and reap it."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait for the end."""
+        if self.process is None or self.process.poll() is not None:
+            return self.process.returncode if self.process is not None else 0
+        self.process.terminate()
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+            raise AssertionError(f"{self.name} did not stop:\n{self.diagnostics.read_text()[-4000:]}") from None
+
+
+class Grid:
+    """A coordinator, and what talks to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.address = ""
+        self._programs: list[Program] = []
+        home = directory / "home"
+        home.mkdir(exist_ok=True)
+        keep = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT") if name in os.environ}
+        self.env = {**keep, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "NO_COLOR": "1"}
+
+    def coordinator(self, *options: str) -> Program:
+        """Start the coordinator; again on the same port and data after a kill."""
+        listen = self.address or "127.0.0.1:0"
+        command = [str(BIN / "qgjob-coordinator"), "serve", "--listen", listen]
+        command += ["--data-dir", str(self.directory / "coordinator"), *(options or QUICK)]
+        program = self._start("coordinator", command)
+        self.address = program.ready_line().partition("grpc=")[2].split()[0]
+        self.env["QGJOB_COORDINATOR"] = self.address
+        return program
+
+    def agent(self, name: str = "lab", *options: str) -> Program:
+        """Start an agent of simulated devices and wait until it is ready."""
+        command = [str(BIN / "qgjob-agent"), "run", "--coordinator", self.address, "--name", name]
+        command += ["--state-dir", str(self.directory / f"agent-{name}"), *(options or ("--simulate", "emulator=2"))]
+        program = self._start(f"agent-{name}", command)
+        program.ready_line()
+        return program
+
+    def _start(self, name: str, command: list[str]) -> Program:
+        program = Program(name, command, self.directory, self.env).start()
+        self._programs.append(program)
+        return program
+
+    def run(
+        self, *arguments: str, code: int | None = 0, seconds: float = DEADLINE_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one qgjob command to its end."""
+        done = subprocess.run(
+            [str(BIN / "qgjob"), *arguments], capture_output=True, text=True, env=self.env, timeout=seconds, check=False
+        )
+        if code is not None:
+            assert done.returncode == code, (
+                f"qgjob {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    def follow(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start one qgjob command and leave it running."""
+        return subprocess.Popen(
+            [str(BIN / "qgjob"), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env,
+        )
+
+    def json(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever the command prints
+        return json.loads(self.run(*arguments, "-o", "json").stdout)
+
+    def submit(self, *tests: str, app: str = "xyz123", options: tuple[str, ...] = ()) -> list[int]:
+        flags = [flag for test in tests for flag in ("--test", test)]
+        jobs = self.json("submit", "--org-id", "qualgent", "--app-version-id", app, *flags, *options)
+        return [job["id"] for job in jobs]
+
+    def job(self, job_id: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.json("status", "job", "--job-id", str(job_id))
+        return found
+
+    def status(self, job_id: int) -> str:
+        return str(self.job(job_id)["status"])
+
+    def stop(self) -> None:
+        for program in reversed(self._programs):
+            if program.process is not None and program.process.poll() is None:
+                program.stop()
+
+
+@contextmanager
+def running_grid(directory: Path) -> Iterator[Grid]:
+    """A grid that is stopped at the end, whatever happened."""
+    grid = Grid(directory)
+    try:
+        yield grid
+    finally:
+        grid.stop()

@@ -1,0 +1,163 @@
+"""The whole grid on simulated devices: what users are promised, and what they must not notice."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.grid import QUICK, Grid, eventually, running_grid
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+FAST = ("--simulate", "emulator=2", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
+SLOW = ("--simulate", "emulator=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.5")
+
+
+def ended(grid: Grid, jobs: list[int]) -> Counter[str]:
+    return Counter(job["status"] for job in grid.json("jobs", "list", "--limit", "1000") if job["id"] in jobs)
+
+
+def truth(grid: Grid) -> list[dict[str, object]]:
+    """What the simulated devices say that they ran."""
+    lines: list[dict[str, object]] = []
+    for file in sorted(grid.directory.glob("agent-*/**/device-truth.jsonl")):
+        lines += [json.loads(line) for line in file.read_text().splitlines()]
+    return lines
+
+
+def test_batch_runs_higher_priority_first_on_one_device_with_one_install(grid: Grid) -> None:
+    login, signup = grid.submit("tests/login.spec.ts", "tests/signup.spec.ts")
+    (checkout,) = grid.submit("tests/checkout.spec.ts", options=("--priority", "4"))
+    (broken,) = grid.submit("tests/broken.spec.ts", app="other", options=("--env", "QGJOB_SIM_OUTCOME=failed"))
+    grid.agent("lab", *FAST)
+    grid.run("jobs", "wait", *map(str, (login, signup, checkout)))
+    grid.run("jobs", "wait", str(broken), code=1)
+    jobs = {job_id: grid.job(job_id) for job_id in (login, signup, checkout, broken)}
+    assert [jobs[job]["status"] for job in (login, signup, checkout, broken)] == ["completed"] * 3 + ["failed"]
+    assert len({jobs[job]["device"] for job in (login, signup, checkout)}) == 1
+    assert jobs[broken]["device"] != jobs[login]["device"]
+    assert sorted((login, signup, checkout), key=lambda job: jobs[job]["start_time"]) == [checkout, login, signup]
+    assert grid.json("queue", "status")["installs_avoided"] == 2
+    builds = {build["app_version_id"]: build["installs"] for build in grid.json("builds", "list")}
+    assert builds["xyz123"] == 1
+
+
+def test_submit_wait_follow_shows_every_line_and_the_exit_code_of_the_test(grid: Grid) -> None:
+    grid.agent("lab", *FAST)
+    submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts", "--wait", "--follow")
+    done = grid.run(*submit, "--env", "QGJOB_SIM_LOG_LINES=50", "--env", "QGJOB_SIM_OUTCOME=failed", code=1)
+    assert "failed" in done.stderr
+
+
+def test_same_idempotency_key_gives_the_same_job(grid: Grid) -> None:
+    first = grid.submit("a.spec.ts", options=("--idempotency-key", "ci-7"))
+    assert grid.submit("a.spec.ts", options=("--idempotency-key", "ci-7")) == first
+
+
+def test_running_job_is_cancelled_within_its_grace(grid: Grid) -> None:
+    grid.agent("lab", *FAST)
+    (job,) = grid.submit("hang.spec.ts", options=("--env", "QGJOB_SIM_OUTCOME=hang"))
+    eventually(lambda: grid.status(job) == "running", "the job runs")
+    grid.run("jobs", "cancel", str(job))
+    grid.run("jobs", "wait", str(job), code=7)
+
+
+def test_hanging_test_is_ended_at_its_timeout_and_the_device_is_usable_again(grid: Grid) -> None:
+    grid.agent("lab", *SLOW)
+    (hang,) = grid.submit("hang.spec.ts", options=("--env", "QGJOB_SIM_OUTCOME=hang", "--timeout", "1s"))
+    grid.run("jobs", "wait", str(hang), code=1)
+    assert grid.status(hang) == "timed_out"
+    grid.run("submit", "--org-id", "q", "--app-version-id", "v", "--test", "next.spec.ts", "--wait")
+
+
+def test_urgent_job_preempts_a_low_one_which_then_finishes(grid: Grid) -> None:
+    grid.agent("lab", *SLOW)
+    (low,) = grid.submit("slow.spec.ts", options=("--priority", "1", "--env", "QGJOB_SIM_SECONDS=8"))
+    eventually(lambda: grid.status(low) == "running", "the low job runs")
+    (urgent,) = grid.submit("hotfix.spec.ts", app="hot", options=("--priority", "5"))
+    grid.run("jobs", "wait", str(urgent))
+    grid.run("jobs", "wait", str(low))
+    attempts = grid.json("status", "job", "--job-id", str(low), "--verbose")["attempts"]
+    assert [attempt["outcome"] for attempt in attempts] == ["preempted", "passed"]
+
+
+def test_coordinator_killed_in_the_middle_of_a_batch_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    with running_grid(tmp_path) as grid:
+        coordinator = grid.coordinator()
+        grid.agent("lab", *SLOW)
+        jobs = grid.submit(*[f"t{number}.spec.ts" for number in range(6)], options=("--env", "QGJOB_SIM_LOG_LINES=200"))
+        eventually(lambda: grid.status(jobs[1]) == "running", "the second job runs")
+        follower = grid.follow("logs", str(jobs[1]), "--follow")
+        coordinator.kill()
+        grid.coordinator(*QUICK)
+        grid.run("jobs", "wait", *map(str, jobs))
+        assert ended(grid, jobs) == {"completed": 6}
+        ran = Counter(line["attempt"] for line in truth(grid) if line["event"] == "start")
+        assert set(ran.values()) == {1}
+        followed, _ = follower.communicate(timeout=30)
+        assert followed == grid.run("logs", str(jobs[1])).stdout
+        assert followed.count("\n") >= 200
+
+
+@pytest.mark.parametrize("how", ["process", "group"])
+def test_agent_killed_in_a_test_has_its_jobs_run_again_elsewhere(grid: Grid, how: str) -> None:
+    first = grid.agent("one", *SLOW)
+    jobs = grid.submit("a.spec.ts", "b.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
+    eventually(lambda: grid.status(jobs[0]) == "running", "the first job runs")
+    (first.kill if how == "process" else first.kill_group)()
+    grid.agent("two", *FAST)
+    grid.run("jobs", "wait", *map(str, jobs))
+    assert {grid.job(job)["agent"] for job in jobs} == {"two"}
+
+
+def test_history_survives_a_restart(tmp_path: Path) -> None:
+    with running_grid(tmp_path) as grid:
+        coordinator = grid.coordinator()
+        grid.agent("lab", *FAST)
+        (job,) = grid.submit("a.spec.ts")
+        grid.run("jobs", "wait", str(job))
+        before = grid.job(job)
+        assert coordinator.stop() == 0
+        grid.coordinator(*QUICK)
+        assert grid.job(job) == before
+        assert grid.run("logs", str(job)).stdout
+
+
+def test_agent_that_is_told_to_stop_leaves_cleanly(grid: Grid) -> None:
+    agent = grid.agent("lab", *FAST)
+    assert agent.stop() == 0
+    (listed,) = grid.json("agents", "list")
+    assert listed["state"] == "stopped"
+
+
+def test_unknown_job_is_exit_5(grid: Grid) -> None:
+    done = grid.run("status", "job", "--job-id", "4711", code=5)
+    assert done.stderr.startswith("error: ")
+
+
+def test_no_coordinator_is_exit_6_with_a_hint(tmp_path: Path) -> None:
+    with running_grid(tmp_path) as grid:
+        grid.env["QGJOB_COORDINATOR"] = "127.0.0.1:1"
+        done = grid.run("jobs", "list", code=6)
+        assert "hint: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--test", "a.spec.ts", "--priority", "9"), "priority"),
+        (("--test", ""), "test"),
+        (("--test", "a.spec.ts", "--target", "toaster"), "target"),
+        (("--test", "x" * 3_000_000), "test"),
+    ],
+    ids=["priority-9", "empty-test", "unknown-target", "3-MB-name"],
+)
+def test_bad_submit_is_refused_with_one_clear_line(grid: Grid, flags: tuple[str, ...], words: str) -> None:
+    if len(flags[1]) > 100_000:
+        flags = (flags[0], "x" * 100_000)
+    done = grid.run("submit", "--org-id", "q", "--app-version-id", "v", *flags, code=2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
