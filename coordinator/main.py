@@ -133,7 +133,7 @@ def _set_up_diagnostics() -> None:
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
         if is_terminal
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "story"])
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "story"], drop_missing=True)
     )
     structlog.configure(
         processors=[
@@ -154,6 +154,6 @@ def _die(message: str, hint: str) -> None:
     sys.exit(2)
 
 
-def run() -> None:
+def main() -> None:
     """Run the program."""
     app()

@@ -1,0 +1,296 @@
+"""The event loop around the machine: commit the writes, deliver the sends, begin the actions."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+
+import grpc
+import structlog
+
+from agent.config import Config
+from agent.core.events import (
+    AttemptEnded,
+    DevicePrepared,
+    DevicesObserved,
+    DrainRequested,
+    Event,
+    LogsFlushed,
+    PrepareFailed,
+    PrepareStopped,
+    SessionLost,
+    Started,
+    TestObserved,
+)
+from agent.core.machine import JITTER_RANGE, Machine
+from agent.core.model import (
+    MICROSECONDS,
+    Blame,
+    DeviceFacts,
+    DeviceId,
+    Failure,
+    Identity,
+    LeaseSpec,
+    LogSummary,
+    Now,
+    Outcome,
+    TestResult,
+    TestState,
+)
+from agent.core.step import (
+    Action,
+    CloseSession,
+    EndLease,
+    Exit,
+    FlushLogs,
+    OpenSession,
+    PrepareDevice,
+    StartAttempt,
+    Step,
+    StopAttempt,
+    StopPreparing,
+)
+from agent.runners.protocol import Observer, RunFailed, Runner, Verdict
+from agent.session import OPTIONS, Session
+from agent.spool import LogWriter, Spool
+from agent.uploader import Uploader
+
+FLUSH_TIMEOUT_S = 10.0
+GOODBYE_TIMEOUT_S = 3.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What the diagnostics tell of a lease."""
+
+    lease: LeaseSpec
+    begun: float = field(default_factory=time.monotonic)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+
+class App:
+    """An agent at work. Everything runs on one event loop; runners keep blocking work off it."""
+
+    def __init__(self, config: Config, release: str, devices: list[tuple[DeviceFacts, Runner]]) -> None:
+        self._config = config
+        self._spool = Spool(config.state_dir)
+        identity = Identity(agent_id=config.name, boot_id=uuid.uuid4().hex, version=release, host=socket.gethostname())
+        self._machine = Machine(identity, self._spool.recall())
+        self._devices = [facts for facts, _ in devices]
+        self._runners: dict[DeviceId, Runner] = {facts.id: runner for facts, runner in devices}
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._address = 0
+        self._session: Session | None = None
+        self._uploader = Uploader(self._spool, self._channel)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._batches: dict[DeviceId, _Batch] = {}
+        self._is_over = False
+        self._out = structlog.get_logger("agent")
+
+    # Turning
+
+    def post(self, event: Event) -> None:
+        """Hand in a fact."""
+        self._inbox.put_nowait(event)
+
+    def drain(self, grace_s: float) -> None:
+        """Stop after the running tests, at the latest after the grace."""
+        self.post(DrainRequested(grace_us=int(grace_s * MICROSECONDS)))
+
+    async def run(self) -> None:
+        """Work until the machine says that nothing is held any more."""
+        uploading = asyncio.create_task(self._uploader.run())
+        self.post(DevicesObserved(devices=tuple(self._devices)))
+        self.post(Started())
+        try:
+            while not self._is_over:
+                await self._turn()
+        finally:
+            uploading.cancel()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(uploading, *self._tasks, return_exceptions=True)
+            for runner in self._runners.values():
+                await runner.close()
+            for channel in self._channels.values():
+                await channel.close()
+
+    async def _turn(self) -> None:
+        deadline_us = self._machine.next_deadline()
+        delay_s = None if deadline_us is None else max(0, deadline_us - _now().mono_us) / MICROSECONDS
+        try:
+            event = await asyncio.wait_for(self._inbox.get(), delay_s)
+        except TimeoutError:
+            await self._follow(self._machine.expire(_now()))
+            return
+        self._tell(event)
+        await self._follow(self._machine.handle(event, _now()))
+        await self._follow(self._machine.expire(_now()))
+
+    async def _follow(self, step: Step) -> None:
+        self._spool.commit(step.writes)
+        for send in step.sends:
+            if self._session is not None:
+                self._session.put(send)
+        for action in step.actions:
+            await self._begin(action)
+
+    async def _begin(self, action: Action) -> None:
+        match action:
+            case OpenSession():
+                self._session = Session(action.session, self._channel(), self.post, _jitter)
+            case CloseSession():
+                if self._session is not None:
+                    self._session.close(action.reason)
+            case PrepareDevice():
+                self._batches[action.lease.device_id] = _Batch(action.lease)
+                self._spawn(self._prepare(action.lease))
+            case StopPreparing():
+                self._spawn(self._runners[action.device_id].stop(0))
+            case StartAttempt():
+                self._spawn(self._run_attempt(action))
+            case StopAttempt():
+                self._spawn(self._runners[action.device_id].stop(action.grace_us))
+            case EndLease():
+                self._tell_batch(action.device_id)
+            case FlushLogs():
+                self._spawn(self._flush())
+            case Exit():
+                if self._session is not None:
+                    await self._session.finish(GOODBYE_TIMEOUT_S)
+                self._is_over = True
+
+    def _spawn(self, work: object) -> None:
+        assert asyncio.iscoroutine(work)
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _channel(self) -> grpc.aio.Channel:
+        address = self._config.coordinators[self._address % len(self._config.coordinators)]
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
+        return self._channels[address]
+
+    # Actions
+
+    async def _prepare(self, lease: LeaseSpec) -> None:
+        device = lease.device_id
+        self._out.info("installing", app_version=lease.app_version_id, device=device)
+        try:
+            installation = await self._runners[device].prepare(lease)
+        except RunFailed as error:
+            self.post(_prepare_event(lease, error.failure))
+            return
+        except Exception as error:  # noqa: BLE001 - the top of a task: told, and blamed on this host
+            self._out.exception("prepare_failed", device=device)
+            self.post(PrepareFailed(device_id=device, key=lease.key, failure=_our_fault(error)))
+            return
+        seconds = installation.duration_us / MICROSECONDS
+        story = f"installed in {seconds:.1f} s" if installation.is_new else "the device already holds the build"
+        self._out.info("installed", story=story, digest=installation.digest[:12], device=device)
+        self.post(DevicePrepared(device_id=device, key=lease.key, installation=installation))
+
+    async def _run_attempt(self, action: StartAttempt) -> None:
+        job = action.job
+        writer = self._spool.open_log(job.attempt_id, action.key)
+        self._uploader.note(job.attempt_id)
+        self._out.info("job_started", job=job.job_id, test=job.test, device=action.device_id)
+        try:
+            verdict = await self._runners[action.device_id].run(action.key, job, self._observer(action, writer))
+        except Exception as error:  # noqa: BLE001 - the top of a task: told, and blamed on this host
+            self._out.exception("run_failed", job=job.job_id, device=action.device_id)
+            verdict = Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))
+        log = self._end_log(action, writer)
+        self.post(
+            AttemptEnded(
+                device_id=action.device_id,
+                key=action.key,
+                attempt_id=job.attempt_id,
+                outcome=verdict.outcome,
+                failure=verdict.failure,
+                log=log,
+            )
+        )
+        told = str(verdict.outcome or "stopped")
+        self._batches[action.device_id].outcomes[told] += 1
+        reason = verdict.failure.message if verdict.failure is not None else None
+        self._out.info("job_ended", job=job.job_id, outcome=told, device=action.device_id, reason=reason)
+
+    def _end_log(self, action: StartAttempt, writer: LogWriter) -> LogSummary:
+        try:
+            log = self._spool.end_log(action.job.attempt_id, writer)
+        except OSError as error:
+            self._out.error("log_lost", job=action.job.job_id, reason=str(error))
+            log = LogSummary(size=writer.size)
+        self._uploader.note(action.job.attempt_id)
+        return log
+
+    def _observer(self, action: StartAttempt, writer: LogWriter) -> Observer:
+        attempt = action.job.attempt_id
+
+        def output(data: bytes) -> None:
+            writer.append(data)
+            self._uploader.note(attempt)
+
+        def test(result: TestResult) -> None:
+            self.post(TestObserved(device_id=action.device_id, key=action.key, attempt_id=attempt, test=result))
+
+        return Observer(output=output, test=test)
+
+    async def _flush(self) -> None:
+        try:
+            await asyncio.wait_for(self._uploader.flushed(), FLUSH_TIMEOUT_S)
+        except TimeoutError:
+            self._out.warning("logs_left", story="some logs did not get out; the next start of this agent sends them")
+        self.post(LogsFlushed())
+
+    # Diagnostics
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case SessionLost():
+                self._address += 1
+                self._out.warning("session_lost", reason=event.reason)
+            case TestObserved() if event.test.state is not TestState.RUNNING:
+                self._out.info("test_ended", test=event.test.title, state=str(event.test.state), device=event.device_id)
+            case PrepareFailed():
+                self._out.error("batch_rejected", device=event.device_id, story=event.failure.message)
+            case _:
+                pass
+
+    def _tell_batch(self, device: DeviceId) -> None:
+        batch = self._batches.pop(device, None)
+        if batch is None:
+            return
+        passed = batch.outcomes[Outcome.PASSED.value]
+        self._out.info(
+            "batch_done",
+            story=f"Batch done: {batch.outcomes.total()} total, {passed} successful"
+            f" on {device} in {time.monotonic() - batch.begun:.1f} s",
+            app_version=batch.lease.app_version_id,
+        )
+
+
+def _prepare_event(lease: LeaseSpec, failure: Failure) -> Event:
+    if failure.reason == "INSTALL_STOPPED":
+        return PrepareStopped(device_id=lease.device_id, key=lease.key)
+    return PrepareFailed(device_id=lease.device_id, key=lease.key, failure=failure)
+
+
+def _our_fault(error: Exception) -> Failure:
+    return Failure(reason="AGENT_ERROR", message=f"an error of the agent's own: {error}", blame=Blame.HOST)
+
+
+def _jitter() -> int:
+    return random.randrange(JITTER_RANGE)  # noqa: S311 - spreads reconnects, guards nothing
+
+
+def _now() -> Now:
+    return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)

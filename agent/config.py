@@ -1,0 +1,64 @@
+"""Flags and agent.toml become one frozen config."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import AgentId, DeviceKind
+
+KEYS = frozenset(
+    {
+        "coordinator",
+        "name",
+        "simulate",
+        "sim_install_seconds",
+        "sim_test_seconds",
+        "state_dir",
+        "drain_grace",
+    }
+)
+
+
+class ConfigError(Exception):
+    """The program was started with something that cannot work; the sentence says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Take the sentence, and what to do."""
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How an agent runs."""
+
+    coordinators: tuple[str, ...]
+    name: AgentId
+    state_dir: Path
+    simulate: tuple[tuple[DeviceKind, int], ...]
+    sim_install_s: float
+    sim_test_s: float
+    drain_grace_s: float
+
+
+def read_toml(path: Path | None) -> dict[str, Any]:
+    """Return the keys of an agent.toml.
+
+    Raises:
+        ConfigError: It cannot be read, or holds a key that nobody knows.
+    """
+    if path is None:
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", "check --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}", "see docs/agent.md for an example") from error
+    for key in values:
+        if key not in KEYS:
+            raise ConfigError(f"{path}: {key} is no setting", f"settings are {', '.join(sorted(KEYS))}")
+    return values

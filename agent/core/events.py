@@ -1,0 +1,179 @@
+"""What the machine is told: facts, in the past tense, and the coordinator's commands as they arrived."""
+
+from dataclasses import dataclass
+
+from agent.core.model import (
+    AttemptId,
+    DeviceFacts,
+    DeviceId,
+    Failure,
+    Installation,
+    LeaseKey,
+    LeaseSpec,
+    LogSummary,
+    Outcome,
+    Pace,
+    TestResult,
+)
+
+# Commands of the coordinator ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The coordinator answered Hello."""
+
+    cluster_id: str
+    epoch: int
+    pace: Pace
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptLease:
+    """The coordinator said what a lease is now."""
+
+    lease: LeaseSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseLease:
+    """The coordinator has closed a lease."""
+
+    key: LeaseKey
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgeResults:
+    """The coordinator holds these results, or will never want them."""
+
+    attempt_ids: tuple[AttemptId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgeHeartbeat:
+    """The coordinator heard a heartbeat."""
+
+    sequence: int
+
+
+Command = Welcome | AdoptLease | CloseLease | AcknowledgeResults | AcknowledgeHeartbeat
+
+# Facts ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The agent process is ready to connect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened:
+    """The stream is up; Hello may be sent."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLost:
+    """The stream is gone, or never came up."""
+
+    session: int
+    reason: str
+    jitter: int
+    """Random, 0 to 65535: where in the window the next try lies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A command arrived on a session."""
+
+    session: int
+    command: Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesObserved:
+    """All devices that the host has now. One that was known and is missing has gone."""
+
+    devices: tuple[DeviceFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePrepared:
+    """The build of the lease is on the device."""
+
+    device_id: DeviceId
+    key: LeaseKey
+    installation: Installation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareFailed:
+    """The build of the lease could not be put on the device."""
+
+    device_id: DeviceId
+    key: LeaseKey
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareStopped:
+    """The preparation ended early, as asked."""
+
+    device_id: DeviceId
+    key: LeaseKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestObserved:
+    """One test inside the running spec began or ended."""
+
+    __test__ = False  # the name is the domain's, and pytest shall not collect it
+
+    device_id: DeviceId
+    key: LeaseKey
+    attempt_id: AttemptId
+    test: TestResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    """Nothing of the run is left: its processes are gone and the device is free."""
+
+    device_id: DeviceId
+    key: LeaseKey
+    attempt_id: AttemptId
+    outcome: Outcome | None
+    """None when the run was stopped before it had a verdict of its own."""
+    failure: Failure | None
+    log: LogSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainRequested:
+    """The operator asked the agent to stop; running tests may end within the grace."""
+
+    grace_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsFlushed:
+    """The logs are out, or the time for it has run out."""
+
+
+Event = (
+    Started
+    | SessionOpened
+    | SessionLost
+    | Received
+    | DevicesObserved
+    | DevicePrepared
+    | PrepareFailed
+    | PrepareStopped
+    | TestObserved
+    | AttemptEnded
+    | DrainRequested
+    | LogsFlushed
+)

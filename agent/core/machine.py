@@ -1,0 +1,616 @@
+r"""The agent's machine: one slot a device, facts in, steps out.
+
+Theory of operation
+-------------------
+The coordinator never sends deltas. It says what a lease *is* (`LeaseSpec`, a snapshot with a revision), and the machine
+echoes what it has adopted, started and finished. Only a higher revision of the lease at hand changes anything, and only
+a higher fence replaces it, so commands may be lost, doubled or reordered.
+
+A slot goes through these phases, always for one lease:
+
+    EMPTY -> PREPARING -> READY <-> RUNNING -> (EMPTY)
+                      \-> REJECTED ----------> (EMPTY)
+
+- PREPARING and RUNNING mean that something of this lease is alive on the host. Such a slot is never given to another
+  lease before the host has confirmed that it stopped: no device ever runs two tests.
+- A revoked attempt that has not started is never started. One that runs is stopped: at once when it is cancelled, at
+  the next end of a test or after the grace when it is preempted.
+- Every started attempt ends in exactly one result. Results are kept until the coordinator acknowledges them, and go
+  with Hello after a lost link.
+- Cut off, the machine goes on with the leases that it holds, starts nothing else, and gives up after the orphan limit.
+
+Heartbeats, back-off and graces are deadlines of the machine; the tasks outside only carry bytes.
+"""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from agent.core.events import (
+    AcknowledgeHeartbeat,
+    AcknowledgeResults,
+    AdoptLease,
+    AttemptEnded,
+    CloseLease,
+    DevicePrepared,
+    DevicesObserved,
+    DrainRequested,
+    Event,
+    LogsFlushed,
+    PrepareFailed,
+    PrepareStopped,
+    Received,
+    SessionLost,
+    SessionOpened,
+    Started,
+    TestObserved,
+    Welcome,
+)
+from agent.core.model import (
+    MICROSECONDS,
+    NO_FENCE,
+    AttemptId,
+    AttemptResult,
+    Blame,
+    DeviceFacts,
+    DeviceId,
+    Failure,
+    Fence,
+    Identity,
+    Installation,
+    LeasedJob,
+    LeaseEcho,
+    LeaseKey,
+    LeaseSpec,
+    Memory,
+    Now,
+    Outcome,
+    Pace,
+    RevokeReason,
+    TestResult,
+    TestState,
+)
+from agent.core.step import (
+    Action,
+    CloseSession,
+    EchoLease,
+    EndLease,
+    Exit,
+    FlushLogs,
+    ForgetCluster,
+    ForgetResults,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    KeepResult,
+    OpenSession,
+    PrepareDevice,
+    RejectLease,
+    ReleaseLease,
+    RememberCluster,
+    ReportDevices,
+    ReportInstallation,
+    ReportResult,
+    ReportStart,
+    ReportTest,
+    Send,
+    StartAttempt,
+    Step,
+    StopAttempt,
+    StopPreparing,
+    Write,
+)
+
+FIRST_WINDOW_US = MICROSECONDS // 2
+LAST_WINDOW_US = 10 * MICROSECONDS
+JITTER_RANGE = 65_536
+
+
+class Phase(StrEnum):
+    """What a slot does."""
+
+    EMPTY = "empty"
+    PREPARING = "preparing"
+    READY = "ready"
+    RUNNING = "running"
+    REJECTED = "rejected"
+
+
+@dataclass(slots=True)
+class _Slot:
+    facts: DeviceFacts
+    phase: Phase = Phase.EMPTY
+    lease: LeaseSpec | None = None
+    highest: Fence = NO_FENCE
+    next_lease: LeaseSpec | None = None
+    """A newer lease that waits until the old one has stopped."""
+    is_over: bool = False
+    """The lease was closed while something of it ran."""
+    installation: Installation | None = None
+    failure: Failure | None = None
+    started: dict[AttemptId, None] = field(default_factory=dict)
+    finished: dict[AttemptId, None] = field(default_factory=dict)
+    running: LeasedJob | None = None
+    start_us: int = 0
+    tests: dict[str, TestResult] = field(default_factory=dict)
+    stop_at_us: int | None = None
+    """When the running attempt is stopped if it does not end by itself."""
+    is_stopping: bool = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether something of the lease runs on the host."""
+        return self.phase in (Phase.PREPARING, Phase.RUNNING)
+
+    def echo(self) -> LeaseEcho | None:
+        """Return what was adopted and how far it has come."""
+        if self.lease is None:
+            return None
+        return LeaseEcho(
+            key=self.lease.key,
+            revision=self.lease.revision,
+            started=tuple(self.started),
+            finished=tuple(self.finished),
+        )
+
+
+class Machine:
+    """The pure core of the agent."""
+
+    def __init__(self, identity: Identity, memory: Memory) -> None:
+        self._identity = identity
+        self._cluster_id = memory.cluster_id
+        self._epoch = memory.epoch
+        self._results = {result.attempt_id: result for result in memory.results}
+        self._slots: dict[DeviceId, _Slot] = {}
+        self._pace = Pace()
+        self._session = 0
+        self._is_connected = False
+        self._window_us = FIRST_WINDOW_US
+        self._reconnect_us: int | None = None
+        self._beat_us: int | None = None
+        self._sequence = 0
+        self._heard_us = 0
+        self._cut_off_us: int | None = None
+        self._is_draining = False
+        self._drain_end_us: int | None = None
+        self._is_flushing = False
+        self._writes: list[Write] = []
+        self._sends: list[Send] = []
+        self._actions: list[Action] = []
+
+    # Turning
+
+    def handle(self, event: Event, now: Now) -> Step:
+        """Take in one fact or command."""
+        match event:
+            case Started():
+                self._open_session()
+            case SessionOpened():
+                self._session_opened(event, now)
+            case SessionLost():
+                self._session_lost(event, now)
+            case Received():
+                self._received(event, now)
+            case DevicesObserved():
+                self._devices_observed(event)
+            case DevicePrepared():
+                self._prepared(event, now)
+            case PrepareFailed():
+                self._prepare_failed(event, now)
+            case PrepareStopped():
+                self._prepare_stopped(event, now)
+            case TestObserved():
+                self._test_observed(event, now)
+            case AttemptEnded():
+                self._attempt_ended(event, now)
+            case DrainRequested():
+                self._drain(event, now)
+            case LogsFlushed():
+                self._sends.append(Goodbye(reason="the agent was told to stop"))
+                self._actions.append(Exit())
+        self._finish_drain()
+        return self._take_step()
+
+    def expire(self, now: Now) -> Step:
+        """Do what has fallen due."""
+        if _is_due(self._reconnect_us, now):
+            self._reconnect_us = None
+            self._open_session()
+        if self._is_connected and _is_due(self._beat_us, now):
+            self._beat(now)
+        if self._is_connected and now.mono_us - self._heard_us > self._pace.lease_ttl_us:
+            self._heard_us = now.mono_us
+            self._actions.append(CloseSession(session=self._session, reason="the coordinator is silent"))
+        if _is_due(self._orphan_end_us(), now):
+            self._cut_off_us = None
+            for slot in self._slots.values():
+                self._stop(slot, 0)
+        for slot in self._slots.values():
+            if _is_due(slot.stop_at_us, now):
+                self._stop(slot, self._pace.signal_grace_us)
+        if _is_due(self._drain_end_us, now) and not self._is_flushing:
+            self._is_flushing = True
+            self._actions.append(FlushLogs())
+        return self._take_step()
+
+    def next_deadline(self) -> int | None:
+        """Return the monotonic time, in microseconds, at which `expire` has something to do."""
+        deadlines = [self._reconnect_us, self._orphan_end_us()]
+        if self._is_connected:
+            deadlines += [self._beat_us, self._heard_us + self._pace.lease_ttl_us + 1]
+        if not self._is_flushing:
+            deadlines.append(self._drain_end_us)
+        deadlines += [slot.stop_at_us for slot in self._slots.values()]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _take_step(self) -> Step:
+        step = Step(writes=tuple(self._writes), sends=tuple(self._sends), actions=tuple(self._actions))
+        self._writes, self._sends, self._actions = [], [], []
+        return step
+
+    # Session
+
+    def _open_session(self) -> None:
+        self._session += 1
+        self._actions.append(OpenSession(session=self._session))
+
+    def _session_opened(self, event: SessionOpened, now: Now) -> None:
+        if event.session != self._session:
+            return
+        self._heard_us = now.mono_us
+        self._sends.append(
+            Hello(
+                identity=self._identity,
+                devices=self._facts(),
+                leases=self._echoes(),
+                results=tuple(self._results.values()),
+                cluster_id=self._cluster_id,
+                epoch=self._epoch,
+            )
+        )
+
+    def _session_lost(self, event: SessionLost, now: Now) -> None:
+        if event.session != self._session:
+            return
+        if self._is_connected:
+            self._cut_off_us = now.mono_us
+        self._is_connected = False
+        if self._is_flushing:
+            self._actions.append(Exit())
+            return
+        # A whole window with jitter in it, not a fixed step: thousands of agents must not come back at once.
+        self._reconnect_us = now.mono_us + self._window_us * event.jitter // JITTER_RANGE
+        self._window_us = min(LAST_WINDOW_US, self._window_us * 2)
+
+    def _received(self, event: Received, now: Now) -> None:
+        if event.session != self._session:
+            return
+        self._heard_us = now.mono_us
+        match event.command:
+            case Welcome() as welcome:
+                self._welcomed(welcome, now)
+            case AdoptLease(lease=lease):
+                self._adopt(lease, now)
+            case CloseLease(key=key):
+                self._close(key, now)
+            case AcknowledgeResults(attempt_ids=attempts):
+                self._acknowledged(attempts)
+            case AcknowledgeHeartbeat():
+                pass
+
+    def _welcomed(self, welcome: Welcome, now: Now) -> None:
+        if welcome.cluster_id == self._cluster_id and welcome.epoch < self._epoch:
+            reason = f"epoch {welcome.epoch} is older than {self._epoch}: this coordinator was replaced"
+            self._actions.append(CloseSession(session=self._session, reason=reason))
+            return
+        if self._cluster_id and welcome.cluster_id != self._cluster_id:
+            self._forget_everything(now)
+        if (welcome.cluster_id, welcome.epoch) != (self._cluster_id, self._epoch):
+            self._cluster_id, self._epoch = welcome.cluster_id, welcome.epoch
+            self._writes.append(RememberCluster(cluster_id=welcome.cluster_id, epoch=welcome.epoch))
+        self._pace = welcome.pace
+        self._is_connected = True
+        self._cut_off_us = None
+        self._window_us = FIRST_WINDOW_US
+        self._beat_us = now.mono_us + self._pace.heartbeat_us
+        for slot in self._slots.values():
+            if slot.lease is not None and slot.failure is not None:
+                self._sends.append(RejectLease(key=slot.lease.key, failure=slot.failure))
+
+    def _forget_everything(self, now: Now) -> None:
+        """Another database answers: its ids are not the ones that were worked for."""
+        self._writes.append(ForgetCluster(cluster_id=self._cluster_id))
+        self._results.clear()
+        for slot in self._slots.values():
+            slot.highest = NO_FENCE
+            if slot.lease is not None:
+                self._end_lease(slot, now)
+
+    def _beat(self, now: Now) -> None:
+        self._sequence += 1
+        self._sends.append(Heartbeat(sequence=self._sequence, leases=self._echoes()))
+        self._beat_us = now.mono_us + self._pace.heartbeat_us
+
+    def _acknowledged(self, attempts: tuple[AttemptId, ...]) -> None:
+        known = tuple(attempt for attempt in attempts if self._results.pop(attempt, None) is not None)
+        if known:
+            self._writes.append(ForgetResults(attempt_ids=known))
+
+    def _facts(self) -> tuple[DeviceFacts, ...]:
+        return tuple(slot.facts for slot in self._slots.values())
+
+    def _echoes(self) -> tuple[LeaseEcho, ...]:
+        return tuple(echo for slot in self._slots.values() if (echo := slot.echo()) is not None)
+
+    def _send(self, send: Send) -> None:
+        """Send if the session is up; what is lost is repeated by echoes and by Hello."""
+        if self._is_connected:
+            self._sends.append(send)
+
+    # Devices
+
+    def _devices_observed(self, event: DevicesObserved) -> None:
+        before = self._facts()
+        observed = {facts.id: facts for facts in event.devices}
+        for facts in observed.values():
+            slot = self._slots.get(facts.id)
+            if slot is None:
+                self._slots[facts.id] = _Slot(facts)
+            else:
+                slot.facts = facts
+        for device_id, slot in list(self._slots.items()):
+            if device_id in observed:
+                continue
+            if slot.phase is Phase.EMPTY:
+                del self._slots[device_id]
+            else:
+                slot.facts = replace(slot.facts, usable=False, reason="the host does not see it any more")
+        if self._facts() != before:
+            self._send(ReportDevices(devices=self._facts()))
+
+    # Leases
+
+    def _adopt(self, lease: LeaseSpec, now: Now) -> None:
+        slot = self._slots.get(lease.device_id)
+        if slot is None:
+            self._send(RejectLease(key=lease.key, failure=_device_gone(lease.device_id)))
+            return
+        if slot.lease is not None and slot.lease.key == lease.key and not slot.is_over:
+            self._revise(slot, lease, now)
+        elif lease.key.fence > slot.highest:
+            slot.highest = lease.key.fence
+            if self._is_draining:
+                self._send(ReleaseLease(key=lease.key))
+            elif slot.lease is None:
+                self._take(slot, lease)
+            else:
+                slot.next_lease = lease
+                self._end_lease(slot, now)
+        elif (
+            slot.next_lease is not None
+            and slot.next_lease.key == lease.key
+            and lease.revision > slot.next_lease.revision
+        ):
+            slot.next_lease = lease
+
+    def _take(self, slot: _Slot, lease: LeaseSpec) -> None:
+        slot.lease = lease
+        slot.phase = Phase.PREPARING
+        self._actions.append(PrepareDevice(lease=lease))
+        self._echo(slot)
+
+    def _revise(self, slot: _Slot, lease: LeaseSpec, now: Now) -> None:
+        assert slot.lease is not None
+        if lease.revision > slot.lease.revision:
+            slot.lease = lease
+            self._obey_revocations(slot, lease, now)
+            self._start_next(slot, now)
+        self._echo(slot)
+
+    def _echo(self, slot: _Slot) -> None:
+        echo = slot.echo()
+        assert echo is not None
+        self._send(EchoLease(echo=echo))
+
+    def _obey_revocations(self, slot: _Slot, lease: LeaseSpec, now: Now) -> None:
+        if slot.running is None:
+            return
+        reason = _reason_of(lease, slot.running.attempt_id)
+        if reason is RevokeReason.CANCEL:
+            self._stop(slot, self._pace.signal_grace_us)
+        elif reason is RevokeReason.PREEMPT and not slot.is_stopping and slot.stop_at_us is None:
+            slot.stop_at_us = now.mono_us + lease.grace_us
+
+    def _close(self, key: LeaseKey, now: Now) -> None:
+        for slot in self._slots.values():
+            if slot.next_lease is not None and slot.next_lease.key == key:
+                slot.next_lease = None
+            if slot.lease is not None and slot.lease.key == key:
+                self._end_lease(slot, now)
+
+    def _end_lease(self, slot: _Slot, now: Now) -> None:
+        """Forget the lease of a slot as soon as nothing of it runs."""
+        assert slot.lease is not None
+        slot.is_over = True
+        if slot.phase is Phase.PREPARING:
+            if not slot.is_stopping:
+                slot.is_stopping = True
+                self._actions.append(StopPreparing(device_id=slot.facts.id, key=slot.lease.key))
+            return
+        if slot.phase is Phase.RUNNING:
+            self._stop(slot, self._pace.signal_grace_us)
+            return
+        self._actions.append(EndLease(device_id=slot.facts.id, key=slot.lease.key))
+        next_lease = slot.next_lease
+        self._slots[slot.facts.id] = fresh = _Slot(slot.facts, highest=slot.highest)
+        if next_lease is not None:
+            self._take(fresh, next_lease)
+
+    def _start_next(self, slot: _Slot, now: Now) -> None:
+        """Start the next job of a slot's lease, if it may."""
+        if slot.phase is not Phase.READY or slot.is_over or self._is_draining:
+            return
+        assert slot.lease is not None
+        assert slot.installation is not None
+        job = next((job for job in slot.lease.jobs if self._may_start(slot, slot.lease, job)), None)
+        if job is None:
+            return
+        slot.phase = Phase.RUNNING
+        slot.running = job
+        slot.start_us = now.mono_us
+        slot.tests = {}
+        slot.started[job.attempt_id] = None
+        self._send(ReportStart(key=slot.lease.key, attempt_id=job.attempt_id))
+        self._actions.append(
+            StartAttempt(device_id=slot.facts.id, key=slot.lease.key, job=job, installation=slot.installation)
+        )
+
+    def _may_start(self, slot: _Slot, lease: LeaseSpec, job: LeasedJob) -> bool:
+        return job.attempt_id not in slot.started and _reason_of(lease, job.attempt_id) is None
+
+    def _stop(self, slot: _Slot, grace_us: int) -> None:
+        """End what a slot runs; the host confirms with AttemptEnded."""
+        slot.stop_at_us = None
+        if slot.running is None or slot.is_stopping:
+            return
+        assert slot.lease is not None
+        slot.is_stopping = True
+        self._actions.append(
+            StopAttempt(
+                device_id=slot.facts.id,
+                key=slot.lease.key,
+                attempt_id=slot.running.attempt_id,
+                grace_us=grace_us,
+            )
+        )
+
+    # What the host says
+
+    def _busy_slot(self, device_id: DeviceId, key: LeaseKey) -> _Slot:
+        slot = self._slots[device_id]
+        assert slot.lease is not None, f"{device_id} has no lease, and the host speaks of {key}"
+        assert slot.lease.key == key, f"{device_id} has {slot.lease.key}, and the host speaks of {key}"
+        return slot
+
+    def _prepared(self, event: DevicePrepared, now: Now) -> None:
+        slot = self._busy_slot(event.device_id, event.key)
+        slot.phase = Phase.READY
+        slot.is_stopping = False
+        slot.installation = event.installation
+        self._send(ReportInstallation(key=event.key, installation=event.installation))
+        self._go_on(slot, now)
+
+    def _prepare_failed(self, event: PrepareFailed, now: Now) -> None:
+        slot = self._busy_slot(event.device_id, event.key)
+        slot.phase = Phase.REJECTED
+        slot.is_stopping = False
+        slot.failure = event.failure
+        self._send(RejectLease(key=event.key, failure=event.failure))
+        self._go_on(slot, now)
+
+    def _prepare_stopped(self, event: PrepareStopped, now: Now) -> None:
+        slot = self._busy_slot(event.device_id, event.key)
+        slot.phase = Phase.REJECTED
+        slot.is_stopping = False
+        self._go_on(slot, now)
+
+    def _go_on(self, slot: _Slot, now: Now) -> None:
+        if slot.is_over:
+            self._end_lease(slot, now)
+        elif self._is_draining:
+            self._give_back(slot, now)
+        else:
+            self._start_next(slot, now)
+
+    def _test_observed(self, event: TestObserved, now: Now) -> None:
+        slot = self._busy_slot(event.device_id, event.key)
+        slot.tests[event.test.id] = event.test
+        if not slot.is_over:
+            self._send(ReportTest(key=event.key, attempt_id=event.attempt_id, test=event.test))
+        if slot.stop_at_us is not None and event.test.state is not TestState.RUNNING:
+            # A preempted spec is stopped between two tests: what has ended keeps its result.
+            self._stop(slot, self._pace.signal_grace_us)
+
+    def _attempt_ended(self, event: AttemptEnded, now: Now) -> None:
+        slot = self._busy_slot(event.device_id, event.key)
+        assert slot.lease is not None
+        assert slot.installation is not None
+        result = AttemptResult(
+            attempt_id=event.attempt_id,
+            key=event.key,
+            outcome=event.outcome or _stopped_outcome(slot.lease, event.attempt_id),
+            failure=event.failure,
+            tests=tuple(_ended_test(test) for test in slot.tests.values()),
+            log=event.log,
+            duration_us=now.mono_us - slot.start_us,
+            build_digest=slot.installation.digest,
+        )
+        slot.phase = Phase.READY
+        slot.running = None
+        slot.stop_at_us = None
+        slot.is_stopping = False
+        slot.finished[event.attempt_id] = None
+        self._results[event.attempt_id] = result
+        self._writes.append(KeepResult(result=result))
+        self._send(ReportResult(result=result))
+        self._go_on(slot, now)
+
+    # Stopping
+
+    def _orphan_end_us(self) -> int | None:
+        if self._cut_off_us is None:
+            return None
+        return self._cut_off_us + self._pace.orphan_limit_us
+
+    def _drain(self, event: DrainRequested, now: Now) -> None:
+        """Start nothing more, let what runs end within the grace, give the rest back."""
+        self._is_draining = True
+        self._drain_end_us = now.mono_us + event.grace_us + 2 * self._pace.signal_grace_us
+        for slot in list(self._slots.values()):
+            if slot.phase is Phase.RUNNING and event.grace_us:
+                slot.stop_at_us = now.mono_us + event.grace_us
+            elif slot.phase is Phase.RUNNING:
+                self._stop(slot, self._pace.signal_grace_us)
+            elif slot.lease is not None:
+                self._give_back(slot, now)
+
+    def _give_back(self, slot: _Slot, now: Now) -> None:
+        assert slot.lease is not None
+        self._send(ReleaseLease(key=slot.lease.key))
+        slot.next_lease = None
+        self._end_lease(slot, now)
+
+    def _finish_drain(self) -> None:
+        if not self._is_draining or self._is_flushing:
+            return
+        is_busy = any(slot.lease is not None for slot in self._slots.values())
+        if is_busy or (self._results and self._is_connected):
+            return
+        self._is_flushing = True
+        self._actions.append(FlushLogs())
+
+
+def _is_due(deadline_us: int | None, now: Now) -> bool:
+    return deadline_us is not None and deadline_us <= now.mono_us
+
+
+def _reason_of(lease: LeaseSpec, attempt: AttemptId) -> RevokeReason | None:
+    return next((one.reason for one in lease.revoked if one.attempt_id == attempt), None)
+
+
+def _stopped_outcome(lease: LeaseSpec, attempt: AttemptId) -> Outcome:
+    match _reason_of(lease, attempt):
+        case RevokeReason.CANCEL:
+            return Outcome.CANCELLED
+        case RevokeReason.PREEMPT:
+            return Outcome.PREEMPTED
+        case None:
+            return Outcome.RELEASED
+
+
+def _ended_test(test: TestResult) -> TestResult:
+    return replace(test, state=TestState.INTERRUPTED) if test.state is TestState.RUNNING else test
+
+
+def _device_gone(device_id: DeviceId) -> Failure:
+    return Failure(reason="DEVICE_LOST", message=f"the agent does not see {device_id} any more", blame=Blame.DEVICE)

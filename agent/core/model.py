@@ -1,0 +1,243 @@
+"""Records of the agent's core: leases, attempts, devices. Frozen, and free of any transport."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+AgentId = NewType("AgentId", str)
+AttemptId = NewType("AttemptId", int)
+DeviceId = NewType("DeviceId", str)
+JobId = NewType("JobId", int)
+LeaseId = NewType("LeaseId", int)
+
+MICROSECONDS = 1_000_000
+"""Microseconds in a second: every span and every instant of the core is an integer of them."""
+
+
+class DeviceKind(StrEnum):
+    """What a device is."""
+
+    EMULATOR = "emulator"
+    DEVICE = "device"
+    BROWSERSTACK = "browserstack"
+
+
+class RevokeReason(StrEnum):
+    """Why an attempt was taken back."""
+
+    CANCEL = "cancel"
+    PREEMPT = "preempt"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended, as far as an agent can say."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERRORED = "errored"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+    RELEASED = "released"
+
+
+class Blame(StrEnum):
+    """Whose fault a failure was; `NOBODY` also where it is not known."""
+
+    NOBODY = "nobody"
+    TEST = "test"
+    BUILD = "build"
+    DEVICE = "device"
+    HOST = "host"
+
+
+class TestState(StrEnum):
+    """How one test inside a spec file stands."""
+
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """One reading of both clocks, in microseconds."""
+
+    mono_us: int
+    """Monotonic: deadlines and spans are counted on it."""
+    wall_us: int
+    """Since the Unix epoch: for records and people only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Fence:
+    """Orders the leases of one device; the higher one governs."""
+
+    epoch: int
+    number: int
+
+
+NO_FENCE = Fence(epoch=0, number=0)
+"""Below every fence that a coordinator gives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseKey:
+    """Names a lease and proves the right to it."""
+
+    lease_id: LeaseId
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why something did not pass."""
+
+    reason: str
+    """UPPER_SNAKE and stable."""
+    message: str
+    """One line for people: what happened and what to do."""
+    blame: Blame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestResult:
+    """One test inside a spec."""
+
+    __test__ = False  # the name is the domain's, and pytest shall not collect it
+
+    id: str
+    title: str
+    state: TestState
+    duration_us: int = 0
+    error: str = ""
+    attempt: int = 0
+    """Number of the attempt that the result came from, from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedJob:
+    """One attempt of a batch."""
+
+    attempt_id: AttemptId
+    job_id: JobId
+    attempt_number: int
+    test: str
+    env: tuple[tuple[str, str], ...] = ()
+    timeout_us: int
+    priority: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """An attempt that must not start, or must end."""
+
+    attempt_id: AttemptId
+    reason: RevokeReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSpec:
+    """What a lease is, whole: an idempotent snapshot."""
+
+    key: LeaseKey
+    revision: int
+    device_id: DeviceId
+    org_id: str
+    app_version_id: str
+    jobs: tuple[LeasedJob, ...]
+    revoked: tuple[Revocation, ...] = ()
+    grace_us: int = 0
+    """How long a preempted attempt that runs may take to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEcho:
+    """What the agent has adopted of a lease, and how far it has come."""
+
+    key: LeaseKey
+    revision: int
+    started: tuple[AttemptId, ...] = ()
+    finished: tuple[AttemptId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """The build that a device holds for a lease."""
+
+    digest: str
+    is_new: bool
+    """False when the device already held the build."""
+    duration_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSummary:
+    """The whole of an attempt's log: what the receiver must arrive at."""
+
+    size: int = 0
+    sha256: str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptResult:
+    """The end of one attempt; kept until the coordinator acknowledges it."""
+
+    attempt_id: AttemptId
+    key: LeaseKey
+    outcome: Outcome
+    failure: Failure | None
+    tests: tuple[TestResult, ...]
+    log: LogSummary
+    duration_us: int
+    build_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """What the agent knows about one of its devices."""
+
+    id: DeviceId
+    kind: DeviceKind
+    platform: str = "android"
+    model: str = ""
+    os_version: str = ""
+    udid: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    usable: bool = True
+    reason: str = ""
+    """Why it is not usable, with the fix; empty when it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this agent process is."""
+
+    agent_id: AgentId
+    boot_id: str
+    """Random, new at every start of the process."""
+    version: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The spans that the coordinator sets in its Welcome, in microseconds."""
+
+    heartbeat_us: int = 5 * MICROSECONDS
+    lease_ttl_us: int = 30 * MICROSECONDS
+    orphan_limit_us: int = 600 * MICROSECONDS
+    signal_grace_us: int = 10 * MICROSECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What an agent process finds of its earlier lives when it starts."""
+
+    cluster_id: str = ""
+    epoch: int = 0
+    results: tuple[AttemptResult, ...] = field(default=())
+    """Not acknowledged yet, oldest first."""

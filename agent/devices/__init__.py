@@ -1,0 +1,1 @@
+"""What devices stand at this host."""

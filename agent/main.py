@@ -1,0 +1,183 @@
+"""The program `qgjob-agent`: parse, take the devices, run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from importlib.metadata import version as release_of
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+from platformdirs import user_state_path
+
+from agent.app import App
+from agent.config import Config, ConfigError, read_toml
+from agent.core.model import AgentId, DeviceFacts
+from agent.devices.lock import DeviceBusy, DeviceLock
+from agent.devices.simulated import parse_simulate, simulated_devices
+from agent.runners.protocol import Runner
+from agent.runners.simulated import SimulatedRunner
+
+DEFAULT_COORDINATOR = "127.0.0.1:50051"
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+app = typer.Typer(
+    name="qgjob-agent",
+    help="The agent of a qgjob device lab: owns the devices of one machine and runs batches of tests on them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def _program() -> None:
+    """Keep `run` a command of its own; more commands come."""
+
+
+@app.command()
+def run(
+    coordinator: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT[,HOST:PORT] of the coordinator.", envvar="QGJOB_COORDINATOR", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of this agent, unique in the lab; default: the host's name.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="agent.toml with the same keys as these options.")] = None,
+    simulate: Annotated[
+        str | None, typer.Option(help="Simulated devices, as in emulator=3,device=1,browserstack=1.")
+    ] = None,
+    sim_install_seconds: Annotated[
+        float | None, typer.Option(help="How long a simulated install takes.", min=0)
+    ] = None,
+    sim_test_seconds: Annotated[float | None, typer.Option(help="How long a simulated test takes.", min=0)] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Spool of logs and results. Default: the user's state directory.")
+    ] = None,
+    drain_grace: Annotated[
+        float | None, typer.Option(help="Seconds that running tests may take after SIGTERM.", min=0)
+    ] = None,
+) -> None:
+    """Serve the devices of this machine until SIGTERM or Ctrl-C; a second signal ends running tests."""
+    _set_up_diagnostics()
+    flags = {
+        "coordinator": coordinator,
+        "name": name,
+        "simulate": simulate,
+        "sim_install_seconds": sim_install_seconds,
+        "sim_test_seconds": sim_test_seconds,
+        "state_dir": state_dir,
+        "drain_grace": drain_grace,
+    }
+    try:
+        settings = {**read_toml(config), **{key: value for key, value in flags.items() if value is not None}}
+        sys.exit(asyncio.run(_serve(_config(settings))))
+    except (ConfigError, DeviceBusy) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        hint = getattr(error, "hint", "") or "stop the other agent first"
+        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def _config(settings: dict[str, Any]) -> Config:
+    name = str(settings.get("name") or socket.gethostname())
+    if not _NAME.match(name):
+        raise ConfigError(f"--name {name!r} is no name", "use letters, digits, dots, dashes; at most 63")
+    try:
+        simulate = parse_simulate(settings["simulate"]) if settings.get("simulate") else {}
+    except ValueError as error:
+        raise ConfigError(str(error), "for example --simulate emulator=3,device=1") from error
+    if not simulate:
+        raise ConfigError("this agent would have no device", "add --simulate emulator=2 to try the grid out")
+    addresses = tuple(address.strip() for address in str(settings.get("coordinator") or DEFAULT_COORDINATOR).split(","))
+    for address in addresses:
+        if not re.match(r"^[^:\s]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$", address):
+            raise ConfigError(f"--coordinator {address} is not HOST:PORT", f"for example {DEFAULT_COORDINATOR}")
+    state_dir = Path(settings.get("state_dir") or user_state_path("qgjob-agent") / name)
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot make {state_dir}: {error.strerror}", "choose another --state-dir") from error
+    return Config(
+        coordinators=addresses,
+        name=AgentId(name),
+        state_dir=state_dir,
+        simulate=tuple(simulate.items()),
+        sim_install_s=float(settings.get("sim_install_seconds", 2.0)),
+        sim_test_s=float(settings.get("sim_test_seconds", 1.0)),
+        drain_grace_s=float(settings.get("drain_grace", 60.0)),
+    )
+
+
+async def _serve(config: Config) -> int:
+    devices = _simulated(config)
+    locks = [DeviceLock(facts.id) for facts, _ in devices]
+    with contextlib.ExitStack() as stack:
+        for lock in locks:
+            lock.acquire()
+            stack.callback(lock.release)
+        agent = App(config, release_of("qgjob"), devices)
+        _drain_on_signal(agent, config.drain_grace_s)
+        told = f"agent={config.name} coordinator={','.join(config.coordinators)} devices={len(devices)}"
+        print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
+        await agent.run()
+    return 0
+
+
+def _simulated(config: Config) -> list[tuple[DeviceFacts, Runner]]:
+    truth = config.state_dir / "device-truth.jsonl"
+    return [
+        (
+            facts,
+            SimulatedRunner(facts.id, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth),
+        )
+        for facts in simulated_devices(dict(config.simulate), config.name)
+    ]
+
+
+def _drain_on_signal(agent: App, grace_s: float) -> None:
+    signals = 0
+
+    def told() -> None:
+        nonlocal signals
+        signals += 1
+        agent.drain(grace_s if signals == 1 else 0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told)
+
+
+def _set_up_diagnostics() -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    is_terminal = sys.stderr.isatty()
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
+        if is_terminal
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "story"], drop_missing=True)
+    )
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *(() if is_terminal else (structlog.processors.format_exc_info,)),
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def main() -> None:
+    """Run the program."""
+    app()

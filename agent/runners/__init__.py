@@ -1,0 +1,1 @@
+"""What runs tests on a device."""

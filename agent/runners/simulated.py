@@ -1,0 +1,179 @@
+"""A device that only pretends: for trying the grid out, for scale and for speed. Jobs steer it by QGJOB_SIM_*."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import (
+    MICROSECONDS,
+    Blame,
+    DeviceId,
+    Failure,
+    Installation,
+    LeasedJob,
+    LeaseKey,
+    LeaseSpec,
+    Outcome,
+    TestResult,
+    TestState,
+)
+from agent.runners.protocol import Observer, RunFailed, Verdict
+
+DEFAULT_LOG_LINES = 5
+OUTCOMES = ("passed", "failed", "error", "crash", "hang")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    seconds: float
+    outcome: str
+    lines: int
+
+
+class SimulatedRunner:
+    """Runs nothing, and writes down in `truth` what a real device would have run."""
+
+    def __init__(self, device: DeviceId, *, install_s: float, test_s: float, truth: Path) -> None:
+        self._device = device
+        self._install_s = install_s
+        self._test_s = test_s
+        self._truth = truth
+        self._installed: str | None = None
+        self._stopping = asyncio.Event()
+
+    async def prepare(self, lease: LeaseSpec) -> Installation:
+        """Pretend to install; a build that is there already is not installed again."""
+        self._stopping.clear()
+        digest = hashlib.sha256(f"{lease.org_id}\0{lease.app_version_id}".encode()).hexdigest()
+        if digest == self._installed:
+            return Installation(digest=digest, is_new=False, duration_us=0)
+        begun = time.monotonic()
+        await self._pause(self._install_s)
+        if self._stopping.is_set():
+            raise RunFailed(_failure("INSTALL_STOPPED", "the install was stopped", Blame.NOBODY))
+        self._installed = digest
+        self._note("install", app_version_id=lease.app_version_id)
+        return Installation(digest=digest, is_new=True, duration_us=int((time.monotonic() - begun) * MICROSECONDS))
+
+    async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer) -> Verdict:
+        """Pretend to run one spec."""
+        self._stopping.clear()
+        self._note("start", attempt=job.attempt_id, lease=key.lease_id, fence=[key.fence.epoch, key.fence.number])
+        try:
+            return await self._run(job, observer)
+        finally:
+            self._note("end", attempt=job.attempt_id)
+
+    async def _run(self, job: LeasedJob, observer: Observer) -> Verdict:
+        try:
+            plan = _plan(dict(job.env), self._test_s)
+        except ValueError as error:
+            return Verdict(outcome=Outcome.FAILED, failure=_failure("SIMULATION_INVALID", str(error), Blame.TEST))
+        title = Path(job.test).name
+        begun = time.monotonic()
+        observer.output(f"Running {job.test} on {self._device}\n".encode())
+        observer.test(_test(job, title, TestState.RUNNING, 0))
+        is_over = await self._play(plan, job.timeout_us / MICROSECONDS, observer)
+        verdict = self._verdict(plan, job, is_over)
+        state = _test_state(verdict)
+        spent_us = int((time.monotonic() - begun) * MICROSECONDS)
+        observer.test(_test(job, title, state, spent_us, verdict.failure.message if verdict.failure else ""))
+        observer.output(f"{title}: {state}\n".encode())
+        return verdict
+
+    async def _play(self, plan: _Plan, timeout_s: float, observer: Observer) -> bool:
+        """Let the time of the test pass, writing its lines. Returns whether it came to its end."""
+        is_hanging = plan.outcome == "hang" or plan.seconds > timeout_s
+        span_s = timeout_s if is_hanging else plan.seconds
+        for number in range(plan.lines):
+            if number % 50 == 0:
+                await self._pause(span_s * 50 / max(50, plan.lines + 1))
+            if self._stopping.is_set():
+                return False
+            observer.output(f"line {number + 1} of {plan.lines}\n".encode())
+        if plan.lines <= 50 or is_hanging:
+            await self._pause(span_s)
+        return not is_hanging and not self._stopping.is_set()
+
+    def _verdict(self, plan: _Plan, job: LeasedJob, is_over: bool) -> Verdict:
+        if self._stopping.is_set():
+            return Verdict(outcome=None)
+        if not is_over:
+            seconds = job.timeout_us / MICROSECONDS
+            failure = _failure("TIMED_OUT", f"the test ran longer than its timeout of {seconds:g} s", Blame.TEST)
+            return Verdict(outcome=Outcome.TIMED_OUT, failure=failure)
+        match plan.outcome:
+            case "failed":
+                failure = _failure("TEST_FAILED", "simulated: expected the test to pass", Blame.TEST)
+                return Verdict(outcome=Outcome.FAILED, failure=failure)
+            case "error":
+                failure = _failure("SIMULATED_ERROR", "simulated: the lab made a mistake", Blame.HOST)
+                return Verdict(outcome=Outcome.ERRORED, failure=failure)
+            case "crash":
+                failure = _failure("DEVICE_LOST", f"simulated: {self._device} went away", Blame.DEVICE)
+                self._installed = None
+                return Verdict(outcome=Outcome.ERRORED, failure=failure)
+            case _:
+                return Verdict(outcome=Outcome.PASSED)
+
+    async def stop(self, grace_us: int) -> None:
+        """End what pretends to run."""
+        self._stopping.set()
+
+    async def close(self) -> None:
+        """Nothing is kept warm."""
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _note(self, event: str, **fields: object) -> None:
+        line = {"t": time.time(), "device": self._device, "event": event, **fields}
+        with self._truth.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _plan(env: dict[str, str], test_s: float) -> _Plan:
+    outcome = env.get("QGJOB_SIM_OUTCOME", "passed")
+    if outcome not in OUTCOMES:
+        raise ValueError(f"QGJOB_SIM_OUTCOME={outcome} is unknown; use {', '.join(OUTCOMES)}")
+    try:
+        seconds = float(env.get("QGJOB_SIM_SECONDS", test_s))
+        lines = int(env.get("QGJOB_SIM_LOG_LINES", DEFAULT_LOG_LINES))
+    except ValueError as error:
+        raise ValueError(f"QGJOB_SIM_SECONDS and QGJOB_SIM_LOG_LINES must be numbers: {error}") from error
+    return _Plan(seconds=max(0.0, seconds), outcome=outcome, lines=max(0, lines))
+
+
+def _failure(reason: str, message: str, blame: Blame) -> Failure:
+    return Failure(reason=reason, message=message, blame=blame)
+
+
+def _test(job: LeasedJob, title: str, state: TestState, duration_us: int, error: str = "") -> TestResult:
+    return TestResult(
+        id=f"simulated-{title}"[:128],
+        title=title,
+        state=state,
+        duration_us=duration_us,
+        error=error,
+        attempt=job.attempt_number,
+    )
+
+
+def _test_state(verdict: Verdict) -> TestState:
+    match verdict.outcome:
+        case Outcome.PASSED:
+            return TestState.PASSED
+        case Outcome.TIMED_OUT:
+            return TestState.TIMED_OUT
+        case None:
+            return TestState.INTERRUPTED
+        case _:
+            return TestState.FAILED

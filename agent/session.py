@@ -1,0 +1,116 @@
+"""Carries the machine's facts up and the coordinator's commands down: one stream, one reader, one writer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from agent import wire
+from agent.core.events import Event, Received, SessionLost, SessionOpened
+from agent.core.step import Send
+from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
+
+OUTBOX_LIMIT = 4_096
+
+OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 15_000),
+    ("grpc.max_receive_message_length", 4 * 1_024 * 1_024),
+    ("grpc.max_send_message_length", 4 * 1_024 * 1_024),
+)
+
+Call = grpc.aio.StreamStreamCall[agent_service_pb2.ConnectRequest, agent_service_pb2.ConnectResponse]
+
+
+class Session:
+    """One try to talk to the coordinator, from its opening to its loss."""
+
+    def __init__(
+        self, number: int, channel: grpc.aio.Channel, post: Callable[[Event], None], jitter: Callable[[], int]
+    ) -> None:
+        self._number = number
+        self._channel = channel
+        self._post = post
+        self._jitter = jitter
+        self._outbox: asyncio.Queue[Send] = asyncio.Queue(OUTBOX_LIMIT)
+        self._reason = "the coordinator ended the session"
+        self._task = asyncio.create_task(self._run())
+        self._is_quiet = False
+
+    def put(self, send: Send) -> None:
+        """Queue a fact; an overflowing outbox ends the session, and Hello repeats what matters."""
+        try:
+            self._outbox.put_nowait(send)
+        except asyncio.QueueFull:
+            self.close("the coordinator does not read")
+
+    def close(self, reason: str) -> None:
+        """Give the session up."""
+        self._reason = reason
+        self._task.cancel()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Send what waits, and end the stream."""
+        self._is_quiet = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._outbox.join(), timeout_s)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        call: Call = agent_service_pb2_grpc.AgentServiceStub(self._channel).Connect()
+        try:
+            await self._converse(call)
+        except asyncio.CancelledError:
+            if not self._is_quiet:
+                self._lost(self._reason)
+            raise
+        except grpc.aio.AioRpcError as error:
+            self._lost(f"{error.code().name}: {error.details()}")
+        else:
+            self._lost(self._reason)
+        finally:
+            call.cancel()
+
+    def _lost(self, reason: str) -> None:
+        self._post(SessionLost(session=self._number, reason=reason, jitter=self._jitter()))
+
+    async def _converse(self, call: Call) -> None:
+        await call.wait_for_connection()
+        self._post(SessionOpened(session=self._number))
+        writer = asyncio.create_task(self._write(call))
+        try:
+            while True:
+                message = await call.read()
+                if not isinstance(message, agent_service_pb2.ConnectResponse):
+                    await self._raise_status(call)
+                    return
+                command = wire.command(message)
+                if command is not None:
+                    self._post(Received(session=self._number, command=command))
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await writer
+
+    async def _write(self, call: Call) -> None:
+        while True:
+            send = await self._outbox.get()
+            await call.write(wire.fact(send))
+            self._outbox.task_done()
+
+    async def _raise_status(self, call: Call) -> None:
+        """EOF says nothing; the status says why."""
+        code = await call.code()
+        if code is not grpc.StatusCode.OK:
+            self._reason = f"{code.name}: {await call.details()}"

@@ -1,0 +1,179 @@
+"""Disk first: logs and results stay here until the coordinator has them.
+
+One folder holds, for each attempt, `ID.log` (the bytes), `ID.lease` (the right to them) and `ID.end` (length and
+SHA-256, written when the log is whole), and one file for each result that was not acknowledged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.core.model import (
+    AttemptId,
+    AttemptResult,
+    Blame,
+    Failure,
+    Fence,
+    LeaseId,
+    LeaseKey,
+    LogSummary,
+    Memory,
+    Outcome,
+    TestResult,
+    TestState,
+)
+from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster, Write
+
+MAX_LOG_BYTES = 64 * 1_024 * 1_024
+CUT_MARK = b"\n[qgjob: the log was cut here, at 64 MiB]\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledLog:
+    """One attempt's log on disk."""
+
+    attempt: AttemptId
+    key: LeaseKey
+    path: Path
+    summary: LogSummary | None
+    """Length and hash when it is whole."""
+
+
+class LogWriter:
+    """Appends one attempt's output to disk. Called from the pump of a running test, it only ever writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self._is_cut = False
+
+    def append(self, data: bytes) -> None:
+        """Write output; what goes beyond the limit is dropped behind a mark."""
+        if self._is_cut or not data:
+            return
+        room = MAX_LOG_BYTES - self.size
+        if len(data) > room:
+            self._is_cut = True
+            data = data[:room] + CUT_MARK
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    def close(self) -> LogSummary:
+        """Make the log durable and return its length and hash."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return LogSummary(size=self.size, sha256=self._hash.hexdigest())
+
+
+class Spool:
+    """The folder of an agent."""
+
+    def __init__(self, directory: Path) -> None:
+        self._logs = directory / "logs"
+        self._results = directory / "results"
+        self._cluster = directory / "cluster.json"
+        for folder in (self._logs, self._results):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def recall(self) -> Memory:
+        """Return what earlier lives have left, and finish the logs that they could not."""
+        for path in sorted(self._logs.glob("*.log")):
+            if not path.with_suffix(".end").exists():
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                self._end(path, LogSummary(size=path.stat().st_size, sha256=sha256))
+        known = json.loads(self._cluster.read_bytes()) if self._cluster.exists() else {}
+        results = tuple(_result(json.loads(path.read_bytes())) for path in sorted(self._results.glob("*.json")))
+        return Memory(cluster_id=known.get("cluster_id", ""), epoch=known.get("epoch", 0), results=results)
+
+    def commit(self, writes: tuple[Write, ...]) -> None:
+        """Make the machine's writes durable."""
+        for write in writes:
+            match write:
+                case RememberCluster():
+                    _write(self._cluster, {"cluster_id": write.cluster_id, "epoch": write.epoch})
+                case ForgetCluster():
+                    self._forget_all()
+                case KeepResult():
+                    _write(self._results / f"{write.result.attempt_id:020d}.json", asdict(write.result))
+                case ForgetResults():
+                    for attempt in write.attempt_ids:
+                        (self._results / f"{attempt:020d}.json").unlink(missing_ok=True)
+
+    def _forget_all(self) -> None:
+        for folder in (self._logs, self._results):
+            shutil.rmtree(folder)
+            folder.mkdir(mode=0o700)
+
+    def open_log(self, attempt: AttemptId, key: LeaseKey) -> LogWriter:
+        """Begin the log of an attempt."""
+        path = self._logs / f"{attempt}.log"
+        _write(path.with_suffix(".lease"), asdict(key))
+        return LogWriter(path)
+
+    def end_log(self, attempt: AttemptId, writer: LogWriter) -> LogSummary:
+        """Close the log of an attempt and keep its length and hash."""
+        summary = writer.close()
+        self._end(self._logs / f"{attempt}.log", summary)
+        return summary
+
+    def _end(self, path: Path, summary: LogSummary) -> None:
+        _write(path.with_suffix(".end"), asdict(summary))
+
+    def logs(self) -> Iterator[SpooledLog]:
+        """Yield the logs that the coordinator does not have whole."""
+        for path in sorted(self._logs.glob("*.log"), key=lambda path: int(path.stem)):
+            log = self.find_log(AttemptId(int(path.stem)))
+            if log is not None:
+                yield log
+
+    def find_log(self, attempt: AttemptId) -> SpooledLog | None:
+        """Return one spooled log, None when it was forgotten."""
+        path = self._logs / f"{attempt}.log"
+        if not path.exists() or not path.with_suffix(".lease").exists():
+            return None
+        end = path.with_suffix(".end")
+        summary = LogSummary(**json.loads(end.read_bytes())) if end.exists() else None
+        key = _key(json.loads(path.with_suffix(".lease").read_bytes()))
+        return SpooledLog(attempt=attempt, key=key, path=path, summary=summary)
+
+    def forget_log(self, attempt: AttemptId) -> None:
+        """Free the space of a log that the coordinator has, or will never want."""
+        for suffix in (".log", ".end", ".lease"):
+            (self._logs / f"{attempt}{suffix}").unlink(missing_ok=True)
+
+
+def _write(path: Path, value: object) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _key(value: dict[str, Any]) -> LeaseKey:
+    return LeaseKey(lease_id=LeaseId(value["lease_id"]), fence=Fence(**value["fence"]))
+
+
+def _result(value: dict[str, Any]) -> AttemptResult:
+    failure = value["failure"]
+    return AttemptResult(
+        attempt_id=AttemptId(value["attempt_id"]),
+        key=_key(value["key"]),
+        outcome=Outcome(value["outcome"]),
+        failure=Failure(**{**failure, "blame": Blame(failure["blame"])}) if failure is not None else None,
+        tests=tuple(TestResult(**{**test, "state": TestState(test["state"])}) for test in value["tests"]),
+        log=LogSummary(**value["log"]),
+        duration_us=value["duration_us"],
+        build_digest=value["build_digest"],
+    )

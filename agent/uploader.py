@@ -1,0 +1,133 @@
+"""Brings the spooled logs out: chunks up, durable sizes down, space freed only past them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import grpc
+import structlog
+
+from agent import wire
+from agent.core.logsender import LogSender
+from agent.core.model import AttemptId
+from agent.spool import Spool, SpooledLog
+from qgjob.v1 import log_pb2, log_service_pb2, log_service_pb2_grpc
+
+RETRY_S = 0.5
+MAX_RETRY_S = 5.0
+
+Call = grpc.aio.StreamStreamCall[log_service_pb2.AppendLogsRequest, log_service_pb2.AppendLogsResponse]
+
+
+class Uploader:
+    """One stream for all logs of the agent."""
+
+    def __init__(self, spool: Spool, channel: Callable[[], grpc.aio.Channel]) -> None:
+        self._spool = spool
+        self._channel = channel
+        self._senders: dict[AttemptId, LogSender] = {log.attempt: LogSender() for log in spool.logs()}
+        self._has_news = asyncio.Event()
+        self._is_idle = asyncio.Event()
+
+    def note(self, attempt: AttemptId) -> None:
+        """Tell that a log has grown or ended."""
+        self._senders.setdefault(attempt, LogSender())
+        self._is_idle.clear()
+        self._has_news.set()
+
+    def forget_all(self) -> None:
+        """Drop every log: they belong to another database."""
+        self._senders.clear()
+
+    async def flushed(self) -> None:
+        """Wait until the coordinator has every log whole."""
+        if self._senders:
+            self._has_news.set()
+            await self._is_idle.wait()
+
+    async def run(self) -> None:
+        """Upload for ever, over as many streams as it takes."""
+        delay_s = RETRY_S
+        while True:
+            call: Call = log_service_pb2_grpc.LogServiceStub(self._channel()).AppendLogs()
+            try:
+                await call.wait_for_connection()
+                delay_s = RETRY_S
+                await self._converse(call)
+            except grpc.aio.AioRpcError as error:
+                structlog.get_logger("agent").debug("log_stream_lost", reason=error.details())
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)
+            delay_s = min(MAX_RETRY_S, delay_s * 2)
+
+    async def _converse(self, call: Call) -> None:
+        self._senders = {attempt: sender.reconnected() for attempt, sender in self._senders.items()}
+        self._has_news.set()
+        reader = asyncio.create_task(self._read(call))
+        writer = asyncio.create_task(self._write(call))
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    await task
+
+    async def _write(self, call: Call) -> None:
+        while True:
+            self._has_news.clear()
+            for attempt in list(self._senders):
+                await self._send_log(call, attempt)
+            if not self._senders:
+                self._is_idle.set()
+            await self._has_news.wait()
+
+    async def _send_log(self, call: Call, attempt: AttemptId) -> None:
+        """Send what the window allows of one log, and its end."""
+        log = self._spool.find_log(attempt)
+        if log is None:
+            # The coordinator wanted no more of it while the test still wrote.
+            self._senders.pop(attempt, None)
+            return
+        written = log.summary.size if log.summary is not None else log.path.stat().st_size
+        while (sender := self._senders.get(attempt)) is not None and (chunk := sender.next_chunk(written)):
+            offset, length = chunk
+            data = await asyncio.to_thread(_read, log, offset, length)
+            # Before the write: an answer may arrive while it waits for room on the wire.
+            self._senders[attempt] = sender.sent_chunk(length)
+            await call.write(
+                log_service_pb2.AppendLogsRequest(
+                    key=wire.key_out(log.key), chunk=log_pb2.LogChunk(attempt_id=attempt, offset=offset, data=data)
+                )
+            )
+        sender = self._senders.get(attempt)
+        if sender is not None and log.summary is not None and sender.may_finish(log.summary.size):
+            self._senders[attempt] = sender.finish_sent()
+            finished = log_service_pb2.LogFinished(attempt_id=attempt, size=log.summary.size, sha256=log.summary.sha256)
+            await call.write(log_service_pb2.AppendLogsRequest(key=wire.key_out(log.key), finished=finished))
+
+    async def _read(self, call: Call) -> None:
+        while True:
+            answer = await call.read()
+            if not isinstance(answer, log_service_pb2.AppendLogsResponse):
+                return
+            attempt = AttemptId(answer.attempt_id)
+            sender = self._senders.get(attempt)
+            if sender is None:
+                continue
+            sender = sender.answered(answer.committed_size, is_closed=answer.closed)
+            if sender.is_closed:
+                del self._senders[attempt]
+                self._spool.forget_log(attempt)
+            else:
+                self._senders[attempt] = sender
+            self._has_news.set()
+
+
+def _read(log: SpooledLog, offset: int, length: int) -> bytes:
+    with log.path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
