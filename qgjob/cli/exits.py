@@ -1,0 +1,38 @@
+"""Exit codes: what scripts and CI rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The codes of every command."""
+
+    OK = 0
+    TEST_FAILED = 1
+    USAGE = 2
+    LAB_FAULT = 3
+    NOT_ALLOWED = 4
+    NOT_FOUND = 5
+    UNREACHABLE = 6
+    CANCELLED = 7
+    WAIT_TIMED_OUT = 8
+    NO_MATCHING_DEVICE = 9
+    INTERRUPTED = 130
+
+
+_BY_STATUS = {
+    "completed": Exit.OK,
+    "failed": Exit.TEST_FAILED,
+    "timed_out": Exit.TEST_FAILED,
+    "errored": Exit.LAB_FAULT,
+    "cancelled": Exit.CANCELLED,
+}
+_ORDER = (Exit.WAIT_TIMED_OUT, Exit.TEST_FAILED, Exit.LAB_FAULT, Exit.CANCELLED)
+
+
+def exit_of(statuses: Iterable[str]) -> Exit:
+    """Return the code for several jobs: unfinished beats failed beats the lab's fault beats cancelled."""
+    codes = {_BY_STATUS.get(status, Exit.WAIT_TIMED_OUT) for status in statuses}
+    return next((code for code in _ORDER if code in codes), Exit.OK)

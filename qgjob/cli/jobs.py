@@ -1,0 +1,155 @@
+"""`qgjob jobs`: list, recent, active, wait, cancel, retry."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qgjob.cli import fields, render
+from qgjob.cli.session import Json, Output, chosen_format, client, show
+from qgjob.errors import UsageError
+
+if TYPE_CHECKING:
+    from qgjob.v1.job_pb2 import JobFilter
+
+app = typer.Typer(help="List, wait for, cancel and retry jobs.", no_args_is_help=True)
+
+MAX_LIMIT = 100_000
+UNFINISHED = ("queued", "assigned", "running")
+
+Limit = Annotated[int, typer.Option("--limit", help="At most so many.", min=1, max=MAX_LIMIT)]
+
+
+def _filter(
+    *,
+    statuses: list[str],
+    priority: int | None = None,
+    target: str | None = None,
+    app_version_id: str | None = None,
+    org_id: str | None = None,
+    label: list[str] | None = None,
+    run: str | None = None,
+) -> JobFilter:
+    from qgjob.v1.job_pb2 import JobFilter
+
+    return JobFilter(
+        states=[fields.status_number(status) for status in statuses],  # type: ignore[misc]
+        priority=fields.priority(priority) if priority is not None else 0,
+        target=fields.target_number(target) if target is not None else 0,  # type: ignore[arg-type]
+        app_version_id=app_version_id or "",
+        org_id=org_id or "",
+        labels=fields.pairs(label or [], "label"),
+        run=run or "",
+    )
+
+
+def _list(wanted: JobFilter, limit: int, output: str) -> None:
+    from qgjob import resources
+
+    with client() as opened:
+        show(resources.jobs(opened.list_jobs(wanted, limit)), output, render.jobs_table)
+
+
+@app.command("list")
+def list_jobs(
+    status_filter: Annotated[list[str] | None, typer.Option("--status-filter", help="A status; repeatable.")] = None,
+    priority: Annotated[int | None, typer.Option("--priority", help="1 to 5.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="any, emulator, device or browserstack.")] = None,
+    app_version_id: Annotated[str | None, typer.Option("--app-version-id", help="An app version.")] = None,
+    org_id: Annotated[str | None, typer.Option("--org-id", help="An organisation; default: all.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help="K=V; repeatable.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="A run.")] = None,
+    limit: Limit = 20,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    wanted = _filter(
+        statuses=status_filter or [],
+        priority=priority,
+        target=target,
+        app_version_id=app_version_id,
+        org_id=org_id,
+        label=label,
+        run=run,
+    )
+    _list(wanted, limit, chosen_format(output, json))
+
+
+@app.command()
+def recent(limit: Limit = 10, output: Output = None, json: Json = False) -> None:
+    """List the newest jobs."""
+    _list(_filter(statuses=[]), limit, chosen_format(output, json))
+
+
+@app.command()
+def active(limit: Limit = 100, output: Output = None, json: Json = False) -> None:
+    """List jobs that wait or run."""
+    _list(_filter(statuses=list(UNFINISHED)), limit, chosen_format(output, json))
+
+
+@app.command()
+def wait(
+    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to wait for.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="All jobs of a run.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Show the logs as they come.")] = False,
+    wait_timeout: Annotated[str | None, typer.Option("--wait-timeout", help="Give up waiting after this.")] = None,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs instead of detaching.")
+    ] = False,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Wait for jobs; the exit code is that of `submit --wait`."""
+    from qgjob.cli.waiting import wait_for
+
+    chosen = chosen_format(output, json)
+    timeout_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
+    with client() as opened:
+        ids = list(dict.fromkeys(job_ids or []))
+        if run is not None:
+            ids += [job.id for job in opened.list_jobs(_filter(statuses=[], run=run), MAX_LIMIT)]
+        if not ids:
+            raise UsageError("no job to wait for", hint="give job ids, or --run with the name of a run that has jobs")
+        jobs, code = wait_for(opened, ids, is_following=follow, timeout_s=timeout_s, is_cancelling=cancel_on_interrupt)
+    if not follow:
+        show([jobs[job_id] for job_id in ids if job_id in jobs], chosen, render.jobs_table)
+    sys.exit(code)
+
+
+@app.command()
+def cancel(
+    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to cancel.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help="All unfinished jobs with K=V.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="All unfinished jobs of a run.")] = None,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Cancel jobs. Those that have ended are left as they are."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    if not job_ids and not label and not run:
+        raise UsageError("nothing to cancel", hint="give job ids, --label K=V or --run NAME")
+    with client() as opened:
+        if job_ids:
+            jobs = opened.cancel_jobs(job_ids)
+        else:
+            jobs = opened.cancel_jobs(wanted=_filter(statuses=[], label=label, run=run))
+        show(resources.jobs(jobs), chosen, render.jobs_table)
+
+
+@app.command()
+def retry(
+    job_id: Annotated[int, typer.Argument(help="A job that has ended.")],
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Submit a job again."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        show([resources.job(opened.retry_job(job_id))], chosen, render.jobs_table)

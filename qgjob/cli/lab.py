@@ -1,0 +1,92 @@
+"""`qgjob queue`, `devices`, `agents`, `builds`, `config`: what stands in the lab, and how this client is set up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qgjob.cli import render
+from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
+
+queue = typer.Typer(help="Show the queue.", no_args_is_help=True)
+devices = typer.Typer(help="Show devices.", no_args_is_help=True)
+agents = typer.Typer(help="Show agents.", no_args_is_help=True)
+builds = typer.Typer(help="Show builds.", no_args_is_help=True)
+config = typer.Typer(help="Show the settings of this client.", no_args_is_help=True)
+
+
+@queue.callback()
+@devices.callback()
+@agents.callback()
+@builds.callback()
+@config.callback()
+def _group() -> None:
+    """Keep the commands below commands of their own."""
+
+
+@queue.command("status")
+def queue_status(output: Output = None, json: Json = False) -> None:
+    """Show lanes, what runs, what waits, and what batches have saved."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        status = resources.queue_status(opened.queue_status())
+    if chosen == "table":
+        render.queue_block(status)
+    elif chosen == "jsonl":
+        render.jsonl_out(status)
+    else:
+        render.json_out(status)
+
+
+@devices.command("list")
+def list_devices(output: Output = None, json: Json = False) -> None:
+    """List devices by id."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        show([resources.device(device) for device in opened.list_devices()], chosen, render.devices_table)
+
+
+@agents.command("list")
+def list_agents(output: Output = None, json: Json = False) -> None:
+    """List agents by name."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        show([resources.agent(agent) for agent in opened.list_agents()], chosen, render.agents_table, key="name")
+
+
+@builds.command("list")
+def list_builds(
+    org_id: Annotated[str | None, typer.Option("--org-id", help="An organisation; default: all.")] = None,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """List the builds that the lab has tested, the last installed first."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        found = [resources.build(build) for build in opened.list_builds(org_id or "")]
+    show(found, chosen, render.builds_table, key="app_version_id")
+
+
+@config.command("view")
+def view_config(output: Output = None, json: Json = False) -> None:
+    """Show each setting and where it came from."""
+    from qgjob.config import settings
+
+    chosen = chosen_format(output, json)
+    found = settings({"coordinator": GLOBALS.coordinator, "output": output}, GLOBALS.profile)
+    records = [{"name": name, "value": one.value, "source": one.source} for name, one in found.items()]
+
+    def table(listed: list[render.Resource]) -> None:
+        rows = [[str(one["name"]), str(one["value"]), str(one["source"])] for one in listed]
+        render.table(["Setting", "Value", "From"], rows, empty="No settings.")
+
+    show(list(records), chosen, table, key="name")

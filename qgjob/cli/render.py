@@ -1,0 +1,289 @@
+"""How things look: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+Resource = dict[str, Any]
+
+# CSI and OSC sequences, then every other control character but tab and newline.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+STATE_STYLES = {
+    "queued": "yellow",
+    "assigned": "cyan",
+    "running": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "errored": "magenta",
+    "timed_out": "red",
+    "cancelled": "dim",
+    "idle": "green",
+    "leased": "cyan",
+    "reserved": "cyan",
+    "fencing": "magenta",
+    "offline": "red",
+    "quarantined": "red",
+    "connected": "green",
+    "disconnected": "red",
+    "stopped": "dim",
+}
+
+
+def clean(text: str) -> str:
+    """Return text without control sequences."""
+    return _CONTROL.sub("", text)
+
+
+def line_out(text: str) -> None:
+    """Print one line of result."""
+    sys.stdout.write(text + "\n")
+
+
+def json_out(value: object) -> None:
+    """Print a value as JSON."""
+    line_out(json.dumps(value, indent=2, ensure_ascii=not _is_utf8()))
+
+
+def jsonl_out(value: object) -> None:
+    """Print a value as one line of JSON, at once."""
+    line_out(json.dumps(value, ensure_ascii=not _is_utf8()))
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print a message or progress: never on stdout, which is for results."""
+    sys.stderr.write(clean(text) + "\n")
+    sys.stderr.flush()
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def is_colourful() -> bool:
+    """Whether stdout may carry colours."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def table(columns: list[str], rows: list[list[str]], *, empty: str) -> None:
+    """Print a table that fits the terminal. The column named State is coloured by its word."""
+    if not rows:
+        say(empty)
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(no_color=not is_colourful(), highlight=False, soft_wrap=False, markup=False, emoji=False)
+    grid = Table(box=SIMPLE_HEAD if _is_utf8() else None, pad_edge=False, show_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold" if column in ("ID", "Job", "State") else "ellipsis", no_wrap=True)
+    for row in rows:
+        cells = [clean(cell) for cell in row]
+        grid.add_row(
+            *(
+                Text(cell, style=STATE_STYLES.get(cell, "")) if column == "State" else Text(cell)
+                for column, cell in zip(columns, cells, strict=True)
+            )
+        )
+    console.print(grid)
+
+
+def parse(instant: str | None) -> datetime | None:
+    """Return an RFC 3339 instant as a datetime."""
+    return datetime.fromisoformat(instant) if instant else None
+
+
+def span(seconds: float) -> str:
+    """Return a span as people read it: 0.4s, 12s, 3m 10s, 2h 5m, 3d."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}s".replace(".0s", "s")
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {rest}s" if rest and minutes < 10 else f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}h {minutes}m" if minutes else f"{hours}h"
+    return f"{hours // 24}d"
+
+
+def ago(instant: str | None) -> str:
+    """Return how long ago an instant was."""
+    when = parse(instant)
+    return f"{span((datetime.now(UTC) - when).total_seconds())} ago" if when is not None else "-"
+
+
+def took(job: Resource) -> str:
+    """Return how long a job ran, or has been running."""
+    start, end = parse(job["start_time"]), parse(job["end_time"])
+    if start is None:
+        return "-"
+    return span(((end or datetime.now(UTC)) - start).total_seconds())
+
+
+def waited(job: Resource) -> str:
+    """Return how long a job waited, or has been waiting."""
+    create, start = parse(job["create_time"]), parse(job["start_time"])
+    assert create is not None
+    return span(((start or datetime.now(UTC)) - create).total_seconds())
+
+
+def spec_name(job: Resource) -> str:
+    """Return the file name of a job's spec."""
+    return clean(str(job["test"])).rsplit("/", 1)[-1]
+
+
+def jobs_table(jobs: list[Resource]) -> None:
+    """Print jobs."""
+    rows = [
+        [
+            str(job["id"]),
+            str(job["status"]),
+            f"P{job['priority']}",
+            job["test"],
+            job["app_version_id"],
+            job["device"] or "-",
+            ago(job["create_time"]),
+            took(job),
+        ]
+        for job in jobs
+    ]
+    columns = ["ID", "State", "Pri", "Test", "App version", "Device", "Submitted", "Ran"]
+    table(columns, rows, empty="No jobs. Submit one with `qgjob submit`.")
+
+
+def job_block(job: Resource, *, is_verbose: bool) -> None:
+    """Print one job, a line a fact."""
+    flaky = " (flaky: it passed on a retry)" if job["flaky"] else ""
+    cancelling = " (cancel requested)" if job["cancel_requested"] else ""
+    facts = [
+        ("Job", str(job["id"])),
+        ("Status", f"{job['status']}{flaky}{cancelling}"),
+        ("Test", job["test"]),
+        ("App version", f"{job['app_version_id']} of {job['org_id']}"),
+        ("Priority", f"{job['priority']} ({job['lane']} lane)"),
+        ("Target", job["target"]),
+        ("Submitted", f"{job['create_time']} ({ago(job['create_time'])})"),
+    ]
+    if job["queue_position"]:
+        facts.append(("Place in queue", str(job["queue_position"])))
+    if job["start_time"]:
+        facts.append(("Started", f"{job['start_time']} (after {waited(job)} in queue)"))
+    if job["end_time"]:
+        facts.append(("Ended", f"{job['end_time']} (ran {took(job)})"))
+    if job["device"]:
+        facts.append(("Device", f"{job['device']} of agent {job['agent']}"))
+    if job["failure_reason"]:
+        reason = job["failure_reason"]
+        blame = f" (blame: {reason['blame']})" if reason["blame"] else ""
+        facts.append(("Reason", f"{reason['reason']}: {reason['message']}{blame}"))
+    for name, value in facts:
+        line_out(f"{name + ':':<16}{clean(value)}")
+    for one in job["tests"]:
+        line_out(f"  {one['status']:<12}{clean(one['title'])} ({span(one['seconds'])})")
+        if one["error"] and (is_verbose or one["status"] != "passed"):
+            for text in clean(one["error"]).splitlines():
+                line_out(f"      {text}")
+    if is_verbose:
+        _attempts(job["attempts"])
+
+
+def _attempts(attempts: list[Resource]) -> None:
+    line_out("Attempts:" if attempts else "Attempts:       none yet")
+    for one in attempts:
+        line_out(f"  {one['number']}. {one['outcome'] or 'not ended'} on {one['device']} of agent {one['agent']}")
+        for name in ("assign_time", "start_time", "end_time"):
+            if one[name]:
+                line_out(f"     {name.removesuffix('_time') + ':':<10}{one[name]}")
+        if one["build_digest"]:
+            line_out(f"     {'build:':<10}sha256 {one['build_digest'][:16]}")
+        if one["failure_reason"]:
+            line_out(f"     {'reason:':<10}{clean(one['failure_reason']['message'])}")
+
+
+def queue_block(status: Resource) -> None:
+    """Print the queue in the layout that users know."""
+    line_out("Queue Status Summary")
+    for lane in status["lanes"]:
+        name = f"{lane['lane'].capitalize()} Priority Queue:"
+        counts = f"{lane['active']} active ({lane['queued']} queued, {lane['running']} running)"
+        line_out(f"{name:<23}{counts}")
+    line_out("")
+    line_out("Active Jobs")
+    if not status["running"] and not status["waiting"]:
+        line_out("None.")
+    if status["running"]:
+        line_out("Running:")
+    for job in status["running"]:
+        line_out(
+            f"  Job {job['id']} (P{job['priority']}) - {spec_name(job)} on {job['device']} ({waited(job)} in queue)"
+        )
+    if status["waiting"]:
+        line_out("Waiting in Queue:")
+    for job in status["waiting"]:
+        line_out(f"  Job {job['id']} (P{job['priority']}) - {spec_name(job)} ({waited(job)} in queue)")
+    if status["installs_avoided"]:
+        line_out("")
+        line_out(
+            f"Time saved: {span(status['seconds_saved'])} (avoided {status['installs_avoided']} app installations)"
+        )
+
+
+def devices_table(devices: list[Resource]) -> None:
+    """Print devices."""
+    rows = [
+        [
+            device["id"],
+            device["state"],
+            device["kind"],
+            f"{device['model']} ({device['platform']} {device['os_version']})",
+            str(device["job"] or "-"),
+            f"{device['utilisation']:.0%}",
+            device["reason"] or "",
+        ]
+        for device in devices
+    ]
+    columns = ["ID", "State", "Kind", "Model", "Job", "Used", "Reason"]
+    table(columns, rows, empty="No devices. Start an agent with `qgjob-agent run`.")
+
+
+def agents_table(agents: list[Resource]) -> None:
+    """Print agents."""
+    rows = [
+        [
+            agent["name"],
+            agent["state"],
+            agent["host"],
+            str(agent["devices"]),
+            str(agent["batches"]),
+            agent["version"],
+            ago(agent["seen_time"]),
+        ]
+        for agent in agents
+    ]
+    columns = ["Name", "State", "Host", "Devices", "Batches", "Version", "Heard"]
+    table(columns, rows, empty="No agents. Start one with `qgjob-agent run`.")
+
+
+def builds_table(builds: list[Resource]) -> None:
+    """Print builds."""
+    rows = [
+        [
+            build["org_id"],
+            build["app_version_id"],
+            build["digest"][:16],
+            str(build["installs"]),
+            ago(build["install_time"]),
+        ]
+        for build in builds
+    ]
+    table(["Org", "App version", "SHA-256", "Installs", "Last"], rows, empty="No build was installed yet.")

@@ -1,0 +1,100 @@
+"""What every command shares: settings, a client, output, and errors as people read them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qgjob.cli import render
+from qgjob.errors import UsageError
+
+if TYPE_CHECKING:
+    from qgjob.client import Client
+
+FORMATS = ("table", "json", "jsonl", "id")
+
+
+@dataclass(slots=True)
+class Globals:
+    """The options before the command."""
+
+    coordinator: str | None = None
+    profile: str | None = None
+    is_debugging: bool = False
+
+
+GLOBALS = Globals()
+
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="table, json, jsonl or id; default: a table on a terminal, else JSON."),
+]
+Json = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
+
+
+def chosen_format(output: str | None, is_json: bool) -> str:
+    """Return the output format: flag, then QGJOB_OUTPUT and files, then what stdout is.
+
+    Raises:
+        UsageError: There is no such format.
+    """
+    from qgjob.config import settings
+
+    asked = "json" if is_json else output
+    found = settings({"output": asked}, GLOBALS.profile).get("output")
+    if found is None:
+        return "table" if sys.stdout.isatty() else "json"
+    if found.value not in FORMATS:
+        raise UsageError(f"output {found.value!r} (from {found.source}) is unknown", hint=f"use {', '.join(FORMATS)}")
+    return found.value
+
+
+@contextmanager
+def client() -> Iterator[Client]:
+    """Open the coordinator that the settings name."""
+    from qgjob.client import Client
+    from qgjob.config import settings
+
+    target = settings({"coordinator": GLOBALS.coordinator}, GLOBALS.profile)["coordinator"].value
+    with Client(target) as opened:
+        yield opened
+
+
+def organisation(flag: str | None) -> str:
+    """Return the organisation of a submit.
+
+    Raises:
+        UsageError: None is given anywhere.
+    """
+    from qgjob.config import settings
+
+    found = settings({"org_id": flag}, GLOBALS.profile).get("org_id")
+    if found is None:
+        raise UsageError("no organisation is given", hint="add --org-id, or set QGJOB_ORG_ID")
+    return found.value
+
+
+def show(
+    records: list[render.Resource],
+    output: str,
+    table: Callable[[list[render.Resource]], None],
+    *,
+    key: str = "id",
+) -> None:
+    """Print a list: JSON array, one JSON object a line, ids, or a table."""
+    match output:
+        case "json":
+            render.json_out(records)
+        case "jsonl":
+            for record in records:
+                render.jsonl_out(record)
+        case "id":
+            for record in records:
+                render.line_out(str(record[key]))
+        case _:
+            table(records)

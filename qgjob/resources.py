@@ -1,0 +1,198 @@
+"""Wire -> the JSON shapes that users' scripts rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from qgjob.v1.agent_pb2 import Agent
+    from qgjob.v1.build_pb2 import Build
+    from qgjob.v1.device_pb2 import Device
+    from qgjob.v1.job_pb2 import Attempt, Failure, Job, TestResult
+    from qgjob.v1.queue_pb2 import QueueStatus
+
+Resource = dict[str, Any]
+
+
+def word(enum: Any, value: int) -> str:  # noqa: ANN401 - any generated enum
+    """Return the word of an enum's value: JOB_STATE_TIMED_OUT is timed_out."""
+    name: str = enum.Name(value)
+    prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.DESCRIPTOR.name)
+    return name.removeprefix(prefix.lstrip("_").upper() + "_").lower()
+
+
+def instant(stamp: Timestamp) -> str:
+    """Return a Timestamp in RFC 3339, UTC, with milliseconds."""
+    when = datetime.fromtimestamp(stamp.seconds, UTC) + timedelta(microseconds=stamp.nanos // 1_000)
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1_000:03d}Z"
+
+
+def seconds(span: Duration) -> float:
+    """Return a Duration in seconds."""
+    return round(span.seconds + span.nanos / 1e9, 3)
+
+
+def _maybe(message: Any, field: str) -> str | None:  # noqa: ANN401 - any message with the field
+    return instant(getattr(message, field)) if message.HasField(field) else None
+
+
+def failure(message: Failure) -> Resource:
+    """Return a failure."""
+    from qgjob.v1.job_pb2 import Blame
+
+    blame = word(Blame, message.blame) if message.blame else None
+    return {"reason": message.reason, "message": message.message, "blame": blame}
+
+
+def test(message: TestResult) -> Resource:
+    """Return the result of one test."""
+    from qgjob.v1.job_pb2 import TestState
+
+    return {
+        "id": message.id,
+        "title": message.title,
+        "status": word(TestState, message.state),
+        "seconds": seconds(message.duration),
+        "error": message.error or None,
+        "attempt": message.attempt,
+    }
+
+
+def attempt(message: Attempt) -> Resource:
+    """Return one try of a job."""
+    from qgjob.v1.job_pb2 import AttemptOutcome, LogState
+
+    return {
+        "number": message.number,
+        "outcome": word(AttemptOutcome, message.outcome) if message.outcome else None,
+        "device": message.device,
+        "agent": message.agent,
+        "assign_time": _maybe(message, "assign_time"),
+        "start_time": _maybe(message, "start_time"),
+        "end_time": _maybe(message, "end_time"),
+        "failure_reason": failure(message.failure) if message.HasField("failure") else None,
+        "build_digest": message.build_digest or None,
+        "log": word(LogState, message.log_state) if message.log_state else None,
+        "log_size": message.log_size,
+    }
+
+
+def job(message: Job) -> Resource:
+    """Return a job."""
+    from qgjob.v1.job_pb2 import JobState, Lane, Target
+
+    spec = message.spec
+    return {
+        "id": message.id,
+        "org_id": spec.org_id,
+        "app_version_id": spec.app_version_id,
+        "test": spec.test,
+        "priority": spec.priority,
+        "target": word(Target, spec.target),
+        "status": word(JobState, message.state),
+        "lane": word(Lane, message.lane),
+        "create_time": _maybe(message, "create_time"),
+        "start_time": _maybe(message, "start_time"),
+        "end_time": _maybe(message, "end_time"),
+        "device": message.device or None,
+        "agent": message.agent or None,
+        "attempt": message.attempt,
+        "attempts": [attempt(one) for one in message.attempts],
+        "labels": dict(sorted(spec.labels.items())),
+        "selector": dict(sorted(spec.selector.items())),
+        "run": spec.run or None,
+        "retries": spec.retries,
+        "timeout_seconds": seconds(spec.timeout),
+        "failure_reason": failure(message.failure) if message.HasField("failure") else None,
+        "flaky": message.flaky,
+        "cancel_requested": message.cancel_requested,
+        "retry_of": message.retry_of or None,
+        "preemptions": message.preemptions,
+        "queue_position": message.queue_position or None,
+        "expected_start_time": _maybe(message, "expected_start_time"),
+        "tests": [test(one) for one in message.tests],
+    }
+
+
+def jobs(messages: Iterable[Job]) -> list[Resource]:
+    """Return jobs."""
+    return [job(message) for message in messages]
+
+
+def device(message: Device) -> Resource:
+    """Return a device."""
+    from qgjob.v1.device_pb2 import DeviceKind, DeviceState
+
+    facts = message.facts
+    return {
+        "id": facts.id,
+        "kind": word(DeviceKind, facts.kind),
+        "platform": facts.platform,
+        "model": facts.model,
+        "os_version": facts.os_version,
+        "state": word(DeviceState, message.state),
+        "agent": message.agent,
+        "job": message.job_id or None,
+        "builds": [
+            {"org_id": build.org_id, "app_version_id": build.app_version_id, "digest": build.digest}
+            for build in message.builds
+        ],
+        "utilisation": round(message.utilisation, 4),
+        "labels": dict(sorted(facts.labels.items())),
+        "reason": facts.reason or None,
+    }
+
+
+def agent(message: Agent) -> Resource:
+    """Return an agent."""
+    from qgjob.v1.agent_pb2 import AgentState
+
+    return {
+        "name": message.id,
+        "state": word(AgentState, message.state),
+        "host": message.host,
+        "version": message.version,
+        "devices": message.devices,
+        "batches": message.leases,
+        "seen_time": _maybe(message, "seen_time"),
+        "connect_time": _maybe(message, "connect_time"),
+    }
+
+
+def build(message: Build) -> Resource:
+    """Return a build."""
+    return {
+        "org_id": message.org_id,
+        "app_version_id": message.app_version_id,
+        "digest": message.digest,
+        "installs": message.installs,
+        "create_time": _maybe(message, "create_time"),
+        "install_time": _maybe(message, "install_time"),
+    }
+
+
+def queue_status(message: QueueStatus) -> Resource:
+    """Return the queue at a glance."""
+    from qgjob.v1.job_pb2 import Lane
+
+    return {
+        "lanes": [
+            {
+                "lane": word(Lane, lane.lane),
+                "active": lane.queued + lane.running,
+                "queued": lane.queued,
+                "running": lane.running,
+            }
+            for lane in message.lanes
+        ],
+        "running": jobs(message.running),
+        "waiting": jobs(message.waiting),
+        "installs_avoided": message.installs_avoided,
+        "seconds_saved": seconds(message.time_saved),
+        "expected_drain_time": _maybe(message, "expected_drain_time"),
+    }
