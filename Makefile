@@ -58,6 +58,7 @@ proto: ## Generate the Python code of the wire (qgjob/v1) from proto/
 generate:
 	@$(RUN) python -m grpc_tools.protoc -Iproto --python_out=$(OUT) --mypy_out=quiet:$(OUT) $(PROTO_FILES)
 	@$(RUN) python -m grpc_tools.protoc -Iproto --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) $(SERVICE_FILES)
+	@touch $(OUT)/qgjob/v1/__init__.py
 
 baseline: ## Accept the wire as it is now as the baseline of the breaking check (at a release)
 	$(RUN) buf build -o $(BASELINE)

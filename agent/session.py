@@ -63,6 +63,8 @@ class Session:
         self._is_quiet = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._outbox.join(), timeout_s)
+            # The coordinator ends the stream when it has read the goodbye; a cancel could overtake it.
+            await asyncio.wait_for(asyncio.shield(self._task), timeout_s)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -78,7 +80,8 @@ class Session:
         except grpc.aio.AioRpcError as error:
             self._lost(f"{error.code().name}: {error.details()}")
         else:
-            self._lost(self._reason)
+            if not self._is_quiet:
+                self._lost(self._reason)
         finally:
             call.cancel()
 
