@@ -17,6 +17,9 @@ setup: ## Make the environment (.venv) from uv.lock; installs uv with pip when i
 	@command -v $(UV) >/dev/null || python3 -m pip install --quiet --root-user-action=ignore uv
 	$(UV) sync --frozen --all-extras --quiet
 
+demo: setup ## See the grid at work: one coordinator, one agent, four jobs
+	@$(RUN) --no-sync python examples/demo.py
+
 test: setup check ## Everything that CI runs
 	$(PYTEST) -q -n 2 --dist loadfile
 
@@ -35,7 +38,7 @@ format: ## Format the sources
 	$(RUN) buf format -w
 
 types:
-	$(RUN) mypy coordinator agent qgjob tests
+	$(RUN) mypy coordinator agent qgjob tests examples
 
 imports:
 	$(RUN) lint-imports

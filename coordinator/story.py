@@ -118,7 +118,7 @@ class Story:
             word = "Claimed batch of" if before is None else "Batch grew by"
             self._out.info(
                 "batch_claimed" if before is None else "batch_grew",
-                story=f"{word} {len(jobs)} jobs: {list(jobs)}",
+                story=f"{word} {len(jobs)} job{'s' if len(jobs) > 1 else ''}: {list(jobs)}",
                 app_version=lease.app.app_version_id,
                 target=str(lease.target),
                 device=lease.device,

@@ -25,6 +25,7 @@ from agent.core.model import (
 from agent.runners.protocol import Observer, RunFailed, Verdict
 
 DEFAULT_LOG_LINES = 5
+LINES_AT_A_TIME = 50
 OUTCOMES = ("passed", "failed", "error", "crash", "hang")
 
 
@@ -90,15 +91,14 @@ class SimulatedRunner:
         """Let the time of the test pass, writing its lines. Returns whether it came to its end."""
         is_hanging = plan.outcome == "hang" or plan.seconds > timeout_s
         span_s = timeout_s if is_hanging else plan.seconds
-        for number in range(plan.lines):
-            if number % 50 == 0:
-                await self._pause(span_s * 50 / max(50, plan.lines + 1))
+        blocks = range(0, max(1, plan.lines), LINES_AT_A_TIME)
+        for first in blocks:
+            await self._pause(span_s / len(blocks))
             if self._stopping.is_set():
                 return False
-            observer.output(f"line {number + 1} of {plan.lines}\n".encode())
-        if plan.lines <= 50 or is_hanging:
-            await self._pause(span_s)
-        return not is_hanging and not self._stopping.is_set()
+            for number in range(first, min(plan.lines, first + LINES_AT_A_TIME)):
+                observer.output(f"line {number + 1} of {plan.lines}\n".encode())
+        return not is_hanging
 
     def _verdict(self, plan: _Plan, job: LeasedJob, is_over: bool) -> Verdict:
         if self._stopping.is_set():

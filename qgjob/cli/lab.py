@@ -87,6 +87,7 @@ def view_config(output: Output = None, json: Json = False) -> None:
 
     def table(listed: list[render.Resource]) -> None:
         rows = [[str(one["name"]), str(one["value"]), str(one["source"])] for one in listed]
-        render.table(["Setting", "Value", "From"], rows, empty="No settings.")
+        columns = [render.Column(name, is_flexible=name != "Setting") for name in ("Setting", "Value", "From")]
+        render.table(columns, rows, empty="No settings.")
 
     show(list(records), chosen, table, key="name")

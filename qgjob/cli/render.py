@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,7 +72,38 @@ def is_colourful() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
-def table(columns: list[str], rows: list[list[str]], *, empty: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    is_flexible: bool = False
+    """May be cut with an ellipsis."""
+    is_optional: bool = False
+    """May be left out where the terminal is narrow; the last one goes first."""
+
+
+FLEXIBLE_WIDTH = 14
+GAP = 2
+
+
+def _fitting(columns: list[Column], rows: list[list[str]], width: int) -> list[int]:
+    """Return the indexes of the columns that fit the terminal."""
+
+    def least(index: int) -> int:
+        natural = max(len(columns[index].name), *(len(row[index]) for row in rows))
+        return min(natural, FLEXIBLE_WIDTH) if columns[index].is_flexible else natural
+
+    kept = list(range(len(columns)))
+    while sum(least(index) + GAP for index in kept) > width:
+        optional = [index for index in kept if columns[index].is_optional]
+        if not optional:
+            break
+        kept.remove(optional[-1])
+    return kept
+
+
+def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     """Print a table that fits the terminal. The column named State is coloured by its word."""
     if not rows:
         say(empty)
@@ -82,15 +114,24 @@ def table(columns: list[str], rows: list[list[str]], *, empty: str) -> None:
     from rich.text import Text
 
     console = Console(no_color=not is_colourful(), highlight=False, soft_wrap=False, markup=False, emoji=False)
-    grid = Table(box=SIMPLE_HEAD if _is_utf8() else None, pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        grid.add_column(column, overflow="fold" if column in ("ID", "Job", "State") else "ellipsis", no_wrap=True)
-    for row in rows:
-        cells = [clean(cell) for cell in row]
+    cleaned = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
+    kept = _fitting(columns, cleaned, console.width)
+    grid = Table(
+        box=SIMPLE_HEAD if _is_utf8() else None,
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+        padding=(0, GAP // 2),
+    )
+    for index in kept:
+        column = columns[index]
+        least = None if column.is_flexible else max(len(column.name), *(len(row[index]) for row in cleaned))
+        grid.add_column(column.name, overflow="ellipsis", no_wrap=True, min_width=least)
+    for row in cleaned:
         grid.add_row(
             *(
-                Text(cell, style=STATE_STYLES.get(cell, "")) if column == "State" else Text(cell)
-                for column, cell in zip(columns, cells, strict=True)
+                Text(row[index], style=STATE_STYLES.get(row[index], "") if columns[index].name == "State" else "")
+                for index in kept
             )
         )
     console.print(grid)
@@ -157,7 +198,16 @@ def jobs_table(jobs: list[Resource]) -> None:
         ]
         for job in jobs
     ]
-    columns = ["ID", "State", "Pri", "Test", "App version", "Device", "Submitted", "Ran"]
+    columns = [
+        Column("ID"),
+        Column("State"),
+        Column("Pri"),
+        Column("Test", is_flexible=True),
+        Column("App version", is_flexible=True, is_optional=True),
+        Column("Device", is_flexible=True, is_optional=True),
+        Column("Submitted", is_optional=True),
+        Column("Ran", is_optional=True),
+    ]
     table(columns, rows, empty="No jobs. Submit one with `qgjob submit`.")
 
 
@@ -245,14 +295,22 @@ def devices_table(devices: list[Resource]) -> None:
             device["id"],
             device["state"],
             device["kind"],
-            f"{device['model']} ({device['platform']} {device['os_version']})",
             str(device["job"] or "-"),
+            f"{device['model']} ({device['platform']} {device['os_version']})",
             f"{device['utilisation']:.0%}",
             device["reason"] or "",
         ]
         for device in devices
     ]
-    columns = ["ID", "State", "Kind", "Model", "Job", "Used", "Reason"]
+    columns = [
+        Column("ID", is_flexible=True),
+        Column("State"),
+        Column("Kind", is_optional=True),
+        Column("Job"),
+        Column("Model", is_flexible=True, is_optional=True),
+        Column("Used", is_optional=True),
+        Column("Reason", is_flexible=True, is_optional=True),
+    ]
     table(columns, rows, empty="No devices. Start an agent with `qgjob-agent run`.")
 
 
@@ -262,15 +320,23 @@ def agents_table(agents: list[Resource]) -> None:
         [
             agent["name"],
             agent["state"],
-            agent["host"],
             str(agent["devices"]),
             str(agent["batches"]),
-            agent["version"],
             ago(agent["seen_time"]),
+            agent["host"],
+            agent["version"],
         ]
         for agent in agents
     ]
-    columns = ["Name", "State", "Host", "Devices", "Batches", "Version", "Heard"]
+    columns = [
+        Column("Name", is_flexible=True),
+        Column("State"),
+        Column("Devices"),
+        Column("Batches", is_optional=True),
+        Column("Heard", is_optional=True),
+        Column("Host", is_flexible=True, is_optional=True),
+        Column("Version", is_optional=True),
+    ]
     table(columns, rows, empty="No agents. Start one with `qgjob-agent run`.")
 
 
@@ -286,4 +352,11 @@ def builds_table(builds: list[Resource]) -> None:
         ]
         for build in builds
     ]
-    table(["Org", "App version", "SHA-256", "Installs", "Last"], rows, empty="No build was installed yet.")
+    columns = [
+        Column("Org", is_flexible=True),
+        Column("App version", is_flexible=True),
+        Column("SHA-256"),
+        Column("Installs"),
+        Column("Last", is_optional=True),
+    ]
+    table(columns, rows, empty="No build was installed yet.")
