@@ -157,6 +157,10 @@ def _drain_on_signal(agent: App, grace_s: float) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told)
 
 
+def _drop_empty(_logger: object, _name: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _set_up_diagnostics() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     is_terminal = sys.stderr.isatty()
@@ -170,6 +174,7 @@ def _set_up_diagnostics() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _drop_empty,
             *(() if is_terminal else (structlog.processors.format_exc_info,)),
             renderer,
         ],

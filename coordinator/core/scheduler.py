@@ -221,7 +221,7 @@ class Scheduler:
         if unserved and event.is_strict:
             raise NoMatchingDevice(unserved[0])
         jobs = self._accept(event.org_id, event.key, event.payload_sha256, event.specs, None, now)
-        return JobsAccepted(jobs=jobs, job_ids=tuple(job.id for job in jobs), warnings=unserved)
+        return JobsAccepted(jobs=jobs, job_ids=tuple(job.id for job in jobs), warnings=_waiting(unserved))
 
     def _retry(self, event: RetryRequested, now: Now) -> JobsAccepted:
         old = event.job
@@ -233,15 +233,13 @@ class Scheduler:
                 f"job {old.id} is {old.state}; only a job that has ended can be retried", id=old.id, state=old.state
             )
         jobs = self._accept(old.spec.org_id, event.key, event.payload_sha256, (old.spec,), old.id, now)
-        return JobsAccepted(jobs=jobs, job_ids=(jobs[0].id,), warnings=self._unserved((old.spec,)))
+        return JobsAccepted(jobs=jobs, job_ids=(jobs[0].id,), warnings=_waiting(self._unserved((old.spec,))))
 
     def _unserved(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
         """Return one line for each kind of request that no known device could serve."""
         seen = dict.fromkeys((spec.target, spec.selector) for spec in specs)
         return tuple(
-            f"no known device matches target {target}"
-            + "".join(f", {name}={pattern}" for name, pattern in selector)
-            + "; the job waits for one"
+            f"no known device matches target {target}" + "".join(f", {name}={pattern}" for name, pattern in selector)
             for target, selector in seen
             if not any(satisfies(device.facts, target, selector) for device in self._ledger.fleet.devices.values())
         )
@@ -646,3 +644,7 @@ def _replayed(known: Request, payload_sha256: str) -> JobsAccepted:
     if known.payload_sha256 != payload_sha256:
         raise RequestIdReused(known.key)
     return JobsAccepted(jobs=(), job_ids=known.jobs, is_replayed=True)
+
+
+def _waiting(unserved: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{one}; the job waits for one" for one in unserved)

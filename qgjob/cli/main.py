@@ -6,8 +6,10 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
+
+# Typer carries its own copy of click and gives this one no public name.
+from typer._click.exceptions import ClickException
 
 from qgjob.cli import jobs, lab, status
 from qgjob.cli.logs import logs
@@ -71,28 +73,14 @@ def main() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
-    except click.exceptions.Abort:
+    except typer.Abort:
         sys.exit(130)
-    except click.ClickException as error:
-        _refuse(_usage(error), "", error.exit_code)
+    except ClickException as error:
+        _refuse(error.format_message()[:500], "", error.exit_code)
     except ClientError as error:
         if GLOBALS.is_debugging:
             raise
         _refuse(str(error), error.hint, error.exit_code)
-
-
-def _usage(error: click.ClickException) -> str:
-    """Return a usage error with the nearest right word."""
-    message = error.format_message()
-    if isinstance(error, click.UsageError) and message.startswith("No such command"):
-        import difflib
-
-        group = error.ctx.command if error.ctx is not None else None
-        known = list(getattr(group, "commands", {}))
-        near = difflib.get_close_matches(message.split("'")[1], known, n=1)
-        if near and "Did you mean" not in message:
-            message = f"{message.rstrip('.')}. Did you mean {near[0]!r}?"
-    return message[:500]
 
 
 def _refuse(message: str, hint: str, code: int) -> None:

@@ -108,7 +108,6 @@ def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     if not rows:
         say(empty)
         return
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -117,11 +116,10 @@ def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     cleaned = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
     kept = _fitting(columns, cleaned, console.width)
     grid = Table(
-        box=SIMPLE_HEAD if _is_utf8() else None,
+        box=None,
         pad_edge=False,
-        show_edge=False,
         header_style="bold",
-        padding=(0, GAP // 2),
+        padding=(0, GAP, 0, 0),
     )
     for index in kept:
         column = columns[index]
@@ -191,9 +189,9 @@ def jobs_table(jobs: list[Resource]) -> None:
             str(job["status"]),
             f"P{job['priority']}",
             job["test"],
-            job["app_version_id"],
             job["device"] or "-",
-            ago(job["create_time"]),
+            job["app_version_id"],
+            ago(job["create_time"]).removesuffix(" ago"),
             took(job),
         ]
         for job in jobs
@@ -203,9 +201,9 @@ def jobs_table(jobs: list[Resource]) -> None:
         Column("State"),
         Column("Pri"),
         Column("Test", is_flexible=True),
-        Column("App version", is_flexible=True, is_optional=True),
         Column("Device", is_flexible=True, is_optional=True),
-        Column("Submitted", is_optional=True),
+        Column("App", is_flexible=True, is_optional=True),
+        Column("Age", is_optional=True),
         Column("Ran", is_optional=True),
     ]
     table(columns, rows, empty="No jobs. Submit one with `qgjob submit`.")
