@@ -1,0 +1,106 @@
+"""adb on one device: is it there, what does it hold, install."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.model import Blame, Failure
+from agent.process import capture
+
+ADB_TIMEOUT_S = 20.0
+INSTALL_TIMEOUT_S = 180.0
+
+_FAILURE = re.compile(r"\b(INSTALL_[A-Z_]+|DELETE_[A-Z_]+)\b")
+_BUILD_FAULTS = (
+    "INSTALL_PARSE_FAILED",
+    "INSTALL_FAILED_INVALID_APK",
+    "INSTALL_FAILED_NO_MATCHING_ABIS",
+    "INSTALL_FAILED_OLDER_SDK",
+    "INSTALL_FAILED_UPDATE_INCOMPATIBLE",
+    "INSTALL_FAILED_VERSION_DOWNGRADE",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apk:
+    """An APK on this host."""
+
+    path: Path
+    digest: str
+    package: str
+    activity: str
+
+
+class InstallFailed(Exception):
+    """The device did not take the APK; carries why, and whose fault that is."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Take the failure."""
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Adb:
+    """One device, through one adb server that somebody else owns."""
+
+    def __init__(self, udid: str, server_port: int) -> None:
+        self.udid = udid
+        self.server_port = server_port
+        self._adb = shutil.which("adb") or "adb"
+
+    async def run(self, *arguments: str, timeout_s: float = ADB_TIMEOUT_S) -> tuple[int, str]:
+        """Run an adb command on the device; a command that hangs counts as failed."""
+        command = (self._adb, "-P", str(self.server_port), "-s", self.udid, *arguments)
+        try:
+            return await capture(command, timeout_s=timeout_s)
+        except TimeoutError:
+            return 124, f"adb {arguments[0]} took longer than {timeout_s:g} s"
+
+    async def is_online(self) -> bool:
+        """Whether the device answers."""
+        code, text = await self.run("get-state")
+        return code == 0 and text.strip() == "device"
+
+    async def installed_digest(self, package: str) -> str | None:
+        """Return the SHA-256 of the APK that the device holds for a package."""
+        code, text = await self.run("shell", "pm", "path", package)
+        if code != 0 or not text.startswith("package:"):
+            return None
+        path = text.splitlines()[0].removeprefix("package:").strip()
+        code, text = await self.run("shell", "sha256sum", path)
+        digest = text.split(" ", 1)[0].strip()
+        return digest if code == 0 and len(digest) == 64 else None
+
+    async def install(self, apk: Apk) -> None:
+        """Install an APK over whatever version is there, with all permissions granted.
+
+        Raises:
+            InstallFailed: The device did not take it.
+        """
+        code, text = await self.run("install", "-r", "-g", str(apk.path), timeout_s=INSTALL_TIMEOUT_S)
+        if code == 0 and "Success" in text:
+            return
+        raise InstallFailed(await self._why(text))
+
+    async def _why(self, text: str) -> Failure:
+        found = _FAILURE.search(text)
+        if found is None:
+            if not await self.is_online():
+                return Failure(
+                    reason="DEVICE_LOST", message=f"{self.udid} went away during the install", blame=Blame.DEVICE
+                )
+            lines = text.strip().splitlines()
+            last = lines[-1] if lines else "no answer"
+            return Failure(reason="INSTALL_FAILED", message=f"adb install: {last}", blame=Blame.DEVICE)
+        reason = found[1]
+        if reason.startswith(_BUILD_FAULTS):
+            return Failure(
+                reason="BUILD_INVALID", message=f"{self.udid} refuses the build: {reason}", blame=Blame.BUILD
+            )
+        fix = "; free some space on it" if reason == "INSTALL_FAILED_INSUFFICIENT_STORAGE" else ""
+        return Failure(
+            reason=reason, message=f"{self.udid} cannot install the build: {reason}{fix}", blame=Blame.DEVICE
+        )

@@ -1,0 +1,216 @@
+"""One Appium server for each device, kept warm, with an APPIUM_HOME that the agent owns."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import socket
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from agent.process import Supervised, capture, start
+
+DRIVER = "appium-uiautomator2-driver"
+DRIVER_VERSION = "3.10.0"
+DRIVER_TIMEOUT_S = 600.0
+START_TIMEOUT_S = 60.0
+POLL_S = 0.1
+STOP_GRACE_S = 3.0
+SYSTEM_PORTS = range(8_200, 8_300)
+BUILD_TOOLS = "34.0.0"
+
+
+class AppiumFailed(Exception):
+    """The server or its driver cannot be had; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolbox:
+    """Where the tools of one host are."""
+
+    project: Path
+    """The AppWright project; its node_modules carry Appium."""
+    state_dir: Path
+
+    @property
+    def appium_home(self) -> Path:
+        """The agent's own APPIUM_HOME."""
+        return self.state_dir / "appium-home"
+
+    def environment(self) -> dict[str, str]:
+        """Return what a tool may know of this host: nothing is inherited but what is listed here."""
+        keep = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
+        env = {name: os.environ[name] for name in keep if name in os.environ}
+        env["ANDROID_HOME"] = str(self._android_home())
+        env["ANDROID_SDK_ROOT"] = env["ANDROID_HOME"]
+        env["JAVA_HOME"] = os.environ.get("JAVA_HOME") or _java_home()
+        return env
+
+    def _android_home(self) -> Path:
+        given = os.environ.get("ANDROID_HOME")
+        if given and any(Path(given).glob("build-tools/*/aapt2")):
+            return Path(given)
+        return _linked_sdk(self.state_dir / "android-sdk")
+
+
+def _java_home() -> str:
+    java = shutil.which("java")
+    return str(Path(java).resolve().parent.parent) if java is not None else ""
+
+
+def _linked_sdk(folder: Path) -> Path:
+    """Return an SDK folder of links to the tools on PATH, as Appium and AppWright want to find them.
+
+    Without aapt2 there Appium cannot compare versions and installs for every session.
+    """
+    tools = folder / "build-tools" / BUILD_TOOLS
+    links = {
+        folder / "platform-tools" / "adb": shutil.which("adb"),
+        tools / "aapt": shutil.which("aapt"),
+        tools / "aapt2": shutil.which("aapt2"),
+        tools / "zipalign": shutil.which("zipalign"),
+        tools / "lib" / "apksigner.jar": "/usr/share/java/apksigner.jar",
+    }
+    for link, target in links.items():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if target is not None and Path(target).exists() and not link.exists():
+            link.symlink_to(target)
+    return folder
+
+
+def free_port() -> int:
+    """Return a port of this host that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def system_port(slot: int) -> int:
+    """Return the port on which the phone of a slot is forwarded: its own, and free."""
+    count = len(SYSTEM_PORTS)
+    for step in range(count):
+        port = SYSTEM_PORTS[(slot * 3 + step) % count]
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AppiumFailed(f"no port from {SYSTEM_PORTS[0]} to {SYSTEM_PORTS[-1]} is free")
+
+
+async def install_driver(tools: Toolbox) -> None:
+    """Install the pinned driver into APPIUM_HOME, once for all slots and agents that share it.
+
+    Raises:
+        AppiumFailed: It cannot be installed.
+    """
+    tools.appium_home.mkdir(parents=True, exist_ok=True)
+    with (tools.state_dir / "appium-home.lock").open("w") as guard:
+        await asyncio.to_thread(fcntl.flock, guard, fcntl.LOCK_EX)
+        if _installed_version(tools.appium_home) == DRIVER_VERSION:
+            return
+        structlog.get_logger("agent").info("driver_installing", driver=DRIVER, version=DRIVER_VERSION)
+        command = (*_appium(tools), "driver", "install", "--source=npm", f"{DRIVER}@{DRIVER_VERSION}")
+        env = {**tools.environment(), "APPIUM_HOME": str(tools.appium_home)}
+        try:
+            code, text = await capture(command, env=env, timeout_s=DRIVER_TIMEOUT_S)
+        except (OSError, TimeoutError) as error:
+            raise AppiumFailed(f"the Appium driver cannot be installed: {str(error) or 'it takes too long'}") from error
+        if code != 0 or _installed_version(tools.appium_home) != DRIVER_VERSION:
+            lines = text.strip().splitlines()
+            raise AppiumFailed(f"the Appium driver cannot be installed: {lines[-1] if lines else code}")
+
+
+def _installed_version(home: Path) -> str | None:
+    manifest = home / "node_modules" / DRIVER / "package.json"
+    return str(json.loads(manifest.read_bytes())["version"]) if manifest.exists() else None
+
+
+def _appium(tools: Toolbox) -> tuple[str, str]:
+    return "node", str(tools.project / "node_modules" / "appium" / "index.js")
+
+
+class AppiumServer:
+    """The Appium of one device."""
+
+    def __init__(self, tools: Toolbox, slot: int, directory: Path) -> None:
+        self._tools = tools
+        self._directory = directory
+        self._server: Supervised | None = None
+        self._slot = slot
+        self.port = 0
+        self.system_port = 0
+
+    async def ensure(self) -> None:
+        """Start the server, or start it again when it has died.
+
+        Raises:
+            AppiumFailed: It does not come up.
+        """
+        if self._server is not None and self._server.is_running and await self._is_ready():
+            return
+        await self.stop()
+        self.port, self.system_port = free_port(), system_port(self._slot)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        log = (self._directory / "appium.log").open("ab", buffering=0)
+        env = {**self._tools.environment(), "APPIUM_HOME": str(self._tools.appium_home)}
+        command = (*_appium(self._tools), "server", "--address", "127.0.0.1", "--port", str(self.port))
+        self._server = await start(
+            (*command, "--log-timestamp", "--log-no-colors"),
+            env=env,
+            directory=self._directory,
+            output=lambda data: _write(log.fileno(), data),
+        )
+        await self._wait_until_ready()
+
+    async def _wait_until_ready(self) -> None:
+        assert self._server is not None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + START_TIMEOUT_S
+        while not await self._is_ready():
+            if not self._server.is_running:
+                raise AppiumFailed(f"Appium ended at once; see {self._directory / 'appium.log'}")
+            if loop.time() > deadline:
+                await self.stop()
+                raise AppiumFailed(f"Appium did not come up; see {self._directory / 'appium.log'}")
+            await asyncio.sleep(POLL_S)
+
+    async def _is_ready(self) -> bool:
+        return await asyncio.to_thread(_answers, f"http://127.0.0.1:{self.port}/status")
+
+    async def stop(self) -> None:
+        """End the server and every session in it."""
+        if self._server is not None:
+            await self._server.stop(STOP_GRACE_S)
+            await self._server.wait()
+            self._server = None
+
+    def capabilities(self, adb_port: int) -> Mapping[str, object]:
+        """Return what every session on this server must ask for."""
+        return {
+            "appium:adbPort": adb_port,
+            "appium:systemPort": self.system_port,
+            # The build is on the device already, and each test begins with clean data.
+            "appium:noReset": False,
+            "appium:fullReset": False,
+        }
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    os.write(descriptor, data)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own server on loopback
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,87 @@
+"""Finds the APK of an app version, and knows it by its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+
+from agent.android import Apk
+from agent.core.model import Blame, Failure
+from agent.process import capture
+
+AAPT_TIMEOUT_S = 30.0
+PLACEHOLDER = "{app_version_id}"
+
+_PACKAGE = re.compile(r"package: name='([^']+)'")
+_ACTIVITY = re.compile(r"launchable-activity: name='([^']+)'")
+
+
+class BuildUnusable(Exception):
+    """There is no build to install, or it is broken; carries why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Take the reason and the sentence."""
+        super().__init__(message)
+        self.failure = Failure(reason=reason, message=message, blame=Blame.BUILD)
+
+
+class BuildSource:
+    """A path template, as in `apps/{app_version_id}.apk`; relative paths begin at the workspace."""
+
+    def __init__(self, template: str, workspace: Path) -> None:
+        self._template = template
+        self._workspace = workspace
+        self._known: dict[tuple[Path, int, int], Apk] = {}
+
+    async def find(self, app_version_id: str) -> Apk:
+        """Return the APK of an app version.
+
+        Raises:
+            BuildUnusable: It is missing, or no APK.
+        """
+        path = self._path(app_version_id)
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise BuildUnusable(
+                "BUILD_NOT_FOUND",
+                f"no build for app version {app_version_id}: {path} is missing; put it there, or mend --build-source",
+            ) from error
+        key = (path, state.st_size, state.st_mtime_ns)
+        if key not in self._known:
+            self._known[key] = await _read(path)
+        return self._known[key]
+
+    def _path(self, app_version_id: str) -> Path:
+        if PLACEHOLDER in self._template and (
+            "/" in app_version_id or "\\" in app_version_id or app_version_id.startswith(".")
+        ):
+            raise BuildUnusable("BUILD_NOT_FOUND", f"app version {app_version_id!r} cannot be part of a path")
+        return self._workspace / self._template.replace(PLACEHOLDER, app_version_id)
+
+
+async def _read(path: Path) -> Apk:
+    if not _is_apk(path):
+        raise BuildUnusable("BUILD_INVALID", f"{path} is no APK; build it again")
+    try:
+        code, text = await capture(("aapt", "dump", "badging", str(path)), timeout_s=AAPT_TIMEOUT_S)
+    except (OSError, TimeoutError) as error:
+        raise BuildUnusable("BUILD_INVALID", f"aapt cannot read {path}: {str(error) or 'it hangs'}") from error
+    package, activity = _PACKAGE.search(text), _ACTIVITY.search(text)
+    if code != 0 and package is None:
+        raise BuildUnusable("BUILD_INVALID", f"{path} has no readable manifest; build it again")
+    if package is None or activity is None:
+        raise BuildUnusable("BUILD_INVALID", f"{path} has no package with an activity that can be launched")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Apk(path=path, digest=digest, package=package[1], activity=activity[1])
+
+
+def _is_apk(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "AndroidManifest.xml" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False

@@ -1,0 +1,90 @@
+// Wraps a project's own AppWright config, which stays as it is and knows nothing of qgjob.
+//
+// Playwright loads the config in its main process and in every worker, so what is patched here holds in both. Each
+// patch answers something that AppWright 0.1.1 does for a single developer with a single phone, and that would break a
+// host with several.
+"use strict";
+
+const path = require("node:path");
+const { createRequire } = require("node:module");
+
+const userConfigPath = process.env.QGJOB_USER_CONFIG;
+const out = process.env.QGJOB_OUT;
+const udid = process.env.QGJOB_UDID;
+const port = Number(process.env.QGJOB_APPIUM_PORT);
+const capabilities = JSON.parse(process.env.QGJOB_CAPABILITIES);
+
+const fromProject = createRequire(userConfigPath);
+const dist = path.dirname(fromProject.resolve("appwright"));
+const appium = require(path.join(dist, "providers", "appium.js"));
+
+// AppWright would remove the Appium driver and install the newest one for every session, and start an Appium of its
+// own on a fixed port. The agent keeps both, pinned, one server a device.
+appium.installDriver = async () => {};
+appium.startAppiumServer = async () => ({ kill() {} });
+appium.isEmulatorInstalled = async () => true;
+// It asks macOS for the bundle id even of an Android app; the answer is used on iOS only.
+if (process.platform !== "darwin") appium.getAppBundleId = async () => "";
+// It reads the APK through a shell, unquoted; the agent has read it already.
+if (process.env.QGJOB_APP_PACKAGE) {
+  appium.getApkDetails = async () => ({
+    packageName: process.env.QGJOB_APP_PACKAGE,
+    launchableActivity: process.env.QGJOB_APP_ACTIVITY,
+  });
+}
+
+for (const [folder, name] of [["local", "LocalDeviceProvider"], ["emulator", "EmulatorProvider"]]) {
+  const provider = require(path.join(dist, "providers", folder, "index.js"))[name].prototype;
+  if (provider.qgjobCreateConfig) continue;
+  provider.qgjobCreateConfig = provider.createConfig;
+  provider.createConfig = async function createConfig() {
+    const config = await this.qgjobCreateConfig();
+    Object.assign(config, { hostname: "127.0.0.1", port, logLevel: "warn", connectionRetryCount: 1 });
+    Object.assign(config.capabilities, capabilities, { "appium:udid": udid });
+    for (const [key, value] of Object.entries(config.capabilities)) {
+      if (value === null || value === undefined) delete config.capabilities[key];
+    }
+    return config;
+  };
+}
+
+const loaded = require(userConfigPath);
+const user = loaded.default?.default ?? loaded.default ?? loaded;
+const root = path.dirname(userConfigPath);
+
+function isUsable(project) {
+  const provider = project.use?.device?.provider;
+  return project.use?.platform === "android" && (provider === "local-device" || provider === "emulator");
+}
+
+const wanted = process.env.QGJOB_PROVIDER;
+const usable = (user.projects ?? []).filter(isUsable);
+const chosen = usable.find((project) => project.use.device.provider === wanted) ?? usable[0];
+if (!chosen) {
+  throw new Error("QGJOB_NO_PROJECT the config has no Android project with provider emulator or local-device");
+}
+
+chosen.name = "qgjob";
+chosen.testDir = path.resolve(root, chosen.testDir ?? user.testDir ?? "./tests");
+chosen.outputDir = path.join(out, "test-results");
+chosen.use = { ...chosen.use, device: { ...chosen.use.device, udid } };
+if (process.env.QGJOB_BUILD_PATH) chosen.use.buildPath = process.env.QGJOB_BUILD_PATH;
+chosen.use.buildPath = path.resolve(root, chosen.use.buildPath);
+
+module.exports = {
+  ...user,
+  projects: [chosen],
+  testDir: chosen.testDir,
+  outputDir: chosen.outputDir,
+  // One device, one test at a time; the coordinator decides about retries, the agent about the time limit.
+  workers: 1,
+  fullyParallel: false,
+  retries: 0,
+  timeout: user.timeout > 0 ? user.timeout : Number(process.env.QGJOB_TEST_TIMEOUT_MS),
+  reporter: [
+    [path.join(__dirname, "reporter.cjs")],
+    ["list"],
+    ["json", { outputFile: path.join(out, "report.json") }],
+    ["junit", { outputFile: path.join(out, "junit.xml") }],
+  ],
+};
