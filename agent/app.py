@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import socket
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -55,13 +57,15 @@ from agent.core.step import (
     StopAttempt,
     StopPreparing,
 )
-from agent.runners.protocol import Observer, RunFailed, Runner, Verdict
+from agent.devices.bench import Bench, Discovery
+from agent.runners.protocol import Observer, RunFailed, Verdict
 from agent.session import OPTIONS, Session
 from agent.spool import LogWriter, Spool
 from agent.uploader import Uploader
 
 FLUSH_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 3.0
+RECLAIM_S = 1.0
 
 
 @dataclass(slots=True)
@@ -76,13 +80,14 @@ class _Batch:
 class App:
     """An agent at work. Everything runs on one event loop; runners keep blocking work off it."""
 
-    def __init__(self, config: Config, release: str, devices: list[tuple[DeviceFacts, Runner]]) -> None:
+    def __init__(self, config: Config, release: str, bench: Bench, discoveries: Sequence[Discovery]) -> None:
         self._config = config
         self._spool = Spool(config.state_dir)
         identity = Identity(agent_id=config.name, boot_id=uuid.uuid4().hex, version=release, host=socket.gethostname())
         self._machine = Machine(identity, self._spool.recall())
-        self._devices = [facts for facts, _ in devices]
-        self._runners: dict[DeviceId, Runner] = {facts.id: runner for facts, runner in devices}
+        self._bench = bench
+        self._discoveries = discoveries
+        self._observed: dict[int, tuple[DeviceFacts, ...]] = {}
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._address = 0
@@ -105,21 +110,33 @@ class App:
 
     async def run(self) -> None:
         """Work until the machine says that nothing is held any more."""
-        uploading = asyncio.create_task(self._uploader.run())
-        self.post(DevicesObserved(devices=tuple(self._devices)))
+        carrying = [asyncio.create_task(self._uploader.run())]
+        for number, discovery in enumerate(self._discoveries):
+            carrying.append(asyncio.create_task(discovery.run(functools.partial(self._devices_seen, number))))
         self.post(Started())
         try:
             while not self._is_over:
                 await self._turn()
         finally:
-            uploading.cancel()
-            for task in list(self._tasks):
+            for task in (*carrying, *self._tasks):
                 task.cancel()
-            await asyncio.gather(uploading, *self._tasks, return_exceptions=True)
-            for runner in self._runners.values():
-                await runner.close()
+            await asyncio.gather(*carrying, *self._tasks, return_exceptions=True)
+            await self._bench.close()
             for channel in self._channels.values():
                 await channel.close()
+
+    def _devices_seen(self, discovery: int, devices: tuple[DeviceFacts, ...]) -> None:
+        """Take in what one discovery sees; the machine is told of all devices together."""
+        self._observed[discovery] = devices
+        self._claim()
+
+    def _claim(self) -> None:
+        """Offer the devices whose lock can be had, and ask again soon for those that somebody else still holds."""
+        seen = [facts for devices in self._observed.values() for facts in devices]
+        claimed = tuple(self._bench.claimed(facts) for facts in seen)
+        self.post(DevicesObserved(devices=claimed))
+        if any(before.usable and not after.usable for before, after in zip(seen, claimed, strict=True)):
+            asyncio.get_running_loop().call_later(RECLAIM_S, self._claim)
 
     async def _turn(self) -> None:
         deadline_us = self._machine.next_deadline()
@@ -152,11 +169,11 @@ class App:
                 self._batches[action.lease.device_id] = _Batch(action.lease)
                 self._spawn(self._prepare(action.lease))
             case StopPreparing():
-                self._spawn(self._runners[action.device_id].stop(0))
+                self._spawn(self._bench.runner(action.device_id).stop(0))
             case StartAttempt():
                 self._spawn(self._run_attempt(action))
             case StopAttempt():
-                self._spawn(self._runners[action.device_id].stop(action.grace_us))
+                self._spawn(self._bench.runner(action.device_id).stop(action.grace_us))
             case EndLease():
                 self._tell_batch(action.device_id)
             case FlushLogs():
@@ -184,7 +201,7 @@ class App:
         device = lease.device_id
         self._out.info("installing", app_version=lease.app_version_id, device=device)
         try:
-            installation = await self._runners[device].prepare(lease)
+            installation = await self._bench.runner(device).prepare(lease)
         except RunFailed as error:
             self.post(_prepare_event(lease, error.failure))
             return
@@ -203,7 +220,7 @@ class App:
         self._uploader.note(job.attempt_id)
         self._out.info("job_started", job=job.job_id, test=job.test, device=action.device_id)
         try:
-            verdict = await self._runners[action.device_id].run(action.key, job, self._observer(action, writer))
+            verdict = await self._bench.runner(action.device_id).run(action.key, job, self._observer(action, writer))
         except Exception as error:  # noqa: BLE001 - the top of a task: told, and blamed on this host
             self._out.exception("run_failed", job=job.job_id, device=action.device_id)
             verdict = Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))

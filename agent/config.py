@@ -18,6 +18,9 @@ KEYS = frozenset(
         "sim_test_seconds",
         "state_dir",
         "drain_grace",
+        "workspace",
+        "build_source",
+        "adb_port",
     }
 )
 
@@ -42,6 +45,10 @@ class Config:
     sim_install_s: float
     sim_test_s: float
     drain_grace_s: float
+    workspace: Path | None = None
+    """The AppWright project; None for an agent of simulated devices only."""
+    build_source: str = ""
+    adb_port: int = 5_037
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:

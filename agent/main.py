@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -18,11 +18,17 @@ import structlog
 import typer
 from platformdirs import user_state_path
 
+from agent.android import Adb
 from agent.app import App
+from agent.appium import AppiumFailed, Toolbox, install_driver
+from agent.builds import BuildSource
 from agent.config import Config, ConfigError, read_toml
-from agent.core.model import AgentId, DeviceFacts
-from agent.devices.lock import DeviceBusy, DeviceLock
-from agent.devices.simulated import parse_simulate, simulated_devices
+from agent.core.model import AgentId, DeviceFacts, DeviceKind
+from agent.devices.adb import DEFAULT_SERVER_PORT, AdbDiscovery, start_server
+from agent.devices.bench import Bench, Discovery, RunnerMaker
+from agent.devices.lock import DeviceLock
+from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
+from agent.runners.appwright import AppwrightRunner, ProjectUnusable, check_project
 from agent.runners.protocol import Runner
 from agent.runners.simulated import SimulatedRunner
 
@@ -61,6 +67,15 @@ def run(
         float | None, typer.Option(help="How long a simulated install takes.", min=0)
     ] = None,
     sim_test_seconds: Annotated[float | None, typer.Option(help="How long a simulated test takes.", min=0)] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="AppWright project, with its node_modules; its tests run on devices of adb.")
+    ] = None,
+    build_source: Annotated[
+        str | None, typer.Option(help="Path of the build of an app version, as in apps/{app_version_id}.apk.")
+    ] = None,
+    adb_port: Annotated[
+        int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)
+    ] = None,
     state_dir: Annotated[
         Path | None, typer.Option(help="Spool of logs and results. Default: the user's state directory.")
     ] = None,
@@ -78,14 +93,17 @@ def run(
         "sim_test_seconds": sim_test_seconds,
         "state_dir": state_dir,
         "drain_grace": drain_grace,
+        "workspace": workspace,
+        "build_source": build_source,
+        "adb_port": adb_port,
     }
     try:
         settings = {**read_toml(config), **{key: value for key, value in flags.items() if value is not None}}
         sys.exit(asyncio.run(_serve(_config(settings))))
-    except (ConfigError, DeviceBusy) as error:
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        hint = getattr(error, "hint", "") or "stop the other agent first"
-        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
 
@@ -97,8 +115,16 @@ def _config(settings: dict[str, Any]) -> Config:
         simulate = parse_simulate(settings["simulate"]) if settings.get("simulate") else {}
     except ValueError as error:
         raise ConfigError(str(error), "for example --simulate emulator=3,device=1") from error
-    if not simulate:
-        raise ConfigError("this agent would have no device", "add --simulate emulator=2 to try the grid out")
+    workspace = Path(settings["workspace"]) if settings.get("workspace") else None
+    if not simulate and workspace is None:
+        raise ConfigError(
+            "this agent would have no device",
+            "add --workspace DIR with an AppWright project, or --simulate emulator=2 to try the grid out",
+        )
+    if workspace is not None and not settings.get("build_source"):
+        raise ConfigError(
+            "it is not said where builds come from", "add --build-source 'apps/{app_version_id}.apk', or one fixed path"
+        )
     addresses = tuple(address.strip() for address in str(settings.get("coordinator") or DEFAULT_COORDINATOR).split(","))
     for address in addresses:
         if not re.match(r"^[^:\s]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$", address):
@@ -116,33 +142,73 @@ def _config(settings: dict[str, Any]) -> Config:
         sim_install_s=float(settings.get("sim_install_seconds", 2.0)),
         sim_test_s=float(settings.get("sim_test_seconds", 1.0)),
         drain_grace_s=float(settings.get("drain_grace", 60.0)),
+        workspace=workspace,
+        build_source=str(settings.get("build_source", "")),
+        adb_port=int(settings.get("adb_port", DEFAULT_SERVER_PORT)),
     )
 
 
 async def _serve(config: Config) -> int:
-    devices = _simulated(config)
-    locks = [DeviceLock(facts.id) for facts, _ in devices]
-    with contextlib.ExitStack() as stack:
-        for lock in locks:
-            lock.acquire()
-            stack.callback(lock.release)
-        agent = App(config, release_of("qgjob"), devices)
-        _drain_on_signal(agent, config.drain_grace_s)
-        told = f"agent={config.name} coordinator={','.join(config.coordinators)} devices={len(devices)}"
-        print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
-        await agent.run()
+    discoveries: list[Discovery] = []
+    simulated = simulated_devices(dict(config.simulate), config.name)
+    if simulated:
+        discoveries.append(SimulatedDiscovery(simulated))
+    real = await _real(config) if config.workspace is not None else None
+    if real is not None:
+        discoveries.append(AdbDiscovery(config.name, config.adb_port))
+    names = {facts.id for facts in simulated}
+
+    def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
+        if facts.id in names or real is None:
+            return _simulated_runner(config, facts)
+        return real(facts, slot, lock)
+
+    agent = App(config, release_of("qgjob"), Bench(make), discoveries)
+    _drain_on_signal(agent, config.drain_grace_s)
+    told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
+    print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
+    await agent.run()
     return 0
 
 
-def _simulated(config: Config) -> list[tuple[DeviceFacts, Runner]]:
-    truth = config.state_dir / "device-truth.jsonl"
-    return [
-        (
-            facts,
-            SimulatedRunner(facts.id, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth),
+async def _real(config: Config) -> RunnerMaker:
+    """Look at the AppWright project and the tools of this host, and return what makes runners for its phones.
+
+    Raises:
+        ConfigError: Something is missing; better now than at the first test.
+    """
+    assert config.workspace is not None
+    workspace = config.workspace.resolve()
+    try:
+        check_project(workspace)
+        tools = Toolbox(project=workspace, state_dir=config.state_dir.resolve())
+        for tool in ("adb", "aapt", "java"):
+            if shutil.which(tool) is None:
+                raise ConfigError(f"{tool} is not on PATH", "install the Android tools and a Java runtime")
+        await install_driver(tools)
+    except ProjectUnusable as error:
+        raise ConfigError(str(error)) from error
+    except AppiumFailed as error:
+        raise ConfigError(str(error), "is the package registry of npm reachable?") from error
+    source = BuildSource(config.build_source, workspace)
+    await start_server(config.adb_port)
+
+    def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
+        return AppwrightRunner(
+            adb=Adb(facts.udid, config.adb_port),
+            tools=tools,
+            source=source,
+            slot=slot,
+            is_emulator=facts.kind is DeviceKind.EMULATOR,
+            lock=lock.descriptor,
         )
-        for facts in simulated_devices(dict(config.simulate), config.name)
-    ]
+
+    return make
+
+
+def _simulated_runner(config: Config, facts: DeviceFacts) -> Runner:
+    truth = config.state_dir / "device-truth.jsonl"
+    return SimulatedRunner(facts.id, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth)
 
 
 def _drain_on_signal(agent: App, grace_s: float) -> None:

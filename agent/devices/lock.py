@@ -43,6 +43,12 @@ class DeviceLock:
             raise DeviceBusy(f"{self._device} is used by another agent on this host") from error
         self._descriptor = descriptor
 
+    @property
+    def descriptor(self) -> int:
+        """The held lock's file descriptor; a child that inherits it holds the lock as well."""
+        assert self._descriptor is not None, f"the lock of {self._device} is not held"
+        return self._descriptor
+
     def release(self) -> None:
         """Give the lock back."""
         if self._descriptor is not None:

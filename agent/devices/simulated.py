@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agent.core.model import AgentId, DeviceFacts, DeviceId, DeviceKind
 
 MAX_SIMULATED = 1_000
@@ -28,6 +30,17 @@ def parse_simulate(text: str) -> dict[DeviceKind, int]:
     if sum(counts.values()) > MAX_SIMULATED:
         raise ValueError(f"--simulate {text}: more than {MAX_SIMULATED} devices")
     return counts
+
+
+class SimulatedDiscovery:
+    """Devices that are there from the start and never go away."""
+
+    def __init__(self, devices: list[DeviceFacts]) -> None:
+        self._devices = devices
+
+    async def run(self, observed: Callable[[tuple[DeviceFacts, ...]], None]) -> None:
+        """Tell of the devices, once."""
+        observed(tuple(self._devices))
 
 
 def simulated_devices(counts: dict[DeviceKind, int], agent: AgentId) -> list[DeviceFacts]:

@@ -1,0 +1,473 @@
+"""The agent's machine on paper."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.core.events import (
+    AcknowledgeResults,
+    AdoptLease,
+    AttemptEnded,
+    CloseLease,
+    Command,
+    DevicePrepared,
+    DevicesObserved,
+    DrainRequested,
+    Event,
+    LogsFlushed,
+    PrepareFailed,
+    Received,
+    SessionLost,
+    SessionOpened,
+    Started,
+    TestObserved,
+    Welcome,
+)
+from agent.core.machine import Machine
+from agent.core.model import (
+    AgentId,
+    AttemptId,
+    AttemptResult,
+    Blame,
+    DeviceFacts,
+    DeviceId,
+    DeviceKind,
+    Failure,
+    Fence,
+    Identity,
+    Installation,
+    JobId,
+    LeasedJob,
+    LeaseId,
+    LeaseKey,
+    LeaseSpec,
+    LogSummary,
+    Memory,
+    Now,
+    Outcome,
+    Pace,
+    Revocation,
+    RevokeReason,
+    TestResult,
+    TestState,
+)
+from agent.core.step import (
+    CloseSession,
+    EchoLease,
+    EndLease,
+    Exit,
+    FlushLogs,
+    ForgetCluster,
+    ForgetResults,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    KeepResult,
+    OpenSession,
+    PrepareDevice,
+    RejectLease,
+    ReleaseLease,
+    ReportInstallation,
+    ReportResult,
+    ReportStart,
+    StartAttempt,
+    Step,
+    StopAttempt,
+)
+
+PHONE = DeviceId("emulator-1@lab")
+PACE = Pace(heartbeat_us=1_000_000, lease_ttl_us=5_000_000, orphan_limit_us=60_000_000, signal_grace_us=2_000_000)
+INSTALLED = Installation(digest="d" * 64, is_new=True, duration_us=5)
+KEY = LeaseKey(lease_id=LeaseId(1), fence=Fence(epoch=1, number=1))
+NEWER = LeaseKey(lease_id=LeaseId(2), fence=Fence(epoch=1, number=2))
+
+
+def job(attempt: int) -> LeasedJob:
+    return LeasedJob(
+        attempt_id=AttemptId(attempt), job_id=JobId(attempt), attempt_number=1, test="a.spec.ts", timeout_us=1
+    )
+
+
+def lease(*attempts: int, key: LeaseKey = KEY, revision: int = 1, revoked: tuple[Revocation, ...] = ()) -> LeaseSpec:
+    return LeaseSpec(
+        key=key,
+        revision=revision,
+        device_id=PHONE,
+        org_id="q",
+        app_version_id="v",
+        jobs=tuple(job(attempt) for attempt in attempts),
+        revoked=revoked,
+        grace_us=3_000_000,
+    )
+
+
+def revoked(attempt: int, reason: RevokeReason = RevokeReason.CANCEL) -> Revocation:
+    return Revocation(attempt_id=AttemptId(attempt), reason=reason)
+
+
+class Desk:
+    """A machine with its session up."""
+
+    def __init__(self, memory: Memory | None = None, *, is_connected: bool = True) -> None:
+        identity = Identity(agent_id=AgentId("lab"), boot_id="b", version="0", host="h")
+        self.machine = Machine(identity, memory or Memory())
+        self.us = 0
+        self.handle(DevicesObserved(devices=(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR),)))
+        self.handle(Started())
+        if is_connected:
+            self.welcome()
+
+    def handle(self, event: Event) -> Step:
+        return self.machine.handle(event, Now(mono_us=self.us, wall_us=0))
+
+    def expire_at(self, us: int) -> Step:
+        self.us = us
+        return self.machine.expire(Now(mono_us=us, wall_us=0))
+
+    def welcome(self, session: int = 1, *, cluster: str = "c", epoch: int = 1) -> Step:
+        self.handle(SessionOpened(session=session))
+        return self.receive(Welcome(cluster_id=cluster, epoch=epoch, pace=PACE), session)
+
+    def receive(self, command: Command, session: int = 1) -> Step:
+        return self.handle(Received(session=session, command=command))
+
+    def prepared(self, key: LeaseKey = KEY) -> Step:
+        return self.handle(DevicePrepared(device_id=PHONE, key=key, installation=INSTALLED))
+
+    def ended(self, attempt: int, outcome: Outcome | None = Outcome.PASSED, key: LeaseKey = KEY) -> Step:
+        return self.handle(
+            AttemptEnded(
+                device_id=PHONE,
+                key=key,
+                attempt_id=AttemptId(attempt),
+                outcome=outcome,
+                failure=None,
+                log=LogSummary(),
+            )
+        )
+
+
+def started(step: Step) -> list[int]:
+    return [action.job.attempt_id for action in step.actions if isinstance(action, StartAttempt)]
+
+
+def results(step: Step) -> list[tuple[int, Outcome]]:
+    return [(send.result.attempt_id, send.result.outcome) for send in step.sends if isinstance(send, ReportResult)]
+
+
+def test_lease_is_prepared_once_and_its_jobs_run_in_order() -> None:
+    desk = Desk()
+    step = desk.receive(AdoptLease(lease=lease(1, 2)))
+    assert step.actions == (PrepareDevice(lease=lease(1, 2)),)
+    assert [type(send) for send in step.sends] == [EchoLease]
+    step = desk.prepared()
+    assert step.sends[0] == ReportInstallation(key=KEY, installation=INSTALLED)
+    assert step.sends[1] == ReportStart(key=KEY, attempt_id=AttemptId(1))
+    assert started(step) == [1]
+    step = desk.ended(1)
+    assert results(step) == [(1, Outcome.PASSED)]
+    assert isinstance(step.writes[0], KeepResult)
+    assert started(step) == [2]
+    assert started(desk.ended(2)) == []
+
+
+def test_result_is_kept_until_it_is_acknowledged_and_goes_with_hello() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    step = desk.ended(1)
+    assert step.sends == ()
+    desk.expire_at(20_000_000)
+    hello = desk.handle(SessionOpened(session=2)).sends[0]
+    assert isinstance(hello, Hello)
+    assert [result.attempt_id for result in hello.results] == [1]
+    desk.receive(Welcome(cluster_id="c", epoch=1, pace=PACE), 2)
+    step = desk.receive(AcknowledgeResults(attempt_ids=(AttemptId(1),)), 2)
+    assert step.writes == (ForgetResults(attempt_ids=(AttemptId(1),)),)
+
+
+def test_revoked_attempt_that_has_not_started_never_starts() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1, 2)))
+    desk.prepared()
+    step = desk.receive(AdoptLease(lease=lease(1, revision=2, revoked=(revoked(2),))))
+    (echo,) = step.sends
+    assert isinstance(echo, EchoLease)
+    assert (echo.echo.revision, echo.echo.started) == (2, (1,))
+    assert started(desk.ended(1)) == []
+
+
+def test_cancelled_attempt_is_stopped_at_once_and_reported_as_cancelled() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    step = desk.receive(AdoptLease(lease=lease(revision=2, revoked=(revoked(1),))))
+    stop = StopAttempt(device_id=PHONE, key=KEY, attempt_id=AttemptId(1), grace_us=PACE.signal_grace_us)
+    assert step.actions == (stop,)
+    assert results(desk.ended(1, None)) == [(1, Outcome.CANCELLED)]
+
+
+def test_preempted_attempt_is_stopped_between_two_tests() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    step = desk.receive(AdoptLease(lease=lease(revision=2, revoked=(revoked(1, RevokeReason.PREEMPT),))))
+    assert step.actions == ()
+    for state, stops in ((TestState.RUNNING, 0), (TestState.PASSED, 1)):
+        seen = TestObserved(
+            device_id=PHONE, key=KEY, attempt_id=AttemptId(1), test=TestResult(id="t", title="t", state=state)
+        )
+        assert len(desk.handle(seen).actions) == stops
+    assert results(desk.ended(1, None)) == [(1, Outcome.PREEMPTED)]
+
+
+def test_preempted_attempt_is_stopped_when_its_grace_is_over() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.receive(AdoptLease(lease=lease(revision=2, revoked=(revoked(1, RevokeReason.PREEMPT),))))
+    assert desk.machine.next_deadline() is not None
+    assert not [action for action in desk.expire_at(2_999_999).actions if isinstance(action, StopAttempt)]
+    assert [action for action in desk.expire_at(3_000_000).actions if isinstance(action, StopAttempt)]
+
+
+def test_older_revision_and_older_fence_change_nothing() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1, key=NEWER, revision=3)))
+    assert desk.receive(AdoptLease(lease=lease(1, 2, key=KEY, revision=9))) == Step()
+    step = desk.receive(AdoptLease(lease=lease(5, key=NEWER, revision=2)))
+    assert step.actions == ()
+    assert started(desk.prepared(NEWER)) == [1]
+
+
+def test_newer_lease_waits_until_the_older_one_has_stopped() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    step = desk.receive(AdoptLease(lease=lease(9, key=NEWER)))
+    assert [type(action) for action in step.actions] == [StopAttempt]
+    step = desk.ended(1, None)
+    assert [type(action) for action in step.actions] == [EndLease, PrepareDevice]
+
+
+def test_closed_lease_is_forgotten_when_nothing_of_it_runs() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    assert [type(action) for action in desk.receive(CloseLease(key=KEY)).actions] == [StopAttempt]
+    assert [type(action) for action in desk.ended(1, None).actions] == [EndLease]
+    beat = desk.expire_at(1_000_000).sends[0]
+    assert beat == Heartbeat(sequence=1, leases=())
+
+
+def test_failed_preparation_rejects_the_lease_and_says_so_again_after_a_lost_link() -> None:
+    failure = Failure(reason="BUILD_INVALID", message="no APK", blame=Blame.BUILD)
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    step = desk.handle(PrepareFailed(device_id=PHONE, key=KEY, failure=failure))
+    assert step.sends == (RejectLease(key=KEY, failure=failure),)
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    desk.expire_at(1)
+    assert RejectLease(key=KEY, failure=failure) in desk.welcome(2).sends
+
+
+def test_reconnect_waits_inside_a_growing_window_of_at_most_ten_seconds() -> None:
+    desk = Desk(is_connected=False)
+    waits = []
+    for session in range(1, 9):
+        desk.handle(SessionLost(session=session, reason="", jitter=65_535))
+        deadline = desk.machine.next_deadline()
+        assert deadline is not None
+        waits.append(deadline - desk.us)
+        assert desk.expire_at(deadline).actions == (OpenSession(session=session + 1),)
+    assert waits == sorted(waits)
+    assert waits[-1] <= 10_000_000
+
+
+def test_silent_coordinator_is_given_up() -> None:
+    desk = Desk()
+    step = desk.expire_at(5_000_001)
+    assert CloseSession(session=1, reason="the coordinator is silent") in step.actions
+
+
+def test_coordinator_of_an_older_epoch_is_refused() -> None:
+    desk = Desk(Memory(cluster_id="c", epoch=7), is_connected=False)
+    step = desk.welcome(epoch=6)
+    assert [type(action) for action in step.actions] == [CloseSession]
+
+
+def test_other_database_makes_the_agent_forget_and_adopt() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    desk.expire_at(1)
+    step = desk.welcome(2, cluster="other")
+    assert ForgetCluster(cluster_id="c") in step.writes
+    assert [type(action) for action in step.actions] == [StopAttempt]
+
+
+def test_cut_off_agent_finishes_its_batch_and_gives_up_after_the_orphan_limit() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1, 2)))
+    desk.prepared()
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    assert started(desk.ended(1)) == [2]
+    assert [type(action) for action in desk.expire_at(60_000_000).actions][-1] is StopAttempt
+
+
+def test_drain_lets_the_running_test_end_gives_the_rest_back_and_says_goodbye() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1, 2)))
+    desk.prepared()
+    assert desk.handle(DrainRequested(grace_us=9_000_000)) == Step()
+    step = desk.ended(1)
+    assert ReleaseLease(key=KEY) in step.sends
+    assert started(step) == []
+    step = desk.receive(AcknowledgeResults(attempt_ids=(AttemptId(1),)))
+    assert step.actions == (FlushLogs(),)
+    step = desk.handle(LogsFlushed())
+    assert step == Step(sends=(Goodbye(reason="the agent was told to stop"),), actions=(Exit(),))
+
+
+def test_second_signal_stops_the_running_test_at_once() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(DrainRequested(grace_us=9_000_000))
+    assert [type(action) for action in desk.handle(DrainRequested(grace_us=0)).actions] == [StopAttempt]
+
+
+class Host:
+    """A host that runs what it is told, and checks that it never runs two things on one device."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.desk = Desk()
+        self.busy: tuple[str, LeaseKey, int] | None = None
+        self.started: set[int] = set()
+        self.results: list[AttemptResult] = []
+        self.revision = 0
+        self.number = 0
+        self.attempts = 0
+        self.forbidden: set[int] = set()
+        self.spec = lease()
+        self.session = 1
+        self.is_up = True
+
+    def follow(self, step: Step) -> None:
+        for write in step.writes:
+            if isinstance(write, KeepResult):
+                self.results.append(write.result)
+        for action in step.actions:
+            match action:
+                case PrepareDevice():
+                    assert self.busy is None, "two things on one device"
+                    self.busy = ("prepare", action.lease.key, 0)
+                case StartAttempt():
+                    assert self.busy is None, "two things on one device"
+                    assert action.job.attempt_id not in self.forbidden, "a revoked attempt was started"
+                    assert action.job.attempt_id not in self.started, "an attempt was started twice"
+                    self.started.add(action.job.attempt_id)
+                    self.busy = ("run", action.key, action.job.attempt_id)
+                case OpenSession():
+                    self.session = action.session
+                case _:
+                    pass
+
+    def act(self) -> None:
+        choice = self.random.choice(
+            ("grant", "extend", "revoke", "close", "host", "host", "host", "lose", "time", "stale")
+        )
+        match choice:
+            case "grant":
+                self.number += 1
+                self.revision = 1
+                key = LeaseKey(lease_id=LeaseId(self.number), fence=Fence(epoch=1, number=self.number))
+                self.spec = lease(*self.more(2), key=key)
+                self.send(AdoptLease(lease=self.spec))
+            case "extend" if self.number:
+                self.change(tuple(one.attempt_id for one in self.spec.jobs) + tuple(self.more(1)), self.spec.revoked)
+            case "revoke" if self.number and self.spec.jobs:
+                victim = self.random.choice(self.spec.jobs).attempt_id
+                reason = self.random.choice(list(RevokeReason))
+                kept = tuple(one.attempt_id for one in self.spec.jobs if one.attempt_id != victim)
+                self.change(kept, (*self.spec.revoked, revoked(victim, reason)))
+                if self.is_up and victim not in self.started:
+                    self.forbidden.add(victim)
+            case "close" if self.number:
+                self.send(CloseLease(key=self.spec.key))
+            case "stale":
+                old = LeaseKey(lease_id=LeaseId(0), fence=Fence(epoch=0, number=0))
+                before = (self.busy, len(self.started))
+                self.send(AdoptLease(lease=lease(*self.more(1), key=old)))
+                assert before == (self.busy, len(self.started))
+            case "host":
+                self.work()
+            case "lose" if self.is_up:
+                self.is_up = False
+                self.follow(self.desk.handle(SessionLost(session=self.session, reason="", jitter=9)))
+            case "time":
+                self.pass_time()
+            case _:
+                pass
+
+    def more(self, count: int) -> list[int]:
+        self.attempts += count
+        return list(range(self.attempts - count + 1, self.attempts + 1))
+
+    def change(self, attempts: tuple[int, ...], revocations: tuple[Revocation, ...]) -> None:
+        self.revision += 1
+        self.spec = lease(*attempts, key=self.spec.key, revision=self.revision, revoked=revocations)
+        self.send(AdoptLease(lease=self.spec))
+
+    def send(self, command: Command) -> None:
+        if self.is_up:
+            self.follow(self.desk.receive(command, self.session))
+
+    def work(self) -> None:
+        if self.busy is None:
+            return
+        (kind, key, attempt), self.busy = self.busy, None
+        if kind == "prepare":
+            self.follow(self.desk.prepared(key))
+        else:
+            self.follow(self.desk.ended(attempt, self.random.choice([Outcome.PASSED, None]), key))
+
+    def pass_time(self) -> None:
+        deadline = self.desk.machine.next_deadline()
+        if deadline is None or deadline > self.desk.us + 50_000_000:
+            return
+        self.follow(self.desk.expire_at(max(deadline, self.desk.us)))
+        if not self.is_up:
+            self.is_up = True
+            self.follow(self.desk.welcome(self.session))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32))
+def test_no_device_runs_two_tests_and_every_attempt_ends_once_whatever_happens(seed: int) -> None:
+    host = Host(seed)
+    for _ in range(60):
+        host.act()
+    while host.busy is not None:
+        host.work()
+    ended = [result.attempt_id for result in host.results]
+    assert len(ended) == len(set(ended))
+    assert set(ended) == host.started
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_same_seed_gives_the_same_story(seed: int) -> None:
+    stories = []
+    for _ in range(2):
+        host = Host(seed)
+        for _ in range(60):
+            host.act()
+        stories.append([result.attempt_id for result in host.results])
+    assert stories[0] == stories[1]
