@@ -53,8 +53,7 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
 
     async def _may_write(self, attempt_id: AttemptId, key: lease_pb2.LeaseKey) -> bool:
         """Whether the attempt ran under this lease and fence. A spent fence may still write: late logs are kept."""
-        attempt = await asyncio.to_thread(self._store.get_attempt, attempt_id)
-        lease = await asyncio.to_thread(self._store.get_lease, attempt) if attempt is not None else None
+        lease = await asyncio.to_thread(self._store.lease_of, attempt_id)
         is_allowed = (
             lease is not None
             and lease.id == key.lease_id
