@@ -1,8 +1,13 @@
 """What an attempt's log may take in: the pure rules of append by offset.
 
-A chunk is appended only at the committed size. What lies before is trimmed, what would leave a gap is refused, and the
-sender goes on from the size that it is told. The log is COMPLETE when its length and SHA-256 are what the agent wrote,
-TRUNCATED when the rest never came; bytes that come after that are still stored for later readers.
+A chunk is taken in only at the size that is there: what lies before is trimmed, a gap is refused, and the sender goes
+on from the size that it is told. When the writer has said how long the log is and what it hashes to, and every byte has
+come, the log is judged: COMPLETE if the hash is right. If it is not, and some of the bytes were written by an earlier
+life of the process, a loss of power may have damaged them, and the log begins anew once. Otherwise it is TRUNCATED, as
+is one that grew past the limit.
+
+A log whose rest does not come is TRUNCATED for those who look at it after a while, but it stays open for its writer:
+what comes late is stored for later readers, and can still make it COMPLETE.
 """
 
 from __future__ import annotations
@@ -10,8 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from coordinator.core.model import Attempt, AttemptOutcome
+
 MAX_LOG_BYTES = 64 * 1_024 * 1_024 + 4_096
 """What an agent may write for one attempt, with room for the mark where it cut."""
+PATIENCE_US = 600 * 1_000_000
+"""How long after the end of an attempt, and after its last bytes, the rest is waited for."""
 
 
 class LogState(StrEnum):
@@ -22,51 +31,89 @@ class LogState(StrEnum):
     TRUNCATED = "truncated"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Take:
-    """What to write of a chunk: `data[skip : skip + length]` at the committed size."""
+    """What to write of a chunk: `data[skip : skip + length]`, at the size that the log had."""
 
-    skip: int
-    length: int
+    skip: int = 0
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFile:
-    """The state of one attempt's log."""
+    """One attempt's log: how much was taken in, and what is known of its end."""
 
     size: int = 0
     state: LogState = LogState.OPEN
     final_size: int | None = None
     final_sha256: str = ""
-
-    def take(self, offset: int, length: int) -> Take:
-        """Return how much of a chunk is new and fits; nothing for a gap, an overlap, or a full or complete log."""
-        skip = self.size - offset
-        if self.state is LogState.COMPLETE or offset < 0 or skip < 0 or skip >= length:
-            return Take(skip=0, length=0)
-        limit = MAX_LOG_BYTES if self.final_size is None else self.final_size
-        return Take(skip=skip, length=max(0, min(length - skip, limit - self.size)))
-
-    def grown(self, length: int) -> LogFile:
-        """Return the log with more bytes."""
-        return replace(self, size=self.size + length)
-
-    def announced(self, size: int, sha256: str) -> LogFile:
-        """Return the log with the length and the hash that its writer gave; the first word counts."""
-        if self.final_size is not None or size > MAX_LOG_BYTES:
-            return self
-        return replace(self, final_size=size, final_sha256=sha256)
+    is_inherited: bool = False
+    """Whether some bytes were written by an earlier life of the process."""
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every announced byte is here, so that the hash can be compared."""
-        return self.final_size is not None and self.size >= self.final_size
+    def is_closed(self) -> bool:
+        """Whether nothing more is wanted from the writer."""
+        return self.state is not LogState.OPEN
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it can be judged now."""
+        return not self.is_closed and self.final_size is not None and self.size >= self.final_size
+
+    def taken(self, offset: int, length: int) -> tuple[LogFile, Take]:
+        """Return the log with what is new of a chunk, and what that is: nothing for a gap, an echo or a closed log.
+
+        Args:
+            offset: Where the chunk belongs.
+            length: Its bytes.
+        """
+        skip = self.size - offset
+        if self.is_closed or offset < 0 or not 0 <= skip < length:
+            return self, Take()
+        if self.final_size is not None:
+            length = min(length, max(skip, self.final_size - offset))
+        take = Take(skip, min(length - skip, MAX_LOG_BYTES - self.size))
+        state = LogState.OPEN if skip + take.length == length else LogState.TRUNCATED
+        return replace(self, size=self.size + take.length, state=state), take
+
+    def announced(self, size: int, sha256: str) -> LogFile:
+        """Return the log with the length and the hash that its writer gave. The last word counts until all is here."""
+        if self.is_closed or self.is_due:
+            return self
+        if size > MAX_LOG_BYTES:
+            return replace(self, state=LogState.TRUNCATED)
+        return replace(self, final_size=size, final_sha256=sha256.lower())
 
     def judged(self, sha256: str) -> LogFile:
-        """Return the log as its hash proves it: COMPLETE, or TRUNCATED when it is not what was written."""
-        matches = sha256 == self.final_sha256 and self.size == self.final_size
-        return replace(self, state=LogState.COMPLETE if matches else LogState.TRUNCATED)
+        """Return the log after its bytes were hashed.
 
-    def abandoned(self) -> LogFile:
-        """Return the log after the wait for the rest is over."""
-        return self if self.state is LogState.COMPLETE else replace(self, state=LogState.TRUNCATED)
+        Args:
+            sha256: Of all bytes that are there, in hexadecimal.
+        """
+        assert self.is_due
+        if self.size == self.final_size and sha256 == self.final_sha256:
+            return replace(self, state=LogState.COMPLETE)
+        return LogFile() if self.is_inherited else replace(self, state=LogState.TRUNCATED)
+
+    def without(self, length: int) -> LogFile:
+        """Return the log after the disk refused the last `length` bytes that were taken in."""
+        return replace(self, size=self.size - length, state=LogState.OPEN)
+
+    def state_for(self, attempt: Attempt, quiet_us: int, patience_us: int = PATIENCE_US) -> LogState:
+        """Return what a reader of an attempt's log is told.
+
+        Args:
+            attempt: Whose log it is.
+            quiet_us: Time since the attempt ended and since the last byte came, whichever is shorter.
+            patience_us: How long to wait for the rest.
+        """
+        if self.is_closed or attempt.outcome is None:
+            return self.state
+        if self.size == 0 and _wrote_nothing(attempt):
+            return LogState.COMPLETE
+        return LogState.TRUNCATED if quiet_us >= patience_us else LogState.OPEN
+
+
+def _wrote_nothing(attempt: Attempt) -> bool:
+    """Whether an ended attempt is known to have no log. Of a lost one only its agent knows."""
+    return attempt.start_us is None or (attempt.log_size == 0 and attempt.outcome is not AttemptOutcome.LOST)

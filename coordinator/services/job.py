@@ -63,7 +63,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         attempts, tests = await asyncio.to_thread(
             lambda: (self._store.attempts_of(job_id), self._store.tests_of(job_id))
         )
-        states = [await self._logs.state(attempt.id) for attempt in attempts]
+        states = [await self._logs.state(attempt) for attempt in attempts]
         positions = self._engine.queue_positions([job])
         return job_service_pb2.GetJobResponse(
             job=wire.job_out(

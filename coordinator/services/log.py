@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from contextlib import AbstractContextManager
+from typing import Protocol, cast
 
 import grpc
 import structlog
@@ -11,7 +12,7 @@ import structlog
 from coordinator.changes import Changes
 from coordinator.core.errors import InvalidRequest, NotFound
 from coordinator.core.logfile import LogState
-from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, JobId
+from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, Fence, JobId
 from coordinator.logstore import MAX_CHUNK_BYTES, LogStore
 from coordinator.store import Store
 from qgjob.v1 import job_pb2, lease_pb2, log_pb2, log_service_pb2, log_service_pb2_grpc
@@ -19,8 +20,8 @@ from qgjob.v1 import job_pb2, lease_pb2, log_pb2, log_service_pb2, log_service_p
 AppendContext = grpc.aio.ServicerContext[log_service_pb2.AppendLogsRequest, log_service_pb2.AppendLogsResponse]
 FollowContext = grpc.aio.ServicerContext[log_service_pb2.FollowLogsRequest, log_service_pb2.FollowLogsResponse]
 
-LATE_LOG_WAIT_S = 600.0
-"""How long after the end of an attempt the rest of its log is waited for."""
+REMEMBERED_KEYS = 1_024
+"""Attempts of one stream whose lease need not be looked up again."""
 
 _STATES = {
     LogState.OPEN: job_pb2.LOG_STATE_OPEN,
@@ -37,138 +38,243 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
         self._logs = logs
         self._changes = changes
 
-    # Agents
-
     async def AppendLogs(self, request_iterator: object, context: AppendContext) -> None:  # type: ignore[override]  # it reads and writes through the context
-        """Take chunks in and answer each with the durable size."""
-        allowed: dict[AttemptId, bool] = {}
-        while (message := await _next(context)) is not None:
-            attempt = _attempt_of(message)
-            if attempt not in allowed:
-                allowed[attempt] = await self._may_write(attempt, message.key)
-            if not allowed[attempt]:
-                await context.write(log_service_pb2.AppendLogsResponse(attempt_id=attempt, closed=True))
-                continue
-            await context.write(await self._take(attempt, message))
-
-    async def _may_write(self, attempt_id: AttemptId, key: lease_pb2.LeaseKey) -> bool:
-        """Whether the attempt ran under this lease and fence. A spent fence may still write: late logs are kept."""
-        attempt = await asyncio.to_thread(self._store.get_attempt, attempt_id)
-        lease = await asyncio.to_thread(self._store.get_lease, attempt) if attempt is not None else None
-        is_allowed = (
-            lease is not None
-            and lease.id == key.lease_id
-            and (lease.fence.epoch, lease.fence.number) == (key.fence.epoch, key.fence.number)
-        )
-        if not is_allowed:
-            structlog.get_logger("coordinator").warning(
-                "log_refused", attempt=attempt_id, lease=key.lease_id, story="the attempt did not run under this lease"
-            )
-        return is_allowed
-
-    async def _take(
-        self, attempt: AttemptId, message: log_service_pb2.AppendLogsRequest
-    ) -> log_service_pb2.AppendLogsResponse:
-        if message.WhichOneof("event") == "finished":
-            state = await self._logs.finish(attempt, message.finished.size, message.finished.sha256[:64])
-        else:
-            if len(message.chunk.data) > MAX_CHUNK_BYTES:
-                raise InvalidRequest(
-                    "chunk", f"a chunk of {len(message.chunk.data)} bytes; {MAX_CHUNK_BYTES} is the limit"
-                )
-            await self._logs.append(attempt, message.chunk.offset, message.chunk.data)
-            state = await self._logs.state(attempt)
-        size = await self._logs.size(attempt)
-        is_closed = state is not LogState.OPEN
-        return log_service_pb2.AppendLogsResponse(attempt_id=attempt, committed_size=size, closed=is_closed)
-
-    # Followers
+        """Take chunks in, and tell how much of each log is durable."""
+        await _Upload(self._store, self._logs, context).run()
 
     async def FollowLogs(self, request: log_service_pb2.FollowLogsRequest, context: FollowContext) -> None:  # type: ignore[override]  # it writes through the context
         """Send a job's log through its attempts in order."""
-        job_id = JobId(request.job_id)
-        if await asyncio.to_thread(self._store.get_job, job_id) is None:
-            raise NotFound("job", job_id)
-        done = max(0, request.from_attempt_number - 1)
-        with self._changes.subscribe(lambda job: job.id == job_id) as subscription:
+        await _Follower(self._store, self._logs, self._changes, request, context).run()
+
+
+class _Upload:
+    """One agent's stream. A reader takes in while a writer answers, so that many chunks share a sync of the disk."""
+
+    def __init__(self, store: Store, logs: LogStore, context: AppendContext) -> None:
+        self._store = store
+        self._logs = logs
+        self._context = context
+        self._keys: dict[AttemptId, tuple[int, Fence] | None] = {}
+        self._unanswered: dict[AttemptId, bool] = {}
+        """Attempts that wait for an answer, the longest first, and whether they may write."""
+        self._has_unanswered = asyncio.Event()
+        self._is_read = False
+
+    async def run(self) -> None:
+        """Converse until the agent ends the stream and all is answered."""
+        reader = asyncio.create_task(self._read())
+        writer = asyncio.create_task(self._answer())
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_EXCEPTION)
+            for done in (reader, writer):
+                if done.done():
+                    done.result()
+        except OSError as error:
+            structlog.get_logger("coordinator").error(
+                "log_not_stored", reason=str(error), story="the agent keeps the log and sends it again"
+            )
+            await self._context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"the log could not be stored: {error.strerror or error}"
+            )
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while (message := await _next(self._context)) is not None:
+            attempt = _attempt_of(message)
+            may_write = await self._may_write(attempt, message.key)
+            if may_write:
+                await self._take(attempt, message)
+            self._unanswered[attempt] = may_write
+            self._has_unanswered.set()
+        self._is_read = True
+        self._has_unanswered.set()
+
+    async def _take(self, attempt: AttemptId, message: log_service_pb2.AppendLogsRequest) -> None:
+        if message.WhichOneof("event") == "finished":
+            await self._logs.finish(attempt, message.finished.size, message.finished.sha256[:64])
+            return
+        chunk = message.chunk
+        if len(chunk.data) > MAX_CHUNK_BYTES:
+            raise InvalidRequest("chunk", f"a chunk of {len(chunk.data)} bytes; {MAX_CHUNK_BYTES} is the limit")
+        if chunk.offset < 0:
+            raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {chunk.offset}")
+        await self._logs.offer(attempt, chunk.offset, chunk.data)
+
+    async def _answer(self) -> None:
+        while not (self._is_read and not self._unanswered):
+            await self._has_unanswered.wait()
+            self._has_unanswered.clear()
+            while self._unanswered:
+                attempt = next(iter(self._unanswered))
+                may_write = self._unanswered.pop(attempt)
+                await self._context.write(await self._answer_to(attempt, may_write))
+
+    async def _answer_to(self, attempt: AttemptId, may_write: bool) -> log_service_pb2.AppendLogsResponse:
+        if not may_write:
+            return log_service_pb2.AppendLogsResponse(attempt_id=attempt, closed=True)
+        committed = await self._logs.committed(attempt)
+        return log_service_pb2.AppendLogsResponse(
+            attempt_id=attempt, committed_size=committed.size, closed=committed.is_closed
+        )
+
+    async def _may_write(self, attempt: AttemptId, key: lease_pb2.LeaseKey) -> bool:
+        """Whether the attempt ran under this lease and fence.
+
+        A spent fence may still write: late logs are kept. An attempt is committed before its agent hears of it, so one
+        that is not known never will be, and its sender is told that nothing more is wanted.
+        """
+        if attempt not in self._keys:
+            lease = await asyncio.to_thread(self._store.lease_of, attempt)
+            if len(self._keys) >= REMEMBERED_KEYS:
+                del self._keys[next(iter(self._keys))]
+            self._keys[attempt] = None if lease is None else (lease.id, lease.fence)
+        is_allowed = self._keys[attempt] == (key.lease_id, Fence(key.fence.epoch, key.fence.number))
+        if not is_allowed:
+            structlog.get_logger("coordinator").warning(
+                "log_refused", attempt=attempt, lease=key.lease_id, story="the attempt did not run under this lease"
+            )
+        return is_allowed
+
+
+class _Subscription(Protocol):
+    async def take(self) -> object: ...
+
+
+class _Follower:
+    """One reader of a job's log."""
+
+    def __init__(
+        self,
+        store: Store,
+        logs: LogStore,
+        changes: Changes,
+        request: log_service_pb2.FollowLogsRequest,
+        context: FollowContext,
+    ) -> None:
+        self._store = store
+        self._logs = logs
+        self._changes = changes
+        self._request = request
+        self._context = context
+        self._job = JobId(request.job_id)
+        self._first = request.from_attempt_number or request.attempt_number or 1
+
+    async def run(self) -> None:
+        """Send what is wanted.
+
+        Raises:
+            NotFound: There is no such job, or no such attempt of it.
+            InvalidRequest: A number is negative.
+        """
+        self._check()
+        done = self._first - 1
+        is_tail_wanted = self._request.tail_lines > 0
+        with self._subscribe() as subscription:
             while True:
-                attempts = await self._attempts(job_id, request)
-                if request.attempt_number and not attempts and not request.follow:
-                    raise NotFound("attempt", f"{request.attempt_number} of job {job_id}")
+                # The job is read before its attempts: if it has ended, none is missing.
+                is_last_look = await self._is_ended() or not self._request.follow
+                attempts = [attempt for attempt in await self._attempts() if attempt.number > done]
                 for attempt in attempts:
-                    if attempt.number > done:
-                        is_last = attempt is attempts[-1]
-                        await self._send(
-                            attempt, await self._start_of(attempt, is_last, request), request.follow, context
-                        )
-                        done = attempt.number
-                if await self._is_over(job_id, done, request):
+                    is_last = attempt is attempts[-1]
+                    await self._send(attempt, await self._start_of(attempt, is_last, is_tail_wanted))
+                    done = attempt.number
+                is_tail_wanted = is_tail_wanted and not attempts
+                if is_last_look or 0 < self._request.attempt_number <= done:
                     return
-                await subscription.take()
+                if not attempts:
+                    await subscription.take()
 
-    async def _attempts(self, job_id: JobId, request: log_service_pb2.FollowLogsRequest) -> list[Attempt]:
-        attempts = await asyncio.to_thread(self._store.attempts_of, job_id)
-        wanted = request.attempt_number
-        return [attempt for attempt in attempts if wanted in (0, attempt.number) and attempt.start_us is not None]
+    def _check(self) -> None:
+        for name in ("attempt_number", "from_attempt_number", "from_offset", "tail_lines"):
+            number = getattr(self._request, name)
+            if number < 0:
+                raise InvalidRequest(name, f"{name} {number} is below 0")
 
-    async def _is_over(self, job_id: JobId, done: int, request: log_service_pb2.FollowLogsRequest) -> bool:
-        if not request.follow or (request.attempt_number and done >= request.attempt_number):
-            return True
-        job = await asyncio.to_thread(self._store.get_job, job_id)
-        if job is None or not job.is_terminal:
-            return job is None
-        attempts = await self._attempts(job_id, request)
-        return all(attempt.number <= done for attempt in attempts)
+    def _subscribe(self) -> AbstractContextManager[_Subscription]:
+        return self._changes.subscribe(lambda job: job.id == self._job)
 
-    async def _start_of(self, attempt: Attempt, is_last: bool, request: log_service_pb2.FollowLogsRequest) -> int:
-        if attempt.number == max(1, request.from_attempt_number) and request.from_offset:
-            return max(0, request.from_offset)
-        if request.tail_lines > 0:
-            size = await self._logs.size(attempt.id)
-            return await self._logs.tail_offset(attempt.id, request.tail_lines) if is_last else size
-        return 0
+    async def _is_ended(self) -> bool:
+        job = await asyncio.to_thread(self._store.get_job, self._job)
+        if job is None:
+            raise NotFound("job", self._job)
+        wanted = self._request.attempt_number
+        if wanted > job.attempt_count and (job.is_terminal or not self._request.follow):
+            raise NotFound("attempt", f"{wanted} of job {self._job}")
+        return job.is_terminal
 
-    async def _send(self, attempt: Attempt, offset: int, follow: bool, context: FollowContext) -> None:
+    async def _attempts(self) -> list[Attempt]:
+        """Return the wanted attempts that can have a log."""
+        attempts = await asyncio.to_thread(self._store.attempts_of, self._job)
+        return [
+            attempt
+            for attempt in attempts
+            if self._request.attempt_number in (0, attempt.number)
+            and (attempt.start_us is not None or attempt.log_size > 0)
+        ]
+
+    async def _start_of(self, attempt: Attempt, is_last: bool, is_tail_wanted: bool) -> int:
+        if attempt.number == self._first and self._request.from_offset:
+            return self._request.from_offset
+        if not is_tail_wanted:
+            return 0
+        if is_last:
+            return await self._logs.tail_offset(attempt.id, self._request.tail_lines)
+        return await self._logs.size(attempt.id)
+
+    async def _send(self, attempt: Attempt, offset: int) -> None:
         """Send one attempt's log from an offset to its end, or to what is stored now."""
-        await context.write(_cut(attempt, job_pb2.LOG_STATE_OPEN))
-        while True:
-            data = await self._logs.read(attempt.id, offset)
-            if data:
-                chunk = log_pb2.LogChunk(attempt_id=attempt.id, offset=offset, data=data)
-                await context.write(log_service_pb2.FollowLogsResponse(chunk=chunk))
-                offset += len(data)
-                continue
-            state = await self._logs.state(attempt.id)
-            if state is not LogState.OPEN or not follow:
-                await context.write(_cut(attempt, _STATES[state]))
-                return
-            if not await self._wait_for_more(attempt, offset):
-                await context.write(_cut(attempt, job_pb2.LOG_STATE_TRUNCATED))
-                return
+        await self._write_cut(attempt, LogState.OPEN)
+        with self._subscribe() as subscription:
+            has_changed = True
+            while True:
+                if has_changed:
+                    attempt = await self._read_anew(attempt)
+                    has_changed = False
+                # The state is read before the bytes: once it is closed, none is missing.
+                state = await self._logs.state(attempt)
+                if data := await self._logs.read(attempt.id, offset):
+                    offset = await self._write_chunk(attempt, offset, data)
+                elif state is not LogState.OPEN or not self._request.follow:
+                    return await self._write_cut(attempt, state)
+                elif attempt.outcome is AttemptOutcome.LOST:
+                    # Its agent is gone. What it may still bring when it comes back is kept for later readers.
+                    return await self._write_cut(attempt, LogState.TRUNCATED)
+                else:
+                    has_changed = await self._wait_for_more(attempt, offset, subscription)
 
-    async def _wait_for_more(self, attempt: Attempt, offset: int) -> bool:
-        """Wait for bytes, or for a change of the job. Returns False when nothing more is worth waiting for."""
-        with self._changes.subscribe(lambda job: job.id == attempt.job) as subscription:
-            now = await asyncio.to_thread(self._store.get_attempt, attempt.id)
-            if now is not None and now.outcome is AttemptOutcome.LOST:
-                # Its agent is gone. What it may still bring when it comes back is stored for later readers.
-                return False
-            growing = asyncio.create_task(self._logs.grown(attempt.id, offset))
-            changing = asyncio.create_task(subscription.take())
-            bound_s = LATE_LOG_WAIT_S if now is not None and now.outcome is not None else None
-            try:
-                done, _ = await asyncio.wait((growing, changing), timeout=bound_s, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                growing.cancel()
-                changing.cancel()
-        if not done:
-            await self._logs.abandon(attempt.id)
-        return True
+    async def _read_anew(self, attempt: Attempt) -> Attempt:
+        found = await asyncio.to_thread(self._store.get_attempt, attempt.id)
+        return attempt if found is None else found
 
+    async def _wait_for_more(self, attempt: Attempt, offset: int, subscription: _Subscription) -> bool:
+        """Wait until there are more bytes, or the rest is not waited for any longer, or the job has changed.
 
-def _cut(attempt: Attempt, state: job_pb2.LogState.ValueType) -> log_service_pb2.FollowLogsResponse:
-    cut = log_pb2.LogCut(attempt_id=attempt.id, attempt_number=attempt.number, state=state)
-    return log_service_pb2.FollowLogsResponse(cut=cut)
+        Returns:
+            Whether the job has changed.
+        """
+        growing = asyncio.create_task(self._logs.grown(attempt.id, offset))
+        changing = asyncio.create_task(subscription.take())
+        waiting = (growing, changing)
+        try:
+            bound_s = await self._logs.patience_s(attempt)
+            await asyncio.wait(waiting, timeout=bound_s, return_when=asyncio.FIRST_COMPLETED)
+            return changing.done()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _write_chunk(self, attempt: Attempt, offset: int, data: bytes) -> int:
+        chunk = log_pb2.LogChunk(attempt_id=attempt.id, offset=offset, data=data)
+        await self._context.write(log_service_pb2.FollowLogsResponse(chunk=chunk))
+        return offset + len(data)
+
+    async def _write_cut(self, attempt: Attempt, state: LogState) -> None:
+        cut = log_pb2.LogCut(attempt_id=attempt.id, attempt_number=attempt.number, state=_STATES[state])
+        await self._context.write(log_service_pb2.FollowLogsResponse(cut=cut))
 
 
 def _attempt_of(message: log_service_pb2.AppendLogsRequest) -> AttemptId:

@@ -1,6 +1,27 @@
-"""SQL remembers: what is committed here survives; what decides lives in memory."""
+"""The database: records in, records out."""
 
+from coordinator.store.errors import (
+    OutcomeUnknown,
+    SchemaTooNew,
+    StaleEpoch,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreUnreadable,
+)
 from coordinator.store.filter import JobFilter
-from coordinator.store.store import Snapshot, StaleEpoch, Store, StoreError
+from coordinator.store.reading import Snapshot
+from coordinator.store.store import Store
 
-__all__ = ["JobFilter", "Snapshot", "StaleEpoch", "Store", "StoreError"]
+__all__ = [
+    "JobFilter",
+    "OutcomeUnknown",
+    "SchemaTooNew",
+    "Snapshot",
+    "StaleEpoch",
+    "Store",
+    "StoreBusy",
+    "StoreError",
+    "StoreFull",
+    "StoreUnreadable",
+]

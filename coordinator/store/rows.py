@@ -1,14 +1,15 @@
-"""Rows <-> records."""
+"""Records become rows, rows become records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sqlalchemy import Row
+
 from coordinator.core.model import (
+    NOTHING,
     Agent,
     AgentId,
     AgentState,
@@ -42,34 +43,47 @@ from coordinator.core.model import (
     TestState,
 )
 
-Row = dict[str, Any]
+Values = dict[str, Any]
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def _pack(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+def _mapping_text(mapping: Mapping[str, str]) -> str:
+    return _encode(dict(mapping)) if mapping else "{}"
 
 
-def _pack_map(entries: Mapping[str, str]) -> str:
-    return _pack(dict(entries)) if entries else "{}"
+def _mapping(text: str) -> Mapping[str, str]:
+    return json.loads(text) if text != "{}" else NOTHING
 
 
-def _map(text: str) -> Mapping[str, str]:
-    return MappingProxyType(json.loads(text))
+def _list_text(items: Iterable[Any]) -> str:
+    listed = list(items)
+    return _encode(listed) if listed else "[]"
 
 
-def _pack_failure(failure: Failure | None) -> str | None:
-    return _pack([failure.reason, failure.message, failure.blame]) if failure is not None else None
+def _list(text: str) -> list[Any]:
+    return json.loads(text) if text != "[]" else []
 
 
-def _failure(text: str | None) -> Failure | None:
-    if text is None:
+def _failure_values(failure: Failure | None) -> Values:
+    if failure is None:
+        return {"failure_reason": None, "failure_message": None, "failure_blame": None}
+    return {
+        "failure_reason": failure.reason,
+        "failure_message": failure.message,
+        "failure_blame": failure.blame and failure.blame.value,
+    }
+
+
+def _failure(row: Row[Any]) -> Failure | None:
+    if row.failure_reason is None:
         return None
-    reason, message, blame = json.loads(text)
-    return Failure(reason=reason, message=message, blame=Blame(blame) if blame else None)
+    blame = None if row.failure_blame is None else Blame(row.failure_blame)
+    return Failure(reason=row.failure_reason, message=row.failure_message, blame=blame)
 
 
-def job_row(job: Job) -> Row:
-    """Return the row of a job."""
+def accepted_values(job: Job) -> Values:
+    """Return what never changes of a job after it was accepted."""
     spec = job.spec
     return {
         "id": job.id,
@@ -79,114 +93,124 @@ def job_row(job: Job) -> Row:
         "test": spec.test,
         "priority": spec.priority,
         "target": spec.target.value,
-        "selector": _pack(spec.selector),
-        "env": _pack_map(spec.env),
-        "labels": _pack_map(spec.labels),
+        "selector": _list_text(spec.selector),
+        "env": _mapping_text(spec.env),
+        "labels": _mapping_text(spec.labels),
         "retries": spec.retries,
         "timeout_us": spec.timeout_us,
         "run": spec.run,
-        "state": job.state.value,
         "create_us": job.create_us,
+        "retry_of": job.retry_of,
+    }
+
+
+def progress_values(job: Job) -> Values:
+    """Return what changes of a job as it goes its way."""
+    return {
+        "state": job.state.value,
         "start_us": job.start_us,
         "end_us": job.end_us,
         "attempt": job.attempt,
         "attempt_count": job.attempt_count,
         "device": job.device,
         "agent": job.agent,
-        "failure": _pack_failure(job.failure),
         "flaky": job.flaky,
         "is_cancel_requested": job.is_cancel_requested,
         "retries_used": job.retries_used,
         "lab_failures": job.lab_failures,
-        "avoid": _pack(job.avoid),
+        "avoid": _list_text(job.avoid),
         "preemptions": job.preemptions,
-        "retry_of": job.retry_of,
+        **_failure_values(job.failure),
     }
 
 
-def job_record(row: Any) -> Job:  # noqa: ANN401 - a row has the columns of its table
+def job(row: Row[Any]) -> Job:
     """Return the job of a row."""
-    spec = JobSpec(
-        org_id=row.org_id,
-        app_version_id=row.app_version_id,
-        test=row.test,
-        priority=row.priority,
-        target=Target(row.target),
-        selector=tuple((name, pattern) for name, pattern in json.loads(row.selector)),
-        env=_map(row.env),
-        labels=_map(row.labels),
-        retries=row.retries,
-        timeout_us=row.timeout_us,
-        run=row.run,
-    )
     return Job(
         id=JobId(row.id),
         sequence=SubmitSequence(row.sequence),
-        spec=spec,
+        spec=JobSpec(
+            org_id=row.org_id,
+            app_version_id=row.app_version_id,
+            test=row.test,
+            priority=row.priority,
+            target=Target(row.target),
+            selector=tuple((attribute, pattern) for attribute, pattern in _list(row.selector)),
+            env=_mapping(row.env),
+            labels=_mapping(row.labels),
+            retries=row.retries,
+            timeout_us=row.timeout_us,
+            run=row.run,
+        ),
         state=JobState(row.state),
         create_us=row.create_us,
         start_us=row.start_us,
         end_us=row.end_us,
-        attempt=AttemptId(row.attempt) if row.attempt is not None else None,
+        attempt=row.attempt,
         attempt_count=row.attempt_count,
-        device=DeviceId(row.device) if row.device is not None else None,
-        agent=AgentId(row.agent) if row.agent is not None else None,
-        failure=_failure(row.failure),
-        flaky=bool(row.flaky),
-        is_cancel_requested=bool(row.is_cancel_requested),
+        device=row.device,
+        agent=row.agent,
+        failure=_failure(row),
+        flaky=row.flaky,
+        is_cancel_requested=row.is_cancel_requested,
         retries_used=row.retries_used,
         lab_failures=row.lab_failures,
-        avoid=tuple(DeviceId(device) for device in json.loads(row.avoid)),
+        avoid=tuple(DeviceId(device) for device in _list(row.avoid)),
         preemptions=row.preemptions,
-        retry_of=JobId(row.retry_of) if row.retry_of is not None else None,
+        retry_of=row.retry_of,
     )
 
 
-def attempt_row(attempt: Attempt) -> Row:
+def label_values(job: Job) -> list[Values]:
+    """Return the rows by which a job is found by its labels."""
+    return [{"name": name, "value": value, "job": job.id} for name, value in job.spec.labels.items()]
+
+
+def attempt_values(attempt: Attempt) -> Values:
     """Return the row of an attempt."""
     return {
         "id": attempt.id,
-        "job_id": attempt.job,
+        "job": attempt.job,
         "number": attempt.number,
-        "lease_id": attempt.lease,
+        "lease": attempt.lease,
         "device": attempt.device,
         "agent": attempt.agent,
         "assign_us": attempt.assign_us,
         "start_us": attempt.start_us,
         "end_us": attempt.end_us,
-        "outcome": attempt.outcome.value if attempt.outcome is not None else None,
-        "failure": _pack_failure(attempt.failure),
+        "outcome": attempt.outcome and attempt.outcome.value,
         "build_digest": attempt.build_digest,
         "log_size": attempt.log_size,
         "log_sha256": attempt.log_sha256,
+        **_failure_values(attempt.failure),
     }
 
 
-def attempt_record(row: Any) -> Attempt:  # noqa: ANN401
+def attempt(row: Row[Any]) -> Attempt:
     """Return the attempt of a row."""
     return Attempt(
         id=AttemptId(row.id),
-        job=JobId(row.job_id),
+        job=JobId(row.job),
         number=row.number,
-        lease=LeaseId(row.lease_id),
+        lease=LeaseId(row.lease),
         device=DeviceId(row.device),
         agent=AgentId(row.agent),
         assign_us=row.assign_us,
         start_us=row.start_us,
         end_us=row.end_us,
-        outcome=AttemptOutcome(row.outcome) if row.outcome is not None else None,
-        failure=_failure(row.failure),
+        outcome=None if row.outcome is None else AttemptOutcome(row.outcome),
+        failure=_failure(row),
         build_digest=row.build_digest,
         log_size=row.log_size,
         log_sha256=row.log_sha256,
     )
 
 
-def test_row(attempt: Attempt, test: TestResult) -> Row:
-    """Return the row of one test of a job."""
+def test_values(attempt: Attempt, test: TestResult) -> Values:
+    """Return the row of a test, as an attempt saw it."""
     return {
-        "job_id": attempt.job,
-        "test_id": test.id,
+        "job": attempt.job,
+        "id": test.id,
         "attempt_number": attempt.number,
         "title": test.title,
         "state": test.state.value,
@@ -195,23 +219,19 @@ def test_row(attempt: Attempt, test: TestResult) -> Row:
     }
 
 
-def test_record(row: Any) -> tuple[TestResult, int]:  # noqa: ANN401
-    """Return the result of one test with the number of the attempt that it came from."""
-    result = TestResult(
-        id=row.test_id,
-        title=row.title,
-        state=TestState(row.state),
-        duration_us=row.duration_us,
-        error=row.error,
+def test(row: Row[Any]) -> TestResult:
+    """Return the test result of a row."""
+    return TestResult(
+        id=row.id, title=row.title, state=TestState(row.state), duration_us=row.duration_us, error=row.error
     )
-    return result, row.attempt_number
 
 
-def lease_row(lease: Lease) -> Row:
+def lease_values(lease: Lease) -> Values:
     """Return the row of a lease."""
+    tally = lease.tally
     return {
         "id": lease.id,
-        "epoch": lease.fence.epoch,
+        "fence_epoch": lease.fence.epoch,
         "fence_number": lease.fence.number,
         "device": lease.device,
         "agent": lease.agent,
@@ -223,17 +243,22 @@ def lease_row(lease: Lease) -> Row:
         "revision": lease.revision,
         "grant_us": lease.grant_us,
         "end_us": lease.end_us,
-        "attempts": _pack(lease.attempts),
-        "revoked": _pack(lease.revoked),
-        "tally": _pack(asdict(lease.tally)),
+        "attempts": _list_text(lease.attempts),
+        "revoked": _list_text((attempt, reason.value) for attempt, reason in lease.revoked),
+        "started": tally.started,
+        "passed": tally.passed,
+        "failed": tally.failed,
+        "other": tally.other,
+        "installs": tally.installs,
+        "install_us": tally.install_us,
     }
 
 
-def lease_record(row: Any) -> Lease:  # noqa: ANN401
+def lease(row: Row[Any]) -> Lease:
     """Return the lease of a row."""
     return Lease(
         id=LeaseId(row.id),
-        fence=Fence(row.epoch, row.fence_number),
+        fence=Fence(row.fence_epoch, row.fence_number),
         device=DeviceId(row.device),
         agent=AgentId(row.agent),
         boot_id=row.boot_id,
@@ -243,33 +268,38 @@ def lease_record(row: Any) -> Lease:  # noqa: ANN401
         revision=row.revision,
         grant_us=row.grant_us,
         end_us=row.end_us,
-        attempts=tuple(AttemptId(attempt) for attempt in json.loads(row.attempts)),
-        revoked=tuple((AttemptId(attempt), RevokeReason(reason)) for attempt, reason in json.loads(row.revoked)),
-        tally=BatchTally(**json.loads(row.tally)),
+        attempts=tuple(AttemptId(attempt) for attempt in _list(row.attempts)),
+        revoked=tuple((AttemptId(attempt), RevokeReason(reason)) for attempt, reason in _list(row.revoked)),
+        tally=BatchTally(
+            started=row.started,
+            passed=row.passed,
+            failed=row.failed,
+            other=row.other,
+            installs=row.installs,
+            install_us=row.install_us,
+        ),
     )
 
 
-def device_row(device: Device) -> Row:
+def device_values(device: Device) -> Values:
     """Return the row of a device."""
     facts = device.facts
-    packed = {
-        "kind": facts.kind,
+    return {
+        "id": facts.id,
+        "kind": facts.kind.value,
         "platform": facts.platform,
         "model": facts.model,
         "os_version": facts.os_version,
         "udid": facts.udid,
-        "labels": dict(facts.labels),
+        "labels": _mapping_text(facts.labels),
         "is_usable": facts.is_usable,
         "reason": facts.reason,
-    }
-    return {
-        "id": device.id,
         "agent": device.agent,
         "state": device.state.value,
-        "facts": _pack(packed),
         "fence_number": device.fence_number,
         "lease": device.lease,
-        "app": _pack([device.app.org_id, device.app.app_version_id]) if device.app is not None else None,
+        "app_org_id": device.app and device.app.org_id,
+        "app_version_id": device.app and device.app.app_version_id,
         "app_digest": device.app_digest,
         "busy_us": device.busy_us,
         "free_us": device.free_us,
@@ -277,21 +307,25 @@ def device_row(device: Device) -> Row:
     }
 
 
-def device_record(row: Any) -> Device:  # noqa: ANN401
+def device(row: Row[Any]) -> Device:
     """Return the device of a row."""
-    facts = json.loads(row.facts)
-    facts["kind"] = DeviceKind(facts["kind"])
-    facts["labels"] = MappingProxyType(facts["labels"])
-    app: AppKey | None = None
-    if row.app is not None:
-        org_id, app_version_id = json.loads(row.app)
-        app = AppKey(org_id=org_id, app_version_id=app_version_id)
+    app = None if row.app_org_id is None else AppKey(org_id=row.app_org_id, app_version_id=row.app_version_id)
     return Device(
-        facts=DeviceFacts(id=DeviceId(row.id), **facts),
+        facts=DeviceFacts(
+            id=DeviceId(row.id),
+            kind=DeviceKind(row.kind),
+            platform=row.platform,
+            model=row.model,
+            os_version=row.os_version,
+            udid=row.udid,
+            labels=_mapping(row.labels),
+            is_usable=row.is_usable,
+            reason=row.reason,
+        ),
         agent=AgentId(row.agent),
         state=DeviceState(row.state),
         fence_number=row.fence_number,
-        lease=LeaseId(row.lease) if row.lease is not None else None,
+        lease=row.lease,
         app=app,
         app_digest=row.app_digest,
         busy_us=row.busy_us,
@@ -300,12 +334,20 @@ def device_record(row: Any) -> Device:  # noqa: ANN401
     )
 
 
-def agent_row(agent: Agent) -> Row:
+def agent_values(agent: Agent) -> Values:
     """Return the row of an agent."""
-    return {**asdict(agent), "state": agent.state.value}
+    return {
+        "id": agent.id,
+        "state": agent.state.value,
+        "boot_id": agent.boot_id,
+        "version": agent.version,
+        "host": agent.host,
+        "seen_us": agent.seen_us,
+        "connect_us": agent.connect_us,
+    }
 
 
-def agent_record(row: Any) -> Agent:  # noqa: ANN401
+def agent(row: Row[Any]) -> Agent:
     """Return the agent of a row."""
     return Agent(
         id=AgentId(row.id),
@@ -318,7 +360,7 @@ def agent_record(row: Any) -> Agent:  # noqa: ANN401
     )
 
 
-def build_row(build: Build) -> Row:
+def build_values(build: Build) -> Values:
     """Return the row of a build."""
     return {
         "org_id": build.app.org_id,
@@ -331,7 +373,7 @@ def build_row(build: Build) -> Row:
     }
 
 
-def build_record(row: Any) -> Build:  # noqa: ANN401
+def build(row: Row[Any]) -> Build:
     """Return the build of a row."""
     return Build(
         app=AppKey(org_id=row.org_id, app_version_id=row.app_version_id),
@@ -343,29 +385,43 @@ def build_record(row: Any) -> Build:  # noqa: ANN401
     )
 
 
-def request_row(request: Request) -> Row:
-    """Return the row of an accepted submit."""
+def request_values(request: Request) -> Values:
+    """Return the row of a request."""
     return {
         "org_id": request.org_id,
         "key": request.key,
         "payload_sha256": request.payload_sha256,
-        "jobs": _pack(request.jobs),
+        "jobs": _list_text(request.jobs),
     }
 
 
-def request_record(row: Any) -> Request:  # noqa: ANN401
-    """Return the accepted submit of a row."""
-    jobs = tuple(JobId(job) for job in json.loads(row.jobs))
+def request(row: Row[Any]) -> Request:
+    """Return the request of a row."""
+    jobs = tuple(JobId(job) for job in _list(row.jobs))
     return Request(org_id=row.org_id, key=row.key, payload_sha256=row.payload_sha256, jobs=jobs)
 
 
-def counters_row(counters: Counters) -> Row:
-    """Return the one row of the counters."""
-    return asdict(counters)
+def counters_values(counters: Counters) -> Values:
+    """Return the row of the counters."""
+    return {
+        "epoch": counters.epoch,
+        "next_job": counters.next_job,
+        "next_attempt": counters.next_attempt,
+        "next_lease": counters.next_lease,
+        "next_sequence": counters.next_sequence,
+        "installs_avoided": counters.installs_avoided,
+        "saved_us": counters.saved_us,
+    }
 
 
-def counters_record(row: Any) -> Counters:  # noqa: ANN401
-    """Return the counters."""
-    values = dict(row._mapping)
-    del values["id"]
-    return Counters(**values)
+def counters(row: Row[Any]) -> Counters:
+    """Return the counters of their row."""
+    return Counters(
+        epoch=row.epoch,
+        next_job=row.next_job,
+        next_attempt=row.next_attempt,
+        next_lease=row.next_lease,
+        next_sequence=row.next_sequence,
+        installs_avoided=row.installs_avoided,
+        saved_us=row.saved_us,
+    )

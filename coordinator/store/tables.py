@@ -1,37 +1,56 @@
-"""The tables. Times are microseconds since the epoch, spans end in `_us`; maps and lists are JSON text."""
+"""The tables, one for each kind of record. Changing one takes a migration; a test compares the two.
+
+Times and spans are integers of microseconds. Mappings and lists of a record that no query looks into are JSON text.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     ForeignKey,
     Index,
     Integer,
     MetaData,
-    PrimaryKeyConstraint,
-    String,
+    SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
+    and_,
+)
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
 )
 
-metadata = MetaData()
 
-# SQLite keeps any integer in 64 bits, and only a plain INTEGER primary key is its row id.
-Id = BigInteger().with_variant(Integer(), "sqlite")
+def _key() -> TypeEngine[int]:
+    """Return the type of a 64-bit key; SQLite keeps a table in the order of its key only if that is an INTEGER."""
+    return BigInteger().with_variant(Integer(), "sqlite")
+
 
 meta = Table(
     "meta",
     metadata,
-    Column("name", String(64), primary_key=True),
-    Column("value", Text, nullable=False),
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("cluster_id", Text, nullable=False),
+    Column("storage_id", Text, nullable=False),
+    CheckConstraint("id = 1", name="single_row"),
 )
 
 counters = Table(
     "counters",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
     Column("next_job", BigInteger, nullable=False),
     Column("next_attempt", BigInteger, nullable=False),
@@ -39,25 +58,26 @@ counters = Table(
     Column("next_sequence", BigInteger, nullable=False),
     Column("installs_avoided", BigInteger, nullable=False),
     Column("saved_us", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="single_row"),
 )
 
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("id", _key(), primary_key=True, autoincrement=False),
     Column("sequence", BigInteger, nullable=False),
     Column("org_id", Text, nullable=False),
     Column("app_version_id", Text, nullable=False),
     Column("test", Text, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("target", String(16), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("target", Text, nullable=False),
     Column("selector", Text, nullable=False),
     Column("env", Text, nullable=False),
     Column("labels", Text, nullable=False),
     Column("retries", Integer, nullable=False),
     Column("timeout_us", BigInteger, nullable=False),
     Column("run", Text, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Text, nullable=False),
     Column("create_us", BigInteger, nullable=False),
     Column("start_us", BigInteger),
     Column("end_us", BigInteger),
@@ -65,7 +85,9 @@ jobs = Table(
     Column("attempt_count", Integer, nullable=False),
     Column("device", Text),
     Column("agent", Text),
-    Column("failure", Text),
+    Column("failure_reason", Text),
+    Column("failure_message", Text),
+    Column("failure_blame", Text),
     Column("flaky", Boolean, nullable=False),
     Column("is_cancel_requested", Boolean, nullable=False),
     Column("retries_used", Integer, nullable=False),
@@ -73,89 +95,42 @@ jobs = Table(
     Column("avoid", Text, nullable=False),
     Column("preemptions", Integer, nullable=False),
     Column("retry_of", BigInteger),
-    Index("jobs_by_state", "state", "id"),
-    Index("jobs_by_app", "org_id", "app_version_id", "id"),
-    Index("jobs_by_run", "run", "id"),
+    # Lists are newest first, so each filter that can be narrow has an index that ends in the id.
+    Index(None, "state", "id"),
+    Index(None, "org_id", "id"),
+    Index(None, "app_version_id", "id"),
+    Index(None, "run", "id"),
 )
 
 job_labels = Table(
     "job_labels",
     metadata,
-    Column("job_id", Id, ForeignKey("jobs.id"), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("value", Text, nullable=False),
-    PrimaryKeyConstraint("job_id", "name"),
-    Index("job_labels_by_value", "name", "value", "job_id"),
-)
-
-attempts = Table(
-    "attempts",
-    metadata,
-    Column("id", Id, primary_key=True, autoincrement=False),
-    Column("job_id", Id, ForeignKey("jobs.id"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("lease_id", BigInteger, nullable=False),
-    Column("device", Text, nullable=False),
-    Column("agent", Text, nullable=False),
-    Column("assign_us", BigInteger, nullable=False),
-    Column("start_us", BigInteger),
-    Column("end_us", BigInteger),
-    Column("outcome", String(16)),
-    Column("failure", Text),
-    Column("build_digest", String(64), nullable=False),
-    Column("log_size", BigInteger, nullable=False),
-    Column("log_sha256", String(64), nullable=False),
-    Index("attempts_by_job", "job_id", "number"),
-    Index("attempts_by_outcome", "outcome"),
-)
-
-tests = Table(
-    "tests",
-    metadata,
-    Column("job_id", Id, ForeignKey("jobs.id"), nullable=False),
-    Column("test_id", String(128), nullable=False),
-    Column("attempt_number", Integer, nullable=False),
-    Column("title", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("duration_us", BigInteger, nullable=False),
-    Column("error", Text, nullable=False),
-    PrimaryKeyConstraint("job_id", "test_id"),
-)
-
-leases = Table(
-    "leases",
-    metadata,
-    Column("id", Id, primary_key=True, autoincrement=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("fence_number", BigInteger, nullable=False),
-    Column("device", Text, nullable=False),
-    Column("agent", Text, nullable=False),
-    Column("boot_id", Text, nullable=False),
-    Column("org_id", Text, nullable=False),
-    Column("app_version_id", Text, nullable=False),
-    Column("target", String(16), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("revision", BigInteger, nullable=False),
-    Column("grant_us", BigInteger, nullable=False),
-    Column("end_us", BigInteger),
-    Column("attempts", Text, nullable=False),
-    Column("revoked", Text, nullable=False),
-    Column("tally", Text, nullable=False),
-    Index("leases_by_state", "state"),
-    Index("leases_by_device", "device", "id"),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("job", BigInteger, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Index(None, "job"),
+    sqlite_with_rowid=False,
 )
 
 devices = Table(
     "devices",
     metadata,
     Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("os_version", Text, nullable=False),
+    Column("udid", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("is_usable", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
     Column("agent", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("facts", Text, nullable=False),
+    Column("state", Text, nullable=False),
     Column("fence_number", BigInteger, nullable=False),
     Column("lease", BigInteger),
-    Column("app", Text),
-    Column("app_digest", String(64), nullable=False),
+    Column("app_org_id", Text),
+    Column("app_version_id", Text),
+    Column("app_digest", Text, nullable=False),
     Column("busy_us", BigInteger, nullable=False),
     Column("free_us", BigInteger, nullable=False),
     Column("seen_us", BigInteger, nullable=False),
@@ -165,7 +140,7 @@ agents = Table(
     "agents",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("state", String(16), nullable=False),
+    Column("state", Text, nullable=False),
     Column("boot_id", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("host", Text, nullable=False),
@@ -173,25 +148,96 @@ agents = Table(
     Column("connect_us", BigInteger, nullable=False),
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", _key(), primary_key=True, autoincrement=False),
+    Column("fence_epoch", BigInteger, nullable=False),
+    Column("fence_number", BigInteger, nullable=False),
+    Column("device", Text, ForeignKey("devices.id"), nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("app_version_id", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("grant_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger),
+    Column("attempts", Text, nullable=False),
+    Column("revoked", Text, nullable=False),
+    Column("started", Integer, nullable=False),
+    Column("passed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("other", Integer, nullable=False),
+    Column("installs", Integer, nullable=False),
+    Column("install_us", BigInteger, nullable=False),
+    UniqueConstraint("device", "fence_number", "fence_epoch"),
+)
+
+# Spelt out: NOT IN expands at each execution, which many rows at once cannot.
+LEASE_IS_LIVE = and_(*(leases.c.state != state for state in ("released", "revoked", "expired")))
+# Two live leases on one device are refused by the database itself.
+Index("uq_leases_live_device", leases.c.device, unique=True, sqlite_where=LEASE_IS_LIVE, postgresql_where=LEASE_IS_LIVE)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _key(), primary_key=True, autoincrement=False),
+    Column("job", BigInteger, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("lease", BigInteger, ForeignKey("leases.id"), nullable=False),
+    Column("device", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("assign_us", BigInteger, nullable=False),
+    Column("start_us", BigInteger),
+    Column("end_us", BigInteger),
+    Column("outcome", Text),
+    Column("failure_reason", Text),
+    Column("failure_message", Text),
+    Column("failure_blame", Text),
+    Column("build_digest", Text, nullable=False),
+    Column("log_size", BigInteger, nullable=False),
+    Column("log_sha256", Text, nullable=False),
+    UniqueConstraint("job", "number"),
+    Index(None, "lease"),
+)
+
+ATTEMPT_IS_OPEN = attempts.c.outcome.is_(None)
+Index("ix_attempts_open", attempts.c.id, sqlite_where=ATTEMPT_IS_OPEN, postgresql_where=ATTEMPT_IS_OPEN)
+
+test_results = Table(
+    "test_results",
+    metadata,
+    # Rises, so that a job's tests are read in the order in which they were first reported.
+    Column("serial", _key(), primary_key=True, autoincrement=True),
+    Column("job", BigInteger, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("attempt_number", Integer, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+    UniqueConstraint("job", "id"),
+)
+
 builds = Table(
     "builds",
     metadata,
-    Column("org_id", Text, nullable=False),
-    Column("app_version_id", Text, nullable=False),
-    Column("digest", String(64), nullable=False),
+    Column("org_id", Text, primary_key=True),
+    Column("app_version_id", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
     Column("create_us", BigInteger, nullable=False),
     Column("install_us", BigInteger, nullable=False),
     Column("installs", BigInteger, nullable=False),
     Column("mean_install_us", BigInteger, nullable=False),
-    PrimaryKeyConstraint("org_id", "app_version_id"),
 )
 
 requests = Table(
     "requests",
     metadata,
-    Column("org_id", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("payload_sha256", String(64), nullable=False),
+    Column("org_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("payload_sha256", Text, nullable=False),
     Column("jobs", Text, nullable=False),
-    PrimaryKeyConstraint("org_id", "key"),
 )

@@ -1,0 +1,187 @@
+"""Everything in which SQLite and PostgreSQL differ: connections, upserts and what their errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, ColumnElement, Engine, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from coordinator.store.errors import OutcomeUnknown, StoreBusy, StoreError, StoreFull, StoreUnreadable
+
+READERS = 4
+BUSY_TIMEOUT_S = 5.0
+APPLICATION_ID = 0x51474A42
+"""Marks a SQLite file as ours ("QGJB"); `file` and other programs can see it."""
+
+Excluded = Mapping[str, ColumnElement[Any]]
+Guard = Callable[[Any], ColumnElement[bool]]
+
+
+def checked_url(text: str) -> URL:
+    """Return the URL of a database.
+
+    Raises:
+        StoreUnreadable: It is malformed, names an unknown kind of database, or one in memory.
+    """
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise StoreUnreadable("the database URL cannot be read; use sqlite:///PATH or postgresql://...") from error
+    match url.get_backend_name():
+        case "sqlite":
+            if url.database in (None, "", ":memory:") or url.query:
+                raise StoreUnreadable(
+                    "the database must be a plain file, so that what was accepted outlives the process; "
+                    "use sqlite:///PATH"
+                )
+            return url.set(drivername="sqlite")
+        case "postgresql":
+            return url.set(drivername="postgresql+psycopg")
+        case other:
+            raise StoreUnreadable(f"databases of the kind {other!r} are not supported; use sqlite or postgresql")
+
+
+def shown(url: URL) -> str:
+    """Return how messages name a database: its file, or its URL without the password."""
+    if url.get_backend_name() == "sqlite":
+        return f"database {url.database}"
+    return f"database {url.render_as_string(hide_password=True)}"
+
+
+def writer_engine(url: URL) -> Engine:
+    """Return an engine with one connection whose transactions hold the write lock from their begin."""
+    return _engine(url, size=1, begin="BEGIN IMMEDIATE", pragmas=("journal_mode=WAL", "synchronous=FULL"))
+
+
+def reader_engine(url: URL) -> Engine:
+    """Return an engine with a few connections that cannot write; each transaction sees one state."""
+    return _engine(url, size=READERS, begin="BEGIN", pragmas=("query_only=ON",))
+
+
+def _engine(url: URL, *, size: int, begin: str, pragmas: tuple[str, ...]) -> Engine:
+    try:
+        if url.get_backend_name() != "sqlite":
+            return create_engine(url, pool_size=size, max_overflow=0, pool_pre_ping=True)
+        engine = create_engine(
+            url,
+            poolclass=QueuePool,
+            pool_size=size,
+            max_overflow=0,
+            # The driver shall begin no transactions of its own.
+            connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        )
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StoreUnreadable(f"the driver of {shown(url)} is missing; install qgjob[postgres]") from error
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in (*pragmas, "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's event hands in a connection
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def refuse_foreign_file(url: URL) -> None:
+    """Look into an existing SQLite file before anything is changed in it.
+
+    Raises:
+        StoreUnreadable: It is damaged, or some other program's.
+    """
+    if url.get_backend_name() != "sqlite":
+        return
+    path = Path(str(url.database))
+    if not path.exists():
+        return
+    with translated(url), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+        mark = connection.execute("PRAGMA application_id").fetchone()[0]
+        has_tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    if mark != APPLICATION_ID and (mark or has_tables):
+        raise StoreUnreadable(f"{shown(url)} is not a database of qgjob; it was left as it is")
+
+
+def mark_as_ours(connection: Any) -> None:  # noqa: ANN401 - a connection of either driver
+    """Write our mark into a SQLite file, within the transaction that makes the tables."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+def upsert(
+    backend: str, table: Table, key: tuple[str, ...], values: tuple[str, ...], guard: Guard | None = None
+) -> Any:  # noqa: ANN401 - two unrelated Insert classes
+    """Return an insert of `key` and `values` that replaces the values of a row that has the key already.
+
+    Args:
+        backend: "sqlite" or "postgresql".
+        table: Where to.
+        key: Columns that identify a row.
+        values: The other columns.
+        guard: Makes, of the row that was to be inserted, the condition under which it replaces the one that is there.
+    """
+    insert = sqlite.insert if backend == "sqlite" else postgresql.insert
+    statement: Any = insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=list(key),
+        set_={name: statement.excluded[name] for name in values},
+        where=None if guard is None else guard(statement.excluded),
+    )
+
+
+@contextmanager
+def translated(url: URL, *, is_commit: bool = False) -> Iterator[None]:
+    """Turn what the drivers raise into our errors.
+
+    Raises:
+        StoreError: With the database's name and what the driver said.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        raise _meaning(url, error.orig, is_lost=is_commit and error.connection_invalidated) from error
+    except sqlite3.Error as error:
+        raise _meaning(url, error, is_lost=False) from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"{shown(url)}: {error}") from error
+
+
+_SQLITE_MEANINGS: Mapping[int, type[StoreError]] = {
+    sqlite3.SQLITE_FULL: StoreFull,
+    sqlite3.SQLITE_BUSY: StoreBusy,
+    sqlite3.SQLITE_LOCKED: StoreBusy,
+    sqlite3.SQLITE_NOTADB: StoreUnreadable,
+    sqlite3.SQLITE_CORRUPT: StoreUnreadable,
+    sqlite3.SQLITE_CANTOPEN: StoreUnreadable,
+    sqlite3.SQLITE_READONLY: StoreUnreadable,
+}
+_POSTGRESQL_MEANINGS: Mapping[str, type[StoreError]] = {
+    "": StoreUnreadable,
+    "53100": StoreFull,
+    "55P03": StoreBusy,
+    "57014": StoreBusy,
+    "3D000": StoreUnreadable,
+    "28000": StoreUnreadable,
+    "28P01": StoreUnreadable,
+}
+
+
+def _meaning(url: URL, error: BaseException | None, *, is_lost: bool) -> StoreError:
+    if is_lost:
+        return OutcomeUnknown(f"{shown(url)}: the connection was lost while the commit was under way: {error}")
+    meaning: type[StoreError] = StoreError
+    if isinstance(error, sqlite3.Error):
+        # The low byte is the primary code; the rest says more about the same.
+        meaning = _SQLITE_MEANINGS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, StoreError)
+    else:
+        # No SQLSTATE: the server was never reached.
+        meaning = _POSTGRESQL_MEANINGS.get(getattr(error, "sqlstate", None) or "", StoreError)
+    return meaning(f"{shown(url)}: {error}")

@@ -1,0 +1,55 @@
+"""Brings a database to the schema of this release, in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, insert, inspect, select
+
+from coordinator.core.model import Counters
+from coordinator.store import rows, tables
+from coordinator.store.dialect import mark_as_ours
+from coordinator.store.errors import SchemaTooNew, StoreUnreadable
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(connection: Connection, name: str) -> None:
+    """Make or bring up to date the tables, and fill those of one row.
+
+    Args:
+        connection: In a transaction that the caller commits.
+        name: How messages call the database.
+
+    Raises:
+        SchemaTooNew: A newer release wrote it.
+        StoreUnreadable: It holds tables of somebody else.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    current = MigrationContext.configure(connection).get_current_heads()
+    if not current and inspect(connection).get_table_names():
+        raise StoreUnreadable(f"{name} holds tables that are not qgjob's; it was left as it is")
+    if not known.issuperset(current):
+        raise SchemaTooNew(
+            f"{name} has schema {', '.join(current)}, which this release does not know: a newer release wrote it; "
+            "start that one, or restore a backup"
+        )
+    mark_as_ours(connection)
+    command.upgrade(config, "head")
+    _fill(connection)
+
+
+def _fill(connection: Connection) -> None:
+    if connection.execute(select(tables.meta.c.id)).first() is None:
+        values = {"id": 1, "cluster_id": uuid.uuid4().hex, "storage_id": uuid.uuid4().hex}
+        connection.execute(insert(tables.meta), values)
+    if connection.execute(select(tables.counters.c.id)).first() is None:
+        connection.execute(insert(tables.counters), {"id": 1, **rows.counters_values(Counters())})

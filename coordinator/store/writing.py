@@ -1,0 +1,130 @@
+"""The statements of a commit. The conditions that must hold between commits are part of the SQL itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table, and_, bindparam, insert, or_, select, update
+
+from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId
+from coordinator.store import rows, tables
+from coordinator.store.batch import Batch
+from coordinator.store.dialect import upsert
+from coordinator.store.errors import StaleEpoch
+
+IDS_PER_QUERY = 10_000
+_JOB_ENDS = tuple(sorted(state.value for state in TERMINAL_JOB_STATES))
+
+
+class BatchWriter:
+    """Writes batches over a connection. It belongs to one epoch."""
+
+    def __init__(self, backend: str, epoch: int, highest_job: JobId) -> None:
+        """Prepare the statements.
+
+        Args:
+            backend: "sqlite" or "postgresql".
+            epoch: Ours; nothing is written once it is not the database's any more.
+            highest_job: No job above it is in the table.
+        """
+        self._epoch = epoch
+        self._highest_job = highest_job
+        self._insert_job = insert(tables.jobs)
+        self._insert_label = insert(tables.job_labels)
+        self._insert_request = insert(tables.requests)
+        self._update_job = _job_update()
+        self._put_device = _upsert(backend, tables.devices, ("id",))
+        self._put_agent = _upsert(backend, tables.agents, ("id",))
+        self._put_build = _upsert(backend, tables.builds, ("org_id", "app_version_id"))
+        self._put_lease = _upsert(
+            backend,
+            tables.leases,
+            ("id",),
+            lambda new: or_(tables.LEASE_IS_LIVE, tables.leases.c.state == new.state),
+        )
+        self._put_attempt = _upsert(
+            backend,
+            tables.attempts,
+            ("id",),
+            lambda new: or_(tables.ATTEMPT_IS_OPEN, tables.attempts.c.outcome == new.outcome),
+        )
+        self._put_test = upsert(
+            backend,
+            tables.test_results,
+            ("job", "id"),
+            ("attempt_number", "title", "state", "duration_us", "error"),
+            lambda new: tables.test_results.c.attempt_number <= new.attempt_number,
+        )
+
+    def write(self, connection: Connection, batch: Batch) -> None:
+        """Write a batch within the connection's transaction, those first that others refer to.
+
+        Raises:
+            StaleEpoch: Somebody else has raised the epoch.
+        """
+        self._check_epoch(connection, batch.counters)
+        _run(connection, self._put_agent, [rows.agent_values(agent) for agent in batch.agents.values()])
+        _run(connection, self._put_device, [rows.device_values(device) for device in batch.devices.values()])
+        # The ended ones first: their devices may have been granted anew in the same batch.
+        leases = sorted(batch.leases.values(), key=lambda lease: lease.is_live)
+        _run(connection, self._put_lease, [rows.lease_values(lease) for lease in leases])
+        self._write_jobs(connection, list(batch.jobs.values()))
+        _run(connection, self._put_attempt, [rows.attempt_values(attempt) for attempt in batch.attempts.values()])
+        _run(connection, self._put_test, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
+        _run(connection, self._put_build, [rows.build_values(build) for build in batch.builds.values()])
+        _run(connection, self._insert_request, [rows.request_values(request) for request in batch.requests])
+
+    def note_committed(self, batch: Batch) -> None:
+        """Remember which jobs the table holds."""
+        self._highest_job = max(self._highest_job, *batch.jobs, JobId(0)) if batch.jobs else self._highest_job
+
+    def _check_epoch(self, connection: Connection, counters: Counters | None) -> None:
+        ours = tables.counters.c.epoch == self._epoch
+        if counters is None:
+            # On PostgreSQL the lock keeps the epoch from rising before our commit; SQLite has one writer anyway.
+            found = connection.execute(select(tables.counters.c.id).where(ours).with_for_update(read=True)).first()
+            is_ours = found is not None
+        else:
+            assert counters.epoch == self._epoch, f"counters of epoch {counters.epoch} in epoch {self._epoch}"
+            replaced = connection.execute(update(tables.counters).where(ours), rows.counters_values(counters))
+            is_ours = replaced.rowcount == 1
+        if not is_ours:
+            raise StaleEpoch(f"another coordinator has taken over: epoch {self._epoch} is not the newest any more")
+
+    def _write_jobs(self, connection: Connection, jobs: list[Job]) -> None:
+        known = _known_jobs(connection, [job.id for job in jobs if job.id <= self._highest_job])
+        added = [job for job in jobs if job.id not in known]
+        _run(connection, self._insert_job, [rows.accepted_values(job) | rows.progress_values(job) for job in added])
+        _run(connection, self._insert_label, [values for job in added for values in rows.label_values(job)])
+        moved = [
+            {"of": job.id, "new_state": job.state.value, **rows.progress_values(job)} for job in jobs if job.id in known
+        ]
+        _run(connection, self._update_job, moved)
+
+
+def _run(connection: Connection, statement: Any, values: Sequence[rows.Values]) -> None:  # noqa: ANN401 - any executable
+    if values:
+        connection.execute(statement, values)
+
+
+def _upsert(backend: str, table: Table, key: tuple[str, ...], guard: Any = None) -> Any:  # noqa: ANN401 - see `upsert`
+    values = tuple(column.name for column in table.columns if column.name not in key)
+    return upsert(backend, table, key, values, guard)
+
+
+def _job_update() -> Any:  # noqa: ANN401 - an executable
+    """Return the update of what changes of a job; a job that has ended stays so."""
+    columns = tables.jobs.c
+    stays = columns.state == bindparam("new_state")
+    # Spelt out: NOT IN expands at each execution, which many rows at once cannot.
+    is_open = and_(*(columns.state != state for state in _JOB_ENDS))
+    return update(tables.jobs).where(columns.id == bindparam("of"), or_(is_open, stays))
+
+
+def _known_jobs(connection: Connection, ids: list[JobId]) -> frozenset[int]:
+    known: set[int] = set()
+    for first in range(0, len(ids), IDS_PER_QUERY):
+        part = ids[first : first + IDS_PER_QUERY]
+        known.update(connection.scalars(select(tables.jobs.c.id).where(tables.jobs.c.id.in_(part))))
+    return frozenset(known)
