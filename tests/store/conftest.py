@@ -16,12 +16,7 @@ POSTGRESQL_URL = os.environ.get("QGJOB_TEST_POSTGRESQL_URL", "")
 OpenStore = Callable[[], Store]
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=pytest.mark.skipif(not POSTGRESQL_URL, reason="no server is given")),
-    ]
-)
+@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRESQL_URL else [])])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
     if request.param == "sqlite":
