@@ -592,9 +592,8 @@ class Scheduler:
         """Give free devices their work, let running batches grow, and make room for urgent jobs."""
         if not len(self._ledger.queues):
             return
-        self._join_running(now)
-        while self._ledger.fleet.has_idle() and self._grant_next(now):
-            pass
+        while self._join_running(now) or (self._ledger.fleet.has_idle() and self._grant_next(now)):
+            pass  # what leaves the queue uncovers what stood behind it
         self._make_room()
 
     def _grant_next(self, now: Now) -> bool:
@@ -613,13 +612,14 @@ class Scheduler:
             return True
         return False
 
-    def _join_running(self, now: Now) -> None:
-        """Let jobs that wait join a batch of their family that still has room."""
+    def _join_running(self, now: Now) -> bool:
+        """Let jobs that wait join a batch of their family that still has room. Returns whether any did."""
         ledger = self._ledger
+        has_joined = False
         for lease in list(ledger.fleet.leases.values()):
-            if lease.state is not LeaseState.ACTIVE or not lease.attempts or self._batch_room(lease) <= 0:
-                continue
-            self._top_up(lease, now)
+            if lease.state is LeaseState.ACTIVE and lease.attempts and self._batch_room(lease) > 0:
+                has_joined = self._top_up(lease, now) or has_joined
+        return has_joined
 
     def _make_room(self) -> None:
         """Take devices back from low priorities for urgent jobs that no device is free for, one device a job."""
