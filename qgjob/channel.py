@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qgjob.errors import UsageError
+
 if TYPE_CHECKING:
     import grpc
 
 MAX_MESSAGE_BYTES = 4 * 1_024 * 1_024
+_LOOPBACK = ("127.", "localhost", "::1")
 
 
 def open_channel(target: str) -> grpc.Channel:
-    """Return a channel that sees a lost link and reconnects by itself."""
+    """Return a channel that sees a lost link and reconnects by itself.
+
+    Args:
+        target: HOST:PORT; a host of IPv6 stands in brackets.
+
+    Raises:
+        UsageError: That is no address.
+    """
     import grpc
 
+    host = _host(target)
     return grpc.insecure_channel(
         target,
         options=(
@@ -26,5 +37,14 @@ def open_channel(target: str) -> grpc.Channel:
             ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            # A proxy for the world outside must not be asked for a coordinator on this very host.
+            ("grpc.enable_http_proxy", 0 if host.startswith(_LOOPBACK) else 1),
         ),
     )
+
+
+def _host(target: str) -> str:
+    host, separator, port = target.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise UsageError(f"{target!r} is no address of a coordinator", hint="use HOST:PORT, such as lab.example:50051")
+    return host.strip("[]")

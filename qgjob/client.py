@@ -12,50 +12,86 @@ broke, so nothing is lost and nothing comes twice.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import grpc
 
 from qgjob.channel import open_channel
-from qgjob.errors import error_of, is_passing
+from qgjob.errors import ClientError, error_of, is_passing, unreachable
 from qgjob.v1.agent_pb2 import Agent
-from qgjob.v1.agent_service_pb2 import ListAgentsRequest
+from qgjob.v1.agent_service_pb2 import ListAgentsRequest, ListAgentsResponse
 from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
 from qgjob.v1.build_pb2 import Build
-from qgjob.v1.build_service_pb2 import ListBuildsRequest
+from qgjob.v1.build_service_pb2 import ListBuildsRequest, ListBuildsResponse
 from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
 from qgjob.v1.device_pb2 import Device
-from qgjob.v1.device_service_pb2 import ListDevicesRequest
+from qgjob.v1.device_service_pb2 import ListDevicesRequest, ListDevicesResponse
 from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
-from qgjob.v1.job_pb2 import LOG_STATE_OPEN, Job, JobFilter, JobSpec, LogState
+from qgjob.v1.job_pb2 import (
+    JOB_STATE_CANCELLED,
+    JOB_STATE_COMPLETED,
+    JOB_STATE_ERRORED,
+    JOB_STATE_FAILED,
+    JOB_STATE_TIMED_OUT,
+    LOG_STATE_OPEN,
+    Job,
+    JobFilter,
+    JobSpec,
+    LogState,
+)
 from qgjob.v1.job_service_pb2 import (
     CancelJobsRequest,
     GetJobRequest,
     ListJobsRequest,
+    ListJobsResponse,
     RetryJobRequest,
     SubmitJobsRequest,
     SubmitJobsResponse,
     WatchJobsRequest,
 )
 from qgjob.v1.job_service_pb2_grpc import JobServiceStub
-from qgjob.v1.log_service_pb2 import FollowLogsRequest
+from qgjob.v1.log_pb2 import LogChunk, LogCut
+from qgjob.v1.log_service_pb2 import FollowLogsRequest, FollowLogsResponse
 from qgjob.v1.log_service_pb2_grpc import LogServiceStub
 from qgjob.v1.queue_pb2 import QueueStatus
 from qgjob.v1.queue_service_pb2 import GetQueueStatusRequest
 from qgjob.v1.queue_service_pb2_grpc import QueueServiceStub
 
 CALL_TIMEOUT_S = 30.0
-RETRIES = 2
-RETRY_S = 0.3
-MAX_RETRY_S = 3.0
-PAGE = 1_000
+CALL_PATIENCE_S = 1.5
+"""How long a call that nobody answers is repeated: a wrong address should be told soon."""
+RESTART_PATIENCE_S = 20.0
+"""How long a call is repeated that a stopping coordinator refused: another one will start."""
+STREAM_PATIENCE_S = 300.0
+FIRST_DELAY_S = 0.2
+MAX_DELAY_S = 3.0
+MAX_JOBS_PER_CALL = 10_000
+MAX_CALL_BYTES = 900_000
+"""Most bytes of job specs in one call; what the coordinator answers is larger and must fit 4 MiB."""
+MAX_PAGE = 1_000
+TERMINAL_STATES = frozenset(
+    {JOB_STATE_COMPLETED, JOB_STATE_FAILED, JOB_STATE_ERRORED, JOB_STATE_TIMED_OUT, JOB_STATE_CANCELLED}
+)
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+
+
+class Page(Protocol):
+    """What every page has."""
+
+    @property
+    def next_page_token(self) -> str:
+        """Empty on the last page."""
+
+
+SomePage = TypeVar("SomePage", bound=Page)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +106,30 @@ class LogPiece:
 
 
 class Client:
-    """Talks to one coordinator. Not for several threads at once.
+    """Talks to one coordinator. Several threads may use it at once.
 
     Every method raises a `qgjob.errors.ClientError` when the call is refused or never arrives.
     """
 
-    def __init__(self, target: str, *, patience_s: float = 300.0) -> None:
-        """Open a channel to HOST:PORT. `patience_s` is how long a broken stream is tried again."""
+    def __init__(
+        self,
+        target: str,
+        *,
+        patience_s: float = STREAM_PATIENCE_S,
+        on_lost: Callable[[ClientError], None] | None = None,
+    ) -> None:
+        """Open a channel to HOST:PORT.
+
+        Args:
+            target: The coordinator's address.
+            patience_s: How long a broken stream is tried again, from the last message that came.
+            on_lost: Called once for each time that a stream breaks and is tried again, on the thread that reads it.
+        """
         self.target = target
         self._patience_s = patience_s
+        self._on_lost = on_lost
+        self._is_closed = False
+        self._has_heard = False
         self._channel = open_channel(target)
         self._jobs = JobServiceStub(self._channel)
 
@@ -90,29 +141,70 @@ class Client:
     ) -> None:
         self.close()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the channel was closed from this side."""
+        return self._is_closed
+
     def close(self) -> None:
-        """Close the channel."""
+        """Close the channel; streams that still run on other threads end with a ClientError."""
+        self._is_closed = True
         self._channel.close()
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
         """Make a call that may be repeated; a coordinator that starts again is waited for a moment."""
-        for tried in range(RETRIES + 1):
+        patience = _Patience(CALL_PATIENCE_S)
+        while True:
             try:
-                return call()
+                answer = call()
             except grpc.RpcError as error:
-                if tried == RETRIES or not is_passing(error):
-                    raise error_of(error, self.target) from error
-                time.sleep(RETRY_S * (tried + 1))
-        raise AssertionError("unreachable")
+                failure = error_of(error, self.target)
+                if failure.reason == "SHUTTING_DOWN":
+                    patience.extend(RESTART_PATIENCE_S)
+                if not is_passing(error) or patience.is_over():
+                    raise failure from error
+                patience.wait()
+            else:
+                self._has_heard = True
+                return answer
+
+    def _resume(self, error: grpc.RpcError, patience: _Patience, deadline: float | None = None) -> None:
+        """Wait a moment before a broken stream is opened again, or raise what it died of."""
+        failure = error_of(error, self.target)
+        if self._is_closed or not is_passing(error) or patience.is_over():
+            raise failure from error
+        if patience.is_fresh and self._on_lost is not None:
+            self._on_lost(failure)
+        patience.wait(_left(deadline))
+        if self._is_closed:
+            raise failure from error
 
     # Jobs
 
     def submit_jobs(
         self, specs: Sequence[JobSpec], *, request_id: str | None = None, strict: bool = False
     ) -> SubmitJobsResponse:
-        """Submit jobs, all or none; they are durable when this returns."""
-        request = SubmitJobsRequest(jobs=specs, request_id=request_id or uuid.uuid4().hex, strict=strict)
-        return self._call(lambda: self._jobs.SubmitJobs(request, timeout=CALL_TIMEOUT_S))
+        """Submit jobs; they are durable when this returns.
+
+        What one call can carry is accepted as a whole or not at all. More is split, always in the same way, so that a
+        repetition under the same `request_id` gives back what was accepted and submits the rest.
+        """
+        key = request_id or uuid.uuid4().hex
+        whole = SubmitJobsResponse(replayed=True)
+        for number, part in enumerate(_parts(specs)):
+            request = SubmitJobsRequest(jobs=part, request_id=_part_key(key, number), strict=strict)
+            try:
+                answer = self._call(lambda request=request: self._jobs.SubmitJobs(request, timeout=CALL_TIMEOUT_S))  # type: ignore[misc]
+            except ClientError as error:
+                if whole.jobs:
+                    error.hint = f"{len(whole.jobs)} of {len(specs)} jobs were accepted; {_repeat_hint(key)}"
+                elif error.reason == "UNREACHABLE":
+                    error.hint = f"{error.hint}; {_repeat_hint(key)}" if request_id else error.hint
+                raise
+            whole.jobs.extend(answer.jobs)
+            whole.warnings.extend(warning for warning in answer.warnings if warning not in whole.warnings)
+            whole.replayed = whole.replayed and answer.replayed
+        return whole
 
     def get_job(self, job_id: int) -> Job:
         """Return a job with its attempts and tests."""
@@ -120,21 +212,27 @@ class Client:
 
     def list_jobs(self, wanted: JobFilter, limit: int) -> list[Job]:
         """Return wanted jobs, newest first, at most `limit`."""
-        jobs: list[Job] = []
-        token = ""
-        while len(jobs) < limit:
-            request = ListJobsRequest(filter=wanted, page_size=min(PAGE, limit - len(jobs)), page_token=token)
-            page = self._call(lambda request=request: self._jobs.ListJobs(request, timeout=CALL_TIMEOUT_S))  # type: ignore[misc]
-            jobs += page.jobs
-            token = page.next_page_token
-            if not token:
-                break
-        return jobs
+        return list(self.iter_jobs(wanted, limit))
+
+    def iter_jobs(self, wanted: JobFilter, limit: int | None = None) -> Iterator[Job]:
+        """Yield wanted jobs, newest first, a page at a time, at most `limit`."""
+
+        def read(size: int, token: str) -> ListJobsResponse:
+            request = ListJobsRequest(filter=wanted, page_size=size, page_token=token)
+            return self._jobs.ListJobs(request, timeout=CALL_TIMEOUT_S)
+
+        return self._pages(read, lambda page: page.jobs, limit)
 
     def cancel_jobs(self, ids: Sequence[int] = (), wanted: JobFilter | None = None) -> list[Job]:
-        """Ask for the end of jobs."""
-        request = CancelJobsRequest(job_ids=ids, filter=wanted)
-        return list(self._call(lambda: self._jobs.CancelJobs(request, timeout=CALL_TIMEOUT_S)).jobs)
+        """Ask for the end of jobs. Those that have ended are returned unchanged."""
+        if not ids:
+            request = CancelJobsRequest(filter=wanted)
+            return list(self._call(lambda: self._jobs.CancelJobs(request, timeout=CALL_TIMEOUT_S)).jobs)
+        jobs: list[Job] = []
+        for start in range(0, len(ids), MAX_JOBS_PER_CALL):
+            request = CancelJobsRequest(job_ids=ids[start : start + MAX_JOBS_PER_CALL])
+            jobs += self._call(lambda request=request: self._jobs.CancelJobs(request, timeout=CALL_TIMEOUT_S)).jobs  # type: ignore[misc]
+        return jobs
 
     def retry_job(self, job_id: int, *, request_id: str | None = None) -> Job:
         """Submit a new job with the spec of a terminal one."""
@@ -144,68 +242,77 @@ class Client:
     def watch_jobs(self, wanted: JobFilter, *, timeout_s: float | None = None) -> Iterator[Job]:
         """Yield each wanted job as it stands, then after every change, until all are terminal.
 
+        A broken stream is opened again, and a job that has not changed meanwhile does not come a second time.
+
         Raises:
             TimeoutError: `timeout_s` passed first.
         """
         seen: dict[int, bytes] = {}
+        unfinished = set(wanted.ids)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        patience = _Patience(self._patience_s)
+        patience = _Patience(self._patience_s, is_proven=self._has_heard)
         while True:
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            call = self._jobs.WatchJobs(WatchJobsRequest(filter=wanted), timeout=left_s)
+            call = self._jobs.WatchJobs(WatchJobsRequest(filter=wanted), timeout=_left(deadline))
             try:
                 for message in call:
                     patience.renew()
-                    known = message.job.SerializeToString(deterministic=True)
-                    if seen.get(message.job.id) != known:
-                        seen[message.job.id] = known
-                        yield message.job
-                return
+                    job = message.job
+                    if job.state in TERMINAL_STATES:
+                        unfinished.discard(job.id)
+                    known = job.SerializeToString(deterministic=True)
+                    if seen.get(job.id) != known:
+                        seen[job.id] = known
+                        yield job
+                if not unfinished:
+                    return
+                if patience.is_over():
+                    raise unreachable(self.target)
+                patience.wait(_left(deadline))
             except grpc.RpcError as error:
-                is_late = deadline is not None and time.monotonic() >= deadline - 0.01
-                if is_late and cast("grpc.Call", error).code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                code = cast("grpc.Call", error).code()
+                if code is grpc.StatusCode.DEADLINE_EXCEEDED and deadline is not None:
                     raise TimeoutError from error
-                if not is_passing(error) or patience.is_over():
-                    raise error_of(error, self.target) from error
-                patience.wait()
+                self._resume(error, patience, deadline)
             finally:
                 call.cancel()
 
     # Logs
 
     def follow_logs(self, job_id: int, *, attempt: int = 0, follow: bool = True, tail: int = 0) -> Iterator[LogPiece]:
-        """Yield a job's log through its attempts in order; with `follow` until the job and its log have ended."""
+        """Yield a job's log through its attempts in order; with `follow` until the job and its log have ended.
+
+        A broken stream is opened again at the first byte that has not come yet.
+
+        Args:
+            job_id: The job.
+            attempt: Only this attempt, from 1; 0 for all.
+            follow: Go on until the job is terminal and its log closed; else end at what is stored now.
+            tail: Begin so many lines before the end of the last attempt; 0 for the whole.
+        """
         logs = LogServiceStub(self._channel)
-        patience = _Patience(self._patience_s)
-        request = FollowLogsRequest(job_id=job_id, attempt_number=attempt, follow=follow, tail_lines=tail)
-        begun = ended = 0
+        patience = _Patience(self._patience_s, is_proven=self._has_heard)
+        cursor = _LogCursor()
         while True:
+            request = FollowLogsRequest(job_id=job_id, attempt_number=attempt, follow=follow, tail_lines=tail)
+            cursor.aim(request)
             call = logs.FollowLogs(request)
             try:
                 for message in call:
-                    patience.renew()
-                    if message.WhichOneof("piece") == "cut":
-                        cut = message.cut
-                        number = cut.attempt_number
-                        is_begin = cut.state == LOG_STATE_OPEN and number > begun
-                        if is_begin:
-                            begun = number
-                            request.from_attempt_number, request.from_offset = number, 0
-                        elif cut.state != LOG_STATE_OPEN and number > ended:
-                            ended = number
-                            request.from_attempt_number, request.from_offset = number + 1, 0
-                        else:
-                            continue
-                        yield LogPiece(attempt=number, state=cut.state)
-                    else:
-                        request.from_offset = message.chunk.offset + len(message.chunk.data)
-                        request.tail_lines = 0
-                        yield LogPiece(attempt=begun, data=message.chunk.data)
-                return
-            except grpc.RpcError as error:
-                if not is_passing(error) or patience.is_over() or not follow:
-                    raise error_of(error, self.target) from error
+                    piece = cursor.take(message)
+                    if piece is not None:
+                        patience.renew()
+                        yield piece
+                    if cursor.has_gap:
+                        break
+                else:
+                    return
+                if patience.is_over():
+                    raise unreachable(self.target)
                 patience.wait()
+            except grpc.RpcError as error:
+                if attempt and cursor.has_ended(attempt):
+                    return
+                self._resume(error, patience)
             finally:
                 call.cancel()
 
@@ -219,60 +326,174 @@ class Client:
     def list_devices(self) -> list[Device]:
         """Return all devices by id."""
         stub = DeviceServiceStub(self._channel)
-        return self._pages(
-            lambda token: stub.ListDevices(ListDevicesRequest(page_token=token), timeout=CALL_TIMEOUT_S),
-            lambda page: list(page.devices),
-        )
+
+        def read(size: int, token: str) -> ListDevicesResponse:
+            return stub.ListDevices(ListDevicesRequest(page_size=size, page_token=token), timeout=CALL_TIMEOUT_S)
+
+        return list(self._pages(read, lambda page: page.devices))
 
     def list_agents(self) -> list[Agent]:
         """Return all agents by name."""
         stub = AgentServiceStub(self._channel)
-        return self._pages(
-            lambda token: stub.ListAgents(ListAgentsRequest(page_token=token), timeout=CALL_TIMEOUT_S),
-            lambda page: list(page.agents),
-        )
 
-    def list_builds(self, org_id: str = "") -> list[Build]:
-        """Return the builds that the lab has tested, the last installed first."""
+        def read(size: int, token: str) -> ListAgentsResponse:
+            return stub.ListAgents(ListAgentsRequest(page_size=size, page_token=token), timeout=CALL_TIMEOUT_S)
+
+        return list(self._pages(read, lambda page: page.agents))
+
+    def list_builds(self, org_id: str = "", *, limit: int | None = None) -> list[Build]:
+        """Return the builds that the lab has tested, the last installed first, at most `limit`."""
         stub = BuildServiceStub(self._channel)
-        return self._pages(
-            lambda token: stub.ListBuilds(ListBuildsRequest(org_id=org_id, page_token=token), timeout=CALL_TIMEOUT_S),
-            lambda page: list(page.builds),
-        )
 
-    def _pages(self, read: Callable[[str], Page], items: Callable[[Page], list[Answer]]) -> list[Answer]:
-        found: list[Answer] = []
+        def read(size: int, token: str) -> ListBuildsResponse:
+            request = ListBuildsRequest(org_id=org_id, page_size=size, page_token=token)
+            return stub.ListBuilds(request, timeout=CALL_TIMEOUT_S)
+
+        return list(self._pages(read, lambda page: page.builds, limit))
+
+    def _pages(
+        self,
+        read: Callable[[int, str], SomePage],
+        items: Callable[[SomePage], Iterable[Item]],
+        limit: int | None = None,
+    ) -> Iterator[Item]:
+        """Yield the items of page after page. A page that is too large for one message is asked for in halves."""
         token = ""
-        while True:
-            page = self._call(lambda token=token: read(token))  # type: ignore[misc]
-            found += items(page)
-            token = page.next_page_token  # type: ignore[attr-defined]
+        most = MAX_PAGE
+        left = limit
+        while left is None or left > 0:
+            size = most if left is None else min(most, left)
+            try:
+                page = self._call(lambda size=size, token=token: read(size, token))  # type: ignore[misc]
+            except ClientError as error:
+                if error.reason != "MESSAGE_TOO_LARGE" or size == 1:
+                    raise
+                most = size // 2
+                continue
+            for item in items(page):
+                yield item
+                left = None if left is None else left - 1
+            token = page.next_page_token
             if not token:
-                return found
+                return
 
 
-Page = TypeVar("Page")
+def _left(deadline: float | None) -> float | None:
+    """Return the seconds until a monotonic instant; None where there is none."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _parts(specs: Sequence[JobSpec]) -> Iterator[list[JobSpec]]:
+    """Yield specs in as few calls as can carry them; the same specs are always cut in the same places."""
+    part: list[JobSpec] = []
+    size = 0
+    for spec in specs:
+        more = spec.ByteSize() + 8
+        if part and (len(part) == MAX_JOBS_PER_CALL or size + more > MAX_CALL_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(spec)
+        size += more
+    yield part
+
+
+def _part_key(key: str, number: int) -> str:
+    """Return the idempotency key of one call of a split submit."""
+    return key if number == 0 else hashlib.sha256(f"{key}/{number}".encode()).hexdigest()
+
+
+def _repeat_hint(key: str) -> str:
+    return f"repeat the same submit with --idempotency-key {key}: nothing is submitted twice"
+
+
+class _LogCursor:
+    """Where a follower stands in a job's log: which attempt, and which of its bytes comes next."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._attempt_id = 0
+        self._next_byte: int | None = None
+        """None until the first bytes of the attempt: a tail begins somewhere in the middle."""
+        self._is_closed = False
+        self.has_gap = False
+
+    def aim(self, request: FollowLogsRequest) -> None:
+        """Let a request go on where this stands."""
+        self.has_gap = False
+        if self._is_closed:
+            request.from_attempt_number = self._number + 1
+            request.tail_lines = 0
+        elif self._next_byte is not None:
+            request.from_attempt_number = self._number
+            request.from_offset = self._next_byte
+            request.tail_lines = 0
+        else:
+            request.from_attempt_number = self._number
+
+    def has_ended(self, number: int) -> bool:
+        """Whether the end of this attempt's log has come."""
+        return self._is_closed and self._number >= number
+
+    def take(self, message: FollowLogsResponse) -> LogPiece | None:
+        """Return what is new in a message, None where nothing is."""
+        match message.WhichOneof("piece"):
+            case "cut":
+                return self._cut(message.cut)
+            case "chunk":
+                return self._chunk(message.chunk)
+            case _:
+                return None
+
+    def _cut(self, cut: LogCut) -> LogPiece | None:
+        if cut.state == LOG_STATE_OPEN:
+            if cut.attempt_number <= self._number:
+                return None
+            self._number, self._attempt_id = cut.attempt_number, cut.attempt_id
+            self._next_byte, self._is_closed = None, False
+        else:
+            if cut.attempt_number != self._number or self._is_closed:
+                return None
+            self._is_closed = True
+        return LogPiece(attempt=cut.attempt_number, state=cut.state)
+
+    def _chunk(self, chunk: LogChunk) -> LogPiece | None:
+        if chunk.attempt_id != self._attempt_id or self._is_closed:
+            return None
+        if self._next_byte is None:
+            self._next_byte = chunk.offset
+        if chunk.offset > self._next_byte:
+            self.has_gap = True
+            return None
+        data = chunk.data[self._next_byte - chunk.offset :]
+        self._next_byte += len(data)
+        return LogPiece(attempt=self._number, data=data) if data else None
 
 
 class _Patience:
-    """How long a broken stream is tried again: from the last message that came through."""
+    """How long something is tried again, with growing pauses: from its beginning, or the last sign of life."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, is_proven: bool = True) -> None:
+        """Take the span. Who is not proven, and may be a wrong address, gets CALL_PATIENCE_S at most."""
         self._seconds = seconds
-        self._delay_s = RETRY_S
+        self._is_proven = is_proven
         self._since = time.monotonic()
-        self._has_heard = False
+        self._delay_s = FIRST_DELAY_S
+        self.is_fresh = True
+        """Whether nothing was waited for since the last sign of life."""
 
     def renew(self) -> None:
         self._since = time.monotonic()
-        self._delay_s = RETRY_S
-        self._has_heard = True
+        self._delay_s = FIRST_DELAY_S
+        self._is_proven = self.is_fresh = True
+
+    def extend(self, seconds: float) -> None:
+        self._seconds = max(self._seconds, seconds)
 
     def is_over(self) -> bool:
-        """Whether to give up. Who never answered is not waited for: the address may be wrong."""
-        seconds = self._seconds if self._has_heard else RETRIES * RETRY_S
+        seconds = self._seconds if self._is_proven else min(self._seconds, CALL_PATIENCE_S)
         return time.monotonic() - self._since > seconds
 
-    def wait(self) -> None:
-        time.sleep(self._delay_s)
-        self._delay_s = min(MAX_RETRY_S, self._delay_s * 2)
+    def wait(self, most_s: float | None = None) -> None:
+        self.is_fresh = False
+        time.sleep(self._delay_s if most_s is None else min(self._delay_s, most_s))
+        self._delay_s = min(MAX_DELAY_S, self._delay_s * 2)

@@ -48,10 +48,17 @@ def settings(flags: Mapping[str, str | None], profile: str | None = None) -> dic
             (user.get(name), str(user_path)),
         )
         for value, source in candidates:
-            if value:
-                found[name] = Setting(str(value), source)
+            # An empty variable counts as none; an empty flag is what somebody typed, and is judged where it is used.
+            if value or (value is not None and source == "flag"):
+                found[name] = Setting(_text(name, value, source), source)
                 break
     return found
+
+
+def _text(name: str, value: object, source: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} in {source} is no text", hint=f'write {name} = "..."')
+    return value
 
 
 def _project_file() -> Path | None:

@@ -1,59 +1,55 @@
-"""What can go wrong for a client, each with a sentence, a hint and a reason that scripts may compare."""
+"""What can go wrong for a client, each with a sentence, a hint and a reason that programs may compare."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import grpc
+    from google.rpc.error_details_pb2 import ErrorInfo
+
+DOMAIN = "qgjob"
+"""Domain of the ErrorInfo of every refusal."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
 
 
 class ClientError(Exception):
     """A call was refused or never arrived."""
 
-    exit_code: ClassVar[int] = 1
-
-    def __init__(self, message: str, *, reason: str = "", hint: str = "") -> None:
-        """Take the sentence, the reason in UPPER_SNAKE, and what to do."""
+    def __init__(
+        self, message: str, *, reason: str = "", hint: str = "", fields: Mapping[str, str] | None = None
+    ) -> None:
+        """Take the sentence, the reason in UPPER_SNAKE, what to do, and the fields that the sentence names."""
         super().__init__(message)
         self.reason = reason
         self.hint = hint
+        self.fields = dict(fields or {})
 
 
 class UsageError(ClientError):
     """The request cannot be right, whoever receives it."""
 
-    exit_code = 2
-
 
 class LabError(ClientError):
     """The coordinator made a mistake, or has no room."""
-
-    exit_code = 3
 
 
 class NotAllowed(ClientError):
     """The caller may not do this."""
 
-    exit_code = 4
-
 
 class NotFound(ClientError):
     """No record has this id."""
-
-    exit_code = 5
 
 
 class Unreachable(ClientError):
     """No coordinator answered."""
 
-    exit_code = 6
-
 
 class NoMatchingDevice(ClientError):
     """A strict request that no known device could serve."""
-
-    exit_code = 9
 
 
 def error_of(error: grpc.RpcError, target: str) -> ClientError:
@@ -62,44 +58,46 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
 
     call = cast("grpc.Call", error)
     code, message = call.code(), call.details() or ""
-    reason = _reason_of(call)
+    info = error_info(call)
+    reason = info.reason if info is not None else ""
+    fields = dict(info.metadata) if info is not None else {}
     if reason == "NO_MATCHING_DEVICE":
-        return NoMatchingDevice(message, reason=reason, hint="see `qgjob devices list`, or submit without --strict")
-    if reason == "VERSION_UNSUPPORTED":
-        return UsageError(message, reason=reason)
+        hint = "see `qgjob devices list`, or submit without --strict"
+        return NoMatchingDevice(message, reason=reason, hint=hint, fields=fields)
+    if reason == "REQUEST_ID_REUSED":
+        return UsageError(message, reason=reason, hint="the same key needs the very same jobs", fields=fields)
+    if reason == "SHUTTING_DOWN":
+        return Unreachable(message, reason=reason, hint="try again in a moment", fields=fields)
     match code:
-        case grpc.StatusCode.UNAVAILABLE:
-            if reason:
-                return Unreachable(message, reason=reason, hint="try again in a moment")
-            return _unreachable(target)
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return unreachable(target)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unreachable(
-                f"the coordinator at {target} did not answer in time", hint="try again, or ask its owner"
+                f"the coordinator at {target} did not answer in time",
+                reason="UNREACHABLE",
+                hint="try again, or ask its owner",
             )
         case grpc.StatusCode.NOT_FOUND:
-            return NotFound(message, reason=reason, hint="`qgjob jobs list` shows what there is")
+            return NotFound(message, reason=reason, hint=_hint_of_missing(fields.get("kind", "")), fields=fields)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return NotAllowed(message, reason=reason, hint="check QGJOB_TOKEN")
+            return NotAllowed(message, reason=reason, hint="ask the lab's owner for access", fields=fields)
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
-            return UsageError(message, reason=reason)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if not reason:
-            return UsageError("the request is too large for one call", hint="submit fewer jobs, or shorter names")
+            return UsageError(message, reason=reason, fields=fields)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if reason:
+            hint = "wait until the queue has drained, or cancel jobs"
+            return LabError(message, reason=reason, hint=hint, fields=fields)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return LabError(message, reason=reason, hint="wait until the queue has drained, or cancel jobs")
+            return UsageError(
+                "the message is too large for one call", reason="MESSAGE_TOO_LARGE", hint="ask for less at once"
+            )
         case grpc.StatusCode.UNIMPLEMENTED:
-            return UsageError(f"the coordinator at {target} is of another release", hint="install the same release")
+            return UsageError(f"what answers at {target} is no coordinator of this release", hint="compare --version")
         case _:
             return LabError(message or code.name, reason=reason, hint="the coordinator's diagnostics say more")
 
 
-def is_passing(error: grpc.RpcError) -> bool:
-    """Whether a call that failed like this is worth repeating soon."""
-    import grpc
-
-    return cast("grpc.Call", error).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-
-
-def _unreachable(target: str) -> Unreachable:
+def unreachable(target: str) -> Unreachable:
+    """Return the error of a coordinator that does not answer."""
     return Unreachable(
         f"no coordinator answers at {target}",
         reason="UNREACHABLE",
@@ -107,14 +105,43 @@ def _unreachable(target: str) -> Unreachable:
     )
 
 
-def _reason_of(error: grpc.Call) -> str:
-    """Return the reason of the call's ErrorInfo, empty where there is none."""
-    from google.rpc.error_details_pb2 import ErrorInfo
-    from grpc_status.rpc_status import from_call
+def is_passing(error: grpc.RpcError) -> bool:
+    """Whether a call that failed like this is worth repeating soon: the link broke, or the coordinator stops."""
+    import grpc
 
-    status = from_call(error)
-    for detail in status.details if status is not None else ():
-        info = ErrorInfo()
-        if detail.Is(ErrorInfo.DESCRIPTOR) and detail.Unpack(info) and info.domain == "qgjob":
-            return str(info.reason)
-    return ""
+    call = cast("grpc.Call", error)
+    code = call.code()
+    if code is grpc.StatusCode.INTERNAL:
+        # A link that breaks inside a message reads like this; the coordinator's own mistakes don't.
+        return "RST_STREAM" in (call.details() or "")
+    return code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def error_info(call: grpc.Call) -> ErrorInfo | None:
+    """Return our ErrorInfo of a failed call, None where there is none."""
+    from google.protobuf.message import DecodeError
+    from google.rpc.error_details_pb2 import ErrorInfo
+    from google.rpc.status_pb2 import Status
+
+    for key, value in call.trailing_metadata() or ():
+        if key != _DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        try:
+            details = Status.FromString(value).details
+        except DecodeError:
+            return None
+        for detail in details:
+            info = ErrorInfo()
+            if detail.Is(ErrorInfo.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+                return info
+    return None
+
+
+def _hint_of_missing(kind: str) -> str:
+    match kind:
+        case "device":
+            return "`qgjob devices list` shows what there is"
+        case "attempt":
+            return "`qgjob status job --job-id ID --verbose` shows the attempts"
+        case _:
+            return "`qgjob jobs list` shows what there is"

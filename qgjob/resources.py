@@ -21,6 +21,8 @@ Resource = dict[str, Any]
 
 def word(enum: Any, value: int) -> str:  # noqa: ANN401 - any generated enum
     """Return the word of an enum's value: JOB_STATE_TIMED_OUT is timed_out."""
+    if value not in enum.values():
+        return "unknown"  # a newer coordinator has words that this client does not
     name: str = enum.Name(value)
     prefix = "".join(f"_{letter}" if letter.isupper() else letter.upper() for letter in enum.DESCRIPTOR.name)
     return name.removeprefix(prefix.lstrip("_").upper() + "_").lower()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
+from qgjob.errors import ClientError, LabError, NoMatchingDevice, NotAllowed, NotFound, Unreachable, UsageError
+
 
 class Exit(IntEnum):
     """The codes of every command."""
@@ -29,10 +31,23 @@ _BY_STATUS = {
     "errored": Exit.LAB_FAULT,
     "cancelled": Exit.CANCELLED,
 }
-_ORDER = (Exit.WAIT_TIMED_OUT, Exit.TEST_FAILED, Exit.LAB_FAULT, Exit.CANCELLED)
+_WORST_FIRST = (Exit.WAIT_TIMED_OUT, Exit.TEST_FAILED, Exit.LAB_FAULT, Exit.CANCELLED)
+_BY_ERROR: dict[type[ClientError], Exit] = {
+    UsageError: Exit.USAGE,
+    LabError: Exit.LAB_FAULT,
+    NotAllowed: Exit.NOT_ALLOWED,
+    NotFound: Exit.NOT_FOUND,
+    Unreachable: Exit.UNREACHABLE,
+    NoMatchingDevice: Exit.NO_MATCHING_DEVICE,
+}
 
 
 def exit_of(statuses: Iterable[str]) -> Exit:
     """Return the code for several jobs: unfinished beats failed beats the lab's fault beats cancelled."""
     codes = {_BY_STATUS.get(status, Exit.WAIT_TIMED_OUT) for status in statuses}
-    return next((code for code in _ORDER if code in codes), Exit.OK)
+    return next((code for code in _WORST_FIRST if code in codes), Exit.OK)
+
+
+def exit_of_error(error: ClientError) -> Exit:
+    """Return the code for a call that was refused or never arrived."""
+    return next((code for kind, code in _BY_ERROR.items() if isinstance(error, kind)), Exit.LAB_FAULT)

@@ -9,8 +9,18 @@ from qgjob.errors import UsageError
 TARGETS = ("any", "emulator", "device", "browserstack")
 STATUSES = ("queued", "assigned", "running", "completed", "failed", "errored", "timed_out", "cancelled")
 MAX_TEST_BYTES = 1_024
+MAX_NAME = 128
+MAX_VALUE = 1_024
+MAX_ENTRIES = 64
+MAX_ENV_BYTES = 32 * 1_024
+MAX_RETRIES = 10
+MIN_TIMEOUT_S, MAX_TIMEOUT_S = 1.0, 86_400.0
+MAX_ID = 2**63 - 1
+MAX_NUMBER = 2**31 - 1
 
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$")
+_ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, None: 1.0}
 
 
@@ -24,10 +34,15 @@ def status_number(text: str) -> int:
     return _one_of("status", text, STATUSES) + 1
 
 
+def status_numbers(texts: list[str]) -> list[int]:
+    """Return the wire's numbers of statuses; one text may name several, joined by commas."""
+    return [status_number(part) for text in texts for part in text.split(",")]
+
+
 def _one_of(field: str, text: str, allowed: tuple[str, ...]) -> int:
     word = text.strip().lower()
     if word not in allowed:
-        raise UsageError(f"{field} {_shown(text)} is unknown", hint=f"use {', '.join(allowed)}")
+        raise UsageError(f"{field} {_shown(text)} is unknown", hint=f"use one of {', '.join(allowed)}")
     return allowed.index(word)
 
 
@@ -38,21 +53,51 @@ def priority(number: int) -> int:
     return number
 
 
-def test_path(text: str) -> str:
-    """Return the path of a spec file."""
-    if not text.strip():
+def test_path(value: str) -> str:
+    """Return the path of a spec file, which lies inside the project."""
+    if not value.strip():
         raise UsageError("test is empty", hint="give the path of a spec file, such as --test tests/login.spec.ts")
-    size = len(text.encode(errors="replace"))
+    size = len(_encoded("test", value))
     if size > MAX_TEST_BYTES:
-        raise UsageError(f"test {_shown(text)} has {size} bytes", hint=f"{MAX_TEST_BYTES} is the limit")
-    return text
+        raise UsageError(f"test {_shown(value)} has {size} bytes", hint=f"{MAX_TEST_BYTES} is the limit")
+    if value.startswith(("/", "\\", "-")) or ".." in value.replace("\\", "/").split("/"):
+        raise UsageError(
+            f"test {_shown(value)} is no path inside the project",
+            hint="give it as the project has it, such as --test tests/login.spec.ts",
+        )
+    return _without_controls("test", value)
+
+
+def name(field: str, value: str, *, is_required: bool = True) -> str:
+    """Return a name of at most 128 characters."""
+    if is_required and not value.strip():
+        raise UsageError(f"{field} is empty", hint=f"give one with --{field}")
+    _encoded(field, value)
+    if len(value) > MAX_NAME:
+        raise UsageError(f"{field} {_shown(value)} has {len(value)} characters", hint=f"{MAX_NAME} is the limit")
+    return _without_controls(field, value)
+
+
+def retries(number: int) -> int:
+    """Return how often a test is tried again."""
+    if not 0 <= number <= MAX_RETRIES:
+        raise UsageError(f"retries {number} is out of range", hint=f"use 0 to {MAX_RETRIES}")
+    return number
+
+
+def time_limit_s(text: str) -> float:
+    """Return the time limit of an attempt in seconds."""
+    limit_s = span_s(text, "timeout")
+    if not MIN_TIMEOUT_S <= limit_s <= MAX_TIMEOUT_S:
+        raise UsageError(f"timeout {_shown(text)} is out of range", hint="use 1s to 24h")
+    return limit_s
 
 
 def span_s(text: str, field: str) -> float:
     """Return a span such as 90s, 10m or 1h in seconds."""
     match = _SPAN.match(text.strip())
     if match is None:
-        raise UsageError(f"{field} {_shown(text)} is no span", hint="use 90s, 10m or 1h")
+        raise UsageError(f"{field} {_shown(text)} is no span of time", hint="use 90s, 10m or 1h")
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -60,13 +105,51 @@ def pairs(entries: list[str], field: str) -> dict[str, str]:
     """Return K=V entries as a map."""
     found: dict[str, str] = {}
     for entry in entries:
-        name, separator, value = entry.partition("=")
-        if not separator or not name:
-            raise UsageError(f"--{field} {_shown(entry)} is not K=V", hint=f"for example --{field} name=value")
-        if name in found:
-            raise UsageError(f"--{field} {name} is given twice", hint="leave one of them out")
-        found[name] = value
+        key, separator, value = entry.partition("=")
+        if not separator or not key:
+            raise UsageError(f"{field} {_shown(entry)} is not K=V", hint=f"for example --{field} name=value")
+        if key in found:
+            raise UsageError(f"{field} {_shown(key)} is given twice", hint="leave one of them out")
+        _encoded(field, entry)
+        found[key] = value
+    if len(found) > MAX_ENTRIES:
+        raise UsageError(f"{len(found)} times --{field}", hint=f"{MAX_ENTRIES} is the limit")
     return found
+
+
+def labels(entries: list[str], field: str = "label") -> dict[str, str]:
+    """Return K=V entries whose names and values have the length of a label."""
+    found = pairs(entries, field)
+    for key, value in found.items():
+        if len(key) > MAX_NAME or len(value) > MAX_VALUE:
+            limits = f"{MAX_NAME} characters of a name and {MAX_VALUE} of a value are the limit"
+            raise UsageError(f"{field} {_shown(key)} is too long", hint=limits)
+    return found
+
+
+def environment(entries: list[str]) -> dict[str, str]:
+    """Return K=V entries as the environment of a test."""
+    found = pairs(entries, "env")
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
+    if size > MAX_ENV_BYTES:
+        raise UsageError(f"env has {size} bytes", hint=f"{MAX_ENV_BYTES} is the limit")
+    for key in found:
+        if not _ENV_NAME.match(key):
+            raise UsageError(f"env {_shown(key)} is no name of a variable", hint="use letters, digits and _")
+    return found
+
+
+def _encoded(field: str, value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{field} {_shown(value)} is not UTF-8", hint="check the locale of your shell") from None
+
+
+def _without_controls(field: str, value: str) -> str:
+    if _CONTROL.search(value):
+        raise UsageError(f"{field} {_shown(value)} holds control characters", hint="leave them out")
+    return value
 
 
 def _shown(text: str) -> str:

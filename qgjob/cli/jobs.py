@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qgjob.cli import fields, render
-from qgjob.cli.session import Json, Output, chosen_format, client, show
+from qgjob.cli.command import Command
+from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
 from qgjob.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ def _filter(
     from qgjob.v1.job_pb2 import JobFilter
 
     return JobFilter(
-        states=[fields.status_number(status) for status in statuses],  # type: ignore[misc]
+        states=fields.status_numbers(statuses),  # type: ignore[arg-type]
         priority=fields.priority(priority) if priority is not None else 0,
         target=fields.target_number(target) if target is not None else 0,  # type: ignore[arg-type]
         app_version_id=app_version_id or "",
         org_id=org_id or "",
-        labels=fields.pairs(label or [], "label"),
+        labels=fields.labels(label or []),
         run=run or "",
     )
 
@@ -52,9 +53,11 @@ def _list(wanted: JobFilter, limit: int, output: str) -> None:
         show(resources.jobs(opened.list_jobs(wanted, limit)), output, render.jobs_table)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_jobs(
-    status_filter: Annotated[list[str] | None, typer.Option("--status-filter", help="A status; repeatable.")] = None,
+    status_filter: Annotated[
+        list[str] | None, typer.Option("--status-filter", help="A status, or several with commas; repeatable.")
+    ] = None,
     priority: Annotated[int | None, typer.Option("--priority", help="1 to 5.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="any, emulator, device or browserstack.")] = None,
     app_version_id: Annotated[str | None, typer.Option("--app-version-id", help="An app version.")] = None,
@@ -78,21 +81,21 @@ def list_jobs(
     _list(wanted, limit, chosen_format(output, json))
 
 
-@app.command()
+@app.command(cls=Command)
 def recent(limit: Limit = 10, output: Output = None, json: Json = False) -> None:
     """List the newest jobs."""
     _list(_filter(statuses=[]), limit, chosen_format(output, json))
 
 
-@app.command()
+@app.command(cls=Command)
 def active(limit: Limit = 100, output: Output = None, json: Json = False) -> None:
     """List jobs that wait or run."""
     _list(_filter(statuses=list(UNFINISHED)), limit, chosen_format(output, json))
 
 
-@app.command()
+@app.command(cls=Command)
 def wait(
-    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to wait for.")] = None,
+    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to wait for.", min=1, max=fields.MAX_ID)] = None,
     run: Annotated[str | None, typer.Option("--run", help="All jobs of a run.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the logs as they come.")] = False,
     wait_timeout: Annotated[str | None, typer.Option("--wait-timeout", help="Give up waiting after this.")] = None,
@@ -115,13 +118,13 @@ def wait(
             raise UsageError("no job to wait for", hint="give job ids, or --run with the name of a run that has jobs")
         jobs, code = wait_for(opened, ids, is_following=follow, timeout_s=timeout_s, is_cancelling=cancel_on_interrupt)
     if not follow:
-        show([jobs[job_id] for job_id in ids if job_id in jobs], chosen, render.jobs_table)
+        show(jobs, chosen, render.jobs_table)
     sys.exit(code)
 
 
-@app.command()
+@app.command(cls=Command)
 def cancel(
-    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to cancel.")] = None,
+    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to cancel.", min=1, max=fields.MAX_ID)] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="All unfinished jobs with K=V.")] = None,
     run: Annotated[str | None, typer.Option("--run", help="All unfinished jobs of a run.")] = None,
     output: Output = None,
@@ -141,9 +144,9 @@ def cancel(
         show(resources.jobs(jobs), chosen, render.jobs_table)
 
 
-@app.command()
+@app.command(cls=Command)
 def retry(
-    job_id: Annotated[int, typer.Argument(help="A job that has ended.")],
+    job_id: Annotated[int, typer.Argument(help="A job that has ended.", min=1, max=fields.MAX_ID)],
     output: Output = None,
     json: Json = False,
 ) -> None:
@@ -152,4 +155,4 @@ def retry(
 
     chosen = chosen_format(output, json)
     with client() as opened:
-        show([resources.job(opened.retry_job(job_id))], chosen, render.jobs_table)
+        show_one(resources.job(opened.retry_job(job_id)), chosen, lambda job: render.jobs_table([job]))

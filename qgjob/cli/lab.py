@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from qgjob.cli import render
+from qgjob.cli.command import Command
 from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
 
 queue = typer.Typer(help="Show the queue.", no_args_is_help=True)
@@ -25,7 +26,7 @@ def _group() -> None:
     """Keep the commands below commands of their own."""
 
 
-@queue.command("status")
+@queue.command("status", cls=Command)
 def queue_status(output: Output = None, json: Json = False) -> None:
     """Show lanes, what runs, what waits, and what batches have saved."""
     from qgjob import resources
@@ -37,11 +38,14 @@ def queue_status(output: Output = None, json: Json = False) -> None:
         render.queue_block(status)
     elif chosen == "jsonl":
         render.jsonl_out(status)
+    elif chosen == "id":
+        for job in (*status["running"], *status["waiting"]):
+            render.line_out(str(job["id"]))
     else:
         render.json_out(status)
 
 
-@devices.command("list")
+@devices.command("list", cls=Command)
 def list_devices(output: Output = None, json: Json = False) -> None:
     """List devices by id."""
     from qgjob import resources
@@ -51,7 +55,7 @@ def list_devices(output: Output = None, json: Json = False) -> None:
         show([resources.device(device) for device in opened.list_devices()], chosen, render.devices_table)
 
 
-@agents.command("list")
+@agents.command("list", cls=Command)
 def list_agents(output: Output = None, json: Json = False) -> None:
     """List agents by name."""
     from qgjob import resources
@@ -61,7 +65,7 @@ def list_agents(output: Output = None, json: Json = False) -> None:
         show([resources.agent(agent) for agent in opened.list_agents()], chosen, render.agents_table, key="name")
 
 
-@builds.command("list")
+@builds.command("list", cls=Command)
 def list_builds(
     org_id: Annotated[str | None, typer.Option("--org-id", help="An organisation; default: all.")] = None,
     output: Output = None,
@@ -76,7 +80,7 @@ def list_builds(
     show(found, chosen, render.builds_table, key="app_version_id")
 
 
-@config.command("view")
+@config.command("view", cls=Command)
 def view_config(output: Output = None, json: Json = False) -> None:
     """Show each setting and where it came from."""
     from qgjob.config import settings

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-# Typer carries its own copy of click and gives this one no public name.
-from typer._click.exceptions import ClickException
+# Typer carries its own click and shows only part of it; the pinned range of releases has these names.
+from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption
 
 from qgjob.cli import jobs, lab, status
+from qgjob.cli.command import Command
+from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.logs import logs
 from qgjob.cli.session import GLOBALS
 from qgjob.cli.submit import submit
@@ -25,8 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(submit)
-app.command()(logs)
+app.command(cls=Command)(submit)
+app.command(cls=Command)(logs)
 app.add_typer(status.app, name="status")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(lab.queue, name="queue")
@@ -55,38 +57,74 @@ def _globals(
         bool, typer.Option("--version", help="Show the release.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Take the options before the command."""
+    """Run AppWright tests on the devices of your lab."""
     GLOBALS.coordinator = coordinator
     GLOBALS.profile = profile
     GLOBALS.is_debugging = debug
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the program, and turn whatever happens into a line and a code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding does not have must not end a command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = app(standalone_mode=False)
         sys.stdout.flush()
-        sys.exit(result if isinstance(result, int) else 0)
     except BrokenPipeError:
         # `| head` has enough. What is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except typer.Abort:
-        sys.exit(130)
+        sys.exit(Exit.OK)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(Exit.INTERRUPTED)
+    except NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        sys.exit(Exit.USAGE)
     except ClickException as error:
-        _refuse(error.format_message()[:500], "", error.exit_code)
+        _refuse(*_usage(error), Exit.USAGE)
     except ClientError as error:
         if GLOBALS.is_debugging:
             raise
-        _refuse(str(error), error.hint, error.exit_code)
+        _refuse(str(error), error.hint, exit_of_error(error))
+    except Exception as error:
+        if GLOBALS.is_debugging:
+            raise
+        sentence = f"{type(error).__name__}: {error}"
+        _refuse(sentence, "this is a mistake of qgjob's own; --debug shows where", Exit.LAB_FAULT)
+    sys.exit(result if isinstance(result, int) else Exit.OK)
 
 
-def _refuse(message: str, hint: str, code: int) -> None:
-    from qgjob.cli.render import clean
+def _usage(error: ClickException) -> tuple[str, str]:
+    """Return a usage error as a sentence and a hint, the nearest right word where there is one."""
+    if isinstance(error, NoSuchOption):
+        from difflib import get_close_matches
 
-    sys.stderr.write(f"error: {clean(message)}\n")
+        near = get_close_matches(error.option_name, sorted(error.possibilities or ()), n=1, cutoff=0.0)
+        return f"there is no option {error.option_name}", f"did you mean {near[0]}?" if near else _help_hint(error)
+    message = error.format_message().replace("is not a valid int range", "is no whole number")
+    sentence, _, suggestion = message.partition(" Did you mean ")
+    return _lower(sentence.rstrip(".")), f"did you mean {suggestion}" if suggestion else _help_hint(error)
+
+
+def _help_hint(error: ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see `{context.command_path} --help`" if context is not None else "see `qgjob --help`"
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _refuse(sentence: str, hint: str, code: Exit) -> NoReturn:
+    from qgjob.cli.terminal import clean
+
+    sys.stderr.write(f"error: {clean(_short(sentence))}\n")
     if hint:
         sys.stderr.write(f"hint: {clean(hint)}\n")
     sys.exit(code)
+
+
+def _short(sentence: str) -> str:
+    """Keep what somebody typed from flooding the terminal."""
+    return sentence if len(sentence) <= 500 else f"{sentence[:400]} ... ({len(sentence)} characters)"

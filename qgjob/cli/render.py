@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from qgjob.cli.terminal import clean, say
+
 Resource = dict[str, Any]
 
-# CSI and OSC sequences, then every other control character but tab and newline.
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 STATE_STYLES = {
     "queued": "yellow",
@@ -36,11 +37,6 @@ STATE_STYLES = {
 }
 
 
-def clean(text: str) -> str:
-    """Return text without control sequences."""
-    return _CONTROL.sub("", text)
-
-
 def line_out(text: str) -> None:
     """Print one line of result."""
     sys.stdout.write(text + "\n")
@@ -48,19 +44,19 @@ def line_out(text: str) -> None:
 
 def json_out(value: object) -> None:
     """Print a value as JSON."""
-    line_out(json.dumps(value, indent=2, ensure_ascii=not _is_utf8()))
+    line_out(_json(value, indent=2))
 
 
 def jsonl_out(value: object) -> None:
     """Print a value as one line of JSON, at once."""
-    line_out(json.dumps(value, ensure_ascii=not _is_utf8()))
+    line_out(_json(value))
     sys.stdout.flush()
 
 
-def say(text: str) -> None:
-    """Print a message or progress: never on stdout, which is for results."""
-    sys.stderr.write(clean(text) + "\n")
-    sys.stderr.flush()
+def _json(value: object, indent: int | None = None) -> str:
+    """Return JSON. The control characters that JSON allows are written as escapes: a terminal obeys them."""
+    text = json.dumps(value, indent=indent, ensure_ascii=not _is_utf8())
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _is_utf8() -> bool:
@@ -89,9 +85,10 @@ GAP = 2
 
 def _fitting(columns: list[Column], rows: list[list[str]], width: int) -> list[int]:
     """Return the indexes of the columns that fit the terminal."""
+    from rich.cells import cell_len
 
     def least(index: int) -> int:
-        natural = max(len(columns[index].name), *(len(row[index]) for row in rows))
+        natural = max(len(columns[index].name), *(cell_len(row[index]) for row in rows))
         return min(natural, FLEXIBLE_WIDTH) if columns[index].is_flexible else natural
 
     kept = list(range(len(columns)))
@@ -108,6 +105,7 @@ def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     if not rows:
         say(empty)
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -123,7 +121,7 @@ def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     )
     for index in kept:
         column = columns[index]
-        least = None if column.is_flexible else max(len(column.name), *(len(row[index]) for row in cleaned))
+        least = None if column.is_flexible else max(len(column.name), *(cell_len(row[index]) for row in cleaned))
         grid.add_column(column.name, overflow="ellipsis", no_wrap=True, min_width=least)
     for row in cleaned:
         grid.add_row(
@@ -279,6 +277,9 @@ def queue_block(status: Resource) -> None:
         line_out("Waiting in Queue:")
     for job in status["waiting"]:
         line_out(f"  Job {job['id']} (P{job['priority']}) - {spec_name(job)} ({waited(job)} in queue)")
+    hidden = sum(lane["active"] for lane in status["lanes"]) - len(status["running"]) - len(status["waiting"])
+    if hidden > 0:
+        line_out(f"  ... and {hidden} more")
     if status["installs_avoided"]:
         line_out("")
         line_out(

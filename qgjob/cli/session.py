@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import render
-from qgjob.errors import UsageError
+from qgjob.cli import fields, render, terminal
+from qgjob.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
     from qgjob.client import Client
@@ -50,7 +50,9 @@ def chosen_format(output: str | None, is_json: bool) -> str:
     if found is None:
         return "table" if sys.stdout.isatty() else "json"
     if found.value not in FORMATS:
-        raise UsageError(f"output {found.value!r} (from {found.source}) is unknown", hint=f"use {', '.join(FORMATS)}")
+        raise UsageError(
+            f"output {found.value!r} (from {found.source}) is unknown", hint=f"use one of {', '.join(FORMATS)}"
+        )
     return found.value
 
 
@@ -61,8 +63,12 @@ def client() -> Iterator[Client]:
     from qgjob.config import settings
 
     target = settings({"coordinator": GLOBALS.coordinator}, GLOBALS.profile)["coordinator"].value
-    with Client(target) as opened:
+    with Client(target, on_lost=_tell_lost) as opened:
         yield opened
+
+
+def _tell_lost(error: ClientError) -> None:
+    terminal.say(f"the connection was lost ({error}); trying again")
 
 
 def organisation(flag: str | None) -> str:
@@ -76,7 +82,7 @@ def organisation(flag: str | None) -> str:
     found = settings({"org_id": flag}, GLOBALS.profile).get("org_id")
     if found is None:
         raise UsageError("no organisation is given", hint="add --org-id, or set QGJOB_ORG_ID")
-    return found.value
+    return fields.name("org-id", found.value)
 
 
 def show(
@@ -98,3 +104,16 @@ def show(
                 render.line_out(str(record[key]))
         case _:
             table(records)
+
+
+def show_one(record: render.Resource, output: str, block: Callable[[render.Resource], None]) -> None:
+    """Print one item: a JSON object, its id, or what a person reads."""
+    match output:
+        case "json":
+            render.json_out(record)
+        case "jsonl":
+            render.jsonl_out(record)
+        case "id":
+            render.line_out(str(record["id"]))
+        case _:
+            block(record)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from qgjob.cli import render
-from qgjob.cli.session import Json, Output, chosen_format, client
+from qgjob.cli import fields, render
+from qgjob.cli.command import Command
+from qgjob.cli.session import Json, Output, chosen_format, client, show_one
 
 app = typer.Typer(help="Show how one thing stands.", no_args_is_help=True)
 
@@ -17,9 +18,9 @@ def _group() -> None:
     """Keep `job` a command of its own."""
 
 
-@app.command()
+@app.command(cls=Command)
 def job(
-    job_id: Annotated[int, typer.Option("--job-id", help="The job.")],
+    job_id: Annotated[int, typer.Option("--job-id", help="The job.", min=1, max=fields.MAX_ID)],
     verbose: Annotated[bool, typer.Option("--verbose", help="Every attempt, and errors whole.")] = False,
     output: Output = None,
     json: Json = False,
@@ -30,12 +31,4 @@ def job(
     chosen = chosen_format(output, json)
     with client() as opened:
         found = resources.job(opened.get_job(job_id))
-    match chosen:
-        case "json":
-            render.json_out(found)
-        case "jsonl":
-            render.jsonl_out(found)
-        case "id":
-            render.line_out(str(found["id"]))
-        case _:
-            render.job_block(found, is_verbose=verbose)
+    show_one(found, chosen, lambda one: render.job_block(one, is_verbose=verbose))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import fields, render
+from qgjob.cli import fields, render, terminal
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
 
 if TYPE_CHECKING:
@@ -42,41 +42,40 @@ def submit(
     json: Json = False,
 ) -> None:
     """Submit tests of an app version, and wait for them if asked to."""
-    from google.protobuf.duration_pb2 import Duration
-
     from qgjob import resources
     from qgjob.cli.waiting import wait_for
     from qgjob.v1.job_pb2 import JobSpec
 
     chosen = chosen_format(output, json)
-    limit_s = fields.span_s(timeout, "timeout")
     wait_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
     common = JobSpec(
         org_id=organisation(org_id),
-        app_version_id=app_version_id,
+        app_version_id=fields.name("app-version-id", app_version_id),
         priority=fields.priority(priority),
         target=fields.target_number(target),  # type: ignore[arg-type]
-        selector=fields.pairs(selector or [], "selector"),
-        env=fields.pairs(env or [], "env"),
-        labels=fields.pairs(label or [], "label"),
-        retries=retries,
-        timeout=Duration(seconds=int(limit_s), nanos=round(limit_s % 1 * 1e9)),
-        run=run,
+        selector=fields.labels(selector or [], "selector"),
+        env=fields.environment(env or []),
+        labels=fields.labels(label or []),
+        retries=fields.retries(retries),
+        run=fields.name("run", run, is_required=False),
     )
+    common.timeout.FromMilliseconds(round(fields.time_limit_s(timeout) * 1_000))
     specs = [_with_test(common, fields.test_path(one)) for one in test]
+    if idempotency_key is not None:
+        fields.name("idempotency-key", idempotency_key)
     with client() as opened:
         answer = opened.submit_jobs(specs, request_id=idempotency_key, strict=strict)
         for warning in answer.warnings:
-            render.say(f"warning: {warning}")
+            terminal.say(f"warning: {warning}")
         ids = [job.id for job in answer.jobs]
         if answer.replayed:
-            render.say(f"already submitted under this key: {' '.join(map(str, ids))}")
+            terminal.say(f"already submitted under this key: jobs {' '.join(map(str, ids))}")
         if not wait and not follow:
             show(resources.jobs(answer.jobs), chosen, render.jobs_table)
             return
         jobs, code = wait_for(opened, ids, is_following=follow, timeout_s=wait_s, is_cancelling=cancel_on_interrupt)
     if not follow:
-        show([jobs[job_id] for job_id in ids if job_id in jobs], chosen, render.jobs_table)
+        show(jobs, chosen, render.jobs_table)
     sys.exit(code)
 
 

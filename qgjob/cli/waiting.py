@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import sys
+import signal
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from qgjob.cli import render
+from qgjob.cli import render, terminal
 from qgjob.cli.exits import Exit, exit_of
 from qgjob.errors import ClientError
 
 if TYPE_CHECKING:
-    from qgjob.client import Client
+    from qgjob.client import Client, LogPiece
     from qgjob.v1.job_pb2 import Job
 
-JOIN_S = 30.0
+LOG_WAIT_S = 30.0
+"""How long the rest of a log is waited for after its job has ended."""
 
 
 def wait_for(
@@ -25,55 +29,127 @@ def wait_for(
     is_following: bool,
     timeout_s: float | None,
     is_cancelling: bool,
-) -> tuple[dict[int, dict[str, Any]], Exit]:
-    """Wait until jobs have ended. Returns them as they stood last, and the exit code.
+) -> tuple[list[dict[str, Any]], Exit]:
+    """Wait until jobs have ended. Returns them as they stood last, in the order of `ids`, and the exit code.
 
     Ctrl-C detaches, or cancels the jobs where that was asked for.
     """
-    from qgjob import resources
-    from qgjob.v1.job_pb2 import JobFilter
+    wait = _Wait(client, ids, is_following=is_following)
+    with _terminable(is_cancelling):
+        try:
+            code = wait.run(timeout_s)
+        except KeyboardInterrupt:
+            _interrupted(client, wait.unfinished(), is_cancelling=is_cancelling)
+            code = Exit.INTERRUPTED
+    return wait.jobs(), code
 
-    jobs: dict[int, dict[str, Any]] = {}
-    followers = [_Follower(client.target, job_id, is_alone=len(ids) == 1) for job_id in ids] if is_following else []
-    for follower in followers:
-        follower.start()
+
+class _Wait:
+    """The jobs that are waited for, as they stand."""
+
+    def __init__(self, client: Client, ids: Sequence[int], *, is_following: bool) -> None:
+        self._client = client
+        self._ids = ids
+        self._is_following = is_following
+        self._jobs: dict[int, dict[str, Any]] = {}
+        self._followers: dict[int, _Follower] = {}
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return [self._jobs[job_id] for job_id in self._ids if job_id in self._jobs]
+
+    def unfinished(self) -> list[int]:
+        return [job_id for job_id in self._ids if not self._has_ended(job_id)]
+
+    def _has_ended(self, job_id: int) -> bool:
+        return job_id in self._jobs and self._jobs[job_id]["end_time"] is not None
+
+    def run(self, timeout_s: float | None) -> Exit:
+        from qgjob.v1.job_pb2 import JobFilter
+
+        try:
+            for message in self._client.watch_jobs(JobFilter(ids=self._ids), timeout_s=timeout_s):
+                self._take(message)
+        except TimeoutError:
+            unfinished = self.unfinished()
+            terminal.say(f"error: the wait timed out; {len(unfinished)} of {len(self._ids)} jobs go on")
+            terminal.say(f"hint: wait again with `qgjob jobs wait {_listed(unfinished)}`")
+            return Exit.WAIT_TIMED_OUT
+        self._end_logs()
+        return exit_of(job["status"] for job in self.jobs())
+
+    def _take(self, message: Job) -> None:
+        from qgjob import resources
+
+        job = resources.job(message)
+        before = self._jobs.get(message.id)
+        self._jobs[message.id] = job
+        if self._is_following and job["attempt"] and message.id not in self._followers:
+            self._followers[message.id] = _Follower(self._client, message.id, is_alone=len(self._ids) == 1)
+            self._followers[message.id].start()
+        tell(before, job)
+
+    def _end_logs(self) -> None:
+        """Let the logs come to their end: their last bytes may arrive after the verdict."""
+        deadline = time.monotonic() + LOG_WAIT_S
+        for job_id, follower in self._followers.items():
+            follower.join(max(0.0, deadline - time.monotonic()))
+            if follower.is_alive():
+                terminal.say(f"the rest of the log of job {job_id} has not come yet; see `qgjob logs {job_id}`")
+
+
+def _interrupted(client: Client, unfinished: Sequence[int], *, is_cancelling: bool) -> None:
+    listed = _listed(unfinished)
+    if not is_cancelling:
+        terminal.say(f"detached; the jobs go on. Wait again with `qgjob jobs wait {listed}`")
+    elif unfinished:
+        client.cancel_jobs(unfinished)
+        terminal.say(f"cancelled {listed}")
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return " ".join(map(str, ids))
+
+
+@contextmanager
+def _terminable(is_wanted: bool) -> Iterator[None]:
+    """Let TERM interrupt like Ctrl-C where jobs are to be cancelled then: CI ends a step with it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if not is_wanted:
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        for message in client.watch_jobs(JobFilter(ids=ids), timeout_s=timeout_s):
-            before = jobs.get(message.id)
-            jobs[message.id] = job = resources.job(message)
-            _tell(before, job, message)
-        for follower in followers:
-            follower.join(JOIN_S)
-    except TimeoutError:
-        unfinished = [job_id for job_id in ids if jobs.get(job_id, {}).get("end_time") is None]
-        render.say(f"error: the wait timed out; {len(unfinished)} of {len(ids)} jobs go on")
-        render.say(f"hint: wait again with `qgjob jobs wait {' '.join(map(str, unfinished))}`")
-        return jobs, Exit.WAIT_TIMED_OUT
-    except KeyboardInterrupt:
-        _interrupted(client, ids, is_cancelling)
-        return jobs, Exit.INTERRUPTED
-    return jobs, exit_of(job["status"] for job in jobs.values())
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _interrupted(client: Client, ids: Sequence[int], is_cancelling: bool) -> None:
-    listed = " ".join(map(str, ids))
-    if is_cancelling:
-        client.cancel_jobs(ids)
-        render.say(f"cancelled {listed}")
-    else:
-        render.say(f"detached; the jobs go on. Wait again with `qgjob jobs wait {listed}`")
-
-
-def _tell(before: dict[str, Any] | None, job: dict[str, Any], message: Job) -> None:
+def tell(before: dict[str, Any] | None, job: dict[str, Any]) -> None:
+    """Say what has changed, one line; nothing where the state is the same."""
     if before is not None and before["status"] == job["status"] and before["attempt"] == job["attempt"]:
         return
     where = f" on {job['device']}" if job["device"] and job["status"] != "queued" else ""
     place = f" (place {job['queue_position']})" if job["queue_position"] else ""
+    took = f" after {render.took(job)}" if job["end_time"] and job["start_time"] else ""
+    attempt = f" (attempt {job['attempt']})" if job["attempt"] > 1 and not job["end_time"] else ""
     flaky = " (flaky)" if job["flaky"] else ""
-    render.say(f"job {job['id']} {render.spec_name(job)}: {job['status']}{where}{place}{flaky}")
+    terminal.say(f"job {job['id']} {render.spec_name(job)}: {job['status']}{where}{place}{took}{attempt}{flaky}")
     reason = job["failure_reason"]
     if reason is not None and job["end_time"]:
-        render.say(f"  {reason['reason']}: {reason['message']}")
+        terminal.say(f"  {reason['reason']}: {reason['message']}")
+
+
+def say_cut(piece: LogPiece, job_id: int, *, is_first: bool) -> None:
+    """Say where an attempt's log begins or was cut. The first beginning needs no word."""
+    from qgjob.v1.job_pb2 import LOG_STATE_OPEN, LOG_STATE_TRUNCATED
+
+    if piece.state == LOG_STATE_OPEN and not is_first:
+        terminal.say(f"--- job {job_id}, attempt {piece.attempt} ---")
+    elif piece.state == LOG_STATE_TRUNCATED:
+        terminal.say(f"--- the rest of the log of job {job_id}, attempt {piece.attempt}, never came ---")
 
 
 class _Follower(threading.Thread):
@@ -81,45 +157,42 @@ class _Follower(threading.Thread):
 
     _turn = threading.Lock()
 
-    def __init__(self, target: str, job_id: int, *, is_alone: bool) -> None:
-        super().__init__(daemon=True)
-        self._target = target
+    def __init__(self, client: Client, job_id: int, *, is_alone: bool) -> None:
+        super().__init__(daemon=True, name=f"log of job {job_id}")
+        self._client = client
         self._job_id = job_id
         self._is_alone = is_alone
         self._rest = b""
+        self._writer = terminal.LogWriter()
 
     def run(self) -> None:
-        from qgjob.client import Client
-
+        is_first = True
         try:
-            with Client(self._target) as client:
-                for piece in client.follow_logs(self._job_id):
+            for piece in self._client.follow_logs(self._job_id):
+                if piece.state is None:
                     self._write(piece.data)
-            if self._rest:
-                self._write(b"\n")
+                    continue
+                self._end_line()
+                say_cut(piece, self._job_id, is_first=is_first)
+                is_first = False
         except ClientError as error:
-            render.say(f"error: the log of job {self._job_id}: {error}")
+            if not self._client.is_closed:
+                terminal.say(f"error: the log of job {self._job_id}: {error}")
         except BrokenPipeError:
+            # Whoever read the log has enough. The wait, and its exit code, go on.
             return
 
     def _write(self, data: bytes) -> None:
         """Write bytes as they are; of several jobs whole lines, each with its job's number."""
         if self._is_alone:
-            write_log(data)
+            self._writer.write(data)
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         with self._turn:
             for line in lines:
-                write_log(b"[%d] %s\n" % (self._job_id, line))
+                self._writer.write(b"[%d] %s\n" % (self._job_id, line))
 
-
-def write_log(data: bytes) -> None:
-    """Write a log to stdout: bytes on a pipe, cleaned of control sequences on a terminal."""
-    if not data:
-        return
-    if sys.stdout.isatty():
-        sys.stdout.write(render.clean(data.decode(errors="replace")))
-        sys.stdout.flush()
-    else:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    def _end_line(self) -> None:
+        if self._rest:
+            self._write(b"\n")
+        self._writer.end()

@@ -34,13 +34,13 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("jobs", "lsit"), "Did you mean 'list'?"),
+        (("jobs", "lsit"), "did you mean 'list'?"),
         (("submit", "--app-version-id", "x", "--test", "a", "--prioritty", "3"), "--priority"),
         (("status", "job", "--job-id", "abc"), "'abc'"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--priority", "9"), "priority 9"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", " "), "test is empty"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--target", "toaster"), "'toaster'"),
-        (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--timeout", "soon"), "no span"),
+        (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--timeout", "soon"), "no span of time"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--env", "nothing"), "not K=V"),
         (("jobs", "list", "-o", "xml"), "'xml'"),
         (("jobs", "cancel"), "nothing to cancel"),
@@ -65,6 +65,6 @@ def test_several_jobs_give_the_worst_code() -> None:
 
 
 def test_control_sequences_are_stripped_from_names() -> None:
-    from qgjob.cli.render import clean
+    from qgjob.cli.terminal import clean
 
     assert clean("a\x1b[31mred\x1b[0m\x1b]0;title\x07b\x07\tc") == "aredb\tc"

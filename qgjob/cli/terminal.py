@@ -1,0 +1,72 @@
+"""What reaches the terminal: text without control sequences, and logs as they come."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import sys
+
+# CSI, then OSC and other strings, then two-character escapes, then every other control character but tab and newline,
+# then marks that turn the direction of writing round and so could make a name read as another.
+_CSI = r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+_STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+_ESCAPE = r"\x1b[ -/]*[0-~]"
+_OTHER = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+_CONTROL = re.compile(f"{_CSI}|{_STRING}|{_ESCAPE}|{_OTHER}")
+# A sequence that has begun and not ended. It is held back until its end has come.
+_OPEN = re.compile(
+    r"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*\x1b?|\x1b[ -/]*)$"
+)
+_MOST_HELD = 4_096
+
+
+def clean(text: str) -> str:
+    """Return text without control sequences."""
+    return _CONTROL.sub("", text)
+
+
+def say(text: str) -> None:
+    """Print a message or progress: never on stdout, which is for results."""
+    sys.stderr.write(clean(text) + "\n")
+    sys.stderr.flush()
+
+
+class Cleaner:
+    """Cleans a stream of bytes, where a character or a sequence may be cut in two anywhere."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+
+    def feed(self, data: bytes, *, is_end: bool = False) -> str:
+        """Return what may be shown now."""
+        text = self._held + self._decoder.decode(data, final=is_end)
+        begun = None if is_end else _OPEN.search(text)
+        if begun is not None and len(text) - begun.start() <= _MOST_HELD:
+            self._held = text[begun.start() :]
+            text = text[: begun.start()]
+        else:
+            self._held = ""
+        return clean(text)
+
+
+class LogWriter:
+    """Writes a log to stdout: byte for byte on a pipe, without control sequences on a terminal."""
+
+    def __init__(self) -> None:
+        self._cleaner = Cleaner() if sys.stdout.isatty() else None
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes, at once."""
+        if self._cleaner is None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        else:
+            sys.stdout.write(self._cleaner.feed(data))
+            sys.stdout.flush()
+
+    def end(self) -> None:
+        """Write what was held back at the end of an attempt's log."""
+        if self._cleaner is not None:
+            sys.stdout.write(self._cleaner.feed(b"", is_end=True))
+            sys.stdout.flush()
