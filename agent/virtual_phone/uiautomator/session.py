@@ -133,7 +133,7 @@ def number_of(body: Body, key: str, default: float = 0) -> float:
     value = body.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MAX_NUMBER:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
         raise bad_argument(f"{key} must be a number")
     return value
 
