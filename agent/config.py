@@ -21,6 +21,7 @@ KEYS = frozenset(
         "workspace",
         "build_source",
         "adb_port",
+        "virtual_phones",
     }
 )
 
@@ -49,6 +50,8 @@ class Config:
     """The AppWright project; None for an agent of simulated devices only."""
     build_source: str = ""
     adb_port: int = 5_037
+    virtual_phones: int = 0
+    """Virtual phones to run beside a private adb server; the phones of `adb_port` are then left alone."""
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version as release_of
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +33,8 @@ from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulate
 from agent.runners.appwright import AppwrightRunner, ProjectUnusable, check_project
 from agent.runners.protocol import Runner
 from agent.runners.simulated import SimulatedRunner
+from agent.virtual_phone.errors import VirtualPhoneError
+from agent.virtual_phone.lab import VirtualLab
 
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -73,6 +77,9 @@ def run(
     build_source: Annotated[
         str | None, typer.Option(help="Path of the build of an app version, as in apps/{app_version_id}.apk.")
     ] = None,
+    virtual_phones: Annotated[
+        int | None, typer.Option(help="Virtual Android phones to run the workspace's tests on.", min=0, max=16)
+    ] = None,
     adb_port: Annotated[
         int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)
     ] = None,
@@ -96,10 +103,14 @@ def run(
         "workspace": workspace,
         "build_source": build_source,
         "adb_port": adb_port,
+        "virtual_phones": virtual_phones,
     }
     try:
         settings = {**read_toml(config), **{key: value for key, value in flags.items() if value is not None}}
         sys.exit(asyncio.run(_serve(_config(settings))))
+    except VirtualPhoneError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         if error.hint:
@@ -121,6 +132,8 @@ def _config(settings: dict[str, Any]) -> Config:
             "this agent would have no device",
             "add --workspace DIR with an AppWright project, or --simulate emulator=2 to try the grid out",
         )
+    if settings.get("virtual_phones") and workspace is None:
+        raise ConfigError("virtual phones have nothing to run", "add --workspace DIR with an AppWright project")
     if workspace is not None and not settings.get("build_source"):
         raise ConfigError(
             "it is not said where builds come from", "add --build-source 'apps/{app_version_id}.apk', or one fixed path"
@@ -145,57 +158,61 @@ def _config(settings: dict[str, Any]) -> Config:
         workspace=workspace,
         build_source=str(settings.get("build_source", "")),
         adb_port=int(settings.get("adb_port", DEFAULT_SERVER_PORT)),
+        virtual_phones=int(settings.get("virtual_phones", 0)),
     )
 
 
 async def _serve(config: Config) -> int:
-    discoveries: list[Discovery] = []
-    simulated = simulated_devices(dict(config.simulate), config.name)
-    if simulated:
-        discoveries.append(SimulatedDiscovery(simulated))
-    real = await _real(config) if config.workspace is not None else None
-    if real is not None:
-        discoveries.append(AdbDiscovery(config.name, config.adb_port))
-    names = {facts.id for facts in simulated}
+    async with contextlib.AsyncExitStack() as stack:
+        real = await _real(config, stack) if config.workspace is not None else None
+        simulated = simulated_devices(dict(config.simulate), config.name)
+        names = {facts.id for facts in simulated}
 
-    def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
-        if facts.id in names or real is None:
-            return _simulated_runner(config, facts)
-        return real(facts, slot, lock)
+        def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
+            if facts.id in names or real is None:
+                return _simulated_runner(config, facts)
+            return real.make(facts, slot, lock)
 
-    agent = App(config, release_of("qgjob"), Bench(make), discoveries)
-    _drain_on_signal(agent, config.drain_grace_s)
-    told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
-    print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
-    await agent.run()
+        discoveries: list[Discovery] = [SimulatedDiscovery(simulated)] if simulated else []
+        if real is not None:
+            discoveries.append(real.discovery)
+        agent = App(config, release_of("qgjob"), Bench(make), discoveries)
+        _drain_on_signal(agent, config.drain_grace_s)
+        told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
+        print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
+        await agent.run()
     return 0
 
 
-async def _real(config: Config) -> RunnerMaker:
-    """Look at the AppWright project and the tools of this host, and return what makes runners for its phones.
+@dataclass(frozen=True, slots=True)
+class _Real:
+    """How Android devices are found, and what runs tests on them."""
+
+    discovery: AdbDiscovery
+    make: RunnerMaker
+
+
+async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
+    """Look at the AppWright project and the tools of this host before the first test needs them.
 
     Raises:
-        ConfigError: Something is missing; better now than at the first test.
+        ConfigError: Something is missing.
     """
     assert config.workspace is not None
     workspace = config.workspace.resolve()
-    try:
-        check_project(workspace)
-        tools = Toolbox(project=workspace, state_dir=config.state_dir.resolve())
-        for tool in ("adb", "aapt", "java"):
-            if shutil.which(tool) is None:
-                raise ConfigError(f"{tool} is not on PATH", "install the Android tools and a Java runtime")
-        await install_driver(tools)
-    except ProjectUnusable as error:
-        raise ConfigError(str(error)) from error
-    except AppiumFailed as error:
-        raise ConfigError(str(error), "is the package registry of npm reachable?") from error
+    tools = await _tools(workspace, config.state_dir.resolve())
     source = BuildSource(config.build_source, workspace)
-    await start_server(config.adb_port)
+    adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port)
+    if config.virtual_phones:
+        lab = await stack.enter_async_context(VirtualLab(config.virtual_phones, config.state_dir / "virtual-phones"))
+        names = {udid: f"virtual-{number}" for number, udid in enumerate(lab.udids, 1)}
+        adb_port, discovery = lab.adb_port, AdbDiscovery(config.name, lab.adb_port, names)
+    else:
+        await start_server(adb_port)
 
     def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
         return AppwrightRunner(
-            adb=Adb(facts.udid, config.adb_port),
+            adb=Adb(facts.udid, adb_port),
             tools=tools,
             source=source,
             slot=slot,
@@ -203,7 +220,22 @@ async def _real(config: Config) -> RunnerMaker:
             lock=lock.descriptor,
         )
 
-    return make
+    return _Real(discovery, make)
+
+
+async def _tools(workspace: Path, state_dir: Path) -> Toolbox:
+    try:
+        check_project(workspace)
+        for tool in ("adb", "aapt", "java"):
+            if shutil.which(tool) is None:
+                raise ConfigError(f"{tool} is not on PATH", "install the Android tools and a Java runtime")
+        tools = Toolbox(project=workspace, state_dir=state_dir)
+        await install_driver(tools)
+    except ProjectUnusable as error:
+        raise ConfigError(str(error)) from error
+    except AppiumFailed as error:
+        raise ConfigError(str(error), "is the package registry of npm reachable?") from error
+    return tools
 
 
 def _simulated_runner(config: Config, facts: DeviceFacts) -> Runner:
