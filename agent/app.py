@@ -96,6 +96,7 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches: dict[DeviceId, _Batch] = {}
         self._is_over = False
+        self._failure: BaseException | None = None
         self._out = structlog.get_logger("agent")
 
     # Turning
@@ -109,10 +110,16 @@ class App:
         self.post(DrainRequested(grace_us=int(grace_s * MICROSECONDS)))
 
     async def run(self) -> None:
-        """Work until the machine says that nothing is held any more."""
+        """Work until the machine says that nothing is held any more.
+
+        Raises:
+            BaseException: What ended a task that the agent cannot do without.
+        """
         carrying = [asyncio.create_task(self._uploader.run())]
         for number, discovery in enumerate(self._discoveries):
             carrying.append(asyncio.create_task(discovery.run(functools.partial(self._devices_seen, number))))
+        for task in carrying:
+            task.add_done_callback(self._carrier_ended)
         self.post(Started())
         try:
             while not self._is_over:
@@ -124,6 +131,16 @@ class App:
             await self._bench.close()
             for channel in self._channels.values():
                 await channel.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _carrier_ended(self, task: asyncio.Task[None]) -> None:
+        """A task that carries facts or logs must not die unheard: without it the agent would only look alive."""
+        if task.cancelled() or task.exception() is None:
+            return
+        self._out.error("carrier_failed", exc_info=task.exception())
+        self._failure = task.exception()
+        self.post(DrainRequested(grace_us=0))
 
     def _devices_seen(self, discovery: int, devices: tuple[DeviceFacts, ...]) -> None:
         """Take in what one discovery sees; the machine is told of all devices together."""

@@ -165,6 +165,7 @@ class Machine:
         self._pace = Pace()
         self._session = 0
         self._is_connected = False
+        self._hello: Hello | None = None
         self._window_us = FIRST_WINDOW_US
         self._reconnect_us: int | None = None
         self._beat_us: int | None = None
@@ -258,16 +259,15 @@ class Machine:
         if event.session != self._session:
             return
         self._heard_us = now.mono_us
-        self._sends.append(
-            Hello(
-                identity=self._identity,
-                devices=self._facts(),
-                leases=self._echoes(),
-                results=tuple(self._results.values()),
-                cluster_id=self._cluster_id,
-                epoch=self._epoch,
-            )
+        self._hello = Hello(
+            identity=self._identity,
+            devices=self._facts(),
+            leases=self._echoes(),
+            results=tuple(self._results.values()),
+            cluster_id=self._cluster_id,
+            epoch=self._epoch,
         )
+        self._sends.append(self._hello)
 
     def _session_lost(self, event: SessionLost, now: Now) -> None:
         if event.session != self._session:
@@ -313,6 +313,16 @@ class Machine:
         self._cut_off_us = None
         self._window_us = FIRST_WINDOW_US
         self._beat_us = now.mono_us + self._pace.heartbeat_us
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Say what came about between Hello and Welcome, when nothing could be sent, and what Hello has no room for."""
+        assert self._hello is not None
+        if self._facts() != self._hello.devices:
+            self._sends.append(ReportDevices(devices=self._facts()))
+        for result in self._results.values():
+            if result not in self._hello.results:
+                self._sends.append(ReportResult(result=result))
         for slot in self._slots.values():
             if slot.lease is not None and slot.failure is not None:
                 self._sends.append(RejectLease(key=slot.lease.key, failure=slot.failure))

@@ -71,6 +71,7 @@ from agent.core.step import (
     PrepareDevice,
     RejectLease,
     ReleaseLease,
+    ReportDevices,
     ReportInstallation,
     ReportResult,
     ReportStart,
@@ -189,6 +190,21 @@ def test_result_is_kept_until_it_is_acknowledged_and_goes_with_hello() -> None:
     desk.receive(Welcome(cluster_id="c", epoch=1, pace=PACE), 2)
     step = desk.receive(AcknowledgeResults(attempt_ids=(AttemptId(1),)), 2)
     assert step.writes == (ForgetResults(attempt_ids=(AttemptId(1),)),)
+
+
+def test_what_comes_about_between_hello_and_welcome_is_said_after_it() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    desk.expire_at(1)
+    desk.handle(SessionOpened(session=2))
+    desk.ended(1)
+    other = DeviceFacts(id=DeviceId("emulator-2@lab"), kind=DeviceKind.EMULATOR)
+    desk.handle(DevicesObserved(devices=(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR), other)))
+    step = desk.receive(Welcome(cluster_id="c", epoch=1, pace=PACE), 2)
+    assert [type(send) for send in step.sends] == [ReportDevices, ReportResult]
+    assert results(step) == [(1, Outcome.PASSED)]
 
 
 def test_revoked_attempt_that_has_not_started_never_starts() -> None:
