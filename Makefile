@@ -20,7 +20,14 @@ setup: ## Make the environment (.venv) from uv.lock; installs uv with pip when i
 demo: setup ## See the grid at work: one coordinator, one agent, four jobs
 	@$(RUN) --no-sync python examples/demo.py
 
-test: setup check ## Everything that CI runs
+tools: ## Install what AppWright on virtual phones needs (root on Debian or Ubuntu), if it is missing
+	@missing=; for tool in adb aapt apksigner zipalign keytool; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Debian packages, because these are missing:$$missing"; \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends adb aapt apksigner zipalign openjdk-17-jre-headless >/dev/null; \
+	elif [ -n "$$missing" ]; then echo "Missing:$$missing; tests and demo go without real AppWright"; fi
+
+test: setup tools check ## Everything that CI runs
 	$(PYTEST) -q -n 2 --dist loadfile
 
 test-fast: setup ## The tests without real processes, under three minutes
