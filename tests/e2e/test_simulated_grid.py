@@ -128,6 +128,7 @@ def test_history_survives_a_restart(tmp_path: Path) -> None:
 
 def test_agent_that_is_told_to_stop_leaves_cleanly(grid: Grid) -> None:
     agent = grid.agent("lab", *FAST)
+    eventually(lambda: [one["state"] for one in grid.json("agents", "list")] == ["connected"], "the agent is connected")
     assert agent.stop() == 0
     (listed,) = grid.json("agents", "list")
     assert listed["state"] == "stopped"
