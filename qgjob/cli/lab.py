@@ -9,6 +9,7 @@ import typer
 from qgjob.cli import render
 from qgjob.cli.command import Command
 from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
+from qgjob.cli.table import Column
 
 queue = typer.Typer(help="Show the queue.", no_args_is_help=True)
 devices = typer.Typer(help="Show devices.", no_args_is_help=True)
@@ -91,7 +92,7 @@ def view_config(output: Output = None, json: Json = False) -> None:
 
     def table(listed: list[render.Resource]) -> None:
         rows = [[str(one["name"]), str(one["value"]), str(one["source"])] for one in listed]
-        columns = [render.Column(name, is_flexible=name != "Setting") for name in ("Setting", "Value", "From")]
+        columns = [Column(name, is_flexible=name != "Setting") for name in ("Setting", "Value", "From")]
         render.table(columns, rows, empty="No settings.")
 
     show(list(records), chosen, table, key="name")

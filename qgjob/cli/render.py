@@ -5,36 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from qgjob.cli.table import Column, table_lines
 from qgjob.cli.terminal import clean, say
 
 Resource = dict[str, Any]
 
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-STATE_STYLES = {
-    "queued": "yellow",
-    "assigned": "cyan",
-    "running": "cyan",
-    "completed": "green",
-    "failed": "red",
-    "errored": "magenta",
-    "timed_out": "red",
-    "cancelled": "dim",
-    "idle": "green",
-    "leased": "cyan",
-    "reserved": "cyan",
-    "fencing": "magenta",
-    "offline": "red",
-    "quarantined": "red",
-    "connected": "green",
-    "disconnected": "red",
-    "stopped": "dim",
-}
 
 
 def line_out(text: str) -> None:
@@ -68,69 +49,23 @@ def is_colourful() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table."""
-
-    name: str
-    is_flexible: bool = False
-    """May be cut with an ellipsis."""
-    is_optional: bool = False
-    """May be left out where the terminal is narrow; the last one goes first."""
-
-
-FLEXIBLE_WIDTH = 14
-GAP = 2
-
-
-def _fitting(columns: list[Column], rows: list[list[str]], width: int) -> list[int]:
-    """Return the indexes of the columns that fit the terminal."""
-    from rich.cells import cell_len
-
-    def least(index: int) -> int:
-        natural = max(len(columns[index].name), *(cell_len(row[index]) for row in rows))
-        return min(natural, FLEXIBLE_WIDTH) if columns[index].is_flexible else natural
-
-    kept = list(range(len(columns)))
-    while sum(least(index) + GAP for index in kept) > width:
-        optional = [index for index in kept if columns[index].is_optional]
-        if not optional:
-            break
-        kept.remove(optional[-1])
-    return kept
-
-
 def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
-    """Print a table that fits the terminal. The column named State is coloured by its word."""
+    """Print a table that fits the terminal, or say on stderr that there is nothing to show."""
     if not rows:
         say(empty)
         return
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    cleaned = [[clean(cell).replace("\n", " ").replace("\t", " ") for cell in row] for row in rows]
+    for line in table_lines(
+        columns, cleaned, width=_width(), is_colourful=is_colourful(), ellipsis="…" if _is_utf8() else "~"
+    ):
+        line_out(line)
 
-    console = Console(no_color=not is_colourful(), highlight=False, soft_wrap=False, markup=False, emoji=False)
-    cleaned = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
-    kept = _fitting(columns, cleaned, console.width)
-    grid = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        padding=(0, GAP, 0, 0),
-    )
-    for index in kept:
-        column = columns[index]
-        least = None if column.is_flexible else max(len(column.name), *(cell_len(row[index]) for row in cleaned))
-        grid.add_column(column.name, overflow="ellipsis", no_wrap=True, min_width=least)
-    for row in cleaned:
-        grid.add_row(
-            *(
-                Text(row[index], style=STATE_STYLES.get(row[index], "") if columns[index].name == "State" else "")
-                for index in kept
-            )
-        )
-    console.print(grid)
+
+def _width() -> int | None:
+    """Return the columns of the terminal; None where there is none and so no limit."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def parse(instant: str | None) -> datetime | None:
@@ -140,13 +75,19 @@ def parse(instant: str | None) -> datetime | None:
 
 def span(seconds: float) -> str:
     """Return a span as people read it: 0.4s, 12s, 3m 10s, 2h 5m, 3d."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{max(0.0, seconds):.1f}s".replace(".0s", "s")
-    if seconds < 60:
-        return f"{seconds:.0f}s"
     minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m {rest}s" if rest and 0 < minutes < 10 else rough_span(seconds)
+
+
+def rough_span(seconds: float) -> str:
+    """Return a span in whole units: 0s, 12s, 3m, 2h 5m, 3d."""
+    if seconds < 60:
+        return f"{max(0, int(seconds))}s"
+    minutes = int(seconds) // 60
     if minutes < 60:
-        return f"{minutes}m {rest}s" if rest and minutes < 10 else f"{minutes}m"
+        return f"{minutes}m"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
         return f"{hours}h {minutes}m" if minutes else f"{hours}h"
@@ -167,11 +108,12 @@ def took(job: Resource) -> str:
     return span(((end or datetime.now(UTC)) - start).total_seconds())
 
 
-def waited(job: Resource) -> str:
-    """Return how long a job waited, or has been waiting."""
+def queue_seconds(job: Resource) -> float:
+    """Return how long a job waited before its first start, or has been waiting if it waits now."""
     create, start = parse(job["create_time"]), parse(job["start_time"])
     assert create is not None
-    return span(((start or datetime.now(UTC)) - create).total_seconds())
+    until = datetime.now(UTC) if start is None or job["status"] == "queued" else start
+    return (until - create).total_seconds()
 
 
 def spec_name(job: Resource) -> str:
@@ -198,7 +140,7 @@ def jobs_table(jobs: list[Resource]) -> None:
         Column("ID"),
         Column("State"),
         Column("Pri"),
-        Column("Test", is_flexible=True),
+        Column("Test", is_flexible=True, is_end_told=True),
         Column("Device", is_flexible=True, is_optional=True),
         Column("App", is_flexible=True, is_optional=True),
         Column("Age", is_optional=True),
@@ -223,7 +165,7 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
     if job["queue_position"]:
         facts.append(("Place in queue", str(job["queue_position"])))
     if job["start_time"]:
-        facts.append(("Started", f"{job['start_time']} (after {waited(job)} in queue)"))
+        facts.append(("Started", f"{job['start_time']} (after {span(queue_seconds(job))} in queue)"))
     if job["end_time"]:
         facts.append(("Ended", f"{job['end_time']} (ran {took(job)})"))
     if job["device"]:
@@ -266,17 +208,15 @@ def queue_block(status: Resource) -> None:
     line_out("")
     line_out("Active Jobs")
     if not status["running"] and not status["waiting"]:
-        line_out("None.")
+        line_out("None. Submit a test with `qgjob submit`.")
     if status["running"]:
         line_out("Running:")
     for job in status["running"]:
-        line_out(
-            f"  Job {job['id']} (P{job['priority']}) - {spec_name(job)} on {job['device']} ({waited(job)} in queue)"
-        )
+        line_out(f"  {_short(job)} on {job['device']} ({_queued_for(job)} in queue)")
     if status["waiting"]:
         line_out("Waiting in Queue:")
     for job in status["waiting"]:
-        line_out(f"  Job {job['id']} (P{job['priority']}) - {spec_name(job)} ({waited(job)} in queue)")
+        line_out(f"  {_short(job)} ({_queued_for(job)} in queue)")
     hidden = sum(lane["active"] for lane in status["lanes"]) - len(status["running"]) - len(status["waiting"])
     if hidden > 0:
         line_out(f"  ... and {hidden} more")
@@ -285,6 +225,14 @@ def queue_block(status: Resource) -> None:
         line_out(
             f"Time saved: {span(status['seconds_saved'])} (avoided {status['installs_avoided']} app installations)"
         )
+
+
+def _short(job: Resource) -> str:
+    return f"Job {job['id']} (P{job['priority']}) - {spec_name(job)}"
+
+
+def _queued_for(job: Resource) -> str:
+    return rough_span(queue_seconds(job))
 
 
 def devices_table(devices: list[Resource]) -> None:
@@ -302,7 +250,7 @@ def devices_table(devices: list[Resource]) -> None:
         for device in devices
     ]
     columns = [
-        Column("ID", is_flexible=True),
+        Column("ID"),
         Column("State"),
         Column("Kind", is_optional=True),
         Column("Job"),
@@ -328,7 +276,7 @@ def agents_table(agents: list[Resource]) -> None:
         for agent in agents
     ]
     columns = [
-        Column("Name", is_flexible=True),
+        Column("Name"),
         Column("State"),
         Column("Devices"),
         Column("Batches", is_optional=True),
@@ -358,4 +306,4 @@ def builds_table(builds: list[Resource]) -> None:
         Column("Installs"),
         Column("Last", is_optional=True),
     ]
-    table(columns, rows, empty="No build was installed yet.")
+    table(columns, rows, empty="No build was installed yet. Submit a test with `qgjob submit`.")

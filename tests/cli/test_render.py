@@ -1,0 +1,237 @@
+"""What people read: whole texts, written by hand."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qgjob.cli import render
+from tests.cli.records import ago, job
+
+
+def lanes(**counts: tuple[int, int]) -> list[dict[str, object]]:
+    listed: list[dict[str, object]] = []
+    for lane in ("high", "normal", "low"):
+        queued, running = counts.get(lane, (0, 0))
+        listed.append({"lane": lane, "active": queued + running, "queued": queued, "running": running})
+    return listed
+
+
+def test_the_queue_has_the_layout_that_users_know(capsys: pytest.CaptureFixture[str]) -> None:
+    running = job(
+        3,
+        "tests/checkout.spec.js",
+        seconds_ago=250,
+        priority=4,
+        status="running",
+        device="emulator-1",
+        start_time=ago(120),
+    )
+    render.queue_block(
+        {
+            "lanes": lanes(high=(0, 1), normal=(2, 0)),
+            "running": [running],
+            "waiting": [job(1, seconds_ago=185), job(2, "tests/signup.spec.js", seconds_ago=42.7)],
+            "installs_avoided": 2,
+            "seconds_saved": 10.0,
+            "expected_drain_time": None,
+        }
+    )
+    assert capsys.readouterr().out == (
+        "Queue Status Summary\n"
+        "High Priority Queue:   1 active (0 queued, 1 running)\n"
+        "Normal Priority Queue: 2 active (2 queued, 0 running)\n"
+        "Low Priority Queue:    0 active (0 queued, 0 running)\n"
+        "\n"
+        "Active Jobs\n"
+        "Running:\n"
+        "  Job 3 (P4) - checkout.spec.js on emulator-1 (2m in queue)\n"
+        "Waiting in Queue:\n"
+        "  Job 1 (P3) - login.spec.js (3m in queue)\n"
+        "  Job 2 (P3) - signup.spec.js (42s in queue)\n"
+        "\n"
+        "Time saved: 10s (avoided 2 app installations)\n"
+    )
+
+
+def test_an_empty_queue_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    empty = {"lanes": lanes(), "running": [], "waiting": [], "installs_avoided": 0, "seconds_saved": 0.0}
+    render.queue_block(empty)
+    assert capsys.readouterr().out.endswith("\nActive Jobs\nNone. Submit a test with `qgjob submit`.\n")
+
+
+def test_jobs_beyond_what_the_coordinator_lists_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    render.queue_block(
+        {
+            "lanes": lanes(normal=(7, 0)),
+            "running": [],
+            "waiting": [job(1)],
+            "installs_avoided": 0,
+            "seconds_saved": 0.0,
+        }
+    )
+    assert "  ... and 6 more\n" in capsys.readouterr().out
+
+
+def test_a_job_sent_back_to_its_queue_is_told_as_waiting_since_its_submit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = job(1, seconds_ago=3_900, start_time=ago(3_890))
+    render.queue_block(
+        {
+            "lanes": lanes(normal=(1, 0)),
+            "running": [],
+            "waiting": [again],
+            "installs_avoided": 0,
+            "seconds_saved": 0.0,
+        }
+    )
+    assert "  Job 1 (P3) - login.spec.js (1h 5m in queue)\n" in capsys.readouterr().out
+
+
+def test_a_failed_job_tells_its_test_its_reason_and_whose_fault_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    record = job(
+        7,
+        status="failed",
+        create_time="2026-01-02T03:04:05.000Z",
+        start_time="2026-01-02T03:04:17.500Z",
+        end_time="2026-01-02T03:06:20.000Z",
+        device="emulator-1@lab",
+        agent="lab",
+        attempt=1,
+        failure_reason={"reason": "TEST_FAILED", "message": "expected Welcome", "blame": "test"},
+        tests=[
+            {"id": "a", "title": "login > works", "status": "passed", "seconds": 1.25, "error": None, "attempt": 1},
+            {
+                "id": "b",
+                "title": "login > fails\x1b[31m",
+                "status": "failed",
+                "seconds": 61.0,
+                "error": "expected Welcome\ngot nothing",
+                "attempt": 1,
+            },
+        ],
+    )
+    render.job_block(record, is_verbose=False)
+    shown = capsys.readouterr().out.splitlines()
+    submitted = shown.pop(6)
+    assert submitted.startswith("Submitted:      2026-01-02T03:04:05.000Z (")
+    assert shown == [
+        "Job:            7",
+        "Status:         failed",
+        "Test:           tests/login.spec.js",
+        "App version:    xyz123 of qualgent",
+        "Priority:       3 (normal lane)",
+        "Target:         any",
+        "Started:        2026-01-02T03:04:17.500Z (after 12s in queue)",
+        "Ended:          2026-01-02T03:06:20.000Z (ran 2m 2s)",
+        "Device:         emulator-1@lab of agent lab",
+        "Reason:         TEST_FAILED: expected Welcome (blame: test)",
+        "  passed      login > works (1.2s)",
+        "  failed      login > fails (1m 1s)",
+        "      expected Welcome",
+        "      got nothing",
+    ]
+
+
+def test_verbose_adds_every_attempt(capsys: pytest.CaptureFixture[str]) -> None:
+    attempt = {
+        "number": 1,
+        "outcome": "lost",
+        "device": "emulator-1@lab",
+        "agent": "lab",
+        "assign_time": "2026-01-02T03:04:05.000Z",
+        "start_time": None,
+        "end_time": "2026-01-02T03:06:20.000Z",
+        "failure_reason": {"reason": "AGENT_LOST", "message": "its agent was lost", "blame": "host"},
+        "build_digest": "0123456789abcdef0123456789abcdef",
+        "log": "truncated",
+        "log_size": 0,
+    }
+    render.job_block(job(7, attempts=[attempt]), is_verbose=True)
+    assert capsys.readouterr().out.endswith(
+        "Attempts:\n"
+        "  1. lost on emulator-1@lab of agent lab\n"
+        "     assign:   2026-01-02T03:04:05.000Z\n"
+        "     end:      2026-01-02T03:06:20.000Z\n"
+        "     build:    sha256 0123456789abcdef\n"
+        "     reason:   its agent was lost\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("show", "said"),
+    [
+        (render.jobs_table, "No jobs. Submit one with `qgjob submit`.\n"),
+        (render.devices_table, "No devices. Start an agent with `qgjob-agent run`.\n"),
+        (render.agents_table, "No agents. Start one with `qgjob-agent run`.\n"),
+        (render.builds_table, "No build was installed yet. Submit a test with `qgjob submit`.\n"),
+    ],
+)
+def test_an_empty_table_says_what_to_do_next_on_stderr(
+    show: object, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(show)
+    show([])
+    assert capsys.readouterr() == ("", said)
+
+
+def test_devices_and_agents_keep_their_whole_names_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    device = {
+        "id": "browserstack-1@lab",
+        "state": "leased",
+        "kind": "browserstack",
+        "job": 12,
+        "model": "BrowserStack slot (simulated)",
+        "platform": "android",
+        "os_version": "14",
+        "utilisation": 0.5,
+        "reason": None,
+    }
+    render.devices_table([device])
+    assert capsys.readouterr().out == (
+        "ID                  State   Kind          Job\nbrowserstack-1@lab  leased  browserstack  12\n"
+    )
+
+
+def test_json_escapes_the_controls_that_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    render.jsonl_out({"test": "a\x9b31m\u202eb\x1b"})
+    shown = capsys.readouterr().out
+    assert shown == '{"test": "a\\u009b31m\\u202eb\\u001b"}\n'
+    assert json.loads(shown) == {"test": "a\x9b31m\u202eb\x1b"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fine", "rough"),
+    [
+        (-3.0, "0s", "0s"),
+        (0.42, "0.4s", "0s"),
+        (9.97, "9s", "9s"),
+        (59.9, "59s", "59s"),
+        (60.0, "1m", "1m"),
+        (130.0, "2m 10s", "2m"),
+        (601.0, "10m", "10m"),
+        (3_600.0, "1h", "1h"),
+        (7_500.0, "2h 5m", "2h 5m"),
+        (172_800.0, "2d", "2d"),
+    ],
+)
+def test_spans_read_as_people_say_them(seconds: float, fine: str, rough: str) -> None:
+    assert (render.span(seconds), render.rough_span(seconds)) == (fine, rough)
+
+
+UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+@given(st.floats(0, 10**9))
+def test_a_rough_span_is_never_too_long_and_names_the_last_whole_unit(seconds: float) -> None:
+    words = render.rough_span(seconds).split()
+    told = sum(int(word[:-1]) * UNITS[word[-1]] for word in words)
+    smallest = UNITS[words[-1][-1]] if seconds < 3_600 or seconds >= 172_800 else 60
+    assert 0 <= seconds - told < smallest
