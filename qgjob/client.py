@@ -12,27 +12,17 @@ broke, so nothing is lost and nothing comes twice.
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import grpc
 
 from qgjob.channel import open_channel
 from qgjob.errors import ClientError, error_of, is_passing, unreachable
-from qgjob.v1.agent_pb2 import Agent
-from qgjob.v1.agent_service_pb2 import ListAgentsRequest, ListAgentsResponse
-from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
-from qgjob.v1.build_pb2 import Build
-from qgjob.v1.build_service_pb2 import ListBuildsRequest, ListBuildsResponse
-from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
-from qgjob.v1.device_pb2 import Device
-from qgjob.v1.device_service_pb2 import ListDevicesRequest, ListDevicesResponse
-from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
 from qgjob.v1.job_pb2 import (
     JOB_STATE_CANCELLED,
     JOB_STATE_COMPLETED,
@@ -56,12 +46,18 @@ from qgjob.v1.job_service_pb2 import (
     WatchJobsRequest,
 )
 from qgjob.v1.job_service_pb2_grpc import JobServiceStub
-from qgjob.v1.log_pb2 import LogChunk, LogCut
-from qgjob.v1.log_service_pb2 import FollowLogsRequest, FollowLogsResponse
-from qgjob.v1.log_service_pb2_grpc import LogServiceStub
-from qgjob.v1.queue_pb2 import QueueStatus
-from qgjob.v1.queue_service_pb2 import GetQueueStatusRequest
-from qgjob.v1.queue_service_pb2_grpc import QueueServiceStub
+
+if TYPE_CHECKING:
+    # The services that only some commands use are loaded by them.
+    from qgjob.v1.agent_pb2 import Agent
+    from qgjob.v1.agent_service_pb2 import ListAgentsResponse
+    from qgjob.v1.build_pb2 import Build
+    from qgjob.v1.build_service_pb2 import ListBuildsResponse
+    from qgjob.v1.device_pb2 import Device
+    from qgjob.v1.device_service_pb2 import ListDevicesResponse
+    from qgjob.v1.log_pb2 import LogChunk, LogCut
+    from qgjob.v1.log_service_pb2 import FollowLogsRequest, FollowLogsResponse
+    from qgjob.v1.queue_pb2 import QueueStatus
 
 CALL_TIMEOUT_S = 30.0
 CALL_PATIENCE_S = 1.5
@@ -289,6 +285,9 @@ class Client:
             follow: Go on until the job is terminal and its log closed; else end at what is stored now.
             tail: Begin so many lines before the end of the last attempt; 0 for the whole.
         """
+        from qgjob.v1.log_service_pb2 import FollowLogsRequest
+        from qgjob.v1.log_service_pb2_grpc import LogServiceStub
+
         logs = LogServiceStub(self._channel)
         patience = _Patience(self._patience_s, is_proven=self._has_heard)
         cursor = _LogCursor()
@@ -320,11 +319,17 @@ class Client:
 
     def queue_status(self) -> QueueStatus:
         """Return the queue at a glance."""
+        from qgjob.v1.queue_service_pb2 import GetQueueStatusRequest
+        from qgjob.v1.queue_service_pb2_grpc import QueueServiceStub
+
         queue = QueueServiceStub(self._channel)
         return self._call(lambda: queue.GetQueueStatus(GetQueueStatusRequest(), timeout=CALL_TIMEOUT_S)).status
 
     def list_devices(self) -> list[Device]:
         """Return all devices by id."""
+        from qgjob.v1.device_service_pb2 import ListDevicesRequest
+        from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
+
         stub = DeviceServiceStub(self._channel)
 
         def read(size: int, token: str) -> ListDevicesResponse:
@@ -334,6 +339,9 @@ class Client:
 
     def list_agents(self) -> list[Agent]:
         """Return all agents by name."""
+        from qgjob.v1.agent_service_pb2 import ListAgentsRequest
+        from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
+
         stub = AgentServiceStub(self._channel)
 
         def read(size: int, token: str) -> ListAgentsResponse:
@@ -343,6 +351,9 @@ class Client:
 
     def list_builds(self, org_id: str = "", *, limit: int | None = None) -> list[Build]:
         """Return the builds that the lab has tested, the last installed first, at most `limit`."""
+        from qgjob.v1.build_service_pb2 import ListBuildsRequest
+        from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
+
         stub = BuildServiceStub(self._channel)
 
         def read(size: int, token: str) -> ListBuildsResponse:
@@ -399,7 +410,11 @@ def _parts(specs: Sequence[JobSpec]) -> Iterator[list[JobSpec]]:
 
 def _part_key(key: str, number: int) -> str:
     """Return the idempotency key of one call of a split submit."""
-    return key if number == 0 else hashlib.sha256(f"{key}/{number}".encode()).hexdigest()
+    if number == 0:
+        return key
+    import hashlib
+
+    return hashlib.sha256(f"{key}/{number}".encode()).hexdigest()
 
 
 def _repeat_hint(key: str) -> str:
