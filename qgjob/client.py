@@ -119,13 +119,15 @@ class Client:
         Args:
             target: The coordinator's address.
             patience_s: How long a broken stream is tried again, from the last message that came.
-            on_lost: Called once for each time that a stream breaks and is tried again, on the thread that reads it.
+            on_lost: Called when a stream breaks and is tried again, on the thread that reads it; once for all streams,
+                until something is heard again.
         """
         self.target = target
         self._patience_s = patience_s
         self._on_lost = on_lost
         self._is_closed = False
         self._has_heard = False
+        self._is_lost = False
         self._channel = open_channel(target)
         self._jobs = JobServiceStub(self._channel)
 
@@ -169,7 +171,8 @@ class Client:
         failure = error_of(error, self.target)
         if self._is_closed or not is_passing(error) or patience.is_over():
             raise failure from error
-        if patience.is_fresh and self._on_lost is not None:
+        if not self._is_lost and self._on_lost is not None:
+            self._is_lost = True
             self._on_lost(failure)
         patience.wait(_left(deadline))
         if self._is_closed:
@@ -193,9 +196,7 @@ class Client:
                 answer = self._call(lambda request=request: self._jobs.SubmitJobs(request, timeout=CALL_TIMEOUT_S))  # type: ignore[misc]
             except ClientError as error:
                 if whole.jobs:
-                    error.hint = f"{len(whole.jobs)} of {len(specs)} jobs were accepted; {_repeat_hint(key)}"
-                elif error.reason == "UNREACHABLE":
-                    error.hint = f"{error.hint}; {_repeat_hint(key)}" if request_id else error.hint
+                    error.hint = f"{len(whole.jobs)} of {len(specs)} jobs were accepted; {repeat_hint(key)}"
                 raise
             whole.jobs.extend(answer.jobs)
             whole.warnings.extend(warning for warning in answer.warnings if warning not in whole.warnings)
@@ -238,20 +239,29 @@ class Client:
     def watch_jobs(self, wanted: JobFilter, *, timeout_s: float | None = None) -> Iterator[Job]:
         """Yield each wanted job as it stands, then after every change, until all are terminal.
 
-        A broken stream is opened again, and a job that has not changed meanwhile does not come a second time.
+        A broken stream is opened again, and a job that has not changed meanwhile does not come a second time. Of more
+        ids than one call takes the first are watched to their end before the next.
 
         Raises:
             TimeoutError: `timeout_s` passed first.
         """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for start in range(0, max(1, len(wanted.ids)), MAX_JOBS_PER_CALL):
+            part = JobFilter()
+            part.CopyFrom(wanted)
+            part.ids[:] = wanted.ids[start : start + MAX_JOBS_PER_CALL]
+            yield from self._watch(part, deadline)
+
+    def _watch(self, wanted: JobFilter, deadline: float | None) -> Iterator[Job]:
         seen: dict[int, bytes] = {}
         unfinished = set(wanted.ids)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         patience = _Patience(self._patience_s, is_proven=self._has_heard)
         while True:
             call = self._jobs.WatchJobs(WatchJobsRequest(filter=wanted), timeout=_left(deadline))
             try:
                 for message in call:
                     patience.renew()
+                    self._is_lost = False
                     job = message.job
                     if job.state in TERMINAL_STATES:
                         unfinished.discard(job.id)
@@ -300,6 +310,7 @@ class Client:
                     piece = cursor.take(message)
                     if piece is not None:
                         patience.renew()
+                        self._is_lost = False
                         yield piece
                     if cursor.has_gap:
                         break
@@ -417,7 +428,8 @@ def _part_key(key: str, number: int) -> str:
     return hashlib.sha256(f"{key}/{number}".encode()).hexdigest()
 
 
-def _repeat_hint(key: str) -> str:
+def repeat_hint(key: str) -> str:
+    """Return how a submit is repeated that may have been accepted."""
     return f"repeat the same submit with --idempotency-key {key}: nothing is submitted twice"
 
 
@@ -493,13 +505,11 @@ class _Patience:
         self._is_proven = is_proven
         self._since = time.monotonic()
         self._delay_s = FIRST_DELAY_S
-        self.is_fresh = True
-        """Whether nothing was waited for since the last sign of life."""
 
     def renew(self) -> None:
         self._since = time.monotonic()
         self._delay_s = FIRST_DELAY_S
-        self._is_proven = self.is_fresh = True
+        self._is_proven = True
 
     def extend(self, seconds: float) -> None:
         self._seconds = max(self._seconds, seconds)
@@ -509,6 +519,5 @@ class _Patience:
         return time.monotonic() - self._since > seconds
 
     def wait(self, most_s: float | None = None) -> None:
-        self.is_fresh = False
         time.sleep(self._delay_s if most_s is None else min(self._delay_s, most_s))
         self._delay_s = min(MAX_DELAY_S, self._delay_s * 2)

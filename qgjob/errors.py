@@ -88,7 +88,9 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
             return LabError(message, reason=reason, hint=hint, fields=fields)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return UsageError(
-                "the message is too large for one call", reason="MESSAGE_TOO_LARGE", hint="ask for less at once"
+                "the message is too large for one call",
+                reason="MESSAGE_TOO_LARGE",
+                hint="shorten what you send, or ask for less at once",
             )
         case grpc.StatusCode.UNIMPLEMENTED:
             return UsageError(f"what answers at {target} is no coordinator of this release", hint="compare --version")

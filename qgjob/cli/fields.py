@@ -19,6 +19,8 @@ MAX_ID = 2**63 - 1
 MAX_NUMBER = 2**31 - 1
 
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$")
+_REFUSED_ENV = re.compile(r"(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|QGJOB_(?!SIM_).*)", re.DOTALL)
+"""What the coordinator refuses too: these steer the lab's own tools, not the test."""
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, None: 1.0}
@@ -136,6 +138,11 @@ def environment(entries: list[str]) -> dict[str, str]:
     for key in found:
         if not _ENV_NAME.match(key):
             raise UsageError(f"env {_shown(key)} is no name of a variable", hint="use letters, digits and _")
+        if _REFUSED_ENV.fullmatch(key):
+            raise UsageError(
+                f"env {_shown(key)} is refused: it would steer the lab's own tools",
+                hint="choose another name; NODE_*, LD_*, DYLD_*, PATH, ANDROID_*, ADB_*, APPIUM_* and QGJOB_* are kept",
+            )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from qgjob.cli import fields, render
 from qgjob.cli.command import Command
 from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
-from qgjob.errors import UsageError
+from qgjob.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from qgjob.v1.job_pb2 import JobFilter
@@ -49,8 +50,9 @@ def _filter(
 def _list(wanted: JobFilter, limit: int, output: str) -> None:
     from qgjob import resources
 
+    empty = "No job is like that." if wanted.ByteSize() else render.NO_JOBS
     with client() as opened:
-        show(resources.jobs(opened.list_jobs(wanted, limit)), output, render.jobs_table)
+        show(resources.jobs(opened.list_jobs(wanted, limit)), output, partial(render.jobs_table, empty=empty))
 
 
 @app.command("list", cls=Command)
@@ -110,12 +112,15 @@ def wait(
 
     chosen = chosen_format(output, json)
     timeout_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
+    if not job_ids and not run:
+        raise UsageError("no job to wait for", hint="give job ids, or --run NAME")
+    of_run: list[int] = []
     with client() as opened:
-        ids = list(dict.fromkeys(job_ids or []))
-        if run is not None:
-            ids += [job.id for job in opened.list_jobs(_filter(statuses=[], run=run), MAX_LIMIT)]
-        if not ids:
-            raise UsageError("no job to wait for", hint="give job ids, or --run with the name of a run that has jobs")
+        if run:
+            of_run = [job.id for job in opened.list_jobs(_filter(statuses=[], run=run), MAX_LIMIT)]
+            if not of_run:
+                raise NotFound(f"no job belongs to run {run!r}", hint="`qgjob jobs list` shows what there is")
+        ids = list(dict.fromkeys([*(job_ids or []), *reversed(of_run)]))
         jobs, code = wait_for(opened, ids, is_following=follow, timeout_s=timeout_s, is_cancelling=cancel_on_interrupt)
     if not follow:
         show(jobs, chosen, render.jobs_table)
@@ -141,7 +146,7 @@ def cancel(
             jobs = opened.cancel_jobs(job_ids)
         else:
             jobs = opened.cancel_jobs(wanted=_filter(statuses=[], label=label, run=run))
-        show(resources.jobs(jobs), chosen, render.jobs_table)
+        show(resources.jobs(jobs), chosen, partial(render.jobs_table, empty="No unfinished job is like that."))
 
 
 @app.command(cls=Command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Annotated, NoReturn
 
@@ -100,9 +101,9 @@ def _usage(error: ClickException) -> tuple[str, str]:
     if isinstance(error, NoSuchOption):
         from difflib import get_close_matches
 
-        near = get_close_matches(error.option_name, sorted(error.possibilities or ()), n=1, cutoff=0.0)
+        near = get_close_matches(error.option_name, sorted(error.possibilities or ()), n=1, cutoff=0.5)
         return f"there is no option {error.option_name}", f"did you mean {near[0]}?" if near else _help_hint(error)
-    message = error.format_message().replace("is not a valid int range", "is no whole number")
+    message = re.sub(r"is not a valid int( range)?", "is no whole number", error.format_message())
     sentence, _, suggestion = message.partition(" Did you mean ")
     return _lower(sentence.rstrip(".")), f"did you mean {suggestion}" if suggestion else _help_hint(error)
 

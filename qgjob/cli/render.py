@@ -18,6 +18,12 @@ Resource = dict[str, Any]
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+MOST_LISTED = 20
+"""How many running and how many waiting jobs the queue shows to people; JSON has all that the coordinator sends."""
+
+NO_JOBS = "No jobs. Submit one with `qgjob submit`."
+
+
 def line_out(text: str) -> None:
     """Print one line of result."""
     sys.stdout.write(text + "\n")
@@ -46,7 +52,7 @@ def _is_utf8() -> bool:
 
 def is_colourful() -> bool:
     """Whether stdout may carry colours."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
@@ -121,7 +127,7 @@ def spec_name(job: Resource) -> str:
     return clean(str(job["test"])).rsplit("/", 1)[-1]
 
 
-def jobs_table(jobs: list[Resource]) -> None:
+def jobs_table(jobs: list[Resource], *, empty: str = NO_JOBS) -> None:
     """Print jobs."""
     rows = [
         [
@@ -146,7 +152,7 @@ def jobs_table(jobs: list[Resource]) -> None:
         Column("Age", is_optional=True),
         Column("Ran", is_optional=True),
     ]
-    table(columns, rows, empty="No jobs. Submit one with `qgjob submit`.")
+    table(columns, rows, empty=empty)
 
 
 def job_block(job: Resource, *, is_verbose: bool) -> None:
@@ -211,20 +217,26 @@ def queue_block(status: Resource) -> None:
         line_out("None. Submit a test with `qgjob submit`.")
     if status["running"]:
         line_out("Running:")
-    for job in status["running"]:
+    for job in status["running"][:MOST_LISTED]:
         line_out(f"  {_short(job)} on {job['device']} ({_queued_for(job)} in queue)")
+    _more(sum(lane["running"] for lane in status["lanes"]), len(status["running"]))
     if status["waiting"]:
         line_out("Waiting in Queue:")
-    for job in status["waiting"]:
+    for job in status["waiting"][:MOST_LISTED]:
         line_out(f"  {_short(job)} ({_queued_for(job)} in queue)")
-    hidden = sum(lane["active"] for lane in status["lanes"]) - len(status["running"]) - len(status["waiting"])
-    if hidden > 0:
-        line_out(f"  ... and {hidden} more")
+    _more(sum(lane["queued"] for lane in status["lanes"]), len(status["waiting"]))
     if status["installs_avoided"]:
         line_out("")
         line_out(
             f"Time saved: {span(status['seconds_saved'])} (avoided {status['installs_avoided']} app installations)"
         )
+
+
+def _more(total: int, listed: int) -> None:
+    """Say how many jobs are not shown; the lanes are counted a moment before the jobs are read."""
+    hidden = max(total, listed) - min(listed, MOST_LISTED)
+    if listed and hidden > 0:
+        line_out(f"  ... and {hidden} more")
 
 
 def _short(job: Resource) -> str:

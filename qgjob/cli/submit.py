@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qgjob.cli import fields, render, terminal
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
+from qgjob.errors import Unreachable
 
 if TYPE_CHECKING:
+    from qgjob.client import Client
     from qgjob.v1.job_pb2 import JobSpec
+    from qgjob.v1.job_service_pb2 import SubmitJobsResponse
 
 
 def submit(
@@ -64,7 +68,7 @@ def submit(
     if idempotency_key is not None:
         fields.name("idempotency-key", idempotency_key)
     with client() as opened:
-        answer = opened.submit_jobs(specs, request_id=idempotency_key, strict=strict)
+        answer = _submitted(opened, specs, idempotency_key, is_strict=strict)
         for warning in answer.warnings:
             terminal.say(f"warning: {warning}")
         ids = [job.id for job in answer.jobs]
@@ -77,6 +81,23 @@ def submit(
     if not follow:
         show(jobs, chosen, render.jobs_table)
     sys.exit(code)
+
+
+def _submitted(client: Client, specs: list[JobSpec], key: str | None, *, is_strict: bool) -> SubmitJobsResponse:
+    """Submit, and let nobody who interrupts it wonder whether the jobs were accepted."""
+    from qgjob.client import repeat_hint
+
+    chosen = key or uuid.uuid4().hex
+    try:
+        return client.submit_jobs(specs, request_id=chosen, strict=is_strict)
+    except Unreachable as error:
+        # Who made up a key thinks of repetitions; for others it is noise: most often there is no coordinator at all.
+        if key is not None:
+            error.hint = f"{error.hint}; {repeat_hint(chosen)}"
+        raise
+    except KeyboardInterrupt:
+        terminal.say(f"interrupted before the coordinator answered; {repeat_hint(chosen)}")
+        raise
 
 
 def _with_test(common: JobSpec, test: str) -> JobSpec:

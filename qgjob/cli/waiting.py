@@ -103,7 +103,7 @@ def _interrupted(client: Client, unfinished: Sequence[int], *, is_cancelling: bo
         terminal.say(f"detached; the jobs go on. Wait again with `qgjob jobs wait {listed}`")
     elif unfinished:
         client.cancel_jobs(unfinished)
-        terminal.say(f"cancelled {listed}")
+        terminal.say(f"cancel requested: {listed}")
 
 
 def _listed(ids: Sequence[int]) -> str:

@@ -42,6 +42,10 @@ def test_help_loads_nothing_heavy() -> None:
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--target", "toaster"), "'toaster'"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--timeout", "soon"), "no span of time"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--env", "nothing"), "not K=V"),
+        (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--env", "LD_PRELOAD=x"), "'LD_PRELOAD'"),
+        (("submit", "--org-id", "q", "--app-version-id", "x" * 100_000, "--test", "a"), "has 100000 characters"),
+        (("jobs", "list", "--priority", "high"), "'high' is no whole number"),
+        (("jobs", "wait"), "no job to wait for"),
         (("jobs", "list", "-o", "xml"), "'xml'"),
         (("jobs", "cancel"), "nothing to cancel"),
     ],
@@ -52,6 +56,11 @@ def test_wrong_use_is_one_clear_line_and_exit_2(arguments: tuple[str, ...], said
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_option_that_resembles_none_gets_no_wild_guess() -> None:
+    done = run("submit", "--webhook")
+    assert (done.returncode, done.stderr) == (2, "error: there is no option --webhook\nhint: see `qgjob submit --help`\n")
 
 
 def test_several_jobs_give_the_worst_code() -> None:

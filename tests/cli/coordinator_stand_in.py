@@ -1,0 +1,133 @@
+"""A small coordinator in this very process that does what a test tells it, and drops streams where it is told to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import to_status
+
+from qgjob.v1 import job_service_pb2 as jobs
+from qgjob.v1 import log_service_pb2 as logs
+from qgjob.v1.job_pb2 import Job
+from qgjob.v1.log_pb2 import LogChunk, LogCut
+
+Watch = Callable[[jobs.WatchJobsRequest], Iterator[Job]]
+Follow = Callable[[logs.FollowLogsRequest], Iterator[LogChunk | LogCut]]
+
+
+class Dropped(Exception):
+    """Raised by a test's stream: the connection breaks here."""
+
+
+class Refused(Exception):
+    """Raised by a test's answer: the coordinator refuses with this code and reason."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+    def abort(self, context: grpc.ServicerContext) -> NoReturn:
+        detail = AnyMessage()
+        detail.Pack(ErrorInfo(reason=self.reason, domain="qgjob"))
+        context.abort_with_status(to_status(Status(code=self.code.value[0], message=str(self), details=[detail])))
+
+
+class StandIn:
+    """Answers one call after the other from lists; remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.watches: list[Watch] = []
+        self.follows: list[Follow] = []
+        self.submits: list[Callable[[jobs.SubmitJobsRequest], jobs.SubmitJobsResponse]] = []
+        self.asked: list[
+            jobs.WatchJobsRequest | logs.FollowLogsRequest | jobs.SubmitJobsRequest | jobs.CancelJobsRequest
+        ] = []
+        self.heard = threading.Event()
+        """Set by a test's answer, for the test to wait for."""
+        self.released = threading.Event()
+        """Set at the end of the test: streams that hang end."""
+
+    def submit(self, request: jobs.SubmitJobsRequest, context: grpc.ServicerContext) -> jobs.SubmitJobsResponse:
+        self.asked.append(request)
+        try:
+            return self.submits.pop(0)(request)
+        except Dropped:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "dropped")
+        except Refused as refusal:
+            refusal.abort(context)
+
+    def cancel(self, request: jobs.CancelJobsRequest, context: grpc.ServicerContext) -> jobs.CancelJobsResponse:
+        self.asked.append(request)
+        return jobs.CancelJobsResponse(jobs=[Job(id=job_id) for job_id in request.job_ids])
+
+    def watch(self, request: jobs.WatchJobsRequest, context: grpc.ServicerContext) -> Iterator[jobs.WatchJobsResponse]:
+        self.asked.append(request)
+        try:
+            for job in self.watches.pop(0)(request):
+                yield jobs.WatchJobsResponse(job=job)
+        except Dropped:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "dropped")
+        except Refused as refusal:
+            refusal.abort(context)
+
+    def follow(
+        self, request: logs.FollowLogsRequest, context: grpc.ServicerContext
+    ) -> Iterator[logs.FollowLogsResponse]:
+        self.asked.append(request)
+        try:
+            for piece in self.follows.pop(0)(request):
+                if isinstance(piece, LogChunk):
+                    yield logs.FollowLogsResponse(chunk=piece)
+                else:
+                    yield logs.FollowLogsResponse(cut=piece)
+        except Dropped:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "dropped")
+
+
+def _handlers(stand_in: StandIn) -> list[grpc.GenericRpcHandler]:
+    """What a stand-in answers; every other call is UNIMPLEMENTED."""
+    of_jobs: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "SubmitJobs": grpc.unary_unary_rpc_method_handler(
+            stand_in.submit, jobs.SubmitJobsRequest.FromString, jobs.SubmitJobsResponse.SerializeToString
+        ),
+        "CancelJobs": grpc.unary_unary_rpc_method_handler(
+            stand_in.cancel, jobs.CancelJobsRequest.FromString, jobs.CancelJobsResponse.SerializeToString
+        ),
+        "WatchJobs": grpc.unary_stream_rpc_method_handler(
+            stand_in.watch, jobs.WatchJobsRequest.FromString, jobs.WatchJobsResponse.SerializeToString
+        ),
+    }
+    of_logs: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "FollowLogs": grpc.unary_stream_rpc_method_handler(
+            stand_in.follow, logs.FollowLogsRequest.FromString, logs.FollowLogsResponse.SerializeToString
+        )
+    }
+    return [
+        grpc.method_handlers_generic_handler("qgjob.v1.JobService", of_jobs),
+        grpc.method_handlers_generic_handler("qgjob.v1.LogService", of_logs),
+    ]
+
+
+@contextmanager
+def running_stand_in() -> Iterator[StandIn]:
+    """A stand-in that serves on a free port."""
+    stand_in = StandIn()
+    server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+    server.add_generic_rpc_handlers(_handlers(stand_in))
+    stand_in.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield stand_in
+    finally:
+        stand_in.released.set()
+        server.stop(0).wait(10)

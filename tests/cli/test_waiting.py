@@ -1,0 +1,225 @@
+"""`--wait` and `--follow` as a script sees them: stdout, stderr and the exit code of the real program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qgjob.v1.job_pb2 import (
+    JOB_STATE_CANCELLED,
+    JOB_STATE_COMPLETED,
+    JOB_STATE_ERRORED,
+    JOB_STATE_FAILED,
+    JOB_STATE_QUEUED,
+    JOB_STATE_RUNNING,
+    JOB_STATE_TIMED_OUT,
+    LOG_STATE_COMPLETE,
+    LOG_STATE_OPEN,
+    Job,
+    JobState,
+)
+from qgjob.v1.job_service_pb2 import CancelJobsRequest, SubmitJobsRequest, SubmitJobsResponse, WatchJobsRequest
+from qgjob.v1.log_pb2 import LogChunk, LogCut
+from qgjob.v1.log_service_pb2 import FollowLogsRequest
+from tests.cli.coordinator_stand_in import Dropped, StandIn
+from tests.cli.records import job_message
+
+QGJOB = str(Path(sys.executable).parent / "qgjob")
+# A shell without job control starts what runs in its background with SIGINT ignored, and so all its children.
+INTERRUPTIBLE = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+SUBMIT = ("submit", "--org-id", "qualgent", "--app-version-id", "xyz123", "--test", "tests/login.spec.js")
+
+
+def start(stand_in: StandIn, *arguments: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "QGJOB_COORDINATOR": stand_in.address}
+    return subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, QGJOB, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+
+
+def run(stand_in: StandIn, *arguments: str) -> tuple[int, str, str]:
+    process = start(stand_in, *arguments)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+def accept(request: SubmitJobsRequest) -> SubmitJobsResponse:
+    return SubmitJobsResponse(jobs=[job_message(7)])
+
+
+def ended(state: JobState.ValueType) -> Job:
+    job = job_message(7, state=state)
+    job.device, job.agent, job.attempt = "emulator-1@lab", "lab", 1
+    job.start_time.FromJsonString("2026-01-02T03:04:06Z")
+    job.end_time.FromJsonString("2026-01-02T03:04:18Z")
+    if state != JOB_STATE_COMPLETED:
+        job.failure.reason, job.failure.message = "TEST_FAILED", "expected Welcome"
+    return job
+
+
+def running() -> Job:
+    job = job_message(7, state=JOB_STATE_RUNNING)
+    job.device, job.agent, job.attempt = "emulator-1@lab", "lab", 1
+    return job
+
+
+@pytest.mark.parametrize(
+    ("state", "word", "code"),
+    [
+        (JOB_STATE_COMPLETED, "completed", 0),
+        (JOB_STATE_FAILED, "failed", 1),
+        (JOB_STATE_TIMED_OUT, "timed_out", 1),
+        (JOB_STATE_ERRORED, "errored", 3),
+        (JOB_STATE_CANCELLED, "cancelled", 7),
+    ],
+)
+def test_the_exit_code_of_a_wait_is_the_verdict(
+    stand_in: StandIn, state: JobState.ValueType, word: str, code: int
+) -> None:
+    stand_in.submits = [accept]
+    stand_in.watches = [lambda request: iter([job_message(7), running(), ended(state)])]
+    done, out, err = run(stand_in, *SUBMIT, "--wait")
+    assert done == code
+    assert [(job["id"], job["status"]) for job in json.loads(out)] == [(7, word)]
+    reason = [] if state == JOB_STATE_COMPLETED else ["  TEST_FAILED: expected Welcome"]
+    assert err.splitlines() == [
+        "job 7 login.spec.js: queued",
+        "job 7 login.spec.js: running on emulator-1@lab",
+        f"job 7 login.spec.js: {word} on emulator-1@lab after 12s",
+        *reason,
+    ]
+
+
+def test_a_dropped_connection_is_told_once_and_no_line_comes_twice(stand_in: StandIn) -> None:
+    def breaks(request: WatchJobsRequest) -> Iterator[Job]:
+        yield running()
+        raise Dropped
+
+    def drops(request: WatchJobsRequest) -> Iterator[Job]:
+        raise Dropped
+
+    stand_in.watches = [breaks, drops, lambda request: iter([running(), ended(JOB_STATE_COMPLETED)])]
+    done, _, err = run(stand_in, "jobs", "wait", "7")
+    assert done == 0
+    assert err.splitlines() == [
+        "job 7 login.spec.js: running on emulator-1@lab",
+        f"the connection was lost (no coordinator answers at {stand_in.address}); trying again",
+        "job 7 login.spec.js: completed on emulator-1@lab after 12s",
+    ]
+
+
+def test_a_followed_log_is_passed_through_byte_for_byte(stand_in: StandIn) -> None:
+    def breaks(request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
+        yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_OPEN)
+        yield LogChunk(attempt_id=5, offset=0, data=b"one\ntw")
+        raise Dropped
+
+    def ends(request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
+        yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_OPEN)
+        yield LogChunk(attempt_id=5, offset=4, data=b"two\x1b[31m\nthree")
+        yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_COMPLETE)
+
+    stand_in.follows = [breaks, ends]
+    done, out, _ = run(stand_in, "logs", "7", "--follow")
+    assert (done, out) == (0, "one\ntwo\x1b[31m\nthree")
+
+
+def test_a_wait_that_times_out_says_so_and_how_to_go_on(stand_in: StandIn) -> None:
+    def hang(request: WatchJobsRequest) -> Iterator[Job]:
+        yield running()
+        stand_in.released.wait(30)
+
+    stand_in.submits = [accept]
+    stand_in.watches = [hang]
+    done, out, err = run(stand_in, *SUBMIT, "--wait", "--wait-timeout", "1s", "-o", "id")
+    assert (done, out) == (8, "7\n")
+    assert err.splitlines()[-2:] == [
+        "error: the wait timed out; 1 of 1 jobs go on",
+        "hint: wait again with `qgjob jobs wait 7`",
+    ]
+
+
+def interrupted(stand_in: StandIn, *options: str) -> tuple[int, str]:
+    """Ctrl-C as soon as the job runs."""
+
+    def hang(request: WatchJobsRequest) -> Iterator[Job]:
+        yield running()
+        stand_in.released.wait(30)
+
+    stand_in.submits = [accept]
+    stand_in.watches = [hang, lambda request: iter([ended(JOB_STATE_COMPLETED)])]
+    process = start(stand_in, *SUBMIT, "--wait", *options)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "job 7 login.spec.js: running on emulator-1@lab\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err
+
+
+def test_ctrl_c_detaches_and_the_printed_command_takes_the_wait_up_again(stand_in: StandIn) -> None:
+    assert interrupted(stand_in) == (130, "detached; the jobs go on. Wait again with `qgjob jobs wait 7`\n")
+    assert not [request for request in stand_in.asked if isinstance(request, CancelJobsRequest)]
+    assert run(stand_in, "jobs", "wait", "7")[0] == 0
+
+
+def test_ctrl_c_cancels_where_that_was_asked_for(stand_in: StandIn) -> None:
+    assert interrupted(stand_in, "--cancel-on-interrupt") == (130, "cancel requested: 7\n")
+    assert CancelJobsRequest(job_ids=[7]) in stand_in.asked
+
+
+def test_ctrl_c_before_an_answer_says_how_to_submit_nothing_twice(stand_in: StandIn) -> None:
+    def hang(request: SubmitJobsRequest) -> SubmitJobsResponse:
+        stand_in.heard.set()
+        stand_in.released.wait(30)
+        return accept(request)
+
+    stand_in.submits = [hang]
+    process = start(stand_in, *SUBMIT)
+    assert stand_in.heard.wait(30)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    (request,) = stand_in.asked
+    assert isinstance(request, SubmitJobsRequest)
+    assert process.returncode == 130
+    assert err == (
+        f"interrupted before the coordinator answered; repeat the same submit with --idempotency-key"
+        f" {request.request_id}: nothing is submitted twice\n"
+    )
+
+
+def test_who_made_up_a_key_is_told_that_a_lost_submit_can_be_repeated() -> None:
+    submit = ["--coordinator", "127.0.0.1:1", *SUBMIT, "--idempotency-key", "nightly"]
+    done = subprocess.run([QGJOB, *submit], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 6
+    assert done.stderr.endswith("; repeat the same submit with --idempotency-key nightly: nothing is submitted twice\n")
+
+
+def test_nobody_at_the_address_is_exit_6_with_a_hint() -> None:
+    done = subprocess.run(
+        [QGJOB, "--coordinator", "127.0.0.1:1", "jobs", "list"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 6
+    assert done.stderr.splitlines() == [
+        "error: no coordinator answers at 127.0.0.1:1",
+        "hint: start one with `qgjob-coordinator serve`, or name yours with --coordinator or QGJOB_COORDINATOR",
+    ]
+
+
+def test_a_queued_job_is_told_with_its_place(stand_in: StandIn) -> None:
+    queued = job_message(7, state=JOB_STATE_QUEUED)
+    queued.queue_position = 3
+    stand_in.watches = [lambda request: iter([queued, ended(JOB_STATE_COMPLETED)])]
+    assert run(stand_in, "jobs", "wait", "7")[2].splitlines()[0] == "job 7 login.spec.js: queued (place 3)"
