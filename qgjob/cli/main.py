@@ -101,8 +101,11 @@ def _usage(error: ClickException) -> tuple[str, str]:
     if isinstance(error, NoSuchOption):
         from difflib import get_close_matches
 
-        near = get_close_matches(error.option_name, sorted(error.possibilities or ()), n=1, cutoff=0.5)
-        return f"there is no option {error.option_name}", f"did you mean {near[0]}?" if near else _help_hint(error)
+        # The dashes alone would make short names alike.
+        names = {option.lstrip("-"): option for option in sorted(error.possibilities or ())}
+        near = get_close_matches(error.option_name.lstrip("-"), names, n=1)
+        hint = f"did you mean {names[near[0]]}?" if near else _help_hint(error)
+        return f"there is no option {error.option_name}", hint
     message = re.sub(r"is not a valid int( range)?", "is no whole number", error.format_message())
     sentence, _, suggestion = message.partition(" Did you mean ")
     return _lower(sentence.rstrip(".")), f"did you mean {suggestion}" if suggestion else _help_hint(error)
