@@ -1,8 +1,7 @@
-"""The program `qgjob-agent`: parse, take the devices, run."""
+"""The program `qgjob-agent`: parse, take the devices, run. What it runs is loaded when it is run."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -12,36 +11,32 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version as release_of
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import structlog
 import typer
-from platformdirs import user_state_path
 
-from agent.android import Adb
-from agent.app import App
-from agent.appium import AppiumFailed, Toolbox, install_driver
-from agent.builds import BuildSource
 from agent.config import Config, ConfigError, read_toml
 from agent.core.model import AgentId, DeviceFacts, DeviceKind
-from agent.devices.adb import DEFAULT_SERVER_PORT, AdbDiscovery, start_server
-from agent.devices.bench import Bench, Discovery, RunnerMaker
-from agent.devices.lock import DeviceLock
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
-from agent.runners.appwright import AppwrightRunner, ProjectUnusable, check_project
-from agent.runners.protocol import Runner
-from agent.runners.simulated import SimulatedRunner
 from agent.virtual_phone.errors import VirtualPhoneError
-from agent.virtual_phone.lab import VirtualLab
+from qgjob.program import print_release, run_program
+
+if TYPE_CHECKING:
+    import structlog
+
+    from agent.app import App
+    from agent.appium import Toolbox
+    from agent.devices.adb import AdbDiscovery
+    from agent.devices.bench import Discovery, RunnerMaker
+    from agent.devices.lock import DeviceLock
+    from agent.runners.protocol import Runner
 
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
 app = typer.Typer(
     name="qgjob-agent",
-    help="The agent of a qgjob device lab: owns the devices of one machine and runs batches of tests on them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -49,9 +44,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print_release("qgjob-agent")
+
+
 @app.callback()
-def _program() -> None:
-    """Keep `run` a command of its own; more commands come."""
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the release.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The agent of a qgjob device lab: owns the devices of one machine and runs batches of tests on them."""
 
 
 @app.command()
@@ -91,6 +95,8 @@ def run(
     ] = None,
 ) -> None:
     """Serve the devices of this machine until SIGTERM or Ctrl-C; a second signal ends running tests."""
+    import asyncio
+
     _set_up_diagnostics()
     flags = {
         "coordinator": coordinator,
@@ -119,6 +125,10 @@ def run(
 
 
 def _config(settings: dict[str, Any]) -> Config:
+    from platformdirs import user_state_path
+
+    from agent.devices.adb import DEFAULT_SERVER_PORT
+
     name = str(settings.get("name") or socket.gethostname())
     if not _NAME.match(name):
         raise ConfigError(f"--name {name!r} is no name", "use letters, digits, dots, dashes; at most 63")
@@ -163,6 +173,11 @@ def _config(settings: dict[str, Any]) -> Config:
 
 
 async def _serve(config: Config) -> int:
+    from importlib.metadata import version
+
+    from agent.app import App
+    from agent.devices.bench import Bench
+
     async with contextlib.AsyncExitStack() as stack:
         real = await _real(config, stack) if config.workspace is not None else None
         simulated = simulated_devices(dict(config.simulate), config.name)
@@ -176,7 +191,7 @@ async def _serve(config: Config) -> int:
         discoveries: list[Discovery] = [SimulatedDiscovery(simulated)] if simulated else []
         if real is not None:
             discoveries.append(real.discovery)
-        agent = App(config, release_of("qgjob"), Bench(make), discoveries)
+        agent = App(config, version("qgjob"), Bench(make), discoveries)
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
@@ -198,6 +213,12 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     Raises:
         ConfigError: Something is missing.
     """
+    from agent.android import Adb
+    from agent.builds import BuildSource
+    from agent.devices.adb import AdbDiscovery, start_server
+    from agent.runners.appwright import AppwrightRunner
+    from agent.virtual_phone.lab import VirtualLab
+
     assert config.workspace is not None
     workspace = config.workspace.resolve()
     tools = await _tools(workspace, config.state_dir.resolve())
@@ -224,6 +245,9 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
 
 
 async def _tools(workspace: Path, state_dir: Path) -> Toolbox:
+    from agent.appium import AppiumFailed, Toolbox, install_driver
+    from agent.runners.appwright import ProjectUnusable, check_project
+
     try:
         check_project(workspace)
         for tool in ("adb", "aapt", "java"):
@@ -239,11 +263,15 @@ async def _tools(workspace: Path, state_dir: Path) -> Toolbox:
 
 
 def _simulated_runner(config: Config, facts: DeviceFacts) -> Runner:
+    from agent.runners.simulated import SimulatedRunner
+
     truth = config.state_dir / "device-truth.jsonl"
     return SimulatedRunner(facts.id, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth)
 
 
 def _drain_on_signal(agent: App, grace_s: float) -> None:
+    import asyncio
+
     signals = 0
 
     def told() -> None:
@@ -260,6 +288,8 @@ def _drop_empty(_logger: object, _name: str, fields: structlog.typing.EventDict)
 
 
 def _set_up_diagnostics() -> None:
+    import structlog
+
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     is_terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
@@ -283,4 +313,4 @@ def _set_up_diagnostics() -> None:
 
 def main() -> None:
     """Run the program."""
-    app()
+    run_program(app)

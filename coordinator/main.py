@@ -1,30 +1,27 @@
-"""The program `qgjob-coordinator`: parse, set up diagnostics, run."""
+"""The program `qgjob-coordinator`: parse, set up diagnostics, run. What it runs is loaded when it is run."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import sys
-from importlib.metadata import version as release_of
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
-from platformdirs import user_data_path
 
 from coordinator.config import Config, ConfigError, checked_listen
 from coordinator.core.model import SECOND_US, Settings
-from coordinator.server import Server
-from coordinator.store import StoreError
+from qgjob.program import print_release, run_program
+
+if TYPE_CHECKING:
+    import structlog
 
 EX_SOFTWARE = 70
 
 app = typer.Typer(
     name="qgjob-coordinator",
-    help="The coordinator of a qgjob device lab: owns the queue, hands batches to agents, keeps results and logs.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -32,9 +29,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print_release("qgjob-coordinator")
+
+
 @app.callback()
-def _program() -> None:
-    """Keep `serve` a command of its own; more commands come."""
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the release.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The coordinator of a qgjob device lab: owns the queue, hands batches to agents, keeps results and logs."""
 
 
 @app.command()
@@ -55,6 +61,10 @@ def serve(
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow to listen beyond loopback in the clear.")] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
+    import asyncio
+
+    from coordinator.store import StoreError
+
     _set_up_diagnostics()
     try:
         config = _config(
@@ -89,6 +99,8 @@ def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_gr
 def _config(
     *, listen: str, data_dir: Path | None, database_url: str | None, settings: Settings, is_insecure: bool
 ) -> Config:
+    from platformdirs import user_data_path
+
     directory = data_dir or user_data_path("qgjob-coordinator")
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -107,7 +119,14 @@ def _config(
 
 
 async def _serve(config: Config) -> int:
-    release = release_of("qgjob")
+    import asyncio
+    from importlib.metadata import version
+
+    import structlog
+
+    from coordinator.server import Server
+
+    release = version("qgjob")
     server = Server(config, release)
     address = await server.start()
     stopping = asyncio.Event()
@@ -132,6 +151,8 @@ def _drop_empty(_logger: object, _name: str, fields: structlog.typing.EventDict)
 
 
 def _set_up_diagnostics() -> None:
+    import structlog
+
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     is_terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
@@ -161,4 +182,4 @@ def _die(message: str, hint: str) -> None:
 
 def main() -> None:
     """Run the program."""
-    app()
+    run_program(app)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
 # Typer carries its own click and shows only part of it; the pinned range of releases has these names.
-from typer._click.exceptions import ClickException, NoArgsIsHelpError, NoSuchOption
+from typer._click.exceptions import ClickException
 
 from qgjob.cli import jobs, lab, status
 from qgjob.cli.command import Command
@@ -19,6 +18,7 @@ from qgjob.cli.logs import logs
 from qgjob.cli.session import GLOBALS
 from qgjob.cli.submit import submit
 from qgjob.errors import ClientError
+from qgjob.program import print_release, refuse_usage, short
 
 app = typer.Typer(
     name="qgjob",
@@ -41,10 +41,7 @@ app.add_typer(lab.config, name="config")
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"qgjob {version('qgjob')}\n")
-        raise typer.Exit
+        print_release("qgjob")
 
 
 @app.callback()
@@ -79,11 +76,8 @@ def main() -> NoReturn:
         sys.exit(Exit.OK)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(Exit.INTERRUPTED)
-    except NoArgsIsHelpError as error:
-        sys.stderr.write(error.format_message() + "\n")
-        sys.exit(Exit.USAGE)
     except ClickException as error:
-        _refuse(*_usage(error), Exit.USAGE)
+        refuse_usage(error)
     except ClientError as error:
         if GLOBALS.is_debugging:
             raise
@@ -96,39 +90,10 @@ def main() -> NoReturn:
     sys.exit(result if isinstance(result, int) else Exit.OK)
 
 
-def _usage(error: ClickException) -> tuple[str, str]:
-    """Return a usage error as a sentence and a hint, the nearest right word where there is one."""
-    if isinstance(error, NoSuchOption):
-        from difflib import get_close_matches
-
-        # The dashes alone would make short names alike.
-        names = {option.lstrip("-"): option for option in sorted(error.possibilities or ())}
-        near = get_close_matches(error.option_name.lstrip("-"), names, n=1)
-        hint = f"did you mean {names[near[0]]}?" if near else _help_hint(error)
-        return f"there is no option {error.option_name}", hint
-    message = re.sub(r"is not a valid int( range)?", "is no whole number", error.format_message())
-    sentence, _, suggestion = message.partition(" Did you mean ")
-    return _lower(sentence.rstrip(".")), f"did you mean {suggestion}" if suggestion else _help_hint(error)
-
-
-def _help_hint(error: ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"see `{context.command_path} --help`" if context is not None else "see `qgjob --help`"
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
-
-
 def _refuse(sentence: str, hint: str, code: Exit) -> NoReturn:
     from qgjob.cli.terminal import clean
 
-    sys.stderr.write(f"error: {clean(_short(sentence))}\n")
+    sys.stderr.write(f"error: {clean(short(sentence))}\n")
     if hint:
         sys.stderr.write(f"hint: {clean(hint)}\n")
     sys.exit(code)
-
-
-def _short(sentence: str) -> str:
-    """Keep what somebody typed from flooding the terminal."""
-    return sentence if len(sentence) <= 500 else f"{sentence[:400]} ... ({len(sentence)} characters)"
