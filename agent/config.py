@@ -26,6 +26,18 @@ KEYS = frozenset(
 )
 
 
+MOST_SECONDS = 86_400.0
+NUMBERS = {
+    "sim_install_seconds": (0.0, MOST_SECONDS),
+    "sim_test_seconds": (0.0, MOST_SECONDS),
+    "drain_grace": (0.0, MOST_SECONDS),
+    "adb_port": (1.0, 65_535.0),
+    "virtual_phones": (0.0, 16.0),
+}
+"""Settings that are numbers, with the least and the most; all others are texts."""
+WHOLE_NUMBERS = frozenset({"adb_port", "virtual_phones"})
+
+
 class ConfigError(Exception):
     """The program was started with something that cannot work; the sentence says what to do."""
 
@@ -67,8 +79,24 @@ def read_toml(path: Path | None) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", "check --config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}", "see docs/agent.md for an example") from error
+        raise ConfigError(f"{path} is no TOML: {error}", 'it should have lines such as name = "bench-1"') from error
     for key in values:
         if key not in KEYS:
             raise ConfigError(f"{path}: {key} is no setting", f"settings are {', '.join(sorted(KEYS))}")
+    for key, value in values.items():
+        _check_kind(path, key, value)
     return values
+
+
+def _check_kind(path: Path, key: str, value: object) -> None:
+    """Refuse what a flag of this name would refuse too."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key not in NUMBERS:
+        if not isinstance(value, str):
+            raise ConfigError(f"{path}: {key} is no text", f'write {key} = "..."')
+    elif not is_number or (key in WHOLE_NUMBERS and not isinstance(value, int)):
+        kind = "whole number" if key in WHOLE_NUMBERS else "number"
+        raise ConfigError(f"{path}: {key} is no {kind}", f"write {key} = 2")
+    elif not NUMBERS[key][0] <= float(str(value)) <= NUMBERS[key][1]:
+        least, most = NUMBERS[key]
+        raise ConfigError(f"{path}: {key} = {value} is out of range", f"use {least:g} to {most:g}")

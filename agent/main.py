@@ -137,13 +137,13 @@ def _config(settings: dict[str, Any]) -> Config:
     except ValueError as error:
         raise ConfigError(str(error), "for example --simulate emulator=3,device=1") from error
     workspace = Path(settings["workspace"]) if settings.get("workspace") else None
+    if settings.get("virtual_phones") and workspace is None:
+        raise ConfigError("virtual phones have nothing to run", "add --workspace DIR with an AppWright project")
     if not simulate and workspace is None:
         raise ConfigError(
             "this agent would have no device",
             "add --workspace DIR with an AppWright project, or --simulate emulator=2 to try the grid out",
         )
-    if settings.get("virtual_phones") and workspace is None:
-        raise ConfigError("virtual phones have nothing to run", "add --workspace DIR with an AppWright project")
     if workspace is not None and not settings.get("build_source"):
         raise ConfigError(
             "it is not said where builds come from", "add --build-source 'apps/{app_version_id}.apk', or one fixed path"

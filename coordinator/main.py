@@ -78,7 +78,17 @@ def serve(
     except ConfigError as error:
         _die(str(error), error.hint)
     except StoreError as error:
-        _die(str(error), "look at the data directory: is it writable, is there space, is it another release's?")
+        _die(str(error), _store_hint(database_url))
+
+
+def _store_hint(database_url: str | None) -> str:
+    if _named_database(database_url):
+        return "check --database-url, QGJOB_DATABASE_URL or DATABASE_URL: does it name a database that answers?"
+    return "look at the data directory: is it writable, is there space, is it another release's?"
+
+
+def _named_database(database_url: str | None) -> str | None:
+    return database_url or os.environ.get("QGJOB_DATABASE_URL") or os.environ.get("DATABASE_URL")
 
 
 def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_grace: float, preempt: float) -> Settings:
@@ -108,7 +118,7 @@ def _config(
         raise ConfigError(
             f"cannot make the data directory {directory}: {error.strerror}", "choose --data-dir"
         ) from error
-    url = database_url or os.environ.get("QGJOB_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    url = _named_database(database_url)
     return Config(
         listen=checked_listen(listen, is_insecure),
         data_dir=directory,
@@ -174,7 +184,7 @@ def _set_up_diagnostics() -> None:
 
 
 def _die(message: str, hint: str) -> None:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     if hint:
         print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
@@ -182,4 +192,6 @@ def _die(message: str, hint: str) -> None:
 
 def main() -> None:
     """Run the program."""
+    # What grpc itself writes about a port that is taken says less than our own line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run_program(app)

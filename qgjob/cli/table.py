@@ -70,17 +70,18 @@ def table_lines(
     kept = _kept(columns, natural, width)
     widths = _cut_widths(columns, natural, kept, width)
 
-    def line(cells: Sequence[str], code: str = "") -> str:
+    def line(cells: Sequence[str], *, is_heading: bool = False) -> str:
         fitted = []
         for index in kept:
             text = _fitted(cells[index], widths[index], ellipsis, keeps_end=columns[index].is_end_told)
             if index != kept[-1]:
                 text += " " * (widths[index] - cell_width(text))
-            state = _STATE_CODES.get(cells[index], "") if columns[index].name == "State" else ""
-            fitted.append(_painted(text, code or state) if is_colourful else text)
+            is_painted = is_colourful and not is_heading and columns[index].name == "State"
+            fitted.append(_painted(text, _STATE_CODES.get(cells[index], "")) if is_painted else text)
         return (" " * GAP).join(fitted).rstrip()
 
-    return [line([column.name for column in columns], _BOLD), *(line(row) for row in rows)]
+    heading = line([column.name for column in columns], is_heading=True)
+    return [_painted(heading, _BOLD) if is_colourful else heading, *(line(row) for row in rows)]
 
 
 def _kept(columns: Sequence[Column], natural: Sequence[int], width: int | None) -> list[int]:

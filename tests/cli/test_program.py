@@ -99,6 +99,20 @@ def test_the_release_and_help_of_a_server_load_nothing_heavy(module: str) -> Non
             "hint: listen on 127.0.0.1, or add --insecure on a network that you trust\n",
         ),
         (
+            (
+                *("qgjob-coordinator", "serve", "--listen", "127.0.0.1:0"),
+                *("--database-url", "postgresql+psycopg://127.0.0.1:1/x"),
+            ),
+            "error: database postgresql+psycopg://127.0.0.1:1/x: connection failed:"
+            ' connection to server at "127.0.0.1",'
+            " port 1 failed: Connection refused Is the server running on that host and accepting TCP/IP connections?\n"
+            "hint: check --database-url, QGJOB_DATABASE_URL or DATABASE_URL: does it name a database that answers?\n",
+        ),
+        (
+            ("qgjob-agent", "run", "--virtual-phones", "2"),
+            "error: virtual phones have nothing to run\nhint: add --workspace DIR with an AppWright project\n",
+        ),
+        (
             ("qgjob-agent", "run", "--simulat", "x"),
             "error: there is no option --simulat\nhint: did you mean --simulate?\n",
         ),
@@ -122,6 +136,30 @@ def test_a_server_started_wrongly_says_so_in_a_line_and_a_hint(
         env={"HOME": str(tmp_path)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("simulate = 5", "simulate is no text"),
+        ('sim_test_seconds = "x"', "sim_test_seconds is no number"),
+        ("adb_port = 1.5", "adb_port is no whole number"),
+        ("virtual_phones = true", "virtual_phones is no whole number"),
+        ("drain_grace = -1", "drain_grace = -1 is out of range"),
+        ('nme = "x"', "nme is no setting"),
+        ("x = [", "is no TOML"),
+    ],
+)
+def test_a_broken_agent_toml_is_one_clear_line(line: str, said: str, tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(line + "\n")
+    program = Path(sys.executable).parent / "qgjob-agent"
+    command = [str(program), "run", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {config}")
+    assert said in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
 
 
 def test_several_jobs_give_the_worst_code() -> None:

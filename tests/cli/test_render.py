@@ -76,6 +76,23 @@ def test_jobs_beyond_what_the_coordinator_lists_are_counted(capsys: pytest.Captu
     assert "  ... and 6 more\n" in capsys.readouterr().out
 
 
+def test_a_long_queue_does_not_flood_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    running = [job(number, status="running", device="emulator-1", start_time=ago(1)) for number in range(1, 31)]
+    waiting = [job(number) for number in range(31, 1_031)]
+    render.queue_block(
+        {
+            "lanes": lanes(normal=(2_000, 30)),
+            "running": running,
+            "waiting": waiting,
+            "installs_avoided": 0,
+            "seconds_saved": 0.0,
+        }
+    )
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 50
+    assert [line for line in shown if "more" in line] == ["  ... and 10 more", "  ... and 1980 more"]
+
+
 def test_a_job_sent_back_to_its_queue_is_told_as_waiting_since_its_submit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

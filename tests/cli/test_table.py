@@ -56,6 +56,7 @@ def test_without_a_terminal_there_is_no_limit() -> None:
 
 def test_a_colour_marks_the_state_and_changes_no_width() -> None:
     painted = table_lines(COLUMNS, ROWS, width=100, is_colourful=True)
+    assert painted[0] == "\x1b[1mID  State      Test                            Device          Age\x1b[0m"
     assert painted[1].startswith("12  \x1b[36mrunning  \x1b[0m  tests/")
     plain = [line.replace("\x1b[36m", "").replace("\x1b[32m", "").replace("\x1b[0m", "") for line in painted[1:]]
     assert plain == table_lines(COLUMNS, ROWS, width=100)[1:]
