@@ -52,6 +52,8 @@ class StandIn:
         self.asked: list[
             jobs.WatchJobsRequest | logs.FollowLogsRequest | jobs.SubmitJobsRequest | jobs.CancelJobsRequest
         ] = []
+        self.stored: list[Job] = []
+        """What every list of jobs answers."""
         self.heard = threading.Event()
         """Set by a test's answer, for the test to wait for."""
         self.released = threading.Event()
@@ -65,6 +67,9 @@ class StandIn:
             context.abort(grpc.StatusCode.UNAVAILABLE, "dropped")
         except Refused as refusal:
             refusal.abort(context)
+
+    def list_jobs(self, request: jobs.ListJobsRequest, context: grpc.ServicerContext) -> jobs.ListJobsResponse:
+        return jobs.ListJobsResponse(jobs=self.stored)
 
     def cancel(self, request: jobs.CancelJobsRequest, context: grpc.ServicerContext) -> jobs.CancelJobsResponse:
         self.asked.append(request)
@@ -99,6 +104,9 @@ def _handlers(stand_in: StandIn) -> list[grpc.GenericRpcHandler]:
     of_jobs: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "SubmitJobs": grpc.unary_unary_rpc_method_handler(
             stand_in.submit, jobs.SubmitJobsRequest.FromString, jobs.SubmitJobsResponse.SerializeToString
+        ),
+        "ListJobs": grpc.unary_unary_rpc_method_handler(
+            stand_in.list_jobs, jobs.ListJobsRequest.FromString, jobs.ListJobsResponse.SerializeToString
         ),
         "CancelJobs": grpc.unary_unary_rpc_method_handler(
             stand_in.cancel, jobs.CancelJobsRequest.FromString, jobs.CancelJobsResponse.SerializeToString

@@ -218,6 +218,25 @@ def test_nobody_at_the_address_is_exit_6_with_a_hint() -> None:
     ]
 
 
+def test_a_run_without_jobs_is_not_found(stand_in: StandIn) -> None:
+    assert run(stand_in, "jobs", "wait", "--run", "nightly") == (
+        5,
+        "",
+        "error: no job belongs to run 'nightly'\nhint: `qgjob jobs list` shows what there is\n",
+    )
+
+
+def test_a_run_is_waited_for_in_the_order_of_its_submit(stand_in: StandIn) -> None:
+    stand_in.stored = [job_message(job_id, state=JOB_STATE_COMPLETED) for job_id in (9, 8)]
+    stand_in.watches = [lambda request: iter(stand_in.stored)]
+    code, out, _ = run(stand_in, "jobs", "wait", "8", "--run", "nightly", "-o", "id")
+    assert (code, out) == (0, "8\n9\n")
+
+
+def test_an_empty_list_is_an_empty_array(stand_in: StandIn) -> None:
+    assert run(stand_in, "jobs", "list") == (0, "[]\n", "")
+
+
 def test_a_queued_job_is_told_with_its_place(stand_in: StandIn) -> None:
     queued = job_message(7, state=JOB_STATE_QUEUED)
     queued.queue_position = 3
