@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PROTO_FILES := $(wildcard proto/qgjob/v1/*.proto)
 SERVICE_FILES := $(wildcard proto/qgjob/v1/*_service.proto)
-UV ?= uv
+UV ?= $(or $(shell command -v uv),.cache/uv/bin/uv)
+# Only a uv of our own is a file to make.
+UV_PROGRAM := $(filter .cache/%,$(UV))
 RUN := $(UV) run --frozen --all-extras
 PYTEST := $(RUN) pytest
 BASELINE := proto/baseline.binpb
@@ -13,21 +15,21 @@ BASELINE := proto/baseline.binpb
 help: ## Show what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Make the environment (.venv) from uv.lock; installs uv with pip when it is missing
-	@command -v $(UV) >/dev/null || python3 -m pip install --quiet --root-user-action=ignore uv
-	$(UV) sync --frozen --all-extras --quiet
+setup: $(UV_PROGRAM) ## Make the environment (.venv) from uv.lock; brings its own uv where there is none
+	@test -d .venv || echo "Making the Python environment in .venv ..."
+	@$(UV) sync --frozen --all-extras --quiet
 
-demo: setup ## See the grid at work: one coordinator, one agent, four jobs
-	@$(RUN) --no-sync python examples/demo.py
+.cache/uv/bin/uv:
+	@echo "Bringing uv, which makes the Python environment ..."
+	@python3 -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
 
-tools: ## Install what AppWright on virtual phones needs (root on Debian or Ubuntu), if it is missing
-	@missing=; for tool in adb aapt apksigner zipalign keytool; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
-	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing Debian packages, because these are missing:$$missing"; \
-	  apt-get update -qq && apt-get install -qq -y --no-install-recommends adb aapt apksigner zipalign openjdk-17-jre-headless >/dev/null; \
-	elif [ -n "$$missing" ]; then echo "Missing:$$missing; tests and demo go without real AppWright"; fi
+tools: setup ## Install what real AppWright needs (root on Debian or Ubuntu), or say what is missing
+	@$(RUN) --no-sync python -m examples.tools
 
-test: setup tools check ## Everything that CI runs
+demo: tools ## See the grid at work: real AppWright on two virtual phones, in half a minute
+	@$(RUN) --no-sync python -m examples.demo
+
+test: tools check ## Everything that CI runs
 	$(PYTEST) -q -n 2 --dist loadfile
 
 test-fast: setup ## The tests without real processes, under three minutes

@@ -1,175 +1,210 @@
-"""The tour of `make demo`: a coordinator, an agent, three specs of one build and a failing one of another.
+"""The tour of `make demo`: three specs of one build, and a failing one of another, go through the whole grid.
 
-Everything is submitted before the agent starts, so the order that is shown is the scheduler's own.
+All four are submitted before the agent starts, so the order that is shown is the scheduler's own. At the end the demo
+checks what it has shown, and fails where a promise was not kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
+import logging
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-BIN = Path(sys.executable).parent
-WAIT = "2m"
+import structlog
+
+from agent.appium import AppiumFailed
+from agent.virtual_phone.apk import build_apk
+from examples import node_packages
+from examples.stage import NotKept, Stage, say, telling, title
+
+EXAMPLE = Path(__file__).parent / "wikipedia"
+PACKAGE = "org.example.wikipedia"
+BUILD_BYTES = 60_000_000
+"""About what a real app weighs: installing it takes its time."""
+LONGEST_S = 300
+
+Job = dict[str, Any]
 
 
-def say(text: str = "") -> None:
-    """Print a line of the tour, in order with what the commands print."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """The devices that the tour runs on."""
+
+    name: str
+    agent: tuple[str, ...]
+    """The options of the agent that brings them."""
+    build: str
+    """What the device's own record calls the build of the three specs."""
+    record: Callable[[str], list[tuple[str, str]]]
+    """Returns what a device wrote down itself: installs and starts, each with the build."""
+    failing: tuple[str, ...] = ()
+    """Options that make the failing spec fail, where the spec itself cannot."""
 
 
-class Tour:
-    """The processes of the demo, and the commands that are shown."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._programs: list[subprocess.Popen[str]] = []
-        self._env = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "QGJOB_ORG_ID": "qualgent"}
-
-    def start(self, program: str, *arguments: str) -> str:
-        """Start a program, wait for its ready line, and return it."""
-        with (self._folder / f"{program}.log").open("w") as diagnostics:
-            process = subprocess.Popen(
-                [str(BIN / program), *arguments],
-                stdout=subprocess.PIPE,
-                stderr=diagnostics,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                env=self._env,
-            )
-        self._programs.append(process)
-        assert process.stdout is not None
-        line = process.stdout.readline().strip()
-        if not line.startswith("ready"):
-            raise RuntimeError(f"{program} did not start:\n{(self._folder / f'{program}.log').read_text()}")
-        say(f"$ {program} {' '.join(arguments)} &\n{line}")
-        return line
-
-    def point_at(self, address: str) -> None:
-        """Let the commands that follow talk to this coordinator."""
-        self._env["QGJOB_COORDINATOR"] = address
-
-    def show(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
-        """Show a command and what it prints."""
-        say(f"\n$ qgjob {' '.join(arguments)}")
-        done = subprocess.run([str(BIN / "qgjob"), *arguments], env=self._env, timeout=180, check=False)
-        if done.returncode not in codes:
-            raise RuntimeError(f"qgjob {' '.join(arguments)} ended with {done.returncode}")
-
-    def read(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever the command prints
-        """Return what a command prints as JSON."""
-        command = [str(BIN / "qgjob"), *arguments, "-o", "json"]
-        done = subprocess.run(command, env=self._env, capture_output=True, text=True, timeout=60, check=True)
-        return json.loads(done.stdout)
-
-    def submit(self, test: str, app: str, *options: str) -> int:
-        """Show a submit and return the job."""
-        arguments = ("submit", f"--app-version-id={app}", f"--test={test}", *options)
-        say(f"$ qgjob {' '.join(arguments)}")
-        (job,) = self.read(*arguments)
-        say(f"  job {job['id']}, {job['status']}")
-        return int(job["id"])
-
-    def stop(self) -> None:
-        """End everything that was started, the last first."""
-        for process in reversed(self._programs):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(10)
-            if process.stdout is not None:
-                process.stdout.close()
-
-    def story(self) -> None:
-        """Print what the coordinator told of the batches."""
-        for line in (self._folder / "qgjob-coordinator.log").read_text().splitlines():
-            if 'story="' in line and ("event=batch" in line or "event=time" in line):
-                say("  " + line.partition('story="')[2].partition('"')[0])
-
-
-def missing_tools() -> list[str]:
-    """Return the tools that real AppWright on virtual phones would need and that are not here."""
-    return [tool for tool in ("node", "npm", "java", "adb", "aapt", "apksigner", "zipalign") if not shutil.which(tool)]
-
-
-def walk(tour: Tour, folder: Path) -> None:
-    """Take the tour."""
-    ready = tour.start("qgjob-coordinator", "serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder / "data"))
-    address = ready.partition("grpc=")[2].split()[0]
-    tour.point_at(address)
-    say("\nFour jobs, before any device is there:")
-    login = tour.submit("tests/login.spec.ts", "xyz123", "--priority=3", "--env", "QGJOB_SIM_LOG_LINES=4")
-    signup = tour.submit("tests/signup.spec.ts", "xyz123", "--priority=3")
-    checkout = tour.submit("tests/checkout.spec.ts", "xyz123", "--priority=4")
-    broken = tour.submit("tests/broken.spec.ts", "other", "--priority=3", "--env", "QGJOB_SIM_OUTCOME=failed")
-    tour.show("queue", "status", "-o", "table")
-    say("\nNow two devices come:")
-    tour.start(
-        "qgjob-agent", "run", "--coordinator", address, "--name", "demo", "--simulate", "emulator=2",
-        "--state-dir", str(folder / "agent"),
-    )  # fmt: skip
-    say(f"\nThe log of job {login}, as it is written:")
-    tour.show("logs", str(login), "--follow")
-    tour.show("jobs", "wait", *map(str, (login, signup, checkout)), "--wait-timeout", WAIT, "-o", "id")
-    tour.show("jobs", "wait", str(broken), "--wait-timeout", WAIT, "-o", "id", codes=(1,))
-    tour.show("jobs", "recent", "-o", "table")
-    tour.show("status", "job", f"--job-id={broken}", "-o", "table")
-    tour.show("queue", "status", "-o", "table")
-    tour.show("devices", "list", "-o", "table")
-    say("\nWhat the coordinator told of its batches:")
-    tour.story()
-    check(tour, [login, signup, checkout], broken)
-
-
-def check(tour: Tour, passing: list[int], broken: int) -> None:
-    """Compare what happened with what the tour promised.
+def virtual_phones(stage: Stage) -> Lab:
+    """Lay out an AppWright project with two builds; its phones will be virtual, everything else is real.
 
     Raises:
-        RuntimeError: It was not so.
+        subprocess.CalledProcessError: npm failed.
+        AppiumFailed: Appium's driver cannot be installed.
     """
-    jobs = {job["id"]: job for job in tour.read("jobs", "list")}
-    by_start = sorted(passing, key=lambda job: jobs[job]["start_time"])
-    facts = {
-        "the three specs of one build passed": all(jobs[job]["status"] == "completed" for job in passing),
-        "they ran on one device": len({jobs[job]["device"] for job in passing}) == 1,
-        "checkout, with the highest priority, ran first": by_start[0] == passing[2],
-        "the failing spec failed, with its reason": jobs[broken]["status"] == "failed"
-        and bool(jobs[broken]["failure_reason"]["message"]),
-        "their build was installed once": [
-            build["installs"] for build in tour.read("builds", "list") if build["app_version_id"] == "xyz123"
-        ]
-        == [1],
+    with telling("Node packages (AppWright, Playwright, Appium; the first time takes a minute)"):
+        workspace = node_packages.lay_out(EXAMPLE, stage.folder / "wikipedia")
+    with telling("Appium's UiAutomator2 driver"):
+        node_packages.install_driver(workspace, stage.folder / "agent")
+    with telling("Two builds of a small app, aligned and signed"):
+        build = build_apk(workspace / "apps" / "xyz123.apk", PACKAGE, 1, "1.0", BUILD_BYTES)
+        build_apk(workspace / "apps" / "abc456.apk", PACKAGE, 2, "2.0", BUILD_BYTES)
+
+    def record(device: str) -> list[tuple[str, str]]:
+        number = int(device.removeprefix("virtual-").partition("@")[0])
+        log = stage.folder / "agent" / "virtual-phones" / f"VPHONE{number:04d}.packages.jsonl"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        return [(line["event"], line["sha256"]) for line in lines if line["package"] == PACKAGE]
+
+    return Lab(
+        name="two virtual phones",
+        agent=("--virtual-phones", "2", "--workspace", "wikipedia", "--build-source", "apps/{app_version_id}.apk"),
+        build=hashlib.sha256(build.read_bytes()).hexdigest(),
+        record=record,
+    )
+
+
+def simulated_devices(stage: Stage) -> Lab:
+    """Return devices that only pretend, for machines without the tools of the real thing."""
+
+    def record(device: str) -> list[tuple[str, str]]:
+        lines = [json.loads(line) for line in (stage.folder / "agent" / "device-truth.jsonl").read_text().splitlines()]
+        mine = [line for line in lines if line["device"] == device and line["event"] != "end"]
+        return [(line["event"].upper(), line.get("app_version_id", "")) for line in mine]
+
+    return Lab(
+        name="two simulated devices",
+        agent=("--simulate", "emulator=2"),
+        build="xyz123",
+        record=record,
+        failing=("--env", "QGJOB_SIM_OUTCOME=failed"),
+    )
+
+
+def choose_lab(stage: Stage) -> Lab:
+    """Return the best that this machine can do."""
+    if missing := node_packages.missing_tools():
+        say(f"On simulated devices, because this is missing for real AppWright: {', '.join(missing)}")
+        return simulated_devices(stage)
+    try:
+        return virtual_phones(stage)
+    except (subprocess.SubprocessError, AppiumFailed) as error:
+        say(f"On simulated devices, because npm's packages cannot be had: {error}")
+        return simulated_devices(stage)
+
+
+def walk(stage: Stage, lab: Lab) -> dict[str, bool]:
+    """Take the tour, and return what was promised with whether it came true."""
+    title("A coordinator: it owns the queue")
+    ready = stage.start("qgjob-coordinator", "serve", "--listen", "127.0.0.1:0", "--data-dir", "data")
+    stage.env["QGJOB_COORDINATOR"] = ready.partition("grpc=")[2].split()[0]
+
+    title("Four jobs, before there is any device")
+    login = submit(stage, "login", "xyz123", "--priority=3")
+    signup = submit(stage, "signup", "xyz123", "--priority=3")
+    checkout = submit(stage, "checkout", "xyz123", "--priority=4")
+    broken = submit(stage, "broken", "abc456", "--priority=3", *lab.failing)
+    stage.show("queue", "status")
+
+    title(f"An agent: it brings {lab.name}, and the work begins")
+    stage.start("qgjob-agent", "run", "--name", "demo", "--state-dir", "agent", *lab.agent)
+
+    title(f"The log of job {checkout}, while it is written: priority 4 goes first")
+    first_line = stage.follow(checkout)
+    stage.show("devices", "list")
+
+    title("All four come to their end; the exit code is 1, because one test failed")
+    stage.show("jobs", "wait", *map(str, (login, signup, checkout, broken)), code=1)
+    stage.show("status", "job", f"--job-id={broken}")
+
+    title("One install served three specs")
+    stage.show("queue", "status")
+    say("\nThe coordinator's own story of it:")
+    for story in stage.stories("batch_claimed", "batch_done", "time_saved"):
+        say(f"  {story}")
+    jobs = {job["id"]: job for job in stage.read("jobs", "list")}
+    device = jobs[checkout]["device"]
+    record = lab.record(device)
+    say(f"\nWhat {device} wrote down itself:")
+    for event, build in record:
+        say(f"  {event:<9}{build[:16]}")
+    failed = stage.read("status", "job", f"--job-id={broken}")
+    return promises(stage, lab, [jobs[job] for job in (checkout, login, signup)], failed, first_line)
+
+
+def submit(stage: Stage, spec: str, app: str, *options: str) -> int:
+    """Show a submit and return the job."""
+    arguments = ("submit", f"--app-version-id={app}", f"--test=tests/{spec}.spec.ts", *options)
+    say(f"$ qgjob {' '.join(arguments)}")
+    (job,) = stage.read(*arguments)
+    say(f"  job {job['id']}: {job['status']}")
+    return int(job["id"])
+
+
+def promises(stage: Stage, lab: Lab, batch: list[Job], broken: Job, first_line: datetime) -> dict[str, bool]:
+    """Compare what happened with what the README says of it. The first job of the batch should have run first."""
+    device = batch[0]["device"]
+    installs = [build for event, build in lab.record(device) if event == "INSTALL"]
+    error = broken["tests"][0]["error"].splitlines()[0] if broken["tests"] else ""
+    queue = stage.read("queue", "status")
+    return {
+        "the three specs of one build passed": all(job["status"] == "completed" for job in batch),
+        "they ran on one device": {job["device"] for job in batch} == {device},
+        "checkout, with the highest priority, ran first": min(batch, key=lambda job: job["start_time"]) is batch[0],
+        "the device's own record has one install, of their build": installs == [lab.build],
+        "two installs were avoided": queue["installs_avoided"] == 2 and queue["seconds_saved"] > 0,
+        "the log was seen while the test ran": first_line < datetime.fromisoformat(batch[0]["end_time"]),
+        "the failing spec ran on the other device": broken["device"] not in (None, device),
+        "it failed with the error that its test gave": broken["status"] == "failed"
+        and error != ""
+        and error in broken["failure_reason"]["message"]
+        and error in stage.text("logs", str(broken["id"])),
     }
-    say()
+
+
+def check(facts: dict[str, bool]) -> None:
+    """Say of each promise whether it was kept.
+
+    Raises:
+        NotKept: One was not.
+    """
+    title("What was promised")
     for fact, is_so in facts.items():
-        say(f"{'ok ' if is_so else 'NOT'} {fact}")
+        say(f"{'ok ' if is_so else 'NOT'}  {fact}")
     if not all(facts.values()):
-        raise RuntimeError("the demo did not keep its word")
+        raise NotKept("the demo did not keep its word")
 
 
 def main() -> int:
-    """Run the demo."""
-    missing = missing_tools()
-    lack = f" ({', '.join(missing)} missing here)" if missing else ""
-    say("This release runs the demo on simulated devices: real AppWright on virtual phones is not in it yet" + lack)
-    say()
+    """Run the demo; return the exit code."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="qgjob-demo-") as name:
-        tour = Tour(Path(name))
-        try:
-            walk(tour, Path(name))
-        finally:
-            tour.stop()
-    say(f"\nDone in {time.monotonic() - begun:.0f} s; everything that was started has been stopped.")
+    try:
+        with Stage() as stage:
+            lab = choose_lab(stage)
+            stage.limit(LONGEST_S)
+            check(walk(stage, lab))
+    except NotKept as error:
+        say(f"\nerror: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("Interrupted; nothing is left running.")
+        return 130
+    say(f"\nDone in {time.monotonic() - begun:.0f} s on {lab.name}. Everything that was started has been stopped.")
     return 0
 
 

@@ -1,22 +1,24 @@
-"""Installs the Node packages of an example once, into a cache that is keyed by its lock file."""
+"""Installs the Node packages of an example, and the Appium driver of the agent, once each and for good."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import shutil
 import subprocess
 from pathlib import Path
 
+from agent.appium import Toolbox
+from agent.appium import install_driver as install_pinned_driver
+from examples.tools import missing_tools
+
+__all__ = ["ROOT", "install", "install_driver", "lay_out", "missing_tools"]
+
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "node"
+AGENT_STATE = ROOT / ".cache" / "agent-state"
 INSTALL_TIMEOUT_S = 600
-TOOLS = ("node", "npm", "java", "adb", "aapt", "aapt2", "apksigner", "zipalign", "keytool")
-
-
-def missing_tools() -> list[str]:
-    """Return the tools that AppWright on virtual phones needs and that are not on PATH."""
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
 
 
 def install(project: Path) -> Path:
@@ -52,3 +54,15 @@ def lay_out(project: Path, workspace: Path) -> Path:
     shutil.copytree(project, workspace, ignore=shutil.ignore_patterns("node_modules"))
     (workspace / "node_modules").symlink_to(install(project))
     return workspace
+
+
+def install_driver(workspace: Path, agent_state: Path) -> None:
+    """Give an agent that is yet to start the pinned Appium driver, from a copy that all examples share.
+
+    Raises:
+        agent.appium.AppiumFailed: It cannot be installed.
+    """
+    shared = Toolbox(project=workspace, state_dir=AGENT_STATE)
+    asyncio.run(install_pinned_driver(shared))
+    agent_state.mkdir(parents=True, exist_ok=True)
+    (agent_state / "appium-home").symlink_to(shared.appium_home)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from agent.virtual_phone.apk import build_apk
 from examples import node_packages
 from tests.e2e.grid import Grid, Program, eventually
 
-MISSING = node_packages.missing_tools()
 EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
 STATE = node_packages.ROOT / ".cache" / "agent-state"
 
@@ -20,8 +18,6 @@ pytestmark = [
     pytest.mark.appwright,
     pytest.mark.e2e,
     pytest.mark.timeout(420),
-    # In CI a skip would hide that the one thing that matters was not tested.
-    pytest.mark.skipif(bool(MISSING) and not os.environ.get("CI"), reason=f"not on PATH: {', '.join(MISSING)}"),
 ]
 
 

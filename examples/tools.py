@@ -1,0 +1,85 @@
+"""The programs that real AppWright on virtual phones needs on this machine; `make tools` installs what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+JAVA = "openjdk-17-jre-headless"
+PACKAGES = {
+    "node": "nodejs",
+    "npm": "npm",
+    "java": JAVA,
+    "keytool": JAVA,
+    "adb": "adb",
+    "aapt": "aapt",
+    "aapt2": "aapt",
+    "apksigner": "apksigner",
+    "zipalign": "zipalign",
+}
+"""Each tool, and the Debian package that brings it."""
+OLDEST_NODE = (18, 20)
+
+
+def missing_tools() -> list[str]:
+    """Return the tools that are not on PATH; a Node that is too old counts as missing."""
+    missing = [tool for tool in PACKAGES if shutil.which(tool) is None]
+    return missing if "node" in missing or _node_version() >= OLDEST_NODE else ["node", *missing]
+
+
+def _node_version() -> tuple[int, ...]:
+    said = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(part) for part in re.findall(r"\d+", said)[:2])
+
+
+def can_install() -> bool:
+    """Whether this process may install Debian packages."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def packages(missing: list[str]) -> list[str]:
+    """Return the Debian packages that bring missing tools."""
+    return sorted({PACKAGES[tool] for tool in missing})
+
+
+def install(missing: list[str]) -> None:
+    """Install the Debian packages of missing tools.
+
+    Raises:
+        subprocess.CalledProcessError: apt-get failed; what it said was shown.
+    """
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=quiet, check=True)
+    command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages(missing)]
+    subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, check=True)
+
+
+def say(text: str) -> None:
+    """Print a line, in order with what apt-get prints."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Install what is missing, after saying so; where that is not allowed or fails, say what is missing."""
+    missing = missing_tools()
+    if not missing:
+        return 0
+    say(f"Missing for real AppWright: {', '.join(missing)}.")
+    if can_install():
+        say(f"Installing Debian packages: {' '.join(packages(missing))} ...")
+        try:
+            install(missing)
+        except subprocess.CalledProcessError as error:
+            say(f"That failed: {error}")
+        missing = missing_tools()
+    if missing:
+        say(f"Going on without: {', '.join(missing)}. AppWright needs Node 20, Java 17 and the Android tools.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
