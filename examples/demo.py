@@ -118,6 +118,7 @@ def walk(stage: Stage, lab: Lab) -> dict[str, bool]:
     signup = submit(stage, "signup", "xyz123", "--priority=3")
     checkout = submit(stage, "checkout", "xyz123", "--priority=4")
     broken = submit(stage, "broken", "abc456", "--priority=3", *lab.failing)
+    say()
     stage.show("queue", "status")
 
     title(f"An agent: it brings {lab.name}, and the work begins")
@@ -125,10 +126,12 @@ def walk(stage: Stage, lab: Lab) -> dict[str, bool]:
 
     title(f"The log of job {checkout}, while it is written: priority 4 goes first")
     first_line = stage.follow(checkout)
+    say()
     stage.show("devices", "list")
 
     title("All four come to their end; the exit code is 1, because one test failed")
     stage.show("jobs", "wait", *map(str, (login, signup, checkout, broken)), code=1)
+    say()
     stage.show("status", "job", f"--job-id={broken}")
 
     title("One install served three specs")
@@ -204,7 +207,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("Interrupted; nothing is left running.")
         return 130
-    say(f"\nDone in {time.monotonic() - begun:.0f} s on {lab.name}. Everything that was started has been stopped.")
+    say(f"\nDone in {time.monotonic() - begun:.0f} s on {lab.name}; nothing is left running.")
     return 0
 
 

@@ -25,7 +25,7 @@ def install(project: Path) -> Path:
     """Return the node_modules of a project's lock file, installed if they are not there yet.
 
     Raises:
-        subprocess.CalledProcessError: npm failed; its output was shown.
+        subprocess.CalledProcessError: npm failed; it has said why on stderr.
     """
     lock = project / "package-lock.json"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
@@ -40,8 +40,10 @@ def install(project: Path) -> Path:
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(project / name, folder / name)
             subprocess.run(
-                ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"],
+                ["npm", "ci", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error"],
                 cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 check=True,
                 timeout=INSTALL_TIMEOUT_S,
             )

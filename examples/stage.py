@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,7 +100,7 @@ class Stage:
         Raises:
             NotKept: It ended instead.
         """
-        say(f"$ {program} {' '.join(arguments)} &")
+        say(f"$ {program} {shlex.join(arguments)} &")
         with self._diagnostics(program).open("w") as diagnostics:
             process = subprocess.Popen(
                 [str(BIN / program), *arguments],
@@ -126,7 +127,7 @@ class Stage:
         Raises:
             NotKept: It ended with another exit code.
         """
-        say(f"\n$ qgjob {' '.join(arguments)}")
+        say(f"$ qgjob {shlex.join(arguments)}")
         done = subprocess.run([str(BIN / "qgjob"), *arguments], cwd=self.folder, env=self.env, check=False)
         if done.returncode != code:
             raise NotKept(f"qgjob {' '.join(arguments)} ended with {done.returncode}, not {code}")
@@ -156,7 +157,7 @@ class Stage:
             NotKept: No line came.
         """
         command = ("logs", str(job), "--follow")
-        say(f"\n$ qgjob {' '.join(command)}")
+        say(f"$ qgjob {shlex.join(command)}")
         first = None
         with subprocess.Popen(
             [str(BIN / "qgjob"), *command], cwd=self.folder, env=self.env, stdout=subprocess.PIPE, encoding="utf-8"

@@ -84,7 +84,8 @@ class SimulatedRunner:
         state = _test_state(verdict)
         spent_us = int((time.monotonic() - begun) * MICROSECONDS)
         observer.test(_test(job, title, state, spent_us, verdict.failure.message if verdict.failure else ""))
-        observer.output(f"{title}: {state}\n".encode())
+        reason = f": {verdict.failure.message}" if verdict.failure is not None else ""
+        observer.output(f"{title}: {state}{reason}\n".encode())
         return verdict
 
     async def _play(self, plan: _Plan, timeout_s: float, observer: Observer) -> bool:
