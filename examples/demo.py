@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -53,7 +52,7 @@ def virtual_phones(stage: Stage) -> Lab:
     """Lay out an AppWright project with two builds; its phones will be virtual, everything else is real.
 
     Raises:
-        subprocess.CalledProcessError: npm failed.
+        NpmFailed: The Node packages cannot be installed.
         AppiumFailed: Appium's driver cannot be installed.
     """
     with telling("Node packages (AppWright, Playwright, Appium; the first time takes a minute)"):
@@ -102,7 +101,7 @@ def choose_lab(stage: Stage) -> Lab:
         return simulated_devices(stage)
     try:
         return virtual_phones(stage)
-    except (subprocess.SubprocessError, AppiumFailed) as error:
+    except (node_packages.NpmFailed, AppiumFailed) as error:
         say(f"On simulated devices, because npm's packages cannot be had: {error}")
         return simulated_devices(stage)
 

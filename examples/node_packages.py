@@ -19,13 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "node"
 AGENT_STATE = ROOT / ".cache" / "agent-state"
 INSTALL_TIMEOUT_S = 600
+MOST_SAID = 200
+
+
+class NpmFailed(Exception):
+    """The packages of an example cannot be installed; the sentence is npm's own."""
 
 
 def install(project: Path) -> Path:
     """Return the node_modules of a project's lock file, installed if they are not there yet.
 
     Raises:
-        subprocess.CalledProcessError: npm failed; it has said why on stderr.
+        NpmFailed: They cannot be had.
     """
     lock = project / "package-lock.json"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
@@ -39,16 +44,29 @@ def install(project: Path) -> Path:
             folder.mkdir()
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(project / name, folder / name)
-            subprocess.run(
-                ["npm", "ci", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error"],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                check=True,
-                timeout=INSTALL_TIMEOUT_S,
-            )
+            _npm_ci(folder)
             done.touch()
     return folder / "node_modules"
+
+
+def _npm_ci(folder: Path) -> None:
+    # The longest pause between npm's tries would be a minute, long after a missing network is plain.
+    command = ["npm", "ci", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error"]
+    command += ["--fetch-retry-maxtimeout=10000"]
+    try:
+        subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=INSTALL_TIMEOUT_S,
+        )
+    except subprocess.CalledProcessError as error:
+        raise NpmFailed(" ".join(error.stderr.split())[:MOST_SAID]) from error
+    except subprocess.TimeoutExpired as error:
+        raise NpmFailed(f"npm took longer than {INSTALL_TIMEOUT_S} s") from error
 
 
 def lay_out(project: Path, workspace: Path) -> Path:
