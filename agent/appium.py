@@ -115,8 +115,12 @@ async def install_driver(tools: Toolbox) -> None:
     tools.appium_home.mkdir(parents=True, exist_ok=True)
     with (tools.state_dir / "appium-home.lock").open("w") as guard:
         await asyncio.to_thread(fcntl.flock, guard, fcntl.LOCK_EX)
-        if _installed_version(tools.appium_home) == DRIVER_VERSION:
+        complete = tools.appium_home / "complete"
+        if complete.exists() and _installed_version(tools.appium_home) == DRIVER_VERSION:
             return
+        # Of another release, or left by an install that was interrupted: Appium would not install over it.
+        complete.unlink(missing_ok=True)
+        shutil.rmtree(tools.appium_home / "node_modules", ignore_errors=True)
         structlog.get_logger("agent").info("driver_installing", driver=DRIVER, version=DRIVER_VERSION)
         command = (*_appium(tools), "driver", "install", "--source=npm", f"{DRIVER}@{DRIVER_VERSION}")
         env = {**tools.environment(), "APPIUM_HOME": str(tools.appium_home)}
@@ -127,6 +131,7 @@ async def install_driver(tools: Toolbox) -> None:
         if code != 0 or _installed_version(tools.appium_home) != DRIVER_VERSION:
             lines = text.strip().splitlines()
             raise AppiumFailed(f"the Appium driver cannot be installed: {lines[-1] if lines else code}")
+        complete.touch()
 
 
 def _installed_version(home: Path) -> str | None:

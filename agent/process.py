@@ -101,9 +101,10 @@ async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = Non
     )
     try:
         data, _ = await asyncio.wait_for(process.communicate(), timeout_s)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
+    finally:
+        # It took too long, or nobody waits for it any more.
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return process.returncode, data.decode(errors="replace")

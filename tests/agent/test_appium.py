@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent import appium
+from agent.appium import DRIVER, DRIVER_VERSION, AppiumFailed, Toolbox, install_driver
+
+# Appium's command line as far as the agent uses it: it refuses to install what is there already, as the real one does.
+FAKE_APPIUM = """
+const fs = require("node:fs"), path = require("node:path");
+const folder = path.join(process.env.APPIUM_HOME, "node_modules", "%s");
+if (fs.existsSync(folder)) { console.log("it is already installed"); process.exit(1); }
+fs.mkdirSync(folder, { recursive: true });
+fs.writeFileSync(path.join(folder, "package.json"), JSON.stringify({ version: "%s" }));
+fs.appendFileSync(path.join(process.env.APPIUM_HOME, "..", "installs"), "x");
+if (fs.existsSync(path.join(process.env.APPIUM_HOME, "..", "interrupt"))) process.exit(143);
+"""
+
+pytestmark = pytest.mark.appwright
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Toolbox:
+    program = tmp_path / "project" / "node_modules" / "appium" / "index.js"
+    program.parent.mkdir(parents=True)
+    program.write_text(FAKE_APPIUM % (DRIVER, DRIVER_VERSION))
+    return Toolbox(project=tmp_path / "project", state_dir=tmp_path / "state")
+
+
+def installs(tools: Toolbox) -> int:
+    return len((tools.state_dir / "installs").read_text())
+
+
+async def test_driver_is_installed_once(tools: Toolbox) -> None:
+    await install_driver(tools)
+    await install_driver(tools)
+    assert installs(tools) == 1
+
+
+async def test_driver_of_an_interrupted_install_is_not_trusted(tools: Toolbox) -> None:
+    tools.state_dir.mkdir()
+    (tools.state_dir / "interrupt").touch()
+    with pytest.raises(AppiumFailed):
+        await install_driver(tools)
+    (tools.state_dir / "interrupt").unlink()
+    await install_driver(tools)
+    assert installs(tools) == 2
+
+
+async def test_driver_of_another_release_is_replaced(tools: Toolbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    await install_driver(tools)
+    monkeypatch.setattr(appium, "DRIVER_VERSION", "9.9.9")
+    program = tools.project / "node_modules" / "appium" / "index.js"
+    program.write_text(FAKE_APPIUM % (DRIVER, "9.9.9"))
+    await install_driver(tools)
+    manifest = tools.appium_home / "node_modules" / DRIVER / "package.json"
+    assert json.loads(manifest.read_text()) == {"version": "9.9.9"}
