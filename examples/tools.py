@@ -21,18 +21,24 @@ PACKAGES = {
     "zipalign": "zipalign",
 }
 """Each tool, and the Debian package that brings it."""
-OLDEST_NODE = (18, 20)
+OLDEST_NODE = 20
 
 
 def missing_tools() -> list[str]:
     """Return the tools that are not on PATH; a Node that is too old counts as missing."""
     missing = [tool for tool in PACKAGES if shutil.which(tool) is None]
-    return missing if "node" in missing or _node_version() >= OLDEST_NODE else ["node", *missing]
+    if "node" not in missing and _first_number(_said_by("node", "--version")) < OLDEST_NODE:
+        return ["node", *missing]
+    return missing
 
 
-def _node_version() -> tuple[int, ...]:
-    said = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
-    return tuple(int(part) for part in re.findall(r"\d+", said)[:2])
+def _said_by(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _first_number(text: str) -> int:
+    found = re.search(r"\d+", text)
+    return int(found[0]) if found is not None else 0
 
 
 def can_install() -> bool:
@@ -41,20 +47,30 @@ def can_install() -> bool:
 
 
 def packages(missing: list[str]) -> list[str]:
-    """Return the Debian packages that bring missing tools."""
-    return sorted({PACKAGES[tool] for tool in missing})
+    """Return the Debian packages that bring missing tools; not Node, where the system's is too old."""
+    wanted = {PACKAGES[tool] for tool in missing}
+    if "nodejs" in wanted and _first_number(_candidate("nodejs")) < OLDEST_NODE:
+        wanted -= {"nodejs", "npm"}
+    return sorted(wanted)
+
+
+def _candidate(package: str) -> str:
+    return _said_by("apt-cache", "policy", package).partition("Candidate:")[2].partition("\n")[0]
 
 
 def install(missing: list[str]) -> None:
-    """Install the Debian packages of missing tools.
+    """Install the Debian packages of missing tools, after saying so.
 
     Raises:
         subprocess.CalledProcessError: apt-get failed; what it said was shown.
     """
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    say("Asking apt-get for the Debian packages of these tools ...")
     subprocess.run(["apt-get", "update", "-qq"], env=quiet, check=True)
-    command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages(missing)]
-    subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, check=True)
+    if wanted := packages(missing):
+        say(f"Installing {' '.join(wanted)} ...")
+        command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *wanted]
+        subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, check=True)
 
 
 def say(text: str) -> None:
@@ -70,7 +86,6 @@ def main() -> int:
         return 0
     say(f"Missing for real AppWright: {', '.join(missing)}.")
     if can_install():
-        say(f"Installing Debian packages: {' '.join(packages(missing))} ...")
         try:
             install(missing)
         except subprocess.CalledProcessError as error:
