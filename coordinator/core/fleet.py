@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import heapq
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -74,29 +75,41 @@ class Fleet:
         self.devices: dict[DeviceId, Device] = {}
         self.agents: dict[AgentId, Agent] = {}
         self.leases: dict[LeaseId, Lease] = {}
+        self._devices_by_agent: defaultdict[AgentId, dict[DeviceId, None]] = defaultdict(dict)
+        self._leases_by_agent: defaultdict[AgentId, dict[LeaseId, None]] = defaultdict(dict)
         self._sessions: dict[AgentId, SessionId] = {}
-        self._agents_by_session: dict[SessionId, AgentId] = {}
+        self._senders: dict[SessionId, AgentId] = {}
+        self._heard_us: dict[AgentId, int] = {}
         self._idle: dict[DeviceId, None] = {}
         self._deadlines: dict[LeaseId, int] = {}
         self._deadline_heap: list[tuple[int, LeaseId]] = []
 
     # Sessions
 
-    def open_session(self, agent: AgentId, session: SessionId) -> SessionId | None:
+    def open_session(self, agent: AgentId, session: SessionId, lab_us: int) -> SessionId | None:
         """Bind a session to an agent and return the one that it replaces."""
         replaced = self._sessions.get(agent)
-        if replaced is not None:
-            del self._agents_by_session[replaced]
+        self.hear(agent, lab_us)
         self._sessions[agent] = session
-        self._agents_by_session[session] = agent
+        self._senders[session] = agent
         return replaced
 
     def close_session(self, session: SessionId) -> AgentId | None:
         """Forget a session and return its agent; None for a session that was replaced before."""
-        agent = self._agents_by_session.pop(session, None)
+        agent = self.agent_of(session)
         if agent is not None:
             del self._sessions[agent]
+            del self._heard_us[agent]
+        self._senders.pop(session, None)
         return agent
+
+    def hear(self, agent: AgentId, lab_us: int) -> None:
+        """Note that an agent with a session was heard."""
+        self._heard_us[agent] = lab_us
+
+    def heard_us(self, agent: AgentId) -> int | None:
+        """Return when an agent was heard last, in lab time; None without a session."""
+        return self._heard_us.get(agent)
 
     def session_of(self, agent: AgentId) -> SessionId | None:
         """Return the agent's open session."""
@@ -104,13 +117,22 @@ class Fleet:
 
     def agent_of(self, session: SessionId) -> AgentId | None:
         """Return the agent that a session belongs to, None when it was replaced or lost."""
-        return self._agents_by_session.get(session)
+        agent = self._senders.get(session)
+        return agent if agent is not None and self._sessions.get(agent) == session else None
+
+    def sender_of(self, session: SessionId) -> AgentId | None:
+        """Return the agent that speaks in a session, a replaced one included, until its stream has ended."""
+        return self._senders.get(session)
 
     # Devices
 
     def put_device(self, device: Device) -> None:
         """Insert or replace a device."""
+        before = self.devices.get(device.id)
+        if before is not None and before.agent != device.agent:
+            del self._devices_by_agent[before.agent][device.id]
         self.devices[device.id] = device
+        self._devices_by_agent[device.agent][device.id] = None
         if device.state is DeviceState.IDLE:
             self._idle[device.id] = None
         else:
@@ -127,7 +149,7 @@ class Fleet:
 
     def devices_of(self, agent: AgentId) -> list[Device]:
         """Return the devices that an agent announced last."""
-        return [device for device in self.devices.values() if device.agent == agent]
+        return [self.devices[device_id] for device_id in self._devices_by_agent.get(agent, ())]
 
     def serves(self, device: Device, signature: Signature) -> bool:
         """Whether a device may run jobs of a pool.
@@ -152,13 +174,15 @@ class Fleet:
         """Insert or replace a lease; a terminal one is forgotten."""
         if lease.is_live:
             self.leases[lease.id] = lease
+            self._leases_by_agent[lease.agent][lease.id] = None
         else:
             self.leases.pop(lease.id, None)
+            self._leases_by_agent[lease.agent].pop(lease.id, None)
             self._deadlines.pop(lease.id, None)
 
     def leases_of(self, agent: AgentId) -> list[Lease]:
         """Return the live leases of an agent."""
-        return [lease for lease in self.leases.values() if lease.agent == agent]
+        return [self.leases[lease_id] for lease_id in self._leases_by_agent.get(agent, ())]
 
     def renew(self, lease: LeaseId, deadline_us: int) -> None:
         """Let a lease live until `deadline_us`."""

@@ -8,7 +8,8 @@ Every operation costs O(log n); nothing scans the jobs.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.core.model import AppKey, DeviceId, Job, JobId, Target
@@ -59,6 +60,8 @@ class _Family:
 class _Pool:
     heads: list[tuple[Place, AppKey]] = field(default_factory=list)
     families: dict[AppKey, _Family] = field(default_factory=dict)
+    orgs: Counter[str] = field(default_factory=Counter)
+    """Families of each organisation."""
 
 
 class Queues:
@@ -68,6 +71,7 @@ class Queues:
         self._pools: dict[Signature, _Pool] = {}
         self._waiting: dict[JobId, tuple[Place, FamilyKey]] = {}
         self._queued_per_org: dict[str, int] = {}
+        self._pools_per_org: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -83,12 +87,21 @@ class Queues:
         """Return how many jobs of an organisation wait."""
         return self._queued_per_org.get(org_id, 0)
 
+    def pools_with(self, org_id: str, signatures: Iterable[Signature]) -> tuple[int, int]:
+        """Return how many pools an organisation and all would have if jobs with these signatures came."""
+        wanted = frozenset(signatures)
+        mine = sum(1 for one in wanted if one not in self._pools or org_id not in self._pools[one].orgs)
+        return self._pools_per_org[org_id] + mine, len(self._pools) + len(wanted - self._pools.keys())
+
     def push(self, job: Job) -> None:
         """Let a job wait."""
         assert job.id not in self._waiting, f"job {job.id} waits twice"
         key, place = family_of(job), place_of(job)
         pool = self._pools.setdefault(key.signature, _Pool())
-        family = pool.families.setdefault(key.app, _Family())
+        if key.app not in pool.families:
+            pool.families[key.app] = _Family()
+            self._count_family(pool, key.app.org_id, 1)
+        family = pool.families[key.app]
         heapq.heappush(family.heap, (place, job.id))
         family.size += 1
         if family.heap[0] == (place, job.id):
@@ -108,10 +121,21 @@ class Queues:
         family.size -= 1
         if not family.size:
             del pool.families[key.app]
+            self._count_family(pool, org, -1)
             if not pool.families:
                 del self._pools[key.signature]
             return
         self._expose_head(pool, key.app, family)
+
+    def _count_family(self, pool: _Pool, org: str, change: int) -> None:
+        had = pool.orgs[org] > 0
+        pool.orgs[org] += change
+        has = pool.orgs[org] > 0
+        if not has:
+            del pool.orgs[org]
+        self._pools_per_org[org] += has - had
+        if not self._pools_per_org[org]:
+            del self._pools_per_org[org]
 
     def _expose_head(self, pool: _Pool, app: AppKey, family: _Family) -> None:
         is_new_head = False

@@ -228,12 +228,16 @@ class Ledger:
         self.send(SendLease(session=session, lease=lease, jobs=jobs, revoked=lease.revoked, grace_us=grace_us))
 
     def revoke(self, lease: Lease, attempts: list[AttemptId], reason: RevokeReason) -> None:
-        """Take attempts back; they stay assigned until the agent echoes, or the lease closes."""
-        known = {attempt for attempt, _ in lease.revoked}
-        added = tuple((attempt, reason) for attempt in attempts if attempt not in known)
-        if not added:
-            return
-        self.revise(replace(moved_lease(lease, LeaseState.REVOKING), revoked=(*lease.revoked, *added)))
+        """Take attempts back; they stay assigned until the agent echoes, or the lease closes.
+
+        A cancel replaces a preemption, whose grace is longer; nothing replaces a cancel.
+        """
+        revoked = dict(lease.revoked)
+        for attempt in attempts:
+            if revoked.get(attempt) is not RevokeReason.CANCEL:
+                revoked[attempt] = reason
+        if revoked != dict(lease.revoked):
+            self.revise(replace(moved_lease(lease, LeaseState.REVOKING), revoked=tuple(revoked.items())))
 
     def start_attempt(self, attempt: Attempt, now: Now) -> None:
         """Note that an attempt's test runs."""

@@ -423,3 +423,6 @@ class Settings:
     max_batch: int = 100
     """Jobs that one lease holds at a time, at most."""
     max_queued_per_org: int = 1_000_000
+    max_pools_per_org: int = 64
+    """Different requests for devices (target, selector) that one organisation may have in the queue."""
+    max_pools: int = 1_024

@@ -32,7 +32,7 @@ from coordinator.core.events import (
     TestReported,
 )
 from coordinator.core.fleet import satisfies
-from coordinator.core.lanes import FamilyKey
+from coordinator.core.lanes import FamilyKey, Signature
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
     Agent,
@@ -114,10 +114,16 @@ class Scheduler:
         beat_us = self._last_turn_us + self._settings.heartbeat_us // 2
         return min(expiry[0] + self._paused_us, beat_us)
 
-    def expire(self, now: Now) -> Step:
-        """End the leases whose deadline has passed."""
-        lab_us = self._advance(now)
-        while (expiry := self._ledger.fleet.next_expiry()) is not None and expiry[0] <= lab_us:
+    def expire(self, now: Now, behind_us: int = 0) -> Step:
+        """End the leases whose deadline has passed.
+
+        Args:
+            now: Both clocks.
+            behind_us: How long the oldest fact that was not handed in yet has waited. A heartbeat may be among those
+                facts, so nothing expires that was alive when they came.
+        """
+        heard_us = self._advance(now) - behind_us
+        while (expiry := self._ledger.fleet.next_expiry()) is not None and expiry[0] <= heard_us:
             lease = self._ledger.fleet.leases[expiry[1]]
             self._ledger.close_lease(lease, LeaseState.EXPIRED, "the lease ran out without a heartbeat", now)
         self._dispatch(now)
@@ -210,13 +216,7 @@ class Scheduler:
         known = self._ledger.requests.get((event.org_id, event.key)) or event.known
         if known is not None:
             return _replayed(known, event.payload_sha256)
-        queued = self._ledger.queues.queued_of(event.org_id)
-        if queued + len(event.specs) > self._settings.max_queued_per_org:
-            limit = self._settings.max_queued_per_org
-            raise QueueFull(
-                f"organisation {event.org_id} has {queued} jobs in the queue and may have {limit}; wait or cancel some",
-                limit=limit,
-            )
+        self._refuse_overflow(event.org_id, event.specs)
         unserved = self._unserved(event.specs)
         if unserved and event.is_strict:
             raise NoMatchingDevice(unserved[0])
@@ -232,8 +232,31 @@ class Scheduler:
             raise InvalidTransition(
                 f"job {old.id} is {old.state}; only a job that has ended can be retried", id=old.id, state=old.state
             )
+        self._refuse_overflow(old.spec.org_id, (old.spec,))
         jobs = self._accept(old.spec.org_id, event.key, event.payload_sha256, (old.spec,), old.id, now)
         return JobsAccepted(jobs=jobs, job_ids=(jobs[0].id,), warnings=_waiting(self._unserved((old.spec,))))
+
+    def _refuse_overflow(self, org_id: str, specs: tuple[JobSpec, ...]) -> None:
+        """Keep both the queue and what each decision has to look at bounded."""
+        queues = self._ledger.queues
+        queued, limit = queues.queued_of(org_id), self._settings.max_queued_per_org
+        if queued + len(specs) > limit:
+            raise QueueFull(
+                f"organisation {org_id} has {queued} jobs in the queue and may have {limit}; wait or cancel some",
+                limit=limit,
+            )
+        signatures = {Signature(spec.target, spec.selector, ()) for spec in specs}
+        mine, everybodys = queues.pools_with(org_id, signatures)
+        for pools, limit, whose in (
+            (mine, self._settings.max_pools_per_org, f"organisation {org_id}"),
+            (everybodys, self._settings.max_pools, "the lab"),
+        ):
+            if pools > limit:
+                raise QueueFull(
+                    f"{whose} would have {pools} different combinations of target and selector in the queue, and"
+                    f" {limit} is the limit; use fewer selectors or wait",
+                    limit=limit,
+                )
 
     def _unserved(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
         """Return one line for each kind of request that no known device could serve."""
@@ -298,9 +321,9 @@ class Scheduler:
 
     def _connect(self, event: AgentConnected, now: Now, lab_us: int) -> None:
         ledger = self._ledger
-        self._refuse_second_agent(event, now)
+        self._refuse_second_agent(event, lab_us)
         self._refuse_foreign_devices(event.agent, event.devices)
-        replaced = ledger.fleet.open_session(event.agent, event.session)
+        replaced = ledger.fleet.open_session(event.agent, event.session, lab_us)
         if replaced is not None:
             ledger.send(CloseSession(session=replaced, why="the agent opened a new session"))
         self._put_agent(
@@ -323,11 +346,12 @@ class Scheduler:
         self._sync(event.session, event.agent, event.leases, now, lab_us)
         self._update_devices(event.agent, event.devices, event.leases, now)
 
-    def _refuse_second_agent(self, event: AgentConnected, now: Now) -> None:
+    def _refuse_second_agent(self, event: AgentConnected, lab_us: int) -> None:
         agent = self._ledger.fleet.agents.get(event.agent)
-        if agent is None or agent.boot_id == event.boot_id or self._ledger.fleet.session_of(event.agent) is None:
+        heard_us = self._ledger.fleet.heard_us(event.agent)
+        if agent is None or agent.boot_id == event.boot_id or heard_us is None:
             return
-        if now.wall_us - agent.seen_us < 2 * self._settings.heartbeat_us:
+        if lab_us - heard_us < 2 * self._settings.heartbeat_us:
             raise Conflict(
                 f"an agent named {agent.id} is connected from {agent.host}; stop it or give this one another --name",
                 id=agent.id,
@@ -357,6 +381,8 @@ class Scheduler:
                 ledger.close_lease(lease, LeaseState.RELEASED, "the agent said goodbye", now)
             else:
                 ledger.put_lease(moved_lease(lease, LeaseState.DISCONNECTED))
+        if event.is_goodbye:
+            self._confirm_stopped(agent_id, ())
         for device in ledger.fleet.devices_of(agent_id):
             if device.state is DeviceState.IDLE:
                 ledger.put_device(replace(device, state=DeviceState.OFFLINE))
@@ -366,6 +392,7 @@ class Scheduler:
         if agent_id is None:
             return
         self._ledger.fleet.agents[agent_id] = replace(self._ledger.fleet.agents[agent_id], seen_us=now.wall_us)
+        self._ledger.fleet.hear(agent_id, lab_us)
         self._ledger.send(SendHeartbeatAcknowledged(session=event.session, sequence=event.sequence))
         self._sync(event.session, agent_id, event.leases, now, lab_us)
         self._confirm_stopped(agent_id, event.leases)
@@ -398,8 +425,8 @@ class Scheduler:
             ledger.put_lease(moved_lease(lease, settled))
         for attempt_id in echo.started:
             attempt = ledger.attempts.get(attempt_id)
-            if attempt is not None and attempt.lease == lease.id:
-                ledger.start_attempt(attempt, now)
+            if attempt is not None and attempt.lease == lease.id and attempt_id not in echo.finished:
+                self._start(attempt, now)
         if echo.revision < lease.revision:
             ledger.send_lease(ledger.fleet.leases[lease.id])
             return
@@ -411,10 +438,8 @@ class Scheduler:
         self._settle_lease(lease.id, now)
 
     def _adopt(self, event: LeaseAdopted, now: Now, lab_us: int) -> None:
-        lease = self._ledger.live_lease(event.echo.lease, event.echo.fence)
-        if lease is None:
-            self._send_spent(event.session, event.echo.lease, event.echo.fence)
-        else:
+        lease = self._held_lease(event.session, event.echo.lease, event.echo.fence)
+        if lease is not None:
             self._apply_echo(lease, event.echo, now, lab_us)
 
     def _report_devices(self, event: DevicesReported, now: Now) -> None:
@@ -449,7 +474,9 @@ class Scheduler:
     def _unplug(self, device: Device) -> None:
         gone = replace(device.facts, is_usable=False, reason=device.facts.reason or "its agent does not see it")
         state = DeviceState.OFFLINE if device.state is DeviceState.IDLE else device.state
-        self._ledger.put_device(replace(device, facts=gone, state=state))
+        unplugged = replace(device, facts=gone, state=state)
+        if unplugged != device:
+            self._ledger.put_device(unplugged)
 
     def _confirm_stopped(self, agent_id: AgentId, echoes: tuple[LeaseEcho, ...]) -> None:
         """Free the FENCING devices whose expired lease the agent does not hold any more."""
@@ -468,16 +495,13 @@ class Scheduler:
     # Leases
 
     def _build_installed(self, event: BuildInstalled, now: Now) -> None:
-        lease = self._ledger.live_lease(event.lease, event.fence)
-        if lease is None:
-            self._send_spent(event.session, event.lease, event.fence)
-            return
-        self._ledger.note_install(lease, event.digest, event.install_us, event.was_installed, now)
+        lease = self._held_lease(event.session, event.lease, event.fence)
+        if lease is not None:
+            self._ledger.note_install(lease, event.digest, event.install_us, event.was_installed, now)
 
     def _reject(self, event: LeaseRejected, now: Now) -> None:
-        lease = self._ledger.live_lease(event.lease, event.fence)
+        lease = self._held_lease(event.session, event.lease, event.fence)
         if lease is None:
-            self._send_spent(event.session, event.lease, event.fence)
             return
         outcome = AttemptOutcome.FAILED if event.failure.is_fatal else AttemptOutcome.REJECTED
         for attempt_id in lease.attempts:
@@ -489,27 +513,46 @@ class Scheduler:
         )
 
     def _release(self, event: LeaseReleased, now: Now) -> None:
-        lease = self._ledger.live_lease(event.lease, event.fence)
-        if lease is None:
-            self._send_spent(event.session, event.lease, event.fence)
-            return
-        self._ledger.close_lease(lease, LeaseState.RELEASED, "the agent gave the lease back", now)
+        lease = self._held_lease(event.session, event.lease, event.fence)
+        if lease is not None:
+            self._ledger.close_lease(lease, LeaseState.RELEASED, "the agent gave the lease back", now)
+
+    def _held_lease(self, session: SessionId, lease_id: LeaseId, fence: Fence) -> Lease | None:
+        """Return the live lease that the sender holds, else tell the sender that it is over.
+
+        The sender is the agent behind the session, one that was replaced included: what it says over its last stream
+        counts as much as over the next.
+        """
+        lease = self._ledger.live_lease(lease_id, fence)
+        if lease is not None and lease.agent == self._ledger.fleet.sender_of(session):
+            return lease
+        self._send_spent(session, lease_id, fence)
+        return None
+
+    def _start(self, attempt: Attempt, now: Now) -> None:
+        """Note that an attempt's test runs; a second test on one device waits for the end of the first.
+
+        The end of the first may still be on its way, and the echo of the next heartbeat says again what runs. An agent
+        that really ran two at once would never be believed.
+        """
+        others = self._ledger.fleet.leases[attempt.lease].attempts
+        if not any(self._ledger.attempts[other].start_us is not None for other in others if other != attempt.id):
+            self._ledger.start_attempt(attempt, now)
 
     def _attempt_started(self, event: AttemptStarted, now: Now) -> None:
         attempt = self._governed(event.session, event.lease, event.fence, event.attempt)
         if attempt is not None:
-            self._ledger.start_attempt(attempt, now)
+            self._start(attempt, now)
 
     def _test_reported(self, event: TestReported, now: Now) -> None:
         attempt = self._governed(event.session, event.lease, event.fence, event.attempt)
         if attempt is not None:
-            self._ledger.start_attempt(attempt, now)
+            self._start(attempt, now)
             self._ledger.write(PutTest(attempt, event.test))
 
     def _governed(self, session: SessionId, lease_id: LeaseId, fence: Fence, attempt_id: AttemptId) -> Attempt | None:
-        """Return the open attempt of a live lease, else tell the sender that the lease is over."""
-        if self._ledger.live_lease(lease_id, fence) is None:
-            self._send_spent(session, lease_id, fence)
+        """Return the open attempt of a lease that the sender holds, else tell the sender that the lease is over."""
+        if self._held_lease(session, lease_id, fence) is None:
             return None
         attempt = self._ledger.attempts.get(attempt_id)
         return attempt if attempt is not None and attempt.lease == lease_id else None
