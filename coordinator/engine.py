@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from coordinator.changes import Changes
 from coordinator.core.errors import QgjobError, ShuttingDown
-from coordinator.core.events import Event
+from coordinator.core.events import CancelRequested, Event, JobsSubmitted, RetryRequested
 from coordinator.core.model import SECOND_US, Job, JobId, Lane, Now, Settings
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
@@ -33,6 +33,16 @@ LONGEST_COUNTED_QUEUE = 10_000
 class _Envelope:
     event: Event
     answer: asyncio.Future[JobsAccepted | None] | None
+    posted_us: int
+
+    def answer_with(self, reply: JobsAccepted | QgjobError | None) -> None:
+        """Tell the caller, if there is one that still waits."""
+        if self.answer is None or self.answer.done():
+            return
+        if isinstance(reply, QgjobError):
+            self.answer.set_exception(reply)
+        else:
+            self.answer.set_result(reply)
 
 
 class Engine:
@@ -84,20 +94,23 @@ class Engine:
             QgjobError: It is refused.
         """
         answer: asyncio.Future[JobsAccepted | None] = asyncio.get_running_loop().create_future()
-        await self._post(_Envelope(event, answer))
+        await self._post(event, answer)
         return await answer
 
     async def post(self, event: Event) -> None:
-        """Hand in an event without waiting for its turn; waits only while the inbox is full."""
-        await self._post(_Envelope(event, None))
+        """Hand in an event without waiting for its turn; waits only while the inbox is full.
 
-    async def _post(self, envelope: _Envelope) -> None:
+        A refusal ends the session that brought the event.
+        """
+        await self._post(event, None)
+
+    async def _post(self, event: Event, answer: asyncio.Future[JobsAccepted | None] | None) -> None:
         while len(self._inbox) >= MAX_INBOX:
             self._has_room.clear()
             await self._has_room.wait()
         if self._is_stopping:
             raise ShuttingDown("the coordinator is stopping; repeat the call in a moment")
-        self._inbox.append(envelope)
+        self._inbox.append(_Envelope(event, answer, self._clock().mono_us))
         self._has_mail.set()
 
     # Turns
@@ -110,7 +123,9 @@ class Engine:
                 await self._turn()
         finally:
             self._is_stopping = True
-            self._refuse_rest()
+            self._has_room.set()
+            self._refuse(self._inbox)
+            self._inbox.clear()
             self._writer.shutdown(wait=True)
 
     def stop(self) -> None:
@@ -135,40 +150,40 @@ class Engine:
             self._has_room.set()
         now = self._clock()
         steps: list[Step] = []
-        answers: list[tuple[asyncio.Future[JobsAccepted | None], JobsAccepted | QgjobError | None]] = []
-        for envelope in taken:
-            try:
-                step = self._scheduler.handle(envelope.event, now)
-            except QgjobError as refusal:
-                self._story.tell_refused(envelope.event, refusal)
-                if envelope.answer is not None:
-                    answers.append((envelope.answer, refusal))
-                continue
-            steps.append(step)
-            if envelope.answer is not None:
-                answers.append((envelope.answer, step.reply))
-        steps.append(self._scheduler.expire(now))
-        writes = [write for step in steps for write in step.writes]
-        if writes:
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writes)
-        self._deliver(steps, answers, writes)
+        replies: list[JobsAccepted | QgjobError | None] = []
+        try:
+            for envelope in taken:
+                try:
+                    step = self._scheduler.handle(envelope.event, now)
+                except QgjobError as refusal:
+                    replies.append(refusal)
+                else:
+                    steps.append(step)
+                    replies.append(step.reply)
+            behind_us = max(0, now.mono_us - self._inbox[0].posted_us) if self._inbox else 0
+            steps.append(self._scheduler.expire(now, behind_us))
+            writes = [write for step in steps for write in step.writes]
+            if writes:
+                await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writes)
+        except BaseException:
+            # What is in memory now will never be durable. Nothing of it was told, and nothing of it is committed.
+            self._refuse(taken)
+            raise
+        self._deliver(steps, list(zip(taken, replies, strict=True)), writes)
 
     def _deliver(
         self,
         steps: list[Step],
-        answers: list[tuple[asyncio.Future[JobsAccepted | None], JobsAccepted | QgjobError | None]],
+        answers: list[tuple[_Envelope, JobsAccepted | QgjobError | None]],
         writes: list[Write],
     ) -> None:
         for step in steps:
             for send in step.sends:
                 self._sessions.deliver(send)
-        for answer, reply in answers:
-            if answer.cancelled():
-                continue
+        for envelope, reply in answers:
             if isinstance(reply, QgjobError):
-                answer.set_exception(reply)
-            else:
-                answer.set_result(reply)
+                self._tell_refused(envelope, reply)
+            envelope.answer_with(reply)
         self._publish(writes)
         self._story.tell(writes)
 
@@ -184,11 +199,15 @@ class Engine:
         for job in changed.values():
             self.changes.publish(job)
 
-    def _refuse_rest(self) -> None:
-        while self._inbox:
-            answer = self._inbox.popleft().answer
-            if answer is not None and not answer.done():
-                answer.set_exception(ShuttingDown("the coordinator is stopping; repeat the call in a moment"))
+    def _tell_refused(self, envelope: _Envelope, refusal: QgjobError) -> None:
+        event = envelope.event
+        self._story.tell_refused(event, refusal)
+        if envelope.answer is None and not isinstance(event, JobsSubmitted | RetryRequested | CancelRequested):
+            self._sessions.end(event.session, refusal)
+
+    def _refuse(self, envelopes: Iterable[_Envelope]) -> None:
+        for envelope in envelopes:
+            envelope.answer_with(ShuttingDown("the coordinator is stopping; repeat the call in a moment"))
 
     # What only memory knows
 

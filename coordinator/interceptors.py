@@ -18,18 +18,24 @@ from coordinator.wire import code_of
 
 DOMAIN = "qgjob"
 
+MAX_SENTENCE_BYTES = 800
+MAX_FIELD_BYTES = 200
+"""A status travels in HTTP/2 trailers, for which gRPC allows 8 KiB: what a caller sent must not come back whole."""
+
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
 def status_of(error: QgjobError) -> Status:
     """Return the rich status of a refusal: code, sentence, and an ErrorInfo with reason and fields."""
     detail = AnyMessage()
-    detail.Pack(
-        ErrorInfo(
-            reason=error.reason, domain=DOMAIN, metadata={name: str(value) for name, value in error.fields.items()}
-        )
-    )
-    return Status(code=code_of(error).value[0], message=str(error), details=[detail])
+    fields = {name: _shortened(str(value), MAX_FIELD_BYTES) for name, value in error.fields.items()}
+    detail.Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=fields))
+    return Status(code=code_of(error).value[0], message=_shortened(str(error), MAX_SENTENCE_BYTES), details=[detail])
+
+
+def _shortened(text: str, most_bytes: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= most_bytes else encoded[: most_bytes - 3].decode(errors="ignore") + "..."
 
 
 class RefusalInterceptor(grpc.aio.ServerInterceptor):

@@ -24,6 +24,7 @@ from coordinator.services.queue import QueueService
 from coordinator.sessions import Sessions
 from coordinator.store import Store
 from coordinator.story import Story
+from coordinator.wire import MAX_MESSAGE_BYTES
 from qgjob.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -40,7 +41,6 @@ from qgjob.v1 import (
 )
 
 STOP_GRACE_S = 2.0
-MAX_MESSAGE_BYTES = 4 * 1_024 * 1_024
 
 SERVICES = (
     agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
@@ -125,9 +125,9 @@ class Server:
                 "another coordinator may run there; choose another --listen, port 0 picks a free one",
             ) from error
         self._turning = asyncio.create_task(self.engine.run())
-        await self._grpc.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self._grpc.start()
         return f"{host}:{port}"
 
     async def wait(self, stopping: asyncio.Event) -> None:

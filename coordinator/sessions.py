@@ -79,6 +79,12 @@ class Sessions:
         else:
             session.put(send)
 
+    def end(self, session_id: SessionId, error: QgjobError) -> None:
+        """End a session with an error, if it is still open."""
+        session = self._open.get(session_id)
+        if session is not None:
+            session.close(error)
+
     def close_all(self) -> None:
         """End every session, because the coordinator stops."""
         for session in list(self._open.values()):

@@ -33,11 +33,20 @@ MAX_ENTRIES: Final = 64
 MAX_ENV_BYTES: Final = 32 * 1_024
 MAX_SELECTOR: Final = 16
 MAX_VALUE: Final = 1_024
+MAX_DEVICE_ID: Final = 256
+MAX_MESSAGE_BYTES: Final = 4 * 1_024 * 1_024
+MAX_ANSWER_BYTES_PER_JOB: Final = 96
+"""What an accepted job has in the answer besides what was sent."""
+
 MAX_RETRIES: Final = 10
 MAX_TIMEOUT_US: Final = 24 * 3600 * m.SECOND_US
 MAX_DEVICES_PER_AGENT: Final = 1_000
 MAX_ERROR_TEXT: Final = 16 * 1_024
 MAX_TESTS: Final = 5_000
+MAX_ECHOES: Final = 2 * MAX_DEVICES_PER_AGENT
+MAX_ECHOED_ATTEMPTS: Final = 100_000
+MAX_SPAN_US: Final = 366 * 24 * 3600 * m.SECOND_US
+"""Longer spans are garbage; without a bound they would overflow the database's integers."""
 
 CODES: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
     {
@@ -56,6 +65,8 @@ CODES: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
 )
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+"""Escape stays: a test's error may be coloured, and who shows it on a terminal strips that. PostgreSQL refuses NUL."""
 _REFUSED_ENV = re.compile(r"^(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|QGJOB_(?!SIM_).*)$")
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -105,8 +116,8 @@ def duration(span_us: int) -> Duration:
 
 
 def span_us(message: Duration) -> int:
-    """Return a Duration in microseconds; garbage counts as 0."""
-    return max(0, message.seconds * m.SECOND_US + message.nanos // 1_000)
+    """Return a Duration in microseconds; a negative one counts as 0, an absurd one as `MAX_SPAN_US`."""
+    return min(MAX_SPAN_US, max(0, message.seconds * m.SECOND_US + message.nanos // 1_000))
 
 
 # Requests of users
@@ -122,6 +133,15 @@ def _text(field: str, value: str, most: int, *, is_required: bool = True) -> str
     return value
 
 
+def optional_text(field: str, value: str) -> str:
+    """Return a name that may be empty.
+
+    Raises:
+        InvalidRequest: It is too long or holds control characters.
+    """
+    return _text(field, value, MAX_NAME, is_required=False)
+
+
 def _path(value: str) -> str:
     size = len(value.encode())
     if size > MAX_PATH_BYTES:
@@ -133,14 +153,23 @@ def _path(value: str) -> str:
     return value
 
 
-def _entries(field: str, entries: Mapping[str, str], most: int) -> Mapping[str, str]:
-    if len(entries) > most:
-        raise InvalidRequest(field, f"{field} has {len(entries)} entries, and {most} is the limit")
-    for name, value in entries.items():
-        _text(f"a name in {field}", name, MAX_NAME)
-        if len(value) > MAX_VALUE:
-            raise InvalidRequest(field, f"{field} {name} has {len(value)} characters, and {MAX_VALUE} is the limit")
-    return MappingProxyType(dict(sorted(entries.items())))
+def entries(field: str, mapping: Mapping[str, str], most: int) -> Mapping[str, str]:
+    """Return a mapping sorted by name.
+
+    Raises:
+        InvalidRequest: It has too many entries, or one is too long or unprintable.
+    """
+    if len(mapping) > most:
+        raise InvalidRequest(field, f"{field} has {len(mapping)} entries, and {most} is the limit")
+    for name, value in mapping.items():
+        if not name.strip() or len(name) > MAX_NAME or _CONTROL.search(name):
+            raise InvalidRequest(field, f"{field} has a name that is empty, over {MAX_NAME} characters or unprintable")
+        size = len(value.encode())
+        if size > MAX_VALUE:
+            raise InvalidRequest(field, f"{field} {name} has {size} bytes, and {MAX_VALUE} is the limit")
+        if _CONTROL.search(value):
+            raise InvalidRequest(field, f"{field} {name} holds control characters")
+    return MappingProxyType(dict(sorted(mapping.items())))
 
 
 def _env(entries: Mapping[str, str]) -> Mapping[str, str]:
@@ -150,10 +179,14 @@ def _env(entries: Mapping[str, str]) -> Mapping[str, str]:
     if size > MAX_ENV_BYTES:
         raise InvalidRequest("env", f"env has {size} bytes, and {MAX_ENV_BYTES} is the limit")
     for name, value in entries.items():
-        if not _ENV_NAME.match(name) or "\x00" in value:
-            raise InvalidRequest("env", f"env {name!r} is no name of an environment variable")
+        if not _ENV_NAME.fullmatch(name):
+            raise InvalidRequest("env", f"env {name[:MAX_NAME]!r} is no name of an environment variable")
+        if "\x00" in value:
+            raise InvalidRequest("env", f"env {name[:MAX_NAME]} holds a NUL character")
         if _REFUSED_ENV.match(name):
-            raise InvalidRequest("env", f"env {name} is refused: it would change the lab's tools; choose another name")
+            raise InvalidRequest(
+                "env", f"env {name[:MAX_NAME]} is refused: it would change the lab's tools; choose another name"
+            )
     return MappingProxyType(dict(sorted(entries.items())))
 
 
@@ -173,7 +206,7 @@ def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
     timeout_us = span_us(spec.timeout) if spec.HasField("timeout") else m.DEFAULT_TIMEOUT_US
     if not m.SECOND_US <= timeout_us <= MAX_TIMEOUT_US:
         raise InvalidRequest("timeout", "timeout is out of range; use 1s to 24h")
-    selector = _entries("selector", spec.selector, MAX_SELECTOR)
+    selector = entries("selector", spec.selector, MAX_SELECTOR)
     return m.JobSpec(
         org_id=_text("org_id", spec.org_id, MAX_NAME),
         app_version_id=_text("app_version_id", spec.app_version_id, MAX_NAME),
@@ -182,7 +215,7 @@ def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
         target=_TARGETS[spec.target],
         selector=tuple(selector.items()),
         env=_env(spec.env),
-        labels=_entries("labels", spec.labels, MAX_ENTRIES),
+        labels=entries("labels", spec.labels, MAX_ENTRIES),
         retries=spec.retries,
         timeout_us=timeout_us,
         run=_text("run", spec.run, MAX_NAME, is_required=False),
@@ -199,19 +232,39 @@ def job_specs(request: job_service_pb2.SubmitJobsRequest) -> tuple[m.JobSpec, ..
         raise InvalidRequest("jobs", "there is no job in the request")
     if len(request.jobs) > MAX_JOBS_PER_CALL:
         raise InvalidRequest("jobs", f"{len(request.jobs)} jobs in one call, and {MAX_JOBS_PER_CALL} is the limit")
-    _text("request_id", request.request_id, MAX_NAME, is_required=False)
-    specs = tuple(job_spec(spec) for spec in request.jobs)
+    optional_text("request_id", request.request_id)
+    answer = request.ByteSize() + MAX_ANSWER_BYTES_PER_JOB * len(request.jobs)
+    if answer > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(
+            "jobs", f"the answer would have about {answer} bytes, and {MAX_MESSAGE_BYTES} is the limit; use two calls"
+        )
+    specs = tuple(_nth_spec(request.jobs, index) for index in range(len(request.jobs)))
     if len({spec.org_id for spec in specs}) > 1:
         raise InvalidRequest("org_id", "the jobs of one call must belong to one organisation")
     return specs
 
 
-def payload_sha256(specs: Iterable[m.JobSpec]) -> str:
+def _nth_spec(specs: Sequence[job_pb2.JobSpec], index: int) -> m.JobSpec:
+    """Validate one of many: the refusal says which."""
+    try:
+        return job_spec(specs[index])
+    except InvalidRequest as refusal:
+        if len(specs) == 1:
+            raise
+        field = f"jobs[{index}].{refusal.fields['field']}"
+        raise InvalidRequest(field, f"job {index + 1} of {len(specs)}: {refusal}") from refusal
+
+
+def payload_sha256(specs: Iterable[m.JobSpec], retry_of: m.JobId | None = None) -> str:
     """Return the SHA-256 of what was asked for, defaults filled in: equal requests hash alike."""
     digest = hashlib.sha256()
     for spec in specs:
-        digest.update(job_spec_out(spec).SerializeToString(deterministic=True))
+        message = job_spec_out(spec)
+        message.env.update(spec.env)
+        digest.update(message.SerializeToString(deterministic=True))
         digest.update(b"\n")
+    if retry_of is not None:
+        digest.update(b"retry of %d\n" % retry_of)
     return digest.hexdigest()
 
 
@@ -256,26 +309,39 @@ def _fence(key: lease_pb2.LeaseKey) -> m.Fence:
     return m.Fence(key.fence.epoch, key.fence.number)
 
 
+def _clean(value: str, most: int) -> str:
+    """Return one line of an agent's, cut to size, without control characters."""
+    return _CONTROL.sub(" ", value[:most])
+
+
 def failure(message: job_pb2.Failure) -> m.Failure:
     """Translate a failure, cut to size."""
     return m.Failure(
-        reason=message.reason[:MAX_NAME] or "UNKNOWN",
-        message=_CONTROL.sub(" ", message.message)[:MAX_ERROR_TEXT],
+        reason=_clean(message.reason, MAX_NAME).strip() or "UNKNOWN",
+        message=_clean(message.message, MAX_ERROR_TEXT),
         blame=_BLAMES.get(message.blame),
     )
 
 
 def _test(message: job_pb2.TestResult) -> m.TestResult:
     return m.TestResult(
-        id=message.id[:MAX_NAME],
-        title=_CONTROL.sub(" ", message.title)[:MAX_VALUE],
+        id=_clean(message.id, MAX_NAME),
+        title=_clean(message.title, MAX_VALUE),
         state=_TESTS.get(message.state, m.TestState.INTERRUPTED),
         duration_us=span_us(message.duration),
-        error=message.error[:MAX_ERROR_TEXT],
+        error=_CONTROL_BUT_LINES.sub(" ", message.error[:MAX_ERROR_TEXT]),
     )
 
 
+def _echoes(messages: Sequence[lease_pb2.LeaseEcho]) -> tuple[ev.LeaseEcho, ...]:
+    if len(messages) > MAX_ECHOES:
+        raise InvalidRequest("leases", f"{len(messages)} leases, and {MAX_ECHOES} is the limit")
+    return tuple(_echo(message) for message in messages)
+
+
 def _echo(message: lease_pb2.LeaseEcho) -> ev.LeaseEcho:
+    if len(message.started_attempt_ids) + len(message.finished_attempt_ids) > MAX_ECHOED_ATTEMPTS:
+        raise InvalidRequest("leases", f"a lease with over {MAX_ECHOED_ATTEMPTS} attempts")
     return ev.LeaseEcho(
         lease=m.LeaseId(message.key.lease_id),
         fence=_fence(message.key),
@@ -298,8 +364,8 @@ def _result(session: m.SessionId, message: lease_pb2.AttemptResult) -> ev.Attemp
         failure=failure(message.failure) if message.HasField("failure") else None,
         tests=tuple(_test(test) for test in message.tests[:MAX_TESTS]),
         log_size=max(0, message.log_size),
-        log_sha256=message.log_sha256[:64],
-        build_digest=message.build_digest[:64],
+        log_sha256=_clean(message.log_sha256, 64),
+        build_digest=_clean(message.build_digest, 64),
     )
 
 
@@ -316,33 +382,36 @@ def _device_facts(message: device_pb2.DeviceFacts) -> m.DeviceFacts:
     if message.kind not in _KINDS:
         raise InvalidRequest("kind", f"device kind {message.kind} is unknown")
     return m.DeviceFacts(
-        id=m.DeviceId(_text("device id", message.id, MAX_VALUE)),
+        id=m.DeviceId(_text("device id", message.id, MAX_DEVICE_ID)),
         kind=_KINDS[message.kind],
-        platform=message.platform[:MAX_NAME],
-        model=_CONTROL.sub(" ", message.model)[:MAX_NAME],
-        os_version=message.os_version[:MAX_NAME],
-        udid=message.udid[:MAX_VALUE],
-        labels=_entries("labels", message.labels, MAX_ENTRIES),
+        platform=_clean(message.platform, MAX_NAME),
+        model=_clean(message.model, MAX_NAME),
+        os_version=_clean(message.os_version, MAX_NAME),
+        udid=_clean(message.udid, MAX_VALUE),
+        labels=entries("labels", message.labels, MAX_ENTRIES),
         is_usable=message.usable,
-        reason=_CONTROL.sub(" ", message.reason)[:MAX_VALUE],
+        reason=_clean(message.reason, MAX_VALUE),
     )
 
 
-def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello) -> ev.AgentConnected:
+def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello, cluster_id: str) -> ev.AgentConnected:
     """Translate Hello.
+
+    What an agent holds of another database's is left out: its ids mean other things here.
 
     Raises:
         InvalidRequest: A field is missing or malformed.
     """
+    is_ours = hello.cluster_id in ("", cluster_id)
     return ev.AgentConnected(
         session=session,
         agent=m.AgentId(_text("agent_id", hello.agent_id, MAX_NAME)),
         boot_id=_text("boot_id", hello.boot_id, MAX_NAME),
-        version=hello.version[:MAX_NAME],
-        host=_CONTROL.sub(" ", hello.host)[:MAX_NAME],
+        version=_clean(hello.version, MAX_NAME),
+        host=_clean(hello.host, MAX_NAME),
         devices=_facts(hello.devices),
-        leases=tuple(_echo(echo) for echo in hello.leases),
-        results=tuple(_result(session, result) for result in hello.results),
+        leases=_echoes(hello.leases) if is_ours else (),
+        results=tuple(_result(session, result) for result in hello.results) if is_ours else (),
     )
 
 
@@ -355,9 +424,7 @@ def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest)
     match message.WhichOneof("event"):
         case "heartbeat":
             beat = message.heartbeat
-            return ev.HeartbeatReceived(
-                session=session, sequence=beat.sequence, leases=tuple(_echo(echo) for echo in beat.leases)
-            )
+            return ev.HeartbeatReceived(session=session, sequence=beat.sequence, leases=_echoes(beat.leases))
         case "lease_adopted":
             return ev.LeaseAdopted(session=session, echo=_echo(message.lease_adopted.echo))
         case "devices_reported":
@@ -368,7 +435,7 @@ def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest)
                 session=session,
                 lease=m.LeaseId(install.key.lease_id),
                 fence=_fence(install.key),
-                digest=install.digest[:64],
+                digest=_clean(install.digest, 64),
                 install_us=span_us(install.duration),
                 was_installed=install.installed,
             )
@@ -489,7 +556,7 @@ def failure_out(record: m.Failure | None) -> job_pb2.Failure | None:
 
 
 def job_spec_out(spec: m.JobSpec) -> job_pb2.JobSpec:
-    """Translate what was asked for."""
+    """Translate what was asked for. Of the environment only the names: values are shown nowhere."""
     return job_pb2.JobSpec(
         org_id=spec.org_id,
         app_version_id=spec.app_version_id,
@@ -497,7 +564,7 @@ def job_spec_out(spec: m.JobSpec) -> job_pb2.JobSpec:
         priority=spec.priority,
         target=_TARGETS_OUT[spec.target],
         selector=dict(spec.selector),
-        env=spec.env,
+        env=dict.fromkeys(spec.env, ""),
         labels=spec.labels,
         retries=spec.retries,
         timeout=duration(spec.timeout_us),

@@ -37,7 +37,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         session = self._sessions.open()
         is_goodbye = False
         try:
-            await self._engine.submit(wire.agent_connected(session.id, hello))
+            await self._engine.submit(wire.agent_connected(session.id, hello, self._cluster_id))
             is_goodbye = await self._converse(session, context)
         finally:
             self._sessions.forget(session)

@@ -18,7 +18,8 @@ from coordinator.logstore import LogStore
 from coordinator.store import JobFilter, Store
 from qgjob.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 
-MAX_CANCELLED_PER_CALL = 10_000
+MAX_NAMED_PER_CALL = 10_000
+JOBS_PER_READ = 10_000
 
 
 class JobService(job_service_pb2_grpc.JobServiceServicer):
@@ -89,25 +90,27 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.CancelJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> job_service_pb2.CancelJobsResponse:
         """Ask for the end of jobs."""
-        if len(request.job_ids) > MAX_CANCELLED_PER_CALL:
-            raise InvalidRequest("job_ids", f"{len(request.job_ids)} jobs, and {MAX_CANCELLED_PER_CALL} is the limit")
+        if len(request.job_ids) > MAX_NAMED_PER_CALL:
+            raise InvalidRequest("job_ids", f"{len(request.job_ids)} jobs, and {MAX_NAMED_PER_CALL} is the limit")
         ids = [JobId(job_id) for job_id in request.job_ids] or await self._unfinished(request.filter)
         found = {job.id for job in await self._read(ids)}
         for job_id in ids:
             if job_id not in found:
                 raise NotFound("job", job_id)
-        await self._engine.submit(CancelRequested(jobs=tuple(ids)))
-        return job_service_pb2.CancelJobsResponse(jobs=self._jobs_out(await self._read(ids)))
+        for first in range(0, len(ids), MAX_NAMED_PER_CALL):
+            await self._engine.submit(CancelRequested(jobs=tuple(ids[first : first + MAX_NAMED_PER_CALL])))
+        shown = await self._read(ids[:MAX_NAMED_PER_CALL])
+        return job_service_pb2.CancelJobsResponse(jobs=self._jobs_out(shown), selected=len(ids))
 
     async def RetryJob(
         self, request: job_service_pb2.RetryJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> job_service_pb2.RetryJobResponse:
         """Submit a new job with the spec of a terminal one."""
+        key = wire.optional_text("request_id", request.request_id) or uuid.uuid4().hex
         old = await self._job(JobId(request.job_id))
-        key = request.request_id or uuid.uuid4().hex
         known = await asyncio.to_thread(self._store.find_request, old.spec.org_id, key) if request.request_id else None
         accepted = await self._engine.submit(
-            RetryRequested(job=old, key=key, payload_sha256=wire.payload_sha256([old.spec]), known=known)
+            RetryRequested(job=old, key=key, payload_sha256=wire.payload_sha256([old.spec], old.id), known=known)
         )
         assert accepted is not None
         jobs = list(accepted.jobs) or await self._read([JobId(job_id) for job_id in accepted.job_ids])
@@ -137,7 +140,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                     await context.write(job_service_pb2.WatchJobsResponse(job=message))
                 if not open_ids:
                     return
-                jobs = await self._read(await subscription.take())
+                changed = await self._read(await subscription.take())
+                jobs = [job for job in changed if job.id in open_ids or job.id in ids or wanted.matches(job)]
 
     async def _job(self, job_id: JobId) -> Job:
         job = await asyncio.to_thread(self._store.get_job, job_id)
@@ -149,7 +153,13 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return await asyncio.to_thread(self._store.get_jobs, ids)
 
     async def _all(self, wanted: JobFilter) -> list[Job]:
-        return await asyncio.to_thread(self._store.list_jobs, wanted, MAX_CANCELLED_PER_CALL, None)
+        found: list[Job] = []
+        while True:
+            before = found[-1].id if found else None
+            page = await asyncio.to_thread(self._store.list_jobs, wanted, JOBS_PER_READ, before)
+            found += page
+            if len(page) < JOBS_PER_READ:
+                return found
 
     async def _unfinished(self, message: job_pb2.JobFilter) -> list[JobId]:
         wanted = job_filter(message)
@@ -181,18 +191,19 @@ def job_filter(message: job_pb2.JobFilter) -> JobFilter:
         states=wire.job_states(message.states),
         priority=message.priority or None,
         target=wire.target_filter(message.target),
-        app_version_id=message.app_version_id,
-        org_id=message.org_id,
-        labels=tuple(sorted(message.labels.items())),
-        run=message.run,
+        app_version_id=wire.optional_text("filter.app_version_id", message.app_version_id),
+        org_id=wire.optional_text("filter.org_id", message.org_id),
+        labels=tuple(wire.entries("filter.labels", message.labels, wire.MAX_ENTRIES).items()),
+        run=wire.optional_text("filter.run", message.run),
         ids=tuple(JobId(job_id) for job_id in message.ids),
     )
 
 
 def _watcher(wanted: JobFilter, ids: frozenset[JobId]) -> Callable[[Job], bool]:
+    """Want every change of the jobs, also the one that takes a job out of the filter's states."""
     if ids:
         return lambda job: job.id in ids
-    return wanted.matches
+    return wanted.with_states(()).matches
 
 
 def _page_token(token: str) -> JobId | None:

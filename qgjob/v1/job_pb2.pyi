@@ -408,7 +408,10 @@ class JobSpec(_message.Message):
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of the test, at most 64 entries and 32 KiB."""
+        """Environment of the test, at most 64 entries and 32 KiB. Answers hold the names alone, with empty values. Refused are
+        the names that would change the lab's tools: PATH, NODE_*, LD_*, DYLD_*, ANDROID_*, ADB_*, APPIUM_* and QGJOB_*
+        (QGJOB_SIM_* steers simulated devices and is allowed).
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
