@@ -185,7 +185,6 @@ def test_records_of_the_lab_are_told_whole() -> None:
     build = wire.build_out(a_build())
     assert (build.app_version_id, build.installs, build.install_time.ToMicroseconds()) == ("1.2.0", 3, 2)
     lanes = dict.fromkeys(m.Lane, 2)
-    saved = m.Counters(installs_avoided=3, saved_us=9)
     status: queue_pb2.QueueStatus = wire.queue_status_out(
         queued=lanes,
         running=lanes,
