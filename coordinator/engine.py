@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from coordinator.changes import Changes
 from coordinator.core.errors import QgjobError, ShuttingDown
-from coordinator.core.events import CancelRequested, Event, JobsSubmitted, RetryRequested
+from coordinator.core.events import Event, UserEvent
 from coordinator.core.model import SECOND_US, Job, JobId, Lane, Now, Settings
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
@@ -202,7 +202,7 @@ class Engine:
     def _tell_refused(self, envelope: _Envelope, refusal: QgjobError) -> None:
         event = envelope.event
         self._story.tell_refused(event, refusal)
-        if envelope.answer is None and not isinstance(event, JobsSubmitted | RetryRequested | CancelRequested):
+        if envelope.answer is None and not isinstance(event, UserEvent):
             self._sessions.end(event.session, refusal)
 
     def _refuse(self, envelopes: Iterable[_Envelope]) -> None:

@@ -11,18 +11,23 @@ from coordinator.core.events import Event
 from coordinator.core.ledger import Ledger, avoided_installs
 from coordinator.core.model import (
     SECOND_US,
+    Agent,
+    AgentId,
     AgentState,
     AppKey,
     Attempt,
     AttemptOutcome,
     Build,
+    Device,
+    DeviceHold,
+    DeviceId,
     Job,
     JobId,
     Lease,
     LeaseId,
     LeaseState,
 )
-from coordinator.core.step import PutAgent, PutAttempt, PutBuild, PutJob, PutLease, Write
+from coordinator.core.step import PutAgent, PutAttempt, PutBuild, PutDevice, PutJob, PutLease, Write
 
 
 def span(span_us: int) -> str:
@@ -46,10 +51,14 @@ class Story:
         self._lease_states: dict[LeaseId, LeaseState] = {}
         self._lease_jobs: dict[LeaseId, list[JobId]] = {}
         self._builds: dict[AppKey, Build] = {}
+        self._agents: dict[AgentId, Agent] = {}
+        self._holds: dict[DeviceId, DeviceHold] = {}
 
     def tell_restored(self, ledger: Ledger) -> None:
         """Tell what an earlier life left."""
         self._builds.update(ledger.builds)
+        self._agents.update(ledger.fleet.agents)
+        self._holds.update((device.id, device.hold) for device in ledger.fleet.devices.values() if device.hold)
         for lease in ledger.fleet.leases.values():
             self._lease_states[lease.id] = lease.state
         if ledger.jobs:
@@ -76,14 +85,32 @@ class Story:
                 case PutBuild(build):
                     self._builds[build.app] = build
                 case PutAgent(agent):
-                    state = {AgentState.CONNECTED: "connected", AgentState.DISCONNECTED: "lost"}.get(
-                        agent.state, "left"
-                    )
-                    self._out.info(f"agent_{state}", agent=agent.id, host=agent.host)
+                    self._tell_agent(agent)
+                case PutDevice(device):
+                    self._tell_hold(device)
                 case PutJob(job):
                     self._tell_job(job)
                 case _:
                     pass
+
+    def _tell_agent(self, agent: Agent) -> None:
+        before = self._agents.get(agent.id)
+        self._agents[agent.id] = agent
+        if before is not None and before.is_draining is not agent.is_draining:
+            self._out.info("agent_draining" if agent.is_draining else "agent_resumed", agent=agent.id)
+            return
+        word = {AgentState.CONNECTED: "connected", AgentState.DISCONNECTED: "lost"}.get(agent.state, "left")
+        self._out.info(f"agent_{word}", agent=agent.id, host=agent.host)
+
+    def _tell_hold(self, device: Device) -> None:
+        if self._holds.get(device.id) is device.hold:
+            return
+        if device.hold is None:
+            del self._holds[device.id]
+            self._out.info("device_readmitted", device=device.id)
+        else:
+            self._holds[device.id] = device.hold
+            self._out.info("device_held", device=device.id, hold=str(device.hold), reason=device.hold_reason or None)
 
     def _tell_job(self, job: Job) -> None:
         if job.is_terminal:

@@ -91,6 +91,7 @@ _KINDS: Final = {number: kind for kind, number in _KINDS_OUT.items()}
 _DEVICE_STATES_OUT: Final = {
     state: device_pb2.DeviceState.Value(f"DEVICE_STATE_{state.name}") for state in m.DeviceState
 }
+_HOLDS_OUT: Final = {hold: device_pb2.DeviceHold.Value(f"DEVICE_HOLD_{hold.name}") for hold in m.DeviceHold}
 _AGENT_STATES_OUT: Final = {state: agent_pb2.AgentState.Value(f"AGENT_STATE_{state.name}") for state in m.AgentState}
 _REVOKES_OUT: Final = {
     reason: lease_pb2.RevokeReason.Value(f"REVOKE_REASON_{reason.name}") for reason in m.RevokeReason
@@ -300,6 +301,17 @@ def page_size(asked: int, default: int = DEFAULT_PAGE) -> int:
     if not 0 <= asked <= MAX_PAGE:
         raise InvalidRequest("page_size", f"page_size {asked} is out of range; use 1 to {MAX_PAGE}")
     return asked or default
+
+
+def hold_requested(device_id: str, hold: m.DeviceHold, reason: str = "") -> ev.HoldRequested:
+    """Translate a request to keep new work off a device.
+
+    Raises:
+        InvalidRequest: The reason is too long or holds control characters.
+    """
+    return ev.HoldRequested(
+        device=m.DeviceId(device_id), hold=hold, reason=_text("reason", reason, MAX_VALUE, is_required=False)
+    )
 
 
 # Facts of agents
@@ -665,6 +677,8 @@ def device_out(device: m.Device, *, job: m.JobId | None, utilisation_ppm: int) -
         lease_id=device.lease or 0,
         utilisation=utilisation_ppm / 1_000_000,
         seen_time=timestamp(device.seen_us),
+        hold=_HOLDS_OUT[device.hold] if device.hold is not None else device_pb2.DEVICE_HOLD_UNSPECIFIED,
+        hold_reason=device.hold_reason,
     )
     if device.app is not None:
         message.builds.add(org_id=device.app.org_id, app_version_id=device.app.app_version_id, digest=device.app_digest)
@@ -682,6 +696,7 @@ def agent_out(agent: m.Agent, *, devices: int, leases: int) -> agent_pb2.Agent:
         leases=leases,
         seen_time=timestamp(agent.seen_us),
         connect_time=timestamp(agent.connect_us),
+        draining=agent.is_draining,
     )
 
 

@@ -13,6 +13,8 @@ from coordinator.core.model import (
     AttemptId,
     AttemptOutcome,
     DeviceFacts,
+    DeviceHold,
+    DeviceId,
     Failure,
     Fence,
     Job,
@@ -52,6 +54,30 @@ class CancelRequested:
     """A user asked for the end of jobs. Those that are not live any more are left alone."""
 
     jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRequested:
+    """An operator asked to keep new work off a device."""
+
+    device: DeviceId
+    hold: DeviceHold
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadmitRequested:
+    """An operator asked to let a device work again."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDrainRequested:
+    """An operator asked to keep new work off all devices of an agent, or (`is_draining` false) not to any more."""
+
+    agent: AgentId
+    is_draining: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +208,9 @@ class TestReported:
     test: TestResult
 
 
-Event = (
-    JobsSubmitted
-    | RetryRequested
-    | CancelRequested
-    | AgentConnected
+UserEvent = JobsSubmitted | RetryRequested | CancelRequested | HoldRequested | ReadmitRequested | AgentDrainRequested
+AgentEvent = (
+    AgentConnected
     | AgentDisconnected
     | HeartbeatReceived
     | LeaseAdopted
@@ -198,3 +222,4 @@ Event = (
     | TestReported
     | AttemptFinished
 )
+Event = UserEvent | AgentEvent

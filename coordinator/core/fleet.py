@@ -24,6 +24,9 @@ from coordinator.core.model import (
     Target,
 )
 
+RESTING = frozenset({DeviceState.IDLE, DeviceState.QUARANTINED, DeviceState.DRAINING})
+"""States of a device that its agent can use; one that is leased besides is not at rest."""
+
 HOUR_US = 3600 * SECOND_US
 
 _KINDS: dict[Target, frozenset[DeviceKind]] = {
@@ -151,6 +154,10 @@ class Fleet:
         """Return the devices that an agent announced last."""
         return [self.devices[device_id] for device_id in self._devices_by_agent.get(agent, ())]
 
+    def is_at_rest(self, device: Device) -> bool:
+        """Whether a device could be used, and nothing is done with it."""
+        return device.state in RESTING and device.lease is None
+
     def serves(self, device: Device, signature: Signature) -> bool:
         """Whether a device may run jobs of a pool.
 
@@ -163,7 +170,7 @@ class Fleet:
     def _has_alternative(self, signature: Signature) -> bool:
         return any(
             device.id not in signature.avoid
-            and device.state not in (DeviceState.OFFLINE, DeviceState.QUARANTINED)
+            and device.state not in (DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING)
             and satisfies(device.facts, signature.target, signature.selector)
             for device in self.devices.values()
         )

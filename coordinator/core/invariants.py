@@ -5,7 +5,8 @@ from __future__ import annotations
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import DeviceId, DeviceState, JobState, Lease, LeaseId
 
-_HOLDING = frozenset({DeviceState.RESERVED, DeviceState.LEASED, DeviceState.DRAINING})
+_HOLDING = frozenset({DeviceState.RESERVED, DeviceState.LEASED})
+_HELD = frozenset({DeviceState.QUARANTINED, DeviceState.DRAINING})
 
 
 def check(ledger: Ledger) -> None:
@@ -56,7 +57,11 @@ def _check_attempts(ledger: Ledger, lease: Lease) -> None:
 def _check_devices(ledger: Ledger) -> None:
     for device in ledger.fleet.devices.values():
         lease = ledger.fleet.leases.get(device.lease) if device.lease is not None else None
-        is_holding = device.state in _HOLDING
+        is_holding = device.state in _HOLDING or (device.state is DeviceState.DRAINING and device.lease is not None)
+        is_held = ledger.is_held(device)
+        assert device.state in (DeviceState.FENCING, DeviceState.OFFLINE) or is_held == (device.state in _HELD), (
+            f"{device.id} is {device.state}, and its hold is {device.hold}"
+        )
         assert is_holding == (lease is not None), f"{device.id} is {device.state} with lease {device.lease}"
         if lease is not None:
             assert lease.device == device.id, f"{device.id} is said to hold lease {lease.id} of {lease.device}"

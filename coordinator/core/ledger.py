@@ -17,6 +17,7 @@ from coordinator.core.model import (
     Build,
     Counters,
     Device,
+    DeviceHold,
     DeviceState,
     Failure,
     Fence,
@@ -288,10 +289,35 @@ class Ledger:
         self.end_attempt(attempt, AttemptOutcome.LOST, failure, now)
 
     def free_device(self, device: Device) -> None:
-        """Take the lease off a device and let it be what its agent says it is."""
-        agent = self.fleet.agents[device.agent]
-        is_idle = device.facts.is_usable and agent.state is AgentState.CONNECTED
-        self.put_device(replace(device, state=DeviceState.IDLE if is_idle else DeviceState.OFFLINE, lease=None))
+        """Take the lease off a device and let it be what its agent and the operator say it is."""
+        self.put_device(replace(device, state=self._resting_state(device), lease=None))
+
+    def is_held(self, device: Device) -> bool:
+        """Whether an operator keeps new work off a device, or off its agent."""
+        return device.hold is not None or self.fleet.agents[device.agent].is_draining
+
+    def _resting_state(self, device: Device) -> DeviceState:
+        if not device.facts.is_usable or self.fleet.agents[device.agent].state is not AgentState.CONNECTED:
+            return DeviceState.OFFLINE
+        if device.hold is DeviceHold.QUARANTINE:
+            return DeviceState.QUARANTINED
+        return DeviceState.DRAINING if self.is_held(device) else DeviceState.IDLE
+
+    def apply_hold(self, device: Device) -> None:
+        """Put a device whose hold, or whose agent's, may have changed; a lease that it has gives its tail back."""
+        lease = self.fleet.leases.get(device.lease) if device.lease is not None else None
+        if device.state is DeviceState.FENCING:
+            self.put_device(device)
+        elif lease is None:
+            self.free_device(device)
+        elif self.is_held(device):
+            self.put_device(replace(device, state=DeviceState.DRAINING))
+            tail = [attempt for attempt in lease.attempts if self.attempts[attempt].start_us is None]
+            self.revoke(lease, tail, RevokeReason.PREEMPT)
+        elif device.state is DeviceState.DRAINING:
+            self.put_device(replace(device, state=DeviceState.LEASED))
+        else:
+            self.put_device(device)
 
     # Builds
 

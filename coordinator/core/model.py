@@ -113,6 +113,13 @@ class DeviceState(StrEnum):
     OFFLINE = "offline"
 
 
+class DeviceHold(StrEnum):
+    """Why an operator keeps new work off a device."""
+
+    QUARANTINE = "quarantine"
+    DRAIN = "drain"
+
+
 class AgentState(StrEnum):
     """Whether an agent can be given work."""
 
@@ -354,6 +361,9 @@ class Device:
     free_us: int = 0
     """Wall time at which its last lease ended; 0 if it never had one."""
     seen_us: int = 0
+    hold: DeviceHold | None = None
+    """Set and lifted by an operator; its agent has no say in it."""
+    hold_reason: str = ""
 
     @property
     def id(self) -> DeviceId:
@@ -372,6 +382,8 @@ class Agent:
     host: str
     seen_us: int
     connect_us: int
+    is_draining: bool = False
+    """An operator keeps new work off all of its devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

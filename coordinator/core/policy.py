@@ -14,6 +14,7 @@ from coordinator.core.model import (
     Build,
     Device,
     DeviceKind,
+    DeviceState,
     Job,
     JobId,
     Lane,
@@ -106,7 +107,8 @@ def choose_victim(
     for lease in fleet.leases.values():
         if lease.state not in (LeaseState.OFFERED, LeaseState.ACTIVE):
             continue
-        if not fleet.serves(fleet.devices[lease.device], signature):
+        device = fleet.devices[lease.device]
+        if device.state is DeviceState.DRAINING or not fleet.serves(device, signature):
             continue
         held = [jobs[attempts[attempt].job] for attempt in lease.attempts]
         if not held or any(not _is_preemptible(job) for job in held):

@@ -12,10 +12,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from coordinator.core import policy
-from coordinator.core.errors import Conflict, InvalidTransition, NoMatchingDevice, QueueFull, RequestIdReused
+from coordinator.core.errors import (
+    Conflict,
+    InvalidTransition,
+    NoMatchingDevice,
+    NotFound,
+    QueueFull,
+    RequestIdReused,
+)
 from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
+    AgentDrainRequested,
     AttemptFinished,
     AttemptStarted,
     BuildInstalled,
@@ -23,11 +31,13 @@ from coordinator.core.events import (
     DevicesReported,
     Event,
     HeartbeatReceived,
+    HoldRequested,
     JobsSubmitted,
     LeaseAdopted,
     LeaseEcho,
     LeaseRejected,
     LeaseReleased,
+    ReadmitRequested,
     RetryRequested,
     TestReported,
 )
@@ -45,6 +55,7 @@ from coordinator.core.model import (
     Counters,
     Device,
     DeviceFacts,
+    DeviceId,
     DeviceState,
     Fence,
     Job,
@@ -160,7 +171,7 @@ class Scheduler:
                 self._put_agent(replace(agent, state=AgentState.DISCONNECTED))
         for device in devices:
             ledger.fleet.put_device(device)
-            if device.state is DeviceState.IDLE:
+            if ledger.fleet.is_at_rest(device):
                 ledger.put_device(replace(device, state=DeviceState.OFFLINE))
         for lease in leases:
             ledger.fleet.put_lease(lease)
@@ -185,6 +196,12 @@ class Scheduler:
                 reply = self._retry(event, now)
             case CancelRequested():
                 self._cancel(event.jobs, now)
+            case HoldRequested():
+                self._hold(event)
+            case ReadmitRequested():
+                self._readmit(event)
+            case AgentDrainRequested():
+                self._drain_agent(event)
             case AgentConnected():
                 self._connect(event, now, lab_us)
             case AgentDisconnected():
@@ -317,6 +334,39 @@ class Scheduler:
             lease = ledger.fleet.leases[ledger.attempts[job.attempt].lease]
             ledger.revoke(lease, [job.attempt], RevokeReason.CANCEL)
 
+    # Operators
+
+    def _hold(self, event: HoldRequested) -> None:
+        device = self._known_device(event.device)
+        held = replace(device, hold=event.hold, hold_reason=event.reason)
+        if held != device:
+            self._ledger.apply_hold(held)
+
+    def _readmit(self, event: ReadmitRequested) -> None:
+        """Lift the hold; of a FENCING device whose agent is away the operator says that its work has stopped."""
+        device = self._known_device(event.device)
+        readmitted = replace(device, hold=None, hold_reason="")
+        if device.state is DeviceState.FENCING and self._ledger.fleet.session_of(device.agent) is None:
+            self._ledger.free_device(readmitted)
+        elif readmitted != device:
+            self._ledger.apply_hold(readmitted)
+
+    def _drain_agent(self, event: AgentDrainRequested) -> None:
+        agent = self._ledger.fleet.agents.get(event.agent)
+        if agent is None:
+            raise NotFound("agent", event.agent)
+        if agent.is_draining is event.is_draining:
+            return
+        self._put_agent(replace(agent, is_draining=event.is_draining))
+        for device in self._ledger.fleet.devices_of(agent.id):
+            self._ledger.apply_hold(device)
+
+    def _known_device(self, device_id: DeviceId) -> Device:
+        device = self._ledger.fleet.devices.get(device_id)
+        if device is None:
+            raise NotFound("device", device_id)
+        return device
+
     # Agents
 
     def _connect(self, event: AgentConnected, now: Now, lab_us: int) -> None:
@@ -326,6 +376,7 @@ class Scheduler:
         replaced = ledger.fleet.open_session(event.agent, event.session, lab_us)
         if replaced is not None:
             ledger.send(CloseSession(session=replaced, why="the agent opened a new session"))
+        known = ledger.fleet.agents.get(event.agent)
         self._put_agent(
             Agent(
                 id=event.agent,
@@ -335,6 +386,7 @@ class Scheduler:
                 host=event.host,
                 seen_us=now.wall_us,
                 connect_us=now.wall_us,
+                is_draining=known is not None and known.is_draining,
             )
         )
         ledger.send(SendWelcome(session=event.session))
@@ -384,7 +436,7 @@ class Scheduler:
         if event.is_goodbye:
             self._confirm_stopped(agent_id, ())
         for device in ledger.fleet.devices_of(agent_id):
-            if device.state is DeviceState.IDLE:
+            if ledger.fleet.is_at_rest(device):
                 ledger.put_device(replace(device, state=DeviceState.OFFLINE))
 
     def _heartbeat(self, event: HeartbeatReceived, now: Now, lab_us: int) -> None:
@@ -456,14 +508,9 @@ class Scheduler:
         for one in facts:
             known = ledger.fleet.devices.get(one.id)
             if known is None:
-                state = DeviceState.IDLE if one.is_usable else DeviceState.OFFLINE
-                ledger.put_device(Device(facts=one, agent=agent_id, state=state, seen_us=now.wall_us))
+                ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))
                 continue
-            device = replace(known, facts=one, agent=agent_id, seen_us=now.wall_us)
-            if device.state in (DeviceState.IDLE, DeviceState.OFFLINE):
-                ledger.free_device(device)
-            else:
-                ledger.put_device(device)
+            ledger.apply_hold(replace(known, facts=one, agent=agent_id, seen_us=now.wall_us))
         announced = {one.id for one in facts}
         for device in ledger.fleet.devices_of(agent_id):
             if device.id not in announced:
@@ -473,7 +520,7 @@ class Scheduler:
 
     def _unplug(self, device: Device) -> None:
         gone = replace(device.facts, is_usable=False, reason=device.facts.reason or "its agent does not see it")
-        state = DeviceState.OFFLINE if device.state is DeviceState.IDLE else device.state
+        state = DeviceState.OFFLINE if self._ledger.fleet.is_at_rest(device) else device.state
         unplugged = replace(device, facts=gone, state=state)
         if unplugged != device:
             self._ledger.put_device(unplugged)
@@ -615,7 +662,7 @@ class Scheduler:
         ledger = self._ledger
         device = ledger.fleet.devices[lease.device]
         family = policy.next_family(ledger.queues, ledger.fleet, device)
-        if family is None or family.app != lease.app or not device.facts.is_usable:
+        if family is None or family.app != lease.app or not device.facts.is_usable or ledger.is_held(device):
             return False
         jobs = self._take(family, self._batch_room(lease))
         ledger.extend(lease, jobs, now)

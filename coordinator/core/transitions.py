@@ -15,6 +15,9 @@ A *lease* is offered, becomes active when its agent echoes it, and governs its d
 expired. While its agent is away it is DISCONNECTED: the work goes on, and only an expired deadline ends it. REVOKING
 means that some of its attempts are being taken back; such a lease is never extended.
 
+A *device* is held by an operator (quarantine, drain) whatever its state is. Under a lease a held device is DRAINING: it
+ends what runs and gives the rest back. Without one it is QUARANTINED or DRAINING until it is readmitted.
+
 The tables are checked on every change: `IllegalTransition` is a bug of ours, never a user's mistake.
 """
 
@@ -83,15 +86,32 @@ DEVICE_TRANSITIONS: dict[DeviceState, frozenset[DeviceState]] = {
         {DeviceState.RESERVED, DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING}
     ),
     DeviceState.RESERVED: frozenset(
-        {DeviceState.LEASED, DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.FENCING, DeviceState.DRAINING}
+        {
+            DeviceState.LEASED,
+            DeviceState.IDLE,
+            DeviceState.OFFLINE,
+            DeviceState.FENCING,
+            DeviceState.QUARANTINED,
+            DeviceState.DRAINING,
+        }
     ),
     DeviceState.LEASED: frozenset(
         {DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.FENCING, DeviceState.QUARANTINED, DeviceState.DRAINING}
     ),
-    DeviceState.FENCING: frozenset({DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.QUARANTINED}),
-    DeviceState.QUARANTINED: frozenset({DeviceState.IDLE, DeviceState.OFFLINE}),
-    DeviceState.DRAINING: frozenset({DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.FENCING}),
-    DeviceState.OFFLINE: frozenset({DeviceState.IDLE, DeviceState.QUARANTINED}),
+    DeviceState.FENCING: frozenset(
+        {DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING}
+    ),
+    DeviceState.QUARANTINED: frozenset({DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.DRAINING}),
+    DeviceState.DRAINING: frozenset(
+        {
+            DeviceState.IDLE,
+            DeviceState.LEASED,
+            DeviceState.OFFLINE,
+            DeviceState.FENCING,
+            DeviceState.QUARANTINED,
+        }
+    ),
+    DeviceState.OFFLINE: frozenset({DeviceState.IDLE, DeviceState.QUARANTINED, DeviceState.DRAINING}),
 }
 
 LAB_FAULTS = frozenset({AttemptOutcome.ERRORED, AttemptOutcome.LOST, AttemptOutcome.REJECTED})

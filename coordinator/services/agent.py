@@ -10,11 +10,12 @@ import grpc
 
 from coordinator import wire
 from coordinator.core.errors import InvalidRequest, VersionUnsupported
-from coordinator.core.events import AgentDisconnected
+from coordinator.core.events import AgentDisconnected, AgentDrainRequested
+from coordinator.core.model import AgentId
 from coordinator.core.step import SendWelcome
 from coordinator.engine import Engine
 from coordinator.sessions import Session, Sessions
-from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
+from qgjob.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 
 HELLO_TIMEOUT_S = 30.0
 
@@ -107,19 +108,33 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     ) -> agent_service_pb2.ListAgentsResponse:
         """Return a page of agents by name."""
         size = wire.page_size(request.page_size, wire.MAX_PAGE)
-        fleet = self._engine.scheduler.ledger.fleet
-        ids = [agent_id for agent_id in sorted(fleet.agents) if agent_id > request.page_token]
+        agents = self._engine.scheduler.ledger.fleet.agents
+        ids = [agent_id for agent_id in sorted(agents) if agent_id > request.page_token]
         token = ids[size - 1] if len(ids) > size else ""
         return agent_service_pb2.ListAgentsResponse(
-            agents=[
-                wire.agent_out(
-                    fleet.agents[agent_id],
-                    devices=len(fleet.devices_of(agent_id)),
-                    leases=len(fleet.leases_of(agent_id)),
-                )
-                for agent_id in ids[:size]
-            ],
-            next_page_token=token,
+            agents=[self._agent_out(agent_id) for agent_id in ids[:size]], next_page_token=token
+        )
+
+    async def DrainAgent(
+        self, request: agent_service_pb2.DrainAgentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> agent_service_pb2.DrainAgentResponse:
+        """Keep new work off all devices of an agent."""
+        agent_id = AgentId(request.agent_id)
+        await self._engine.submit(AgentDrainRequested(agent=agent_id, is_draining=True))
+        return agent_service_pb2.DrainAgentResponse(agent=self._agent_out(agent_id))
+
+    async def ResumeAgent(
+        self, request: agent_service_pb2.ResumeAgentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> agent_service_pb2.ResumeAgentResponse:
+        """Let a drained agent work again."""
+        agent_id = AgentId(request.agent_id)
+        await self._engine.submit(AgentDrainRequested(agent=agent_id, is_draining=False))
+        return agent_service_pb2.ResumeAgentResponse(agent=self._agent_out(agent_id))
+
+    def _agent_out(self, agent_id: AgentId) -> agent_pb2.Agent:
+        fleet = self._engine.scheduler.ledger.fleet
+        return wire.agent_out(
+            fleet.agents[agent_id], devices=len(fleet.devices_of(agent_id)), leases=len(fleet.leases_of(agent_id))
         )
 
 

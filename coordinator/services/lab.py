@@ -1,4 +1,4 @@
-"""DeviceService and BuildService: what stands in the lab."""
+"""DeviceService and BuildService: what stands in the lab, and what operators keep out of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import grpc
 
 from coordinator import wire
 from coordinator.core.errors import InvalidRequest, NotFound
+from coordinator.core.events import ReadmitRequested
 from coordinator.core.fleet import HOUR_US, worked
-from coordinator.core.model import Device, DeviceId, JobId
+from coordinator.core.model import Device, DeviceHold, DeviceId, JobId
 from coordinator.engine import Engine
 from coordinator.store import Store
 from qgjob.v1 import (
@@ -45,10 +46,34 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
         self, request: device_service_pb2.GetDeviceRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> device_service_pb2.GetDeviceResponse:
         """Return one device."""
-        device = self._engine.scheduler.ledger.fleet.devices.get(DeviceId(request.device_id))
+        return device_service_pb2.GetDeviceResponse(device=self._device_out(self._device(request.device_id)))
+
+    async def QuarantineDevice(
+        self, request: device_service_pb2.QuarantineDeviceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> device_service_pb2.QuarantineDeviceResponse:
+        """Keep new work off a device with which something is wrong."""
+        await self._engine.submit(wire.hold_requested(request.device_id, DeviceHold.QUARANTINE, request.reason))
+        return device_service_pb2.QuarantineDeviceResponse(device=self._device_out(self._device(request.device_id)))
+
+    async def DrainDevice(
+        self, request: device_service_pb2.DrainDeviceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> device_service_pb2.DrainDeviceResponse:
+        """Keep new work off a device that is needed for something else."""
+        await self._engine.submit(wire.hold_requested(request.device_id, DeviceHold.DRAIN, request.reason))
+        return device_service_pb2.DrainDeviceResponse(device=self._device_out(self._device(request.device_id)))
+
+    async def ReadmitDevice(
+        self, request: device_service_pb2.ReadmitDeviceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> device_service_pb2.ReadmitDeviceResponse:
+        """Let a held device work again."""
+        await self._engine.submit(ReadmitRequested(device=DeviceId(request.device_id)))
+        return device_service_pb2.ReadmitDeviceResponse(device=self._device_out(self._device(request.device_id)))
+
+    def _device(self, device_id: str) -> Device:
+        device = self._engine.scheduler.ledger.fleet.devices.get(DeviceId(device_id))
         if device is None:
-            raise NotFound("device", request.device_id)
-        return device_service_pb2.GetDeviceResponse(device=self._device_out(device))
+            raise NotFound("device", device_id)
+        return device
 
     def _device_out(self, device: Device) -> device_pb2.Device:
         ledger = self._engine.scheduler.ledger

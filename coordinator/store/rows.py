@@ -23,6 +23,7 @@ from coordinator.core.model import (
     Counters,
     Device,
     DeviceFacts,
+    DeviceHold,
     DeviceId,
     DeviceKind,
     DeviceState,
@@ -304,6 +305,8 @@ def device_values(device: Device) -> Values:
         "busy_us": device.busy_us,
         "free_us": device.free_us,
         "seen_us": device.seen_us,
+        "hold": device.hold and device.hold.value,
+        "hold_reason": device.hold_reason,
     }
 
 
@@ -331,6 +334,8 @@ def device(row: Row[Any]) -> Device:
         busy_us=row.busy_us,
         free_us=row.free_us,
         seen_us=row.seen_us,
+        hold=None if row.hold is None else DeviceHold(row.hold),
+        hold_reason=row.hold_reason,
     )
 
 
@@ -344,6 +349,7 @@ def agent_values(agent: Agent) -> Values:
         "host": agent.host,
         "seen_us": agent.seen_us,
         "connect_us": agent.connect_us,
+        "is_draining": agent.is_draining,
     }
 
 
@@ -357,6 +363,7 @@ def agent(row: Row[Any]) -> Agent:
         host=row.host,
         seen_us=row.seen_us,
         connect_us=row.connect_us,
+        is_draining=row.is_draining,
     )
 
 

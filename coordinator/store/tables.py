@@ -19,6 +19,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    false,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -134,6 +136,8 @@ devices = Table(
     Column("busy_us", BigInteger, nullable=False),
     Column("free_us", BigInteger, nullable=False),
     Column("seen_us", BigInteger, nullable=False),
+    Column("hold", Text),
+    Column("hold_reason", Text, nullable=False, server_default=text("''")),
 )
 
 agents = Table(
@@ -146,6 +150,7 @@ agents = Table(
     Column("host", Text, nullable=False),
     Column("seen_us", BigInteger, nullable=False),
     Column("connect_us", BigInteger, nullable=False),
+    Column("is_draining", Boolean, nullable=False, server_default=false()),
 )
 
 leases = Table(

@@ -60,6 +60,7 @@ class Agent(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     SEEN_TIME_FIELD_NUMBER: _builtins.int
     CONNECT_TIME_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The agent's name, unique."""
     state: Global___AgentState.ValueType
@@ -72,6 +73,8 @@ class Agent(_message.Message):
     """Number of devices that it announced."""
     leases: _builtins.int
     """Number of batches that it holds."""
+    draining: _builtins.bool
+    """An operator keeps new work off all of its devices."""
     @_builtins.property
     def seen_time(self) -> _timestamp_pb2.Timestamp:
         """When it was heard last."""
@@ -91,10 +94,11 @@ class Agent(_message.Message):
         leases: _builtins.int = ...,
         seen_time: _timestamp_pb2.Timestamp | None = ...,
         connect_time: _timestamp_pb2.Timestamp | None = ...,
+        draining: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "devices", b"devices", "host", b"host", "id", b"id", "leases", b"leases", "seen_time", b"seen_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "devices", b"devices", "draining", b"draining", "host", b"host", "id", b"id", "leases", b"leases", "seen_time", b"seen_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,16 @@ class AgentServiceStub:
                 request_serializer=qgjob_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.DrainAgent = channel.unary_unary(
+                '/qgjob.v1.AgentService/DrainAgent',
+                request_serializer=qgjob_dot_v1_dot_agent__service__pb2.DrainAgentRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_agent__service__pb2.DrainAgentResponse.FromString,
+                _registered_method=True)
+        self.ResumeAgent = channel.unary_unary(
+                '/qgjob.v1.AgentService/ResumeAgent',
+                request_serializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -65,6 +75,21 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainAgent(self, request, context):
+        """DrainAgent keeps new work off all devices of an agent, now and after restarts, until it is resumed. What runs ends;
+        what has not started runs elsewhere. Repeating it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAgent(self, request, context):
+        """ResumeAgent lets a drained agent work again. Devices that are held one by one stay held.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +102,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ListAgents,
                     request_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
                     response_serializer=qgjob_dot_v1_dot_agent__service__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'DrainAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainAgent,
+                    request_deserializer=qgjob_dot_v1_dot_agent__service__pb2.DrainAgentRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_agent__service__pb2.DrainAgentResponse.SerializeToString,
+            ),
+            'ResumeAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAgent,
+                    request_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +169,60 @@ class AgentService:
             '/qgjob.v1.AgentService/ListAgents',
             qgjob_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
             qgjob_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.AgentService/DrainAgent',
+            qgjob_dot_v1_dot_agent__service__pb2.DrainAgentRequest.SerializeToString,
+            qgjob_dot_v1_dot_agent__service__pb2.DrainAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.AgentService/ResumeAgent',
+            qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentRequest.SerializeToString,
+            qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,12 @@ class AgentServiceStub:
     """Connect is an agent's session: facts up, commands down. The first message up is Hello, the first down is Welcome."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
     """ListAgents returns the known agents by name."""
+    DrainAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DrainAgentRequest, _agent_service_pb2.DrainAgentResponse]
+    """DrainAgent keeps new work off all devices of an agent, now and after restarts, until it is resumed. What runs ends;
+    what has not started runs elsewhere. Repeating it changes nothing.
+    """
+    ResumeAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ResumeAgentRequest, _agent_service_pb2.ResumeAgentResponse]
+    """ResumeAgent lets a drained agent work again. Devices that are held one by one stay held."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -47,6 +53,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Connect is an agent's session: facts up, commands down. The first message up is Hello, the first down is Welcome."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """ListAgents returns the known agents by name."""
+    DrainAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DrainAgentRequest, _agent_service_pb2.DrainAgentResponse]  # type: ignore[assignment]
+    """DrainAgent keeps new work off all devices of an agent, now and after restarts, until it is resumed. What runs ends;
+    what has not started runs elsewhere. Repeating it changes nothing.
+    """
+    ResumeAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResumeAgentRequest, _agent_service_pb2.ResumeAgentResponse]  # type: ignore[assignment]
+    """ResumeAgent lets a drained agent work again. Devices that are held one by one stay held."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """AgentService is the agents' side of the coordinator."""
@@ -66,5 +78,23 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]]:
         """ListAgents returns the known agents by name."""
+
+    @_abc_1.abstractmethod
+    def DrainAgent(
+        self,
+        request: _agent_service_pb2.DrainAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.DrainAgentResponse, _abc.Awaitable[_agent_service_pb2.DrainAgentResponse]]:
+        """DrainAgent keeps new work off all devices of an agent, now and after restarts, until it is resumed. What runs ends;
+        what has not started runs elsewhere. Repeating it changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeAgent(
+        self,
+        request: _agent_service_pb2.ResumeAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.ResumeAgentResponse, _abc.Awaitable[_agent_service_pb2.ResumeAgentResponse]]:
+        """ResumeAgent lets a drained agent work again. Devices that are held one by one stay held."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

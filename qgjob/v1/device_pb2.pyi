@@ -65,9 +65,9 @@ class _DeviceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceSta
     DEVICE_STATE_FENCING: _DeviceState.ValueType  # 4
     """Its lease expired, and its agent has not confirmed yet that the work stopped."""
     DEVICE_STATE_QUARANTINED: _DeviceState.ValueType  # 5
-    """Taken out of the pool."""
+    """Held by an operator because something is wrong with it, and free."""
     DEVICE_STATE_DRAINING: _DeviceState.ValueType  # 6
-    """Finishes what it has and takes nothing new."""
+    """Held by an operator: ends what runs, gives the rest back, takes nothing new."""
     DEVICE_STATE_OFFLINE: _DeviceState.ValueType  # 7
     """Its agent is gone, or its agent cannot use it."""
 
@@ -85,12 +85,36 @@ DEVICE_STATE_LEASED: DeviceState.ValueType  # 3
 DEVICE_STATE_FENCING: DeviceState.ValueType  # 4
 """Its lease expired, and its agent has not confirmed yet that the work stopped."""
 DEVICE_STATE_QUARANTINED: DeviceState.ValueType  # 5
-"""Taken out of the pool."""
+"""Held by an operator because something is wrong with it, and free."""
 DEVICE_STATE_DRAINING: DeviceState.ValueType  # 6
-"""Finishes what it has and takes nothing new."""
+"""Held by an operator: ends what runs, gives the rest back, takes nothing new."""
 DEVICE_STATE_OFFLINE: DeviceState.ValueType  # 7
 """Its agent is gone, or its agent cannot use it."""
 Global___DeviceState: _TypeAlias = DeviceState  # noqa: Y015
+
+class _DeviceHold:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceHoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceHold.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_HOLD_UNSPECIFIED: _DeviceHold.ValueType  # 0
+    """It is not held."""
+    DEVICE_HOLD_QUARANTINE: _DeviceHold.ValueType  # 1
+    """Something is wrong with it."""
+    DEVICE_HOLD_DRAIN: _DeviceHold.ValueType  # 2
+    """It shall be free for something else."""
+
+class DeviceHold(_DeviceHold, metaclass=_DeviceHoldEnumTypeWrapper):
+    """DeviceHold is why an operator keeps new work off a device."""
+
+DEVICE_HOLD_UNSPECIFIED: DeviceHold.ValueType  # 0
+"""It is not held."""
+DEVICE_HOLD_QUARANTINE: DeviceHold.ValueType  # 1
+"""Something is wrong with it."""
+DEVICE_HOLD_DRAIN: DeviceHold.ValueType  # 2
+"""It shall be free for something else."""
+Global___DeviceHold: _TypeAlias = DeviceHold  # noqa: Y015
 
 @_typing.final
 class DeviceFacts(_message.Message):
@@ -212,6 +236,8 @@ class Device(_message.Message):
     BUILDS_FIELD_NUMBER: _builtins.int
     UTILISATION_FIELD_NUMBER: _builtins.int
     SEEN_TIME_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    HOLD_REASON_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """The agent that announced it last."""
     state: Global___DeviceState.ValueType
@@ -222,6 +248,10 @@ class Device(_message.Message):
     """The lease on it; 0 if none."""
     utilisation: _builtins.float
     """Share of the last hour that it was leased, 0 to 1."""
+    hold: Global___DeviceHold.ValueType
+    """Set by an operator, whatever the state is."""
+    hold_reason: _builtins.str
+    """Why it is held, for people."""
     @_builtins.property
     def facts(self) -> Global___DeviceFacts:
         """What its agent says about it."""
@@ -245,10 +275,12 @@ class Device(_message.Message):
         builds: _abc.Iterable[Global___InstalledBuild] | None = ...,
         utilisation: _builtins.float = ...,
         seen_time: _timestamp_pb2.Timestamp | None = ...,
+        hold: Global___DeviceHold.ValueType = ...,
+        hold_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "builds", b"builds", "facts", b"facts", "job_id", b"job_id", "lease_id", b"lease_id", "seen_time", b"seen_time", "state", b"state", "utilisation", b"utilisation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "builds", b"builds", "facts", b"facts", "hold", b"hold", "hold_reason", b"hold_reason", "job_id", b"job_id", "lease_id", b"lease_id", "seen_time", b"seen_time", "state", b"state", "utilisation", b"utilisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DeviceServiceStub:
-    """DeviceService shows the devices of the lab.
+    """DeviceService shows the devices of the lab, and lets operators hold them.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,25 @@ class DeviceServiceStub:
                 request_serializer=qgjob_dot_v1_dot_device__service__pb2.GetDeviceRequest.SerializeToString,
                 response_deserializer=qgjob_dot_v1_dot_device__service__pb2.GetDeviceResponse.FromString,
                 _registered_method=True)
+        self.QuarantineDevice = channel.unary_unary(
+                '/qgjob.v1.DeviceService/QuarantineDevice',
+                request_serializer=qgjob_dot_v1_dot_device__service__pb2.QuarantineDeviceRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_device__service__pb2.QuarantineDeviceResponse.FromString,
+                _registered_method=True)
+        self.DrainDevice = channel.unary_unary(
+                '/qgjob.v1.DeviceService/DrainDevice',
+                request_serializer=qgjob_dot_v1_dot_device__service__pb2.DrainDeviceRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_device__service__pb2.DrainDeviceResponse.FromString,
+                _registered_method=True)
+        self.ReadmitDevice = channel.unary_unary(
+                '/qgjob.v1.DeviceService/ReadmitDevice',
+                request_serializer=qgjob_dot_v1_dot_device__service__pb2.ReadmitDeviceRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_device__service__pb2.ReadmitDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
-    """DeviceService shows the devices of the lab.
+    """DeviceService shows the devices of the lab, and lets operators hold them.
     """
 
     def ListDevices(self, request, context):
@@ -60,6 +75,29 @@ class DeviceServiceServicer:
 
     def GetDevice(self, request, context):
         """GetDevice returns one device.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QuarantineDevice(self, request, context):
+        """QuarantineDevice keeps new work off a device with which something is wrong, until it is readmitted. What runs ends;
+        what has not started runs elsewhere. It replaces a drain; repeating it replaces the reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainDevice(self, request, context):
+        """DrainDevice does the same for a device that is needed for something else. It replaces a quarantine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadmitDevice(self, request, context):
+        """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
+        on it has stopped: the device may then be announced by another agent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +116,21 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     request_deserializer=qgjob_dot_v1_dot_device__service__pb2.GetDeviceRequest.FromString,
                     response_serializer=qgjob_dot_v1_dot_device__service__pb2.GetDeviceResponse.SerializeToString,
             ),
+            'QuarantineDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuarantineDevice,
+                    request_deserializer=qgjob_dot_v1_dot_device__service__pb2.QuarantineDeviceRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_device__service__pb2.QuarantineDeviceResponse.SerializeToString,
+            ),
+            'DrainDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainDevice,
+                    request_deserializer=qgjob_dot_v1_dot_device__service__pb2.DrainDeviceRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_device__service__pb2.DrainDeviceResponse.SerializeToString,
+            ),
+            'ReadmitDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadmitDevice,
+                    request_deserializer=qgjob_dot_v1_dot_device__service__pb2.ReadmitDeviceRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_device__service__pb2.ReadmitDeviceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'qgjob.v1.DeviceService', rpc_method_handlers)
@@ -87,7 +140,7 @@ def add_DeviceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeviceService:
-    """DeviceService shows the devices of the lab.
+    """DeviceService shows the devices of the lab, and lets operators hold them.
     """
 
     @staticmethod
@@ -134,6 +187,87 @@ class DeviceService:
             '/qgjob.v1.DeviceService/GetDevice',
             qgjob_dot_v1_dot_device__service__pb2.GetDeviceRequest.SerializeToString,
             qgjob_dot_v1_dot_device__service__pb2.GetDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuarantineDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.DeviceService/QuarantineDevice',
+            qgjob_dot_v1_dot_device__service__pb2.QuarantineDeviceRequest.SerializeToString,
+            qgjob_dot_v1_dot_device__service__pb2.QuarantineDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.DeviceService/DrainDevice',
+            qgjob_dot_v1_dot_device__service__pb2.DrainDeviceRequest.SerializeToString,
+            qgjob_dot_v1_dot_device__service__pb2.DrainDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadmitDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.DeviceService/ReadmitDevice',
+            qgjob_dot_v1_dot_device__service__pb2.ReadmitDeviceRequest.SerializeToString,
+            qgjob_dot_v1_dot_device__service__pb2.ReadmitDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DeviceServiceStub:
-    """DeviceService shows the devices of the lab."""
+    """DeviceService shows the devices of the lab, and lets operators hold them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,39 @@ class DeviceServiceStub:
     """ListDevices returns the known devices by id."""
     GetDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceRequest, _device_service_pb2.GetDeviceResponse]
     """GetDevice returns one device."""
+    QuarantineDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.QuarantineDeviceRequest, _device_service_pb2.QuarantineDeviceResponse]
+    """QuarantineDevice keeps new work off a device with which something is wrong, until it is readmitted. What runs ends;
+    what has not started runs elsewhere. It replaces a drain; repeating it replaces the reason.
+    """
+    DrainDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]
+    """DrainDevice does the same for a device that is needed for something else. It replaces a quarantine."""
+    ReadmitDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.ReadmitDeviceRequest, _device_service_pb2.ReadmitDeviceResponse]
+    """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
+    on it has stopped: the device may then be announced by another agent.
+    """
 
 @_typing.type_check_only
 class DeviceServiceAsyncStub(DeviceServiceStub):
-    """DeviceService shows the devices of the lab."""
+    """DeviceService shows the devices of the lab, and lets operators hold them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDevices: _aio.UnaryUnaryMultiCallable[_device_service_pb2.ListDevicesRequest, _device_service_pb2.ListDevicesResponse]  # type: ignore[assignment]
     """ListDevices returns the known devices by id."""
     GetDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.GetDeviceRequest, _device_service_pb2.GetDeviceResponse]  # type: ignore[assignment]
     """GetDevice returns one device."""
+    QuarantineDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.QuarantineDeviceRequest, _device_service_pb2.QuarantineDeviceResponse]  # type: ignore[assignment]
+    """QuarantineDevice keeps new work off a device with which something is wrong, until it is readmitted. What runs ends;
+    what has not started runs elsewhere. It replaces a drain; repeating it replaces the reason.
+    """
+    DrainDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]  # type: ignore[assignment]
+    """DrainDevice does the same for a device that is needed for something else. It replaces a quarantine."""
+    ReadmitDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.ReadmitDeviceRequest, _device_service_pb2.ReadmitDeviceResponse]  # type: ignore[assignment]
+    """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
+    on it has stopped: the device may then be announced by another agent.
+    """
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """DeviceService shows the devices of the lab."""
+    """DeviceService shows the devices of the lab, and lets operators hold them."""
 
     @_abc_1.abstractmethod
     def ListDevices(
@@ -66,5 +86,33 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_device_service_pb2.GetDeviceResponse, _abc.Awaitable[_device_service_pb2.GetDeviceResponse]]:
         """GetDevice returns one device."""
+
+    @_abc_1.abstractmethod
+    def QuarantineDevice(
+        self,
+        request: _device_service_pb2.QuarantineDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_service_pb2.QuarantineDeviceResponse, _abc.Awaitable[_device_service_pb2.QuarantineDeviceResponse]]:
+        """QuarantineDevice keeps new work off a device with which something is wrong, until it is readmitted. What runs ends;
+        what has not started runs elsewhere. It replaces a drain; repeating it replaces the reason.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainDevice(
+        self,
+        request: _device_service_pb2.DrainDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_service_pb2.DrainDeviceResponse, _abc.Awaitable[_device_service_pb2.DrainDeviceResponse]]:
+        """DrainDevice does the same for a device that is needed for something else. It replaces a quarantine."""
+
+    @_abc_1.abstractmethod
+    def ReadmitDevice(
+        self,
+        request: _device_service_pb2.ReadmitDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_service_pb2.ReadmitDeviceResponse, _abc.Awaitable[_device_service_pb2.ReadmitDeviceResponse]]:
+        """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
+        on it has stopped: the device may then be announced by another agent.
+        """
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,6 +18,7 @@ from coordinator.core.errors import QgjobError
 from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
+    AgentDrainRequested,
     AttemptFinished,
     AttemptStarted,
     BuildInstalled,
@@ -25,11 +26,13 @@ from coordinator.core.events import (
     DevicesReported,
     Event,
     HeartbeatReceived,
+    HoldRequested,
     JobsSubmitted,
     LeaseAdopted,
     LeaseEcho,
     LeaseRejected,
     LeaseReleased,
+    ReadmitRequested,
     RetryRequested,
     TestReported,
 )
@@ -43,6 +46,7 @@ from coordinator.core.model import (
     AttemptOutcome,
     Counters,
     DeviceFacts,
+    DeviceHold,
     DeviceId,
     DeviceKind,
     Failure,
@@ -97,6 +101,9 @@ class HostileLab:
             self.submitted: 6,
             self.cancelled: 1,
             self.retried: 1,
+            self.held: 2,
+            self.readmitted: 3,
+            self.drained: 2,
             self.connected: 4,
             self.disconnected: 1,
             self.heartbeat: 6,
@@ -159,6 +166,17 @@ class HostileLab:
         key = f"key-{self.random.randint(0, 500)}"
         known = self.records.requests.get(("qualgent", key))
         return RetryRequested(job=job, key=key, payload_sha256="r", known=known)
+
+    def held(self) -> Event:
+        return HoldRequested(
+            device=DeviceId(self.random.choice(DEVICES)), hold=self.random.choice(list(DeviceHold)), reason="why"
+        )
+
+    def readmitted(self) -> Event:
+        return ReadmitRequested(device=DeviceId(self.random.choice(DEVICES)))
+
+    def drained(self) -> Event:
+        return AgentDrainRequested(agent=self.random.choice(AGENTS), is_draining=self.random.random() < 0.4)
 
     # What agents may say
 

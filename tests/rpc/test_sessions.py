@@ -417,3 +417,80 @@ async def test_log_is_followed_while_the_agent_writes_it(grid: Grid) -> None:
     async with asyncio.timeout(PATIENCE_S):
         last = [piece async for piece in follow][-1]
     assert last.cut.state == job_pb2.LOG_STATE_COMPLETE
+
+
+# Operators
+
+
+async def test_operator_quarantines_and_readmits_a_device(grid: Grid) -> None:
+    agent = grid.agent()
+    await agent.hello(phone())
+    request = device_service_pb2.QuarantineDeviceRequest(device_id="phone-1", reason="its screen is broken")
+    held = (await grid.devices.QuarantineDevice(request)).device
+    assert (held.state, held.hold, held.hold_reason) == (
+        device_pb2.DEVICE_STATE_QUARANTINED,
+        device_pb2.DEVICE_HOLD_QUARANTINE,
+        "its screen is broken",
+    )
+    await grid.submit(spec())
+    await grid.restart()
+    listed = (await devices(grid)).devices[0]
+    assert (listed.state, listed.hold_reason) == (device_pb2.DEVICE_STATE_OFFLINE, "its screen is broken")
+    agent = grid.agent()
+    await agent.hello(phone())
+    assert (await devices(grid)).devices[0].state == device_pb2.DEVICE_STATE_QUARANTINED
+    assert (await grid.job(1)).state == job_pb2.JOB_STATE_QUEUED
+    await grid.devices.ReadmitDevice(device_service_pb2.ReadmitDeviceRequest(device_id="phone-1"))
+    assert (await agent.lease()).jobs[0].job_id == 1
+
+
+async def test_operator_drains_a_device_and_its_batch_goes_elsewhere(grid: Grid) -> None:
+    await grid.submit(spec("a"), spec("b"))
+    agent = grid.agent()
+    await agent.hello(phone())
+    lease = await agent.lease()
+    first = lease.jobs[0].attempt_id
+    await agent.say(attempt_started=agent_service_pb2.AttemptStarted(key=lease.key, attempt_id=first))
+    await grid.job_when(1, job_pb2.JOB_STATE_RUNNING)
+    drained = (await grid.devices.DrainDevice(device_service_pb2.DrainDeviceRequest(device_id="phone-1"))).device
+    assert (drained.state, drained.hold) == (device_pb2.DEVICE_STATE_DRAINING, device_pb2.DEVICE_HOLD_DRAIN)
+    revised = (await agent.hear("adopt_lease")).adopt_lease.lease
+    assert [one.attempt_id for one in revised.revoked] == [lease.jobs[1].attempt_id]
+    await agent.say(lease_adopted=agent_service_pb2.LeaseAdopted(echo=echo(revised, started=[first])))
+    other = grid.agent()
+    await other.hello(phone("phone-2"), agent_id="other")
+    assert (await other.lease()).jobs[0].job_id == 2
+    await agent.finish(lease, first)
+    assert (await grid.job(1)).state == job_pb2.JOB_STATE_COMPLETED
+    device = (await grid.devices.GetDevice(device_service_pb2.GetDeviceRequest(device_id="phone-1"))).device
+    assert (device.state, device.lease_id) == (device_pb2.DEVICE_STATE_DRAINING, 0)
+
+
+async def test_operator_drains_and_resumes_an_agent(grid: Grid) -> None:
+    agent = grid.agent()
+    await agent.hello(phone())
+    drained = (await grid.agents.DrainAgent(agent_service_pb2.DrainAgentRequest(agent_id="lab"))).agent
+    assert (drained.draining, drained.state, drained.leases) == (True, agent_pb2.AGENT_STATE_CONNECTED, 0)
+    await grid.submit(spec())
+    assert (await grid.job(1)).state == job_pb2.JOB_STATE_QUEUED
+    assert (await agents(grid)).agents[0].draining
+    resumed = (await grid.agents.ResumeAgent(agent_service_pb2.ResumeAgentRequest(agent_id="lab"))).agent
+    assert not resumed.draining
+    assert (await agent.lease()).jobs[0].job_id == 1
+
+
+async def test_operator_hears_of_names_that_are_not_known_and_of_odd_reasons(grid: Grid) -> None:
+    for call, kind in (
+        (grid.devices.QuarantineDevice(device_service_pb2.QuarantineDeviceRequest(device_id="x")), "device"),
+        (grid.devices.DrainDevice(device_service_pb2.DrainDeviceRequest(device_id="x")), "device"),
+        (grid.devices.ReadmitDevice(device_service_pb2.ReadmitDeviceRequest(device_id="x")), "device"),
+        (grid.agents.DrainAgent(agent_service_pb2.DrainAgentRequest(agent_id="x")), "agent"),
+        (grid.agents.ResumeAgent(agent_service_pb2.ResumeAgentRequest(agent_id="x")), "agent"),
+    ):
+        code, _, info = await refusal(call)
+        assert (code, dict(info.metadata)) == (grpc.StatusCode.NOT_FOUND, {"kind": kind, "id": "x"})
+    await grid.agent().hello(phone())
+    for reason in ("\x00", "x" * 1_025):
+        request = device_service_pb2.QuarantineDeviceRequest(device_id="phone-1", reason=reason)
+        code, _, info = await refusal(grid.devices.QuarantineDevice(request))
+        assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "reason")

@@ -13,6 +13,7 @@ from coordinator.core.model import (
     BatchTally,
     Blame,
     Counters,
+    DeviceHold,
     DeviceId,
     DeviceState,
     Failure,
@@ -83,7 +84,10 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         busy_us=5,
         free_us=6,
         seen_us=7,
+        hold=DeviceHold.QUARANTINE,
+        hold_reason="its screen is broken",
     )
+    agent = replace(an_agent(), is_draining=True)
     lease = replace(
         a_lease(state=LeaseState.REVOKING),
         end_us=11,
@@ -102,7 +106,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
             PutJob(job),
             PutLease(lease),
             PutDevice(device),
-            PutAgent(an_agent()),
+            PutAgent(agent),
             PutBuild(a_build()),
         ]
     )
@@ -112,7 +116,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
     assert snapshot.attempts == (attempt,)
     assert snapshot.leases == (lease,)
     assert snapshot.devices == (device,)
-    assert snapshot.agents == (an_agent(),)
+    assert snapshot.agents == (agent,)
     assert snapshot.builds == (a_build(),)
     assert store.lease_of(attempt.id) == lease
 

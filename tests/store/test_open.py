@@ -8,13 +8,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from coordinator.core.step import PutJob
+from coordinator.core.step import PutAgent, PutDevice, PutJob
 from coordinator.store import SchemaTooNew, Store, StoreUnreadable
 from coordinator.store.dialect import checked_url, writer_engine
 from coordinator.store.schema import MIGRATIONS
 from coordinator.store.tables import metadata
 from tests.store.conftest import OpenStore
-from tests.store.records import a_job
+from tests.store.records import a_device, a_job, an_agent
 
 
 def test_migrations_make_what_the_tables_say(url: str, open_store: OpenStore) -> None:
@@ -48,6 +48,20 @@ def normalised(sql: str) -> list[str]:
     """The order of constraints means nothing."""
     parts = sql.replace("(", " ").replace(")", " ").split(",")
     return sorted(" ".join(part.split()) for part in parts)
+
+
+def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store: OpenStore, store: Store) -> None:
+    store.commit([PutAgent(an_agent()), PutDevice(a_device())])
+    store.close()
+    engine = writer_engine(checked_url(url))
+    with engine.begin() as connection:
+        for table, column in (("agents", "is_draining"), ("devices", "hold"), ("devices", "hold_reason")):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
+    newer = open_store()
+    assert newer.list_agents() == [an_agent()]
+    assert newer.list_devices() == [a_device()]
 
 
 def test_migrations_are_part_of_the_package() -> None:
