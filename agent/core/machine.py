@@ -125,6 +125,8 @@ class _Slot:
     """A newer lease that waits until the old one has stopped."""
     is_over: bool = False
     """The lease was closed while something of it ran."""
+    is_foreign: bool = False
+    """The lease belongs to a database that does not answer any more: what comes of it concerns nobody."""
     installation: Installation | None = None
     failure: Failure | None = None
     started: dict[AttemptId, None] = field(default_factory=dict)
@@ -143,7 +145,7 @@ class _Slot:
 
     def echo(self) -> LeaseEcho | None:
         """Return what was adopted and how far it has come."""
-        if self.lease is None:
+        if self.lease is None or self.is_foreign:
             return None
         return LeaseEcho(
             key=self.lease.key,
@@ -164,6 +166,8 @@ class Machine:
         self._slots: dict[DeviceId, _Slot] = {}
         self._pace = Pace()
         self._session = 0
+        self._is_open = False
+        """The stream is up; whether anybody answers on it is another question."""
         self._is_connected = False
         self._hello: Hello | None = None
         self._window_us = FIRST_WINDOW_US
@@ -219,13 +223,12 @@ class Machine:
             self._open_session()
         if self._is_connected and _is_due(self._beat_us, now):
             self._beat(now)
-        if self._is_connected and now.mono_us - self._heard_us > self._pace.lease_ttl_us:
+        if self._is_open and now.mono_us - self._heard_us > self._pace.lease_ttl_us:
             self._heard_us = now.mono_us
             self._actions.append(CloseSession(session=self._session, reason="the coordinator is silent"))
         if _is_due(self._orphan_end_us(), now):
             self._cut_off_us = None
-            for slot in self._slots.values():
-                self._stop(slot, 0)
+            self._give_up(now)
         for slot in self._slots.values():
             if _is_due(slot.stop_at_us, now):
                 self._stop(slot, self._pace.signal_grace_us)
@@ -238,7 +241,9 @@ class Machine:
         """Return the monotonic time, in microseconds, at which `expire` has something to do."""
         deadlines = [self._reconnect_us, self._orphan_end_us()]
         if self._is_connected:
-            deadlines += [self._beat_us, self._heard_us + self._pace.lease_ttl_us + 1]
+            deadlines.append(self._beat_us)
+        if self._is_open:
+            deadlines.append(self._heard_us + self._pace.lease_ttl_us + 1)
         if not self._is_flushing:
             deadlines.append(self._drain_end_us)
         deadlines += [slot.stop_at_us for slot in self._slots.values()]
@@ -259,6 +264,7 @@ class Machine:
         if event.session != self._session:
             return
         self._heard_us = now.mono_us
+        self._is_open = True
         self._hello = Hello(
             identity=self._identity,
             devices=self._facts(),
@@ -274,7 +280,7 @@ class Machine:
             return
         if self._is_connected:
             self._cut_off_us = now.mono_us
-        self._is_connected = False
+        self._is_open = self._is_connected = False
         if self._is_flushing:
             self._actions.append(Exit())
             return
@@ -324,7 +330,7 @@ class Machine:
             if result not in self._hello.results:
                 self._sends.append(ReportResult(result=result))
         for slot in self._slots.values():
-            if slot.lease is not None and slot.failure is not None:
+            if slot.lease is not None and slot.failure is not None and not slot.is_foreign:
                 self._sends.append(RejectLease(key=slot.lease.key, failure=slot.failure))
 
     def _forget_everything(self, now: Now) -> None:
@@ -333,7 +339,9 @@ class Machine:
         self._results.clear()
         for slot in self._slots.values():
             slot.highest = NO_FENCE
+            slot.next_lease = None
             if slot.lease is not None:
+                slot.is_foreign = True
                 self._end_lease(slot, now)
 
     def _beat(self, now: Now) -> None:
@@ -347,7 +355,11 @@ class Machine:
             self._writes.append(ForgetResults(attempt_ids=known))
 
     def _facts(self) -> tuple[DeviceFacts, ...]:
-        return tuple(slot.facts for slot in self._slots.values())
+        facts = (slot.facts for slot in self._slots.values())
+        if self._is_draining:
+            # Else the coordinator would grant what is given back, again and again.
+            return tuple(replace(one, usable=False, reason="its agent is stopping") for one in facts)
+        return tuple(facts)
 
     def _echoes(self) -> tuple[LeaseEcho, ...]:
         return tuple(echo for slot in self._slots.values() if (echo := slot.echo()) is not None)
@@ -431,6 +443,13 @@ class Machine:
         elif reason is RevokeReason.PREEMPT and not slot.is_stopping and slot.stop_at_us is None:
             slot.stop_at_us = now.mono_us + lease.grace_us
 
+    def _give_up(self, now: Now) -> None:
+        """Nobody was heard for too long: end every lease, so that its next job does not start either."""
+        for slot in self._slots.values():
+            slot.next_lease = None
+            if slot.lease is not None:
+                self._end_lease(slot, now)
+
     def _close(self, key: LeaseKey, now: Now) -> None:
         for slot in self._slots.values():
             if slot.next_lease is not None and slot.next_lease.key == key:
@@ -507,7 +526,8 @@ class Machine:
         slot.phase = Phase.READY
         slot.is_stopping = False
         slot.installation = event.installation
-        self._send(ReportInstallation(key=event.key, installation=event.installation))
+        if not slot.is_foreign:
+            self._send(ReportInstallation(key=event.key, installation=event.installation))
         self._go_on(slot, now)
 
     def _prepare_failed(self, event: PrepareFailed, now: Now) -> None:
@@ -515,7 +535,8 @@ class Machine:
         slot.phase = Phase.REJECTED
         slot.is_stopping = False
         slot.failure = event.failure
-        self._send(RejectLease(key=event.key, failure=event.failure))
+        if not slot.is_foreign:
+            self._send(RejectLease(key=event.key, failure=event.failure))
         self._go_on(slot, now)
 
     def _prepare_stopped(self, event: PrepareStopped, now: Now) -> None:
@@ -560,9 +581,10 @@ class Machine:
         slot.stop_at_us = None
         slot.is_stopping = False
         slot.finished[event.attempt_id] = None
-        self._results[event.attempt_id] = result
-        self._writes.append(KeepResult(result=result))
-        self._send(ReportResult(result=result))
+        if not slot.is_foreign:
+            self._results[event.attempt_id] = result
+            self._writes.append(KeepResult(result=result))
+            self._send(ReportResult(result=result))
         self._go_on(slot, now)
 
     # Stopping
@@ -574,7 +596,9 @@ class Machine:
 
     def _drain(self, event: DrainRequested, now: Now) -> None:
         """Start nothing more, let what runs end within the grace, give the rest back."""
-        self._is_draining = True
+        if not self._is_draining:
+            self._is_draining = True
+            self._send(ReportDevices(devices=self._facts()))
         self._drain_end_us = now.mono_us + event.grace_us + 2 * self._pace.signal_grace_us
         for slot in list(self._slots.values()):
             if slot.phase is Phase.RUNNING and event.grace_us:

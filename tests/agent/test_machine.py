@@ -78,6 +78,7 @@ from agent.core.step import (
     StartAttempt,
     Step,
     StopAttempt,
+    StopPreparing,
 )
 
 PHONE = DeviceId("emulator-1@lab")
@@ -328,6 +329,55 @@ def test_other_database_makes_the_agent_forget_and_adopt() -> None:
     assert [type(action) for action in step.actions] == [StopAttempt]
 
 
+def test_what_ran_for_another_database_is_never_told_to_the_next_one() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    desk.expire_at(1)
+    desk.welcome(2, cluster="other")
+    # The new database counts from the start: its first lease has the very names of the one that still runs.
+    desk.receive(AdoptLease(lease=lease(1)), 2)
+    assert desk.expire_at(1_000_001).sends == (Heartbeat(sequence=1, leases=()),)
+    step = desk.ended(1, None)
+    assert step.writes == ()
+    assert results(step) == []
+    assert [type(action) for action in step.actions] == [EndLease, PrepareDevice]
+
+
+def test_coordinator_that_never_answers_hello_is_given_up() -> None:
+    desk = Desk(is_connected=False)
+    desk.handle(SessionOpened(session=1))
+    deadline = desk.machine.next_deadline()
+    assert deadline is not None
+    assert desk.expire_at(deadline).actions == (CloseSession(session=1, reason="the coordinator is silent"),)
+
+
+def test_cut_off_agent_starts_nothing_more_after_the_orphan_limit() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1, 2)))
+    desk.prepared()
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    desk.expire_at(60_000_000)
+    step = desk.ended(1, None)
+    assert started(step) == []
+    assert [type(action) for action in step.actions] == [EndLease]
+
+
+def test_preparation_is_stopped_at_the_orphan_limit() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    assert StopPreparing(device_id=PHONE, key=KEY) in desk.expire_at(60_000_000).actions
+
+
+def test_draining_agent_offers_no_device() -> None:
+    desk = Desk()
+    step = desk.handle(DrainRequested(grace_us=9_000_000))
+    (report,) = [send for send in step.sends if isinstance(send, ReportDevices)]
+    assert [(one.usable, one.reason) for one in report.devices] == [(False, "its agent is stopping")]
+
+
 def test_cut_off_agent_finishes_its_batch_and_gives_up_after_the_orphan_limit() -> None:
     desk = Desk()
     desk.receive(AdoptLease(lease=lease(1, 2)))
@@ -341,7 +391,8 @@ def test_drain_lets_the_running_test_end_gives_the_rest_back_and_says_goodbye() 
     desk = Desk()
     desk.receive(AdoptLease(lease=lease(1, 2)))
     desk.prepared()
-    assert desk.handle(DrainRequested(grace_us=9_000_000)) == Step()
+    step = desk.handle(DrainRequested(grace_us=9_000_000))
+    assert (step.actions, [type(send) for send in step.sends]) == ((), [ReportDevices])
     step = desk.ended(1)
     assert ReleaseLease(key=KEY) in step.sends
     assert started(step) == []
