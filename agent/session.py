@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
+import structlog
 
 from agent import wire
 from agent.core.events import Event, Received, SessionLost, SessionOpened
@@ -79,6 +80,9 @@ class Session:
             raise
         except grpc.aio.AioRpcError as error:
             self._lost(f"{error.code().name}: {error.details()}")
+        except Exception as error:  # noqa: BLE001 - the top of a task: a session that dies unheard never comes back
+            structlog.get_logger("agent").exception("session_broken")
+            self._lost(f"an error of the agent's own: {error}")
         else:
             if not self._is_quiet:
                 self._lost(self._reason)
@@ -91,26 +95,33 @@ class Session:
     async def _converse(self, call: Call) -> None:
         await call.wait_for_connection()
         self._post(SessionOpened(session=self._number))
+        reader = asyncio.create_task(self._read(call))
         writer = asyncio.create_task(self._write(call))
         try:
-            while True:
-                message = await call.read()
-                if not isinstance(message, agent_service_pb2.ConnectResponse):
-                    await self._raise_status(call)
-                    return
-                command = wire.command(message)
-                if command is not None:
-                    self._post(Received(session=self._number, command=command))
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                writer.result()
+            await reader
         finally:
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await writer
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self, call: Call) -> None:
+        while True:
+            message = await call.read()
+            if not isinstance(message, agent_service_pb2.ConnectResponse):
+                return await self._raise_status(call)
+            command = wire.command(message)
+            if command is not None:
+                self._post(Received(session=self._number, command=command))
 
     async def _write(self, call: Call) -> None:
-        while True:
-            send = await self._outbox.get()
-            await call.write(wire.fact(send))
-            self._outbox.task_done()
+        with contextlib.suppress(asyncio.InvalidStateError):  # the stream has ended; its reader says why
+            while True:
+                send = await self._outbox.get()
+                await call.write(wire.fact(send))
+                self._outbox.task_done()
 
     async def _raise_status(self, call: Call) -> None:
         """EOF says nothing; the status says why."""

@@ -6,6 +6,7 @@ SHA-256, written when the log is whole), and one file for each result that was n
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -47,13 +48,18 @@ class SpooledLog:
 
 
 class LogWriter:
-    """Appends one attempt's output to disk. Called from the pump of a running test, it only ever writes."""
+    """Appends one attempt's output to disk. Called from the pump of a running test, it only ever writes.
+
+    A disk that refuses costs the rest of the log, never the test.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
         self._hash = hashlib.sha256()
         self.size = 0
         self._is_cut = False
+        self.lost: str | None = None
+        """Why the rest of the log is missing; None when it is not."""
 
     def append(self, data: bytes) -> None:
         """Write output; what goes beyond the limit is dropped behind a mark."""
@@ -63,19 +69,35 @@ class LogWriter:
         if len(data) > room:
             self._is_cut = True
             data = data[:room] + CUT_MARK
-        self._file.write(data)
-        self._hash.update(data)
-        self.size += len(data)
+        left = memoryview(data)
+        while left:
+            try:
+                written = self._file.write(left)
+            except OSError as error:
+                self._is_cut, self.lost = True, error.strerror or str(error)
+                return
+            self._hash.update(left[:written])
+            self.size += written
+            left = left[written:]
 
     def close(self) -> LogSummary:
         """Make the log durable and return its length and hash."""
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file:
+            os.fsync(self._file.fileno())
         return LogSummary(size=self.size, sha256=self._hash.hexdigest())
 
 
+class SpoolBusy(Exception):
+    """Another agent works in this folder."""
+
+
 class Spool:
-    """The folder of an agent."""
+    """The folder of an agent, which it has to itself until it ends.
+
+    Raises:
+        SpoolBusy: Another agent has it.
+        OSError: It cannot be written to.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._logs = directory / "logs"
@@ -83,17 +105,45 @@ class Spool:
         self._cluster = directory / "cluster.json"
         for folder in (self._logs, self._results):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = (directory / "spool.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise SpoolBusy(f"another agent works in {directory}") from None
+
+    def close(self) -> None:
+        """Leave the folder to another agent."""
+        self._lock.close()
 
     def recall(self) -> Memory:
         """Return what earlier lives have left, and finish the logs that they could not."""
+        self._sweep()
         for path in sorted(self._logs.glob("*.log")):
-            if not path.with_suffix(".end").exists():
+            if not self._is_whole(path):
                 with path.open("rb") as file:
                     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 self._end(path, LogSummary(size=path.stat().st_size, sha256=sha256))
         known = json.loads(self._cluster.read_bytes()) if self._cluster.exists() else {}
         results = tuple(_result(json.loads(path.read_bytes())) for path in sorted(self._results.glob("*.json")))
         return Memory(cluster_id=known.get("cluster_id", ""), epoch=known.get("epoch", 0), results=results)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a log was ended and still has the length that it had then."""
+        end = path.with_suffix(".end")
+        return end.exists() and json.loads(end.read_bytes())["size"] == path.stat().st_size
+
+    def _sweep(self) -> None:
+        """Remove what a kill in the middle has left: half-written files, and files of a log that is forgotten."""
+        for folder in (self._logs, self._results):
+            for path in folder.glob("*.new"):
+                path.unlink()
+        for path in (*self._logs.glob("*.lease"), *self._logs.glob("*.end")):
+            if not path.with_suffix(".log").exists():
+                path.unlink()
+        for path in self._logs.glob("*.log"):
+            if not path.with_suffix(".lease").exists():
+                path.unlink()
 
     def commit(self, writes: tuple[Write, ...]) -> None:
         """Make the machine's writes durable."""
@@ -117,13 +167,16 @@ class Spool:
     def open_log(self, attempt: AttemptId, key: LeaseKey) -> LogWriter:
         """Begin the log of an attempt."""
         path = self._logs / f"{attempt}.log"
+        path.with_suffix(".end").unlink(missing_ok=True)
         _write(path.with_suffix(".lease"), asdict(key))
         return LogWriter(path)
 
     def end_log(self, attempt: AttemptId, writer: LogWriter) -> LogSummary:
-        """Close the log of an attempt and keep its length and hash."""
+        """Close the log of an attempt and keep its length and hash, unless nobody wants it any more."""
         summary = writer.close()
-        self._end(self._logs / f"{attempt}.log", summary)
+        path = self._logs / f"{attempt}.log"
+        if path.exists():
+            self._end(path, summary)
         return summary
 
     def _end(self, path: Path, summary: LogSummary) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable
 
 import grpc
@@ -17,6 +18,8 @@ from qgjob.v1 import log_pb2, log_service_pb2, log_service_pb2_grpc
 
 RETRY_S = 0.5
 MAX_RETRY_S = 5.0
+STALL_S = 20.0
+"""So long without an answer to anything that was sent, and it is sent again: what is there already costs nothing."""
 
 Call = grpc.aio.StreamStreamCall[log_service_pb2.AppendLogsRequest, log_service_pb2.AppendLogsResponse]
 
@@ -24,9 +27,11 @@ Call = grpc.aio.StreamStreamCall[log_service_pb2.AppendLogsRequest, log_service_
 class Uploader:
     """One stream for all logs of the agent."""
 
-    def __init__(self, spool: Spool, channel: Callable[[], grpc.aio.Channel]) -> None:
+    def __init__(self, spool: Spool, channel: Callable[[], grpc.aio.Channel], stall_s: float = STALL_S) -> None:
         self._spool = spool
         self._channel = channel
+        self._stall_s = stall_s
+        self._delay_s = RETRY_S
         self._senders: dict[AttemptId, LogSender] = {log.attempt: LogSender() for log in spool.logs()}
         self._has_news = asyncio.Event()
         self._is_idle = asyncio.Event()
@@ -40,6 +45,7 @@ class Uploader:
     def forget_all(self) -> None:
         """Drop every log: they belong to another database."""
         self._senders.clear()
+        self._has_news.set()
 
     async def flushed(self) -> None:
         """Wait until the coordinator has every log whole."""
@@ -49,41 +55,53 @@ class Uploader:
 
     async def run(self) -> None:
         """Upload for ever, over as many streams as it takes."""
-        delay_s = RETRY_S
         while True:
             call: Call = log_service_pb2_grpc.LogServiceStub(self._channel()).AppendLogs()
             try:
                 await call.wait_for_connection()
-                delay_s = RETRY_S
                 await self._converse(call)
             except grpc.aio.AioRpcError as error:
                 structlog.get_logger("agent").debug("log_stream_lost", reason=error.details())
             finally:
                 call.cancel()
-            await asyncio.sleep(delay_s)
-            delay_s = min(MAX_RETRY_S, delay_s * 2)
+            # Spread, so that a lab's agents do not come back at once.
+            await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - guards nothing
+            self._delay_s = min(MAX_RETRY_S, self._delay_s * 2)
 
     async def _converse(self, call: Call) -> None:
-        self._senders = {attempt: sender.reconnected() for attempt, sender in self._senders.items()}
+        self._send_again()
         self._has_news.set()
         reader = asyncio.create_task(self._read(call))
         writer = asyncio.create_task(self._write(call))
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                writer.result()
         finally:
             for task in (reader, writer):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    await task
+            await asyncio.gather(reader, writer, return_exceptions=True)
 
     async def _write(self, call: Call) -> None:
-        while True:
-            self._has_news.clear()
-            for attempt in list(self._senders):
-                await self._send_log(call, attempt)
-            if not self._senders:
-                self._is_idle.set()
-            await self._has_news.wait()
+        with contextlib.suppress(asyncio.InvalidStateError):  # the stream has ended; a new one is opened
+            while True:
+                self._has_news.clear()
+                for attempt in list(self._senders):
+                    await self._send_log(call, attempt)
+                if not self._senders:
+                    self._is_idle.set()
+                await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        """Wait for more to send, or for answers that have not come."""
+        is_waiting = any(sender.is_unanswered for sender in self._senders.values())
+        try:
+            await asyncio.wait_for(self._has_news.wait(), self._stall_s if is_waiting else None)
+        except TimeoutError:
+            self._send_again()
+
+    def _send_again(self) -> None:
+        self._senders = {attempt: sender.reconnected() for attempt, sender in self._senders.items()}
 
     async def _send_log(self, call: Call, attempt: AttemptId) -> None:
         """Send what the window allows of one log, and its end."""
@@ -96,6 +114,12 @@ class Uploader:
         while (sender := self._senders.get(attempt)) is not None and (chunk := sender.next_chunk(written)):
             offset, length = chunk
             data = await asyncio.to_thread(_read, log, offset, length)
+            if not data:
+                self._senders.pop(attempt, None)  # forgotten while it was read
+                return
+            sender = self._senders.get(attempt)
+            if sender is None or sender.sent != offset:
+                continue  # an answer came while it was read, and says to go on elsewhere
             # Before the write: an answer may arrive while it waits for room on the wire.
             self._senders[attempt] = sender.sent_chunk(length)
             await call.write(
@@ -114,6 +138,7 @@ class Uploader:
             answer = await call.read()
             if not isinstance(answer, log_service_pb2.AppendLogsResponse):
                 return
+            self._delay_s = RETRY_S
             attempt = AttemptId(answer.attempt_id)
             sender = self._senders.get(attempt)
             if sender is None:
@@ -128,6 +153,9 @@ class Uploader:
 
 
 def _read(log: SpooledLog, offset: int, length: int) -> bytes:
-    with log.path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+    try:
+        with log.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    except FileNotFoundError:
+        return b""  # forgotten just now

@@ -21,6 +21,11 @@ class LogSender:
     is_finish_sent: bool = False
     is_closed: bool = False
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether something was sent that the receiver has not said a word to."""
+        return self.sent > self.acked or self.is_finish_sent
+
     def next_chunk(self, written: int) -> tuple[int, int] | None:
         """Return (offset, length) of the next chunk, None when the window is full or all is sent."""
         length = min(MAX_CHUNK_BYTES, written - self.sent, self.acked + WINDOW_BYTES - self.sent)

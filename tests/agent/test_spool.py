@@ -1,0 +1,147 @@
+"""What the spool keeps through kills and full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import (
+    AttemptId,
+    AttemptResult,
+    Blame,
+    Failure,
+    Fence,
+    LeaseId,
+    LeaseKey,
+    LogSummary,
+    Outcome,
+    TestResult,
+    TestState,
+)
+from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster
+from agent.spool import LogWriter, Spool, SpoolBusy
+
+KEY = LeaseKey(lease_id=LeaseId(1), fence=Fence(epoch=2, number=3))
+ONE = AttemptId(1)
+
+
+@pytest.fixture
+def open_spool(tmp_path: Path) -> Iterator[Callable[[], Spool]]:
+    """Opens the folder as one life of the agent after the other."""
+    with contextlib.ExitStack() as lives:
+
+        def open_again() -> Spool:
+            lives.close()
+            return lives.enter_context(contextlib.closing(Spool(tmp_path)))
+
+        yield open_again
+
+
+def result(attempt: int) -> AttemptResult:
+    return AttemptResult(
+        attempt_id=AttemptId(attempt),
+        key=KEY,
+        outcome=Outcome.FAILED,
+        failure=Failure(reason="TEST_FAILED", message="boom", blame=Blame.TEST),
+        tests=(TestResult(id="t", title="logs in", state=TestState.FAILED, duration_us=5, error="boom"),),
+        log=LogSummary(size=3, sha256="x"),
+        duration_us=7,
+        build_digest="d",
+    )
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "spool.lock"
+    )
+
+
+def test_results_and_cluster_are_recalled_as_they_were_kept(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    spool = open_spool()
+    spool.commit((RememberCluster(cluster_id="c", epoch=4), KeepResult(result=result(2)), KeepResult(result=result(1))))
+    memory = open_spool().recall()
+    assert (memory.cluster_id, memory.epoch, memory.results) == ("c", 4, (result(1), result(2)))
+    spool.commit((ForgetResults(attempt_ids=(ONE,)),))
+    assert open_spool().recall().results == (result(2),)
+
+
+def test_log_of_a_killed_agent_is_ended_at_the_next_start(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    writer = open_spool().open_log(ONE, KEY)
+    writer.append(b"as far as it came")
+    writer.close()  # the kernel does it for a killed process
+    again = open_spool()
+    again.recall()
+    (log,) = again.logs()
+    assert (log.attempt, log.key) == (ONE, KEY)
+    assert log.summary == LogSummary(size=17, sha256=hashlib.sha256(b"as far as it came").hexdigest())
+
+
+def test_log_that_lost_bytes_after_its_end_is_summed_up_anew(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    spool = open_spool()
+    writer = spool.open_log(ONE, KEY)
+    writer.append(b"whole")
+    spool.end_log(ONE, writer)
+    (tmp_path / "logs" / "1.log").write_bytes(b"who")
+    again = open_spool()
+    again.recall()
+    (log,) = again.logs()
+    assert log.summary == LogSummary(size=3, sha256=hashlib.sha256(b"who").hexdigest())
+
+
+def test_what_a_kill_between_two_files_leaves_is_swept(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    open_spool()
+    for name in ("logs/1.lease", "logs/2.end", "logs/3.new", "logs/4.log", "results/5.new"):
+        (tmp_path / name).write_text("half")
+    again = open_spool()
+    assert again.recall().results == ()
+    assert list(again.logs()) == []
+    assert files(tmp_path) == []
+
+
+def test_forgotten_log_leaves_nothing_though_its_test_still_writes(
+    open_spool: Callable[[], Spool], tmp_path: Path
+) -> None:
+    spool = open_spool()
+    writer = spool.open_log(ONE, KEY)
+    writer.append(b"some")
+    spool.forget_log(ONE)
+    writer.append(b"more")
+    assert spool.end_log(ONE, writer).size == 8
+    assert files(tmp_path) == []
+
+
+def test_new_attempt_never_inherits_the_end_of_an_older_one(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    spool = open_spool()
+    spool.end_log(ONE, spool.open_log(ONE, KEY))
+    writer = spool.open_log(ONE, KEY)
+    log = spool.find_log(ONE)
+    writer.close()
+    assert log is not None
+    assert log.summary is None
+
+
+def test_another_database_empties_the_spool(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    spool = open_spool()
+    spool.end_log(ONE, spool.open_log(ONE, KEY))
+    spool.commit((KeepResult(result=result(1)), ForgetCluster(cluster_id="c")))
+    assert files(tmp_path) == []
+
+
+def test_full_disk_cuts_the_log_and_says_so() -> None:
+    writer = LogWriter(Path("/dev/full"))
+    writer.append(b"lost")
+    writer.append(b"more")
+    assert writer.lost == "No space left on device"
+    assert writer.size == 0
+    with pytest.raises(OSError, match="Invalid argument"):
+        writer.close()  # the device file cannot be synced
+
+
+def test_two_agents_never_share_a_spool(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    open_spool()
+    with pytest.raises(SpoolBusy, match=str(tmp_path)):
+        Spool(tmp_path)
