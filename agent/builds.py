@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import zipfile
@@ -63,7 +64,7 @@ class BuildSource:
 
 
 async def _read(path: Path) -> Apk:
-    if not _is_apk(path):
+    if not await asyncio.to_thread(_is_apk, path):
         raise BuildUnusable("BUILD_INVALID", f"{path} is no APK; build it again")
     try:
         code, text = await capture(("aapt", "dump", "badging", str(path)), timeout_s=AAPT_TIMEOUT_S)
@@ -74,14 +75,18 @@ async def _read(path: Path) -> Apk:
         raise BuildUnusable("BUILD_INVALID", f"{path} has no readable manifest; build it again")
     if package is None or activity is None:
         raise BuildUnusable("BUILD_INVALID", f"{path} has no package with an activity that can be launched")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = await asyncio.to_thread(_digest, path)
     return Apk(path=path, digest=digest, package=package[1], activity=activity[1])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_apk(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "AndroidManifest.xml" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -32,6 +32,10 @@ _FIXES = {
 }
 
 
+BOOTING = "it has not booted yet"
+BOOT_POLL_S = 2.0
+
+
 class AdbUnavailable(Exception):
     """There is no adb on this host, or its server cannot be reached."""
 
@@ -48,7 +52,7 @@ def parse_devices(text: str) -> dict[str, str]:
     return states
 
 
-async def track(server_port: int) -> AsyncIterator[dict[str, str]]:
+async def track(server_port: int) -> AsyncGenerator[dict[str, str]]:
     """Yield udid -> state, at once and after every change, until the server goes away.
 
     Raises:
@@ -75,9 +79,14 @@ class AdbDiscovery:
     """Turns what the adb server tells into facts about devices."""
 
     def __init__(
-        self, agent: AgentId, server_port: int = DEFAULT_SERVER_PORT, names: dict[str, str] | None = None
+        self,
+        agent: AgentId,
+        server_port: int = DEFAULT_SERVER_PORT,
+        names: dict[str, str] | None = None,
+        boot_poll_s: float = BOOT_POLL_S,
     ) -> None:
         """`names` are the udids to look at, with the names to give them; None means every device."""
+        self._boot_poll_s = boot_poll_s
         self._agent = agent
         self._port = server_port
         self._names = names
@@ -87,19 +96,40 @@ class AdbDiscovery:
         """Tell of all devices, at once and after every change, for ever."""
         while True:
             try:
-                async for states in track(self._port):
-                    observed(await self._facts(states))
+                await self._follow(observed)
             except (OSError, AdbUnavailable, ValueError) as error:
                 structlog.get_logger("agent").warning("adb_unreachable", port=self._port, reason=str(error))
-            observed(tuple(_lost(facts) for facts in self._known.values()))
+            observed(_without_twins([_lost(facts) for facts in self._known.values()]))
             await asyncio.sleep(RETRY_S)
-            await start_server(self._port)
+            if self._names is None:  # the server of virtual phones is started and ended with them
+                await start_server(self._port)
+
+    async def _follow(self, observed: Callable[[tuple[DeviceFacts, ...]], None]) -> None:
+        """Tell until the server goes away. adb is silent when a device has booted: only that is looked for."""
+        changes = track(self._port)
+        change = asyncio.ensure_future(anext(changes, None))
+        states: dict[str, str] = {}
+        try:
+            while True:
+                is_booting = any(facts.reason == BOOTING for facts in self._known.values())
+                done, _ = await asyncio.wait((change,), timeout=self._boot_poll_s if is_booting else None)
+                if done:
+                    told = change.result()
+                    if told is None:
+                        return
+                    states = told
+                    change = asyncio.ensure_future(anext(changes, None))
+                observed(await self._facts(states))
+        finally:
+            change.cancel()
+            await asyncio.gather(change, return_exceptions=True)
+            await changes.aclose()
 
     async def _facts(self, states: dict[str, str]) -> tuple[DeviceFacts, ...]:
         wanted = {udid: state for udid, state in states.items() if self._names is None or udid in self._names}
         found = await asyncio.gather(*(self._look(udid, state) for udid, state in wanted.items()))
         self._known = {facts.udid: facts for facts in found}
-        return tuple(found)
+        return _without_twins(found)
 
     async def _look(self, udid: str, state: str) -> DeviceFacts:
         known = self._known.get(udid)
@@ -117,7 +147,7 @@ class AdbDiscovery:
             os_version=properties["ro.build.version.release"],
             udid=udid,
             usable=properties["sys.boot_completed"] == "1",
-            reason="" if properties["sys.boot_completed"] == "1" else "it has not booted yet",
+            reason="" if properties["sys.boot_completed"] == "1" else BOOTING,
         )
 
     def _name(self, udid: str, serial: str) -> DeviceId:
@@ -131,6 +161,16 @@ class AdbDiscovery:
 
 def _kind(udid: str) -> DeviceKind:
     return DeviceKind.EMULATOR if re.match(r"^emulator-\d+$", udid) else DeviceKind.DEVICE
+
+
+def _without_twins(found: Sequence[DeviceFacts]) -> tuple[DeviceFacts, ...]:
+    """Return one entry a device: a phone on cable and network at once is seen twice. One that can be used wins."""
+    devices: dict[DeviceId, DeviceFacts] = {}
+    for facts in found:
+        known = devices.get(facts.id)
+        if known is None or (facts.usable and not known.usable):
+            devices[facts.id] = facts
+    return tuple(devices.values())
 
 
 def _lost(facts: DeviceFacts) -> DeviceFacts:

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from agent.devices.adb import AdbUnavailable, parse_devices, track
+from agent.android import Adb
+from agent.core.model import AgentId, DeviceFacts
+from agent.devices.adb import AdbDiscovery, AdbUnavailable, parse_devices, track
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,56 @@ async def test_server_that_refuses_is_named() -> None:
     async with server:
         with pytest.raises(AdbUnavailable, match=str(port)):
             [states async for states in track(port)]
+
+
+SCRIPTS = {
+    "booting": "Pixel 8\n14\nS1\n\n",
+    "booted": "Pixel 8\n14\nS1\n1\n",
+}
+
+
+async def phones_seen(
+    states: bytes, answers: list[str], monkeypatch: pytest.MonkeyPatch, wanted: int
+) -> list[tuple[DeviceFacts, ...]]:
+    """Return what discovery tells until it has told `wanted` times, while phones answer `getprop` in this order."""
+
+    async def run(_adb: Adb, *_arguments: str, **_options: float) -> tuple[int, str]:
+        return 0, answers.pop(0) if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr(Adb, "run", run)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(b"0014host:track-devices-l"))
+        writer.write(b"OKAY" + b"%04x%s" % (len(states), states))
+        await reader.read()  # silence, until the other side goes
+        writer.close()
+
+    told: list[tuple[DeviceFacts, ...]] = []
+    enough = asyncio.Event()
+
+    def observed(devices: tuple[DeviceFacts, ...]) -> None:
+        told.append(devices)
+        if len(told) >= wanted:
+            enough.set()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        discovery = AdbDiscovery(AgentId("lab"), server.sockets[0].getsockname()[1], boot_poll_s=0.01)
+        task = asyncio.create_task(discovery.run(observed))
+        await asyncio.wait_for(enough.wait(), 20)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return told
+
+
+async def test_emulator_becomes_usable_when_it_has_booted_although_adb_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [SCRIPTS["booting"], SCRIPTS["booting"], SCRIPTS["booted"]]
+    told = await phones_seen(b"emulator-5554 device\n", answers, monkeypatch, 3)
+    assert [devices[0].usable for devices in told[:3]] == [False, False, True]
+
+
+async def test_phone_on_cable_and_network_at_once_is_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = b"S1 device\n192.168.1.5:5555 device\n"
+    (devices,) = (await phones_seen(states, [SCRIPTS["booted"]], monkeypatch, 1))[:1]
+    assert [(facts.id, facts.udid) for facts in devices] == [("S1", "S1")]
