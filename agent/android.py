@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import Blame, Failure
-from agent.process import capture
+from agent.process import capture, start
 
 ADB_TIMEOUT_S = 20.0
 INSTALL_TIMEOUT_S = 180.0
@@ -46,7 +48,9 @@ class InstallFailed(Exception):
 class Adb:
     """One device, through one adb server that somebody else owns."""
 
-    def __init__(self, udid: str, server_port: int) -> None:
+    def __init__(self, udid: str, server_port: int, lock: int | None = None) -> None:
+        """`lock` is the device's: an install holds it, should its agent be killed."""
+        self._lock = lock
         self.udid = udid
         self.server_port = server_port
         self._adb = shutil.which("adb") or "adb"
@@ -80,10 +84,28 @@ class Adb:
         Raises:
             InstallFailed: The device did not take it.
         """
-        code, text = await self.run("install", "-r", "-g", str(apk.path), timeout_s=INSTALL_TIMEOUT_S)
+        code, text = await self._run_install(apk)
         if code == 0 and "Success" in text:
             return
         raise InstallFailed(await self._why(text))
+
+    async def _run_install(self, apk: Apk) -> tuple[int, str]:
+        """Run the install under a supervisor: one that outlived its agent would land in the tests of the next."""
+        said = bytearray()
+        install = await start(
+            (self._adb, "-P", str(self.server_port), "-s", self.udid, "install", "-r", "-g", str(apk.path)),
+            env={name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
+            directory=apk.path.parent,
+            output=said.extend,
+            locks=() if self._lock is None else (self._lock,),
+        )
+        try:
+            code = await asyncio.wait_for(asyncio.shield(install.wait()), INSTALL_TIMEOUT_S)
+        except TimeoutError:
+            return 124, f"adb install took longer than {INSTALL_TIMEOUT_S:g} s"
+        finally:
+            await install.stop(0)
+        return code, said.decode(errors="replace")
 
     async def _why(self, text: str) -> Failure:
         found = _FAILURE.search(text)

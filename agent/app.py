@@ -9,8 +9,9 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import structlog
@@ -50,6 +51,7 @@ from agent.core.step import (
     EndLease,
     Exit,
     FlushLogs,
+    ForgetCluster,
     OpenSession,
     PrepareDevice,
     StartAttempt,
@@ -58,7 +60,7 @@ from agent.core.step import (
     StopPreparing,
 )
 from agent.devices.bench import Bench, Discovery
-from agent.runners.protocol import Observer, RunFailed, Verdict
+from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 from agent.session import OPTIONS, Session
 from agent.spool import LogWriter, Spool
 from agent.uploader import Uploader
@@ -80,9 +82,11 @@ class _Batch:
 class App:
     """An agent at work. Everything runs on one event loop; runners keep blocking work off it."""
 
-    def __init__(self, config: Config, release: str, bench: Bench, discoveries: Sequence[Discovery]) -> None:
+    def __init__(
+        self, config: Config, release: str, spool: Spool, bench: Bench, discoveries: Sequence[Discovery]
+    ) -> None:
         self._config = config
-        self._spool = Spool(config.state_dir)
+        self._spool = spool
         identity = Identity(agent_id=config.name, boot_id=uuid.uuid4().hex, version=release, host=socket.gethostname())
         self._machine = Machine(identity, self._spool.recall())
         self._bench = bench
@@ -94,7 +98,10 @@ class App:
         self._session: Session | None = None
         self._uploader = Uploader(self._spool, self._channel)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stops: dict[DeviceId, Stop] = {}
+        """How to end what goes on at a device; only what goes on has one."""
         self._batches: dict[DeviceId, _Batch] = {}
+        self._reclaim: asyncio.TimerHandle | None = None
         self._is_over = False
         self._failure: BaseException | None = None
         self._out = structlog.get_logger("agent")
@@ -152,8 +159,11 @@ class App:
         seen = [facts for devices in self._observed.values() for facts in devices]
         claimed = tuple(self._bench.claimed(facts) for facts in seen)
         self.post(DevicesObserved(devices=claimed))
+        if self._reclaim is not None:
+            self._reclaim.cancel()
+            self._reclaim = None
         if any(before.usable and not after.usable for before, after in zip(seen, claimed, strict=True)):
-            asyncio.get_running_loop().call_later(RECLAIM_S, self._claim)
+            self._reclaim = asyncio.get_running_loop().call_later(RECLAIM_S, self._claim)
 
     async def _turn(self) -> None:
         deadline_us = self._machine.next_deadline()
@@ -168,7 +178,11 @@ class App:
         await self._follow(self._machine.expire(_now()))
 
     async def _follow(self, step: Step) -> None:
-        self._spool.commit(step.writes)
+        if step.writes:
+            # A slow disk must not hold heartbeats of others up; the order of steps is kept, for this is awaited.
+            await asyncio.to_thread(self._spool.commit, step.writes)
+        if any(isinstance(write, ForgetCluster) for write in step.writes):
+            self._uploader.forget_all()
         for send in step.sends:
             if self._session is not None:
                 self._session.put(send)
@@ -184,13 +198,13 @@ class App:
                     self._session.close(action.reason)
             case PrepareDevice():
                 self._batches[action.lease.device_id] = _Batch(action.lease)
-                self._spawn(self._prepare(action.lease))
+                self._spawn(self._prepare(action.lease, self._new_stop(action.lease.device_id)))
             case StopPreparing():
-                self._spawn(self._bench.runner(action.device_id).stop(0))
+                self._ask_to_stop(action.device_id, 0)
             case StartAttempt():
-                self._spawn(self._run_attempt(action))
+                self._spawn(self._run_attempt(action, self._new_stop(action.device_id)))
             case StopAttempt():
-                self._spawn(self._bench.runner(action.device_id).stop(action.grace_us))
+                self._ask_to_stop(action.device_id, action.grace_us)
             case EndLease():
                 self._tell_batch(action.device_id)
             case FlushLogs():
@@ -200,11 +214,21 @@ class App:
                     await self._session.finish(GOODBYE_TIMEOUT_S)
                 self._is_over = True
 
-    def _spawn(self, work: object) -> None:
-        assert asyncio.iscoroutine(work)
+    def _new_stop(self, device: DeviceId) -> Stop:
+        assert device not in self._stops, f"two things would go on at {device}"
+        self._stops[device] = stop = Stop()
+        return stop
+
+    def _ask_to_stop(self, device: DeviceId, grace_us: int) -> None:
+        """Ask what goes on at a device to end; it may have ended just now, with the word of it on its way."""
+        if (stop := self._stops.get(device)) is not None:
+            stop.ask(grace_us)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._carrier_ended)
 
     def _channel(self) -> grpc.aio.Channel:
         address = self._config.coordinators[self._address % len(self._config.coordinators)]
@@ -214,37 +238,42 @@ class App:
 
     # Actions
 
-    async def _prepare(self, lease: LeaseSpec) -> None:
+    async def _prepare(self, lease: LeaseSpec, stop: Stop) -> None:
         device = lease.device_id
         self._out.info("installing", app_version=lease.app_version_id, device=device)
+        event: Event
         try:
-            installation = await self._bench.runner(device).prepare(lease)
+            runner = await self._bench.ready_runner(device)
+            installation = await runner.prepare(lease, stop)
         except RunFailed as error:
-            self.post(_prepare_event(lease, error.failure))
-            return
+            event = _prepare_event(lease, error.failure)
         except Exception as error:  # noqa: BLE001 - the top of a task: told, and blamed on this host
             self._out.exception("prepare_failed", device=device)
-            self.post(PrepareFailed(device_id=device, key=lease.key, failure=_our_fault(error)))
-            return
-        seconds = installation.duration_us / MICROSECONDS
-        story = f"installed in {seconds:.1f} s" if installation.is_new else "the device already holds the build"
-        self._out.info("installed", story=story, digest=installation.digest[:12], device=device)
-        self.post(DevicePrepared(device_id=device, key=lease.key, installation=installation))
+            event = PrepareFailed(device_id=device, key=lease.key, failure=_our_fault(error))
+        else:
+            seconds = installation.duration_us / MICROSECONDS
+            story = f"installed in {seconds:.1f} s" if installation.is_new else "the device already holds the build"
+            self._out.info("installed", story=story, digest=installation.digest[:12], device=device)
+            event = DevicePrepared(device_id=device, key=lease.key, installation=installation)
+        del self._stops[device]
+        self.post(event)
 
-    async def _run_attempt(self, action: StartAttempt) -> None:
-        job = action.job
-        writer = self._spool.open_log(job.attempt_id, action.key)
-        self._uploader.note(job.attempt_id)
-        self._out.info("job_started", job=job.job_id, test=job.test, device=action.device_id)
+    async def _run_attempt(self, action: StartAttempt, stop: Stop) -> None:
+        """Run one spec. Whatever happens, exactly one AttemptEnded comes of it: without it the device would hang."""
+        device, job = action.device_id, action.job
+        self._out.info("job_started", job=job.job_id, test=job.test, device=device)
+        log = LogSummary()
         try:
-            verdict = await self._bench.runner(action.device_id).run(action.key, job, self._observer(action, writer))
+            writer = await asyncio.to_thread(self._spool.open_log, job.attempt_id, action.key)
+            verdict = await self._run_logged(action, writer, stop)
+            log = await self._end_log(action, writer)
         except Exception as error:  # noqa: BLE001 - the top of a task: told, and blamed on this host
-            self._out.exception("run_failed", job=job.job_id, device=action.device_id)
+            self._out.exception("run_failed", job=job.job_id, device=device)
             verdict = Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))
-        log = self._end_log(action, writer)
+        del self._stops[device]
         self.post(
             AttemptEnded(
-                device_id=action.device_id,
+                device_id=device,
                 key=action.key,
                 attempt_id=job.attempt_id,
                 outcome=verdict.outcome,
@@ -253,13 +282,23 @@ class App:
             )
         )
         told = str(verdict.outcome or "stopped")
-        self._batches[action.device_id].outcomes[told] += 1
+        self._batches[device].outcomes[told] += 1
         reason = verdict.failure.message if verdict.failure is not None else None
-        self._out.info("job_ended", job=job.job_id, outcome=told, device=action.device_id, reason=reason)
+        self._out.info("job_ended", job=job.job_id, outcome=told, device=device, reason=reason)
 
-    def _end_log(self, action: StartAttempt, writer: LogWriter) -> LogSummary:
+    async def _run_logged(self, action: StartAttempt, writer: LogWriter, stop: Stop) -> Verdict:
+        runner = self._bench.runner(action.device_id)
         try:
-            log = self._spool.end_log(action.job.attempt_id, writer)
+            return await runner.run(action.key, action.job, self._observer(action, writer), stop)
+        except Exception as error:  # noqa: BLE001 - what was logged until then is kept
+            self._out.exception("run_failed", job=action.job.job_id, device=action.device_id)
+            return Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))
+
+    async def _end_log(self, action: StartAttempt, writer: LogWriter) -> LogSummary:
+        if writer.lost is not None:
+            self._out.error("log_cut", job=action.job.job_id, reason=writer.lost)
+        try:
+            log = await asyncio.to_thread(self._spool.end_log, action.job.attempt_id, writer)
         except OSError as error:
             self._out.error("log_lost", job=action.job.job_id, reason=str(error))
             log = LogSummary(size=writer.size)
@@ -313,7 +352,7 @@ class App:
 
 
 def _prepare_event(lease: LeaseSpec, failure: Failure) -> Event:
-    if failure.reason == "INSTALL_STOPPED":
+    if failure.reason == INSTALL_STOPPED:
         return PrepareStopped(device_id=lease.device_id, key=lease.key)
     return PrepareFailed(device_id=lease.device_id, key=lease.key, failure=failure)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import socket
+import tempfile
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +28,8 @@ POLL_S = 0.1
 STOP_GRACE_S = 3.0
 SYSTEM_PORTS = range(8_200, 8_300)
 BUILD_TOOLS = "34.0.0"
+MAX_LOG_BYTES = 16 * 1_024 * 1_024
+START_TRIES = 3
 
 
 class AppiumFailed(Exception):
@@ -92,18 +97,74 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def system_port(slot: int) -> int:
-    """Return the port on which the phone of a slot is forwarded: its own, and free."""
-    count = len(SYSTEM_PORTS)
-    for step in range(count):
-        port = SYSTEM_PORTS[(slot * 3 + step) % count]
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AppiumFailed(f"no port from {SYSTEM_PORTS[0]} to {SYSTEM_PORTS[-1]} is free")
+class SystemPort:
+    """The port on which a device is forwarded, reserved on this host until it is released and its Appium is gone.
+
+    Two agents that took the same one would not get an error: adb moves the forward, and one test drives the device of
+    the other.
+    """
+
+    def __init__(self, slot: int, directory: Path | None = None) -> None:
+        """Reserve a free port, beginning the search at the slot's own.
+
+        Raises:
+            AppiumFailed: All are taken.
+        """
+        folder = directory or Path(tempfile.gettempdir()) / f"qgjob-ports-{os.getuid()}"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        count = len(SYSTEM_PORTS)
+        for step in range(count):
+            number = SYSTEM_PORTS[(slot * 3 + step) % count]
+            descriptor = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if _is_locked_now(descriptor) and _is_free(number):
+                self.number = number
+                self.descriptor = descriptor
+                return
+            os.close(descriptor)
+        raise AppiumFailed(f"no port from {SYSTEM_PORTS[0]} to {SYSTEM_PORTS[-1]} is free")
+
+    def release(self) -> None:
+        """Give the port back."""
+        os.close(self.descriptor)
+
+
+def _is_locked_now(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class _CappedLog:
+    """A file for a server's output that never grows beyond a limit: when it is full, it is begun anew beside the old.
+
+    A disk that refuses costs the lines; Appium goes on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            if self._file.tell() > MAX_LOG_BYTES:
+                self._file.close()
+                self._path.replace(self._path.with_suffix(".log.1"))
+                self._file = self._path.open("ab", buffering=0)
+            self._file.write(data)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 async def install_driver(tools: Toolbox) -> None:
@@ -146,13 +207,18 @@ def _appium(tools: Toolbox) -> tuple[str, str]:
 class AppiumServer:
     """The Appium of one device."""
 
-    def __init__(self, tools: Toolbox, slot: int, directory: Path) -> None:
+    def __init__(self, tools: Toolbox, slot: int, directory: Path, lock: int | None = None) -> None:
+        """`lock` is the device's: nobody else may have the device before the server is gone."""
         self._tools = tools
         self._directory = directory
-        self._server: Supervised | None = None
         self._slot = slot
+        self._lock = lock
+        self._server: Supervised | None = None
+        self._log: _CappedLog | None = None
+        self._system_port: SystemPort | None = None
         self.port = 0
-        self.system_port = 0
+        self.base_path = f"/qgjob-{secrets.token_hex(8)}"
+        """Nobody else's server answers under it: a port that was free a moment ago may be another agent's by now."""
 
     async def ensure(self) -> None:
         """Start the server, or start it again when it has died.
@@ -162,17 +228,27 @@ class AppiumServer:
         """
         if self._server is not None and self._server.is_running and await self._is_ready():
             return
-        await self.stop()
-        self.port, self.system_port = free_port(), system_port(self._slot)
+        for left in reversed(range(START_TRIES)):
+            await self.stop()
+            try:
+                return await self._start()
+            except AppiumFailed:
+                if left == 0:
+                    raise
+
+    async def _start(self) -> None:
+        self.port, self._system_port = free_port(), SystemPort(self._slot)
         self._directory.mkdir(parents=True, exist_ok=True)
-        log = (self._directory / "appium.log").open("ab", buffering=0)
+        self._log = _CappedLog(self._directory / "appium.log")
         env = {**self._tools.environment(), "APPIUM_HOME": str(self._tools.appium_home)}
         command = (*_appium(self._tools), "server", "--address", "127.0.0.1", "--port", str(self.port))
+        locks = [self._system_port.descriptor] + ([self._lock] if self._lock is not None else [])
         self._server = await start(
-            (*command, "--log-timestamp", "--log-no-colors"),
+            (*command, "--base-path", self.base_path, "--log-timestamp", "--log-no-colors"),
             env=env,
             directory=self._directory,
-            output=lambda data: _write(log.fileno(), data),
+            output=self._log.write,
+            locks=locks,
         )
         await self._wait_until_ready()
 
@@ -189,7 +265,7 @@ class AppiumServer:
             await asyncio.sleep(POLL_S)
 
     async def _is_ready(self) -> bool:
-        return await asyncio.to_thread(_answers, f"http://127.0.0.1:{self.port}/status")
+        return await asyncio.to_thread(_answers, f"http://127.0.0.1:{self.port}{self.base_path}/status")
 
     async def stop(self) -> None:
         """End the server and every session in it."""
@@ -197,20 +273,23 @@ class AppiumServer:
             await self._server.stop(STOP_GRACE_S)
             await self._server.wait()
             self._server = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        if self._system_port is not None:
+            self._system_port.release()
+            self._system_port = None
 
     def capabilities(self, adb_port: int) -> Mapping[str, object]:
         """Return what every session on this server must ask for."""
+        assert self._system_port is not None, "the server does not run"
         return {
             "appium:adbPort": adb_port,
-            "appium:systemPort": self.system_port,
+            "appium:systemPort": self._system_port.number,
             # The build is on the device already, and each test begins with clean data.
             "appium:noReset": False,
             "appium:fullReset": False,
         }
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    os.write(descriptor, data)
 
 
 def _answers(url: str) -> bool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agent.devices.bench import Discovery, RunnerMaker
     from agent.devices.lock import DeviceLock
     from agent.runners.protocol import Runner
+    from agent.spool import Spool
 
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
@@ -179,6 +180,7 @@ async def _serve(config: Config) -> int:
     from agent.devices.bench import Bench
 
     async with contextlib.AsyncExitStack() as stack:
+        spool = stack.enter_context(contextlib.closing(_spool(config)))
         real = await _real(config, stack) if config.workspace is not None else None
         simulated = simulated_devices(dict(config.simulate), config.name)
         names = {facts.id for facts in simulated}
@@ -188,15 +190,33 @@ async def _serve(config: Config) -> int:
                 return _simulated_runner(config, facts)
             return real.make(facts, slot, lock)
 
+        def lock_name(facts: DeviceFacts) -> str:
+            # The id of an emulator speaks of its agent; two agents that see the same one must meet at one lock.
+            is_local = facts.kind is DeviceKind.EMULATOR and facts.id not in names
+            return facts.udid if is_local else facts.id
+
         discoveries: list[Discovery] = [SimulatedDiscovery(simulated)] if simulated else []
         if real is not None:
             discoveries.append(real.discovery)
-        agent = App(config, version("qgjob"), Bench(make), discoveries)
+        agent = App(config, version("qgjob"), spool, Bench(make, lock_name), discoveries)
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
         await agent.run()
     return 0
+
+
+def _spool(config: Config) -> Spool:
+    from agent.spool import Spool, SpoolBusy
+
+    try:
+        return Spool(config.state_dir)
+    except SpoolBusy as error:
+        raise ConfigError(str(error), "stop that one, or give this one another --name or --state-dir") from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {config.state_dir}: {error.strerror}", "choose another --state-dir"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +253,7 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
 
     def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
         return AppwrightRunner(
-            adb=Adb(facts.udid, adb_port),
+            adb=Adb(facts.udid, adb_port, lock.descriptor),
             tools=tools,
             source=source,
             slot=slot,

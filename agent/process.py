@@ -30,16 +30,26 @@ class Supervised:
         return self._process.pid
 
     async def _read(self, output: Callable[[bytes], None]) -> None:
+        """Pass the output on. Whatever happens to it there, the pipe is emptied: a full one would hold the command."""
         assert self._process.stdout is not None
+        failure: Exception | None = None
         while data := await self._process.stdout.read(PUMP_BYTES):
-            output(data)
+            if failure is None:
+                try:
+                    output(data)
+                except Exception as error:  # noqa: BLE001 - `wait` raises it when the command has ended
+                    failure = error
+        if failure is not None:
+            raise failure
 
     async def wait(self) -> int:
         """Return the exit code, 128 + signal where it was killed, after all output was taken in."""
         code = await self._process.wait()
-        await self._pump
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        try:
+            await self._pump
+        finally:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
         return code
 
     async def stop(self, grace_s: float) -> None:
@@ -61,10 +71,10 @@ async def start(
     env: Mapping[str, str],
     directory: Path,
     output: Callable[[bytes], None],
-    lock: int | None = None,
+    locks: Sequence[int] = (),
 ) -> Supervised:
-    """Start a command; its stdout and stderr go to `output`, and `lock` is held until nothing of it is left."""
-    keep = ["--keep-fd", str(lock)] if lock is not None else []
+    """Start a command; its stdout and stderr go to `output`, and `locks` are held until nothing of it is left."""
+    keep = [word for lock in locks for word in ("--keep-fd", str(lock))]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -78,7 +88,7 @@ async def start(
         stderr=asyncio.subprocess.STDOUT,
         env=dict(env),
         cwd=directory,
-        pass_fds=(lock,) if lock is not None else (),
+        pass_fds=tuple(locks),
         # Its own session: a kill of the agent's whole group must not take it along.
         start_new_session=True,
     )

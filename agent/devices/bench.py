@@ -21,34 +21,53 @@ class Discovery(Protocol):
         """Tell of all devices that it sees, at once and after every change."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Place:
+    slot: int
     lock: DeviceLock
+    facts: DeviceFacts
+    """What was seen last."""
     runner: Runner
+    udid: str
+    """What adb called the device when the runner was made."""
 
 
 class Bench:
     """A device is offered only with its lock in hand; the lock is held until the agent ends."""
 
-    def __init__(self, make: RunnerMaker) -> None:
+    def __init__(self, make: RunnerMaker, lock_name: Callable[[DeviceFacts], str]) -> None:
+        """`lock_name` says what a device is called on this host by every agent, whatever the agent calls it itself."""
         self._make = make
+        self._lock_name = lock_name
         self._places: dict[DeviceId, _Place] = {}
 
     def claimed(self, facts: DeviceFacts) -> DeviceFacts:
         """Return the facts of a device after its lock was asked for: unusable while somebody else has it."""
-        if facts.id in self._places or not facts.usable:
+        if (place := self._places.get(facts.id)) is not None:
+            place.facts = facts
             return facts
-        lock = DeviceLock(facts.id)
+        if not facts.usable:
+            return facts
+        lock = DeviceLock(self._lock_name(facts))
         try:
             lock.acquire()
         except DeviceBusy as busy:
             return replace(facts, usable=False, reason=f"{busy}; stop that one first")
-        self._places[facts.id] = _Place(lock, self._make(facts, len(self._places), lock))
+        slot = len(self._places)
+        self._places[facts.id] = _Place(slot, lock, facts, self._make(facts, slot, lock), facts.udid)
         return facts
 
     def runner(self, device: DeviceId) -> Runner:
         """Return the runner of a device that was claimed."""
         return self._places[device].runner
+
+    async def ready_runner(self, device: DeviceId) -> Runner:
+        """Return the runner of an idle device: a new one when adb calls it by another name now."""
+        place = self._places[device]
+        if place.udid != place.facts.udid:
+            await place.runner.close()
+            place.runner, place.udid = self._make(place.facts, place.slot, place.lock), place.facts.udid
+        return place.runner
 
     async def close(self) -> None:
         """End what the runners keep warm, and give the locks back."""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.android import Adb, Apk, InstallFailed
 from agent.appium import AppiumFailed, AppiumServer, Toolbox
@@ -26,30 +21,16 @@ from agent.core.model import (
     LeaseKey,
     LeaseSpec,
     Outcome,
-    TestResult,
-    TestState,
 )
-from agent.process import Supervised, start
-from agent.runners.protocol import Observer, RunFailed, Verdict
+from agent.process import start
+from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
+from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 
 SUPPORTED_APPWRIGHT = ("0.1.1",)
 FIRST_UNUSABLE_PLAYWRIGHT = (1, 60)
 NODE_FILES = Path(__file__).with_name("appwright_node")
 TIMEOUT_GRACE_S = 5.0
-MAX_EVENT_BYTES = 1_024 * 1_024
-
-_STATES = {
-    "passed": TestState.PASSED,
-    "failed": TestState.FAILED,
-    "skipped": TestState.SKIPPED,
-    "timedOut": TestState.TIMED_OUT,
-    "interrupted": TestState.INTERRUPTED,
-}
-_NO_SESSION = re.compile(
-    r"new session|session could not|ECONNREFUSED|ECONNRESET|socket hang up|invalid session id"
-    r"|session is either terminated|instrumentation process",
-    re.IGNORECASE,
-)
+KEPT_ATTEMPTS = 5
 
 
 class ProjectUnusable(Exception):
@@ -72,11 +53,13 @@ def check_project(workspace: Path) -> Path:
         known = ", ".join(SUPPORTED_APPWRIGHT)
         raise ProjectUnusable(f"AppWright {found} in {workspace} is not supported; this release runs {known}")
     playwright = _version(workspace, "@playwright/test")
-    if playwright is None or tuple(int(part) for part in playwright.split(".")[:2]) >= FIRST_UNUSABLE_PLAYWRIGHT:
+    if playwright is None or _minor(playwright) >= FIRST_UNUSABLE_PLAYWRIGHT:
         raise ProjectUnusable(
             f"@playwright/test {playwright or 'is missing'} in {workspace}: AppWright {found} needs an older one;"
             ' pin "@playwright/test": "1.59.1" in package.json and run `npm install`'
         )
+    if _version(workspace, "appium") is None:
+        raise ProjectUnusable(f"{workspace} has no Appium; run `npm ci` there")
     if shutil.which("node") is None:
         raise ProjectUnusable("node is not on PATH; install Node 20")
     return config
@@ -84,20 +67,18 @@ def check_project(workspace: Path) -> Path:
 
 def _version(workspace: Path, package: str) -> str | None:
     manifest = workspace / "node_modules" / package / "package.json"
-    return str(json.loads(manifest.read_bytes())["version"]) if manifest.is_file() else None
+    if not manifest.is_file():
+        return None
+    try:
+        return str(json.loads(manifest.read_bytes())["version"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ProjectUnusable(f"{manifest} cannot be read; run `npm ci` in {workspace}") from error
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What the reporter told of a run."""
-
-    begun: int | None = None
-    failures: list[tuple[str, str]] | None = None
-    errors: list[str] | None = None
-    status: str | None = None
-
-    def __post_init__(self) -> None:
-        self.failures, self.errors = [], []
+def _minor(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version; what is no number is newer than all."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found is not None else (999, 0)
 
 
 class AppwrightRunner:
@@ -119,20 +100,30 @@ class AppwrightRunner:
         self._provider = "emulator" if is_emulator else "local-device"
         self._lock = lock
         self._directory = tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", adb.udid)
-        self._appium = AppiumServer(tools, slot, self._directory)
+        self._appium = AppiumServer(tools, slot, self._directory, lock)
         self._apk: Apk | None = None
-        self._run: Supervised | None = None
-        self._is_stopped = False
 
     # Preparing
 
-    async def prepare(self, lease: LeaseSpec) -> Installation:
+    async def prepare(self, lease: LeaseSpec, stop: Stop) -> Installation:
         """Put the build of a lease on the device, unless it is there, and warm the device's Appium up.
 
         Raises:
-            RunFailed: The build or the device does not allow it.
+            RunFailed: The build or the device does not allow it, or it was stopped.
         """
-        self._is_stopped = False
+        preparing = asyncio.create_task(self._prepare(lease))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((preparing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if preparing.done():
+                return preparing.result()
+            raise RunFailed(_failure(INSTALL_STOPPED, "the preparation was stopped", Blame.NOBODY))
+        finally:
+            for task in (preparing, stopping):
+                task.cancel()
+            await asyncio.gather(preparing, stopping, return_exceptions=True)
+
+    async def _prepare(self, lease: LeaseSpec) -> Installation:
         try:
             check_project(self._tools.project)
             self._apk = await self._source.find(lease.app_version_id)
@@ -144,8 +135,6 @@ class AppwrightRunner:
             raise RunFailed(error.failure) from error
         except AppiumFailed as error:
             raise RunFailed(_failure("APPIUM_FAILED", str(error), Blame.HOST)) from error
-        if self._is_stopped:
-            raise RunFailed(_failure("INSTALL_STOPPED", "the preparation was stopped", Blame.NOBODY))
         return installation
 
     async def _install(self, apk: Apk) -> Installation:
@@ -164,9 +153,8 @@ class AppwrightRunner:
 
     # Running
 
-    async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer) -> Verdict:
+    async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Run one spec to its end."""
-        self._is_stopped = False
         spec = self._find_spec(job.test)
         if spec is None:
             message = f"{job.test} does not exist in the project; check the path"
@@ -175,29 +163,41 @@ class AppwrightRunner:
             await self._appium.ensure()
         except AppiumFailed as error:
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("APPIUM_FAILED", str(error), Blame.HOST))
-        out = self._directory / "attempts" / str(job.attempt_id)
+        out = await asyncio.to_thread(self._make_room, job)
+        seen = Seen()
+
+        def take(event: ReporterEvent) -> None:
+            seen.take(event)
+            if isinstance(event, TestEvent):
+                observer.test(event.result(job.attempt_number))
+
+        with event_pipe(out / "events", take) as events:
+            code, has_timed_out = await self._play(job, spec, out, observer, stop)
+            # Nobody writes any more, and the reporter's last word may still lie in the pipe.
+            events.read()
+        return await self._judge(job, seen, code, has_timed_out, stop)
+
+    def _make_room(self, job: LeasedJob) -> Path:
+        """Return an empty folder for what a run leaves behind; only the last ones are kept."""
+        attempts = self._directory / "attempts"
+        attempts.mkdir(parents=True, exist_ok=True)
+        older = sorted((path for path in attempts.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+        for path in older[: max(0, len(older) - KEPT_ATTEMPTS + 1)]:
+            shutil.rmtree(path, ignore_errors=True)
+        out = attempts / str(job.attempt_id)
         shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        seen = _Seen()
-        with _event_pipe(out / "events") as descriptor:
-            events = asyncio.create_task(_read_events(descriptor, lambda event: _take(event, seen, job, observer)))
-            try:
-                code, has_timed_out = await self._play(job, spec, out, observer)
-                # The reporter's last line may still lie in the pipe.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(events), 0.5)
-            finally:
-                events.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await events
-        return await self._judge(job, seen, code, has_timed_out)
+        out.mkdir()
+        return out
 
     def _find_spec(self, test: str) -> Path | None:
         project = self._tools.project.resolve()
-        spec = (project / test).resolve()
-        return spec if spec.is_file() and spec.is_relative_to(project) else None
+        try:
+            spec = (project / test).resolve()
+            return spec if spec.is_file() and spec.is_relative_to(project) else None
+        except (OSError, ValueError, RuntimeError):
+            return None  # no path at all: too long, a loop of links
 
-    async def _play(self, job: LeasedJob, spec: Path, out: Path, observer: Observer) -> tuple[int, bool]:
+    async def _play(self, job: LeasedJob, spec: Path, out: Path, observer: Observer, stop: Stop) -> tuple[int, bool]:
         """Run Playwright, for as long as the job may take. Returns its exit code, and whether it took longer."""
         cli = self._tools.project / "node_modules" / "@playwright" / "test" / "cli.js"
         command = (
@@ -210,22 +210,24 @@ class AppwrightRunner:
             "--project",
             "qgjob",
         )
-        self._run = await start(
+        run = await start(
             command,
             env=self._environment(job, out),
-            directory=self._workspace(),
+            directory=await asyncio.to_thread(self._workspace),
             output=observer.output,
-            lock=self._lock,
+            locks=() if self._lock is None else (self._lock,),
         )
-        waiting = asyncio.create_task(self._run.wait())
+        ending = asyncio.create_task(run.wait())
+        stopping = asyncio.create_task(stop.wait())
         try:
-            done, _ = await asyncio.wait((waiting,), timeout=job.timeout_us / MICROSECONDS)
-            if done:
-                return waiting.result(), False
-            await self._run.stop(TIMEOUT_GRACE_S)
-            return await waiting, True
+            limit_s = job.timeout_us / MICROSECONDS
+            await asyncio.wait((ending, stopping), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            has_timed_out = not ending.done() and not stop.is_asked
+            if not ending.done():
+                await run.stop(stop.grace_us / MICROSECONDS if stop.is_asked else TIMEOUT_GRACE_S)
+            return await ending, has_timed_out
         finally:
-            self._run = None
+            stopping.cancel()
 
     def _workspace(self) -> Path:
         """Return this slot's own working directory: the project through links, with room for what runs leave behind.
@@ -233,14 +235,16 @@ class AppwrightRunner:
         AppWright clears a folder of its working directory at every start; two devices must not share one.
         """
         folder = self._directory / "workspace"
-        folder.mkdir(parents=True, exist_ok=True)
+        # Made anew each time: an earlier run may have left files in it, and the project may be another one by now.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         for entry in self._tools.project.iterdir():
-            link = folder / entry.name
-            if entry.name not in ("playwright-report", "test-results") and not link.is_symlink():
-                link.symlink_to(entry.resolve())
+            if entry.name not in ("playwright-report", "test-results"):
+                (folder / entry.name).symlink_to(entry.resolve())
         return folder
 
     def _environment(self, job: LeasedJob, out: Path) -> dict[str, str]:
+        """Build a test's environment from nothing. Ours wins over the job's own, whatever a coordinator let through."""
         assert self._apk is not None
         return {
             **dict(job.env),
@@ -250,20 +254,21 @@ class AppwrightRunner:
             "QGJOB_EVENTS": str(out / "events"),
             "QGJOB_UDID": self._adb.udid,
             "QGJOB_APPIUM_PORT": str(self._appium.port),
+            "QGJOB_APPIUM_PATH": self._appium.base_path,
             "QGJOB_CAPABILITIES": json.dumps(self._appium.capabilities(self._adb.server_port)),
             "QGJOB_PROVIDER": self._provider,
             "QGJOB_BUILD_PATH": str(self._apk.path),
             "QGJOB_APP_PACKAGE": self._apk.package,
             "QGJOB_APP_ACTIVITY": self._apk.activity,
             "QGJOB_TEST_TIMEOUT_MS": str(job.timeout_us // 1_000),
+            # Playwright keeps what it compiled in one folder for all; two devices share nothing.
+            "PWTEST_CACHE_DIR": str(self._directory / "compiled"),
+            "NODE_OPTIONS": "",
         }
 
     # Judging
 
-    async def _judge(self, job: LeasedJob, seen: _Seen, code: int, has_timed_out: bool) -> Verdict:
-        if self._is_stopped:
-            await self._appium.stop()
-            return Verdict(outcome=None)
+    async def _judge(self, job: LeasedJob, seen: Seen, code: int, has_timed_out: bool, stop: Stop) -> Verdict:
         if has_timed_out:
             # The session hangs as well: a fresh server is the quick way to a usable device.
             await self._appium.stop()
@@ -272,120 +277,18 @@ class AppwrightRunner:
             return Verdict(outcome=Outcome.TIMED_OUT, failure=_failure("TIMED_OUT", message, Blame.TEST))
         if code == 0 and seen.status == "passed":
             return Verdict(outcome=Outcome.PASSED)
+        if stop.is_asked:
+            await self._appium.stop()
+            return Verdict(outcome=None)
         if not await self._adb.is_online():
             message = f"{self._adb.udid} went away while {job.test} ran"
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("DEVICE_LOST", message, Blame.DEVICE))
-        return _verdict_of(job, seen, code)
-
-    async def stop(self, grace_us: int) -> None:
-        """End the current run's process group within the grace."""
-        self._is_stopped = True
-        if self._run is not None:
-            await self._run.stop(grace_us / MICROSECONDS)
+        return verdict_of(job.test, seen, code)
 
     async def close(self) -> None:
         """End the device's Appium."""
         await self._appium.stop()
 
 
-def _verdict_of(job: LeasedJob, seen: _Seen, code: int) -> Verdict:
-    assert seen.failures is not None
-    assert seen.errors is not None
-    if seen.failures:
-        title, error = seen.failures[0]
-        if all(_NO_SESSION.search(text) for _, text in seen.failures):
-            message = f"no session on the device: {_first_line(error)}"
-            return Verdict(outcome=Outcome.ERRORED, failure=_failure("SESSION_FAILED", message, Blame.HOST))
-        message = f"{title}: {_first_line(error)}"
-        return Verdict(outcome=Outcome.FAILED, failure=_failure("TEST_FAILED", message, Blame.TEST))
-    if seen.begun is None:
-        said = f": {_first_line(seen.errors[0])}" if seen.errors else "; its log says why"
-        message = f"the project could not be loaded{said}"
-        return Verdict(outcome=Outcome.FAILED, failure=_failure("PROJECT_INVALID", message, Blame.TEST))
-    if seen.errors:
-        message = f"{job.test} could not be loaded: {_first_line(seen.errors[0])}"
-        return Verdict(outcome=Outcome.FAILED, failure=_failure("SPEC_INVALID", message, Blame.TEST))
-    if seen.begun == 0:
-        message = f"{job.test} holds no test"
-        return Verdict(outcome=Outcome.FAILED, failure=_failure("NO_TESTS", message, Blame.TEST))
-    message = f"Playwright ended with {code} and without a report"
-    return Verdict(outcome=Outcome.ERRORED, failure=_failure("RUN_BROKEN", message, Blame.HOST))
-
-
-def _first_line(text: str) -> str:
-    """Return the first lines that say something, as one."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:2])[:500] or "no reason given"
-
-
 def _failure(reason: str, message: str, blame: Blame) -> Failure:
     return Failure(reason=reason, message=message, blame=blame)
-
-
-def _take(event: dict[str, Any], seen: _Seen, job: LeasedJob, observer: Observer) -> None:
-    """Take in one line of the reporter."""
-    assert seen.failures is not None
-    assert seen.errors is not None
-    match event.get("event"):
-        case "begin":
-            seen.begun = int(event["tests"])
-        case "test_begin":
-            observer.test(_test(event, job, TestState.RUNNING))
-        case "test_end":
-            state = _STATES.get(event["status"], TestState.FAILED)
-            if event["status"] == event["expected"] and state is TestState.FAILED:
-                state = TestState.PASSED  # it was expected to fail, and did
-            elif state in (TestState.FAILED, TestState.TIMED_OUT):
-                seen.failures.append((event["title"], event["error"]))
-            observer.test(_test(event, job, state))
-        case "error":
-            seen.errors.append(event["message"])
-        case "end":
-            seen.status = event["status"]
-        case _:
-            pass
-
-
-def _test(event: dict[str, Any], job: LeasedJob, state: TestState) -> TestResult:
-    return TestResult(
-        id=event["id"],
-        title=event["title"],
-        state=state,
-        duration_us=int(event.get("duration_ms", 0) * 1_000),
-        error=event.get("error", "") if state is not TestState.PASSED else "",
-        attempt=job.attempt_number,
-    )
-
-
-@contextlib.contextmanager
-def _event_pipe(path: Path) -> Iterator[int]:
-    """Make a named pipe and yield its reading end, which never meets an end of file."""
-    os.mkfifo(path, 0o600)
-    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-        path.unlink(missing_ok=True)
-
-
-async def _read_events(descriptor: int, take: Callable[[dict[str, Any]], None]) -> None:
-    """Read JSON lines until the reporter has said its last word."""
-    loop = asyncio.get_running_loop()
-    pending = b""
-    while True:
-        readable = asyncio.Event()
-        loop.add_reader(descriptor, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(descriptor)
-        pending += os.read(descriptor, 65_536)
-        *lines, pending = pending.split(b"\n")
-        for line in lines:
-            event = json.loads(line)
-            take(event)
-            if event.get("event") == "end":
-                return
-        if len(pending) > MAX_EVENT_BYTES:
-            raise RuntimeError("the reporter wrote a line without an end")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from agent.core.model import Failure, Installation, LeasedJob, LeaseKey, LeaseSpec, Outcome, TestResult
+
+INSTALL_STOPPED = "INSTALL_STOPPED"
 
 
 class RunFailed(Exception):
@@ -26,6 +29,28 @@ class Verdict:
     failure: Failure | None = None
 
 
+class Stop:
+    """The wish that one preparation or one run ends. It belongs to that one alone, so it is never lost nor stale."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self.grace_us = 0
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it was asked to end."""
+        return self._asked.is_set()
+
+    def ask(self, grace_us: int) -> None:
+        """Ask for the end within a grace."""
+        self.grace_us = grace_us
+        self._asked.set()
+
+    async def wait(self) -> None:
+        """Wait until the end is asked for."""
+        await self._asked.wait()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observer:
     """Where a run tells what it sees. Neither call blocks."""
@@ -37,18 +62,15 @@ class Observer:
 class Runner(Protocol):
     """Puts builds on one device and runs specs there."""
 
-    async def prepare(self, lease: LeaseSpec) -> Installation:
+    async def prepare(self, lease: LeaseSpec, stop: Stop) -> Installation:
         """Put the build of a lease on the device.
 
         Raises:
-            RunFailed: It cannot be done.
+            RunFailed: It cannot be done, or was stopped.
         """
 
-    async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer) -> Verdict:
+    async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Run one spec to its end. When it returns, nothing of the run is left on the host."""
-
-    async def stop(self, grace_us: int) -> None:
-        """Ask the run to end, and after the grace insist. `run` returns."""
 
     async def close(self) -> None:
         """End everything that the runner keeps warm."""

@@ -22,7 +22,7 @@ from agent.core.model import (
     TestResult,
     TestState,
 )
-from agent.runners.protocol import Observer, RunFailed, Verdict
+from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 
 DEFAULT_LOG_LINES = 5
 LINES_AT_A_TIME = 50
@@ -45,32 +45,29 @@ class SimulatedRunner:
         self._test_s = test_s
         self._truth = truth
         self._installed: str | None = None
-        self._stopping = asyncio.Event()
 
-    async def prepare(self, lease: LeaseSpec) -> Installation:
+    async def prepare(self, lease: LeaseSpec, stop: Stop) -> Installation:
         """Pretend to install; a build that is there already is not installed again."""
-        self._stopping.clear()
         digest = hashlib.sha256(f"{lease.org_id}\0{lease.app_version_id}".encode()).hexdigest()
         if digest == self._installed:
             return Installation(digest=digest, is_new=False, duration_us=0)
         begun = time.monotonic()
-        await self._pause(self._install_s)
-        if self._stopping.is_set():
-            raise RunFailed(_failure("INSTALL_STOPPED", "the install was stopped", Blame.NOBODY))
+        await _pause(self._install_s, stop)
+        if stop.is_asked:
+            raise RunFailed(_failure(INSTALL_STOPPED, "the install was stopped", Blame.NOBODY))
         self._installed = digest
         self._note("install", app_version_id=lease.app_version_id)
         return Installation(digest=digest, is_new=True, duration_us=int((time.monotonic() - begun) * MICROSECONDS))
 
-    async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer) -> Verdict:
+    async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Pretend to run one spec."""
-        self._stopping.clear()
         self._note("start", attempt=job.attempt_id, lease=key.lease_id, fence=[key.fence.epoch, key.fence.number])
         try:
-            return await self._run(job, observer)
+            return await self._run(job, observer, stop)
         finally:
             self._note("end", attempt=job.attempt_id)
 
-    async def _run(self, job: LeasedJob, observer: Observer) -> Verdict:
+    async def _run(self, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         try:
             plan = _plan(dict(job.env), self._test_s)
         except ValueError as error:
@@ -79,8 +76,8 @@ class SimulatedRunner:
         begun = time.monotonic()
         observer.output(f"Running {job.test} on {self._device}\n".encode())
         observer.test(_test(job, title, TestState.RUNNING, 0))
-        is_over = await self._play(plan, job.timeout_us / MICROSECONDS, observer)
-        verdict = self._verdict(plan, job, is_over)
+        is_over = await self._play(plan, job.timeout_us / MICROSECONDS, observer, stop)
+        verdict = self._verdict(plan, job, is_over, stop)
         state = _test_state(verdict)
         spent_us = int((time.monotonic() - begun) * MICROSECONDS)
         observer.test(_test(job, title, state, spent_us, verdict.failure.message if verdict.failure else ""))
@@ -88,21 +85,21 @@ class SimulatedRunner:
         observer.output(f"{title}: {state}{reason}\n".encode())
         return verdict
 
-    async def _play(self, plan: _Plan, timeout_s: float, observer: Observer) -> bool:
+    async def _play(self, plan: _Plan, timeout_s: float, observer: Observer, stop: Stop) -> bool:
         """Let the time of the test pass, writing its lines. Returns whether it came to its end."""
         is_hanging = plan.outcome == "hang" or plan.seconds > timeout_s
         span_s = timeout_s if is_hanging else plan.seconds
         blocks = range(0, max(1, plan.lines), LINES_AT_A_TIME)
         for first in blocks:
-            await self._pause(span_s / len(blocks))
-            if self._stopping.is_set():
+            await _pause(span_s / len(blocks), stop)
+            if stop.is_asked:
                 return False
             for number in range(first, min(plan.lines, first + LINES_AT_A_TIME)):
                 observer.output(f"line {number + 1} of {plan.lines}\n".encode())
         return not is_hanging
 
-    def _verdict(self, plan: _Plan, job: LeasedJob, is_over: bool) -> Verdict:
-        if self._stopping.is_set():
+    def _verdict(self, plan: _Plan, job: LeasedJob, is_over: bool, stop: Stop) -> Verdict:
+        if stop.is_asked:
             return Verdict(outcome=None)
         if not is_over:
             seconds = job.timeout_us / MICROSECONDS
@@ -122,23 +119,20 @@ class SimulatedRunner:
             case _:
                 return Verdict(outcome=Outcome.PASSED)
 
-    async def stop(self, grace_us: int) -> None:
-        """End what pretends to run."""
-        self._stopping.set()
-
     async def close(self) -> None:
         """Nothing is kept warm."""
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
 
     def _note(self, event: str, **fields: object) -> None:
         line = {"t": time.time(), "device": self._device, "event": event, **fields}
         with self._truth.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+async def _pause(seconds: float, stop: Stop) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
 
 
 def _plan(env: dict[str, str], test_s: float) -> _Plan:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.devices.lock import DeviceBusy, DeviceLock
-from agent.process import Supervised, start
+from agent.process import Supervised, capture, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 
@@ -55,13 +55,13 @@ class Output:
         self.data += data
 
 
-async def run(code: str, output: Output, directory: Path, *arguments: str, lock: int | None = None) -> Supervised:
+async def run(code: str, output: Output, directory: Path, *arguments: str, locks: tuple[int, ...] = ()) -> Supervised:
     return await start(
         (sys.executable, "-c", code, *arguments),
         env={"PATH": os.environ["PATH"]},
         directory=directory,
         output=output,
-        lock=lock,
+        locks=locks,
     )
 
 
@@ -124,7 +124,7 @@ async def test_lock_is_held_until_nothing_is_left_even_when_the_agent_is_killed(
         '    code = "import os,signal,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN);'
         "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)\"\n"
         "    await start((sys.executable, '-c', code, sys.argv[2]), env={}, directory=Path('/'),"
-        " output=lambda data: None, lock=lock.descriptor)\n"
+        " output=lambda data: None, locks=(lock.descriptor,))\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
@@ -161,9 +161,34 @@ async def test_command_never_gets_the_lock(tmp_path: Path) -> None:
         "import os; print(sorted(os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd') if fd > '2'))"
     )
     run_ = await run(
-        code.replace("if fd > '2'", "if os.path.exists(f'/proc/self/fd/{fd}')"), output, tmp_path, lock=lock.descriptor
+        code.replace("if fd > '2'", "if os.path.exists(f'/proc/self/fd/{fd}')"),
+        output,
+        tmp_path,
+        locks=(lock.descriptor,),
     )
     await run_.wait()
     assert b".lock" not in output.data
     fcntl.flock(lock.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     lock.release()
+
+
+async def test_output_that_cannot_be_taken_in_does_not_hold_the_command(tmp_path: Path) -> None:
+    def full(_data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    code = "import sys; sys.stdout.write('x' * 1_000_000)"
+    run_ = await start((sys.executable, "-c", code), env={}, directory=tmp_path, output=full)
+    with pytest.raises(OSError, match="No space left"):
+        await asyncio.wait_for(run_.wait(), 20)
+    assert not run_.is_running
+
+
+async def test_cancelled_short_command_is_killed(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = "import os,sys,time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+    task = asyncio.create_task(capture((sys.executable, "-c", code, str(mark)), timeout_s=60))
+    await until(lambda: mark.exists() and bool(mark.read_text()), "the command is up")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not lives(int(mark.read_text()))

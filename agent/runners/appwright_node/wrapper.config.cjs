@@ -39,7 +39,7 @@ for (const [folder, name] of [["local", "LocalDeviceProvider"], ["emulator", "Em
   provider.qgjobCreateConfig = provider.createConfig;
   provider.createConfig = async function createConfig() {
     const config = await this.qgjobCreateConfig();
-    Object.assign(config, { hostname: "127.0.0.1", port, logLevel: "warn", connectionRetryCount: 1 });
+    Object.assign(config, { hostname: "127.0.0.1", port, path: process.env.QGJOB_APPIUM_PATH, logLevel: "warn", connectionRetryCount: 1 });
     Object.assign(config.capabilities, capabilities, { "appium:udid": udid });
     for (const [key, value] of Object.entries(config.capabilities)) {
       if (value === null || value === undefined) delete config.capabilities[key];
@@ -65,6 +65,8 @@ if (!chosen) {
 }
 
 chosen.name = "qgjob";
+// What a project says of itself beats the settings of the whole config below.
+for (const setting of ["retries", "workers", "fullyParallel"]) delete chosen[setting];
 chosen.testDir = path.resolve(root, chosen.testDir ?? user.testDir ?? "./tests");
 chosen.outputDir = path.join(out, "test-results");
 chosen.use = { ...chosen.use, device: { ...chosen.use.device, udid } };
@@ -80,6 +82,8 @@ module.exports = {
   workers: 1,
   fullyParallel: false,
   retries: 0,
+  // A missing snapshot fails its test; it is not written into the project.
+  updateSnapshots: "none",
   timeout: user.timeout > 0 ? user.timeout : Number(process.env.QGJOB_TEST_TIMEOUT_MS),
   reporter: [
     [path.join(__dirname, "reporter.cjs")],

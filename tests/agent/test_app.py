@@ -1,0 +1,144 @@
+"""The event loop around the machine, with runners and disks that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.app import App
+from agent.config import Config
+from agent.core.events import AttemptEnded, DevicesObserved, Event, PrepareStopped
+from agent.core.model import (
+    AgentId,
+    AttemptId,
+    DeviceFacts,
+    DeviceId,
+    DeviceKind,
+    Fence,
+    Installation,
+    JobId,
+    LeasedJob,
+    LeaseId,
+    LeaseKey,
+    LeaseSpec,
+    LogSummary,
+    Outcome,
+)
+from agent.core.step import Action, PrepareDevice, StartAttempt, Step, StopAttempt, StopPreparing
+from agent.devices.bench import Bench
+from agent.devices.lock import DeviceLock
+from agent.runners.simulated import SimulatedRunner
+from agent.spool import Spool
+
+PHONE = DeviceId("phone")
+KEY = LeaseKey(lease_id=LeaseId(1), fence=Fence(epoch=1, number=1))
+BUILD = Installation(digest="d", is_new=True, duration_us=1)
+JOB = LeasedJob(
+    attempt_id=AttemptId(1), job_id=JobId(1), attempt_number=1, test="a.spec.ts", timeout_us=60_000_000, env=()
+)
+LEASE = LeaseSpec(key=KEY, revision=1, device_id=PHONE, org_id="q", app_version_id="v", jobs=(JOB,))
+
+
+class Desk(App):
+    """An agent whose actions are begun by hand and whose facts are looked at."""
+
+    async def begin(self, *actions: Action) -> None:
+        await self._follow(Step(actions=actions))
+
+    async def next(self, kind: type[Event]) -> Event:
+        while not isinstance(event := await asyncio.wait_for(self._inbox.get(), 20), kind):
+            pass
+        return event
+
+    async def ended(self) -> AttemptEnded:
+        event = await self.next(AttemptEnded)
+        assert isinstance(event, AttemptEnded)
+        return event
+
+
+@pytest.fixture
+async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def make(facts: DeviceFacts, _slot: int, _lock: DeviceLock) -> SimulatedRunner:
+        return SimulatedRunner(facts.id, install_s=60, test_s=60, truth=tmp_path / "truth")
+
+    config = Config(
+        coordinators=("127.0.0.1:1",),
+        name=AgentId("lab"),
+        state_dir=tmp_path,
+        simulate=(),
+        sim_install_s=0,
+        sim_test_s=0,
+        drain_grace_s=0,
+    )
+    bench = Bench(make, lambda facts: facts.id)
+    bench.claimed(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR))
+    with contextlib.closing(Spool(tmp_path)) as spool:
+        yield Desk(config, "0", spool, bench, [])
+        await bench.close()
+
+
+START = StartAttempt(device_id=PHONE, key=KEY, job=JOB, installation=BUILD)
+STOP = StopAttempt(device_id=PHONE, key=KEY, attempt_id=JOB.attempt_id, grace_us=0)
+
+
+async def begun(desk: Desk) -> None:
+    """Let a lease begin, for the batch's story."""
+    await desk.begin(PrepareDevice(lease=LEASE), StopPreparing(device_id=PHONE, key=KEY))
+    await desk.next(PrepareStopped)
+
+
+async def test_install_that_is_stopped_at_once_is_stopped(desk: Desk) -> None:
+    await begun(desk)
+
+
+async def test_stop_in_the_same_breath_as_the_start_is_not_lost(desk: Desk) -> None:
+    await begun(desk)
+    await desk.begin(START, STOP)
+    assert (await desk.ended()).outcome is None
+
+
+async def test_stop_that_comes_too_late_does_not_touch_the_next_run(desk: Desk) -> None:
+    await begun(desk)
+    await desk.begin(START, STOP)
+    await desk.ended()
+    await desk.begin(STOP, START)
+    await asyncio.sleep(0)
+    assert not desk._stops[PHONE].is_asked
+    await desk.begin(STOP)
+    await desk.ended()
+
+
+async def test_disk_that_takes_no_log_ends_the_attempt_instead_of_holding_the_device(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_attempt: AttemptId, _key: LeaseKey) -> None:
+        raise OSError(28, "No space left on device")
+
+    await begun(desk)
+    monkeypatch.setattr(desk._spool, "open_log", full)
+    await desk.begin(START)
+    ended = await desk.ended()
+    assert ended.failure is not None
+    assert (ended.outcome, ended.failure.reason, ended.log) == (Outcome.ERRORED, "AGENT_ERROR", LogSummary())
+    assert "No space left" in ended.failure.message
+
+
+async def test_devices_that_somebody_else_holds_are_asked_for_by_one_timer(desk: Desk, tmp_path: Path) -> None:
+    other = DeviceLock("other", tmp_path / f"qgjob-locks-{os.getuid()}")
+    other.acquire()
+    facts = DeviceFacts(id=DeviceId("other"), kind=DeviceKind.EMULATOR)
+    for _ in range(5):
+        desk._devices_seen(0, (facts,))
+    timers = [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+    assert len([handle for handle in timers if handle._callback == desk._claim]) == 1
+    other.release()
+    desk._claim()
+    seen = [await desk.next(DevicesObserved) for _ in range(6)]
+    assert seen[-1] == DevicesObserved(devices=(facts,))
