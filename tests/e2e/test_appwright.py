@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.virtual_phone.apk import build_apk
+from agent.virtual_phone.lab import VirtualLab
 from examples import node_packages
 from tests.e2e.grid import Grid, Program, eventually
 
+LEFT, RIGHT = "org.example.left", "org.example.right"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
 STATE = node_packages.ROOT / ".cache" / "agent-state"
 
@@ -33,13 +42,19 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def phones(grid: Grid, workspace: Path, count: int, name: str = "lab") -> Program:
-    """Start an agent with virtual phones. The Appium driver is installed once for all tests."""
-    state = grid.directory / f"agent-{name}"
-    state.mkdir()
-    (STATE / "appium-home").mkdir(parents=True, exist_ok=True)
-    (state / "appium-home").symlink_to(STATE / "appium-home")
+    """Start an agent with virtual phones."""
     options = ("--workspace", str(workspace), "--build-source", "apps/{app_version_id}.apk")
-    return grid.agent(name, "--virtual-phones", str(count), *options)
+    return real_agent(grid, "--virtual-phones", str(count), *options, name=name)
+
+
+def real_agent(grid: Grid, *options: str, name: str = "lab") -> Program:
+    """Start an agent that runs AppWright. The Appium driver is installed once for all tests."""
+    state = grid.directory / f"agent-{name}"
+    state.mkdir(exist_ok=True)
+    (STATE / "appium-home").mkdir(parents=True, exist_ok=True)
+    if not (state / "appium-home").exists():
+        (state / "appium-home").symlink_to(STATE / "appium-home")
+    return grid.agent(name, *options)
 
 
 def package_log(grid: Grid) -> list[dict[str, object]]:
@@ -48,6 +63,59 @@ def package_log(grid: Grid) -> list[dict[str, object]]:
     for path in sorted(grid.directory.glob("agent-*/virtual-phones/**/*packages*")):
         lines += [json.loads(line) for line in path.read_text().splitlines()]
     return lines
+
+
+def fingerprint(folder: Path) -> dict[str, bytes]:
+    """The name and the content of every file of a project, but for its Node packages."""
+    files = (path for path in folder.rglob("*") if "node_modules" not in path.parts and path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest() for path in files}
+
+
+def write_spec(workspace: Path, name: str, text: str) -> str:
+    (workspace / "tests" / name).write_text(text)
+    return f"tests/{name}"
+
+
+PROBE = """
+import { test } from "appwright";
+test("tells where it runs", async ({ device }) => {
+  const client = (device as any).webdriverClient;
+  const begin = Date.now();
+  while (Date.now() - begin < 4000) await device.getByText("Wikipedia", { exact: true }).isVisible();
+  const { hostname, port, path } = client.options;
+  const { deviceUDID, udid, systemPort } = client.capabilities;
+  const seen = { begin, end: Date.now(), cwd: process.cwd(), port, path, udid: deviceUDID ?? udid, systemPort };
+  console.log("PROBE " + JSON.stringify(seen));
+});
+"""
+
+
+def probe(grid: Grid, job: int) -> dict[str, Any]:
+    """What the probe in a job's log says; there is exactly one."""
+    (line,) = [line for line in grid.run("logs", str(job)).stdout.splitlines() if line.startswith("PROBE ")]
+    found: dict[str, Any] = json.loads(line.removeprefix("PROBE "))
+    return found
+
+
+def test_two_specs_on_two_phones_overlap_and_share_nothing(grid: Grid, workspace: Path) -> None:
+    spec = write_spec(workspace, "probe.spec.ts", PROBE)
+    build_apk(workspace / "apps" / "left.apk", "org.example.left", 1, "1.0")
+    build_apk(workspace / "apps" / "right.apk", "org.example.right", 1, "1.0")
+    before = fingerprint(workspace)
+    jobs = [*grid.submit(spec, app="left"), *grid.submit(spec, app="right")]
+    phones(grid, workspace, 2)
+    grid.run("jobs", "wait", *map(str, jobs), seconds=300)
+    one, two = (probe(grid, job) for job in jobs)
+    assert max(one["begin"], two["begin"]) < min(one["end"], two["end"]), "they did not run at the same time"
+    for what in ("cwd", "port", "path", "udid", "systemPort"):
+        assert one[what], what
+        assert one[what] != two[what], what
+    packages = [
+        {line["package"] for line in map(json.loads, path.read_text().splitlines())} & {LEFT, RIGHT}
+        for path in sorted(grid.directory.glob("agent-*/virtual-phones/**/*.packages.jsonl"))
+    ]
+    assert sorted(packages, key=sorted) == [{LEFT}, {RIGHT}]
+    assert fingerprint(workspace) == before, "the project was changed"
 
 
 def test_batch_on_a_virtual_phone_installs_once_and_two_phones_work_side_by_side(grid: Grid, workspace: Path) -> None:
@@ -85,25 +153,150 @@ def test_slow_spec_is_cancelled_and_timed_out_and_the_phone_is_usable_again(grid
     phones(grid, workspace, 1)
     (cancelled,) = grid.submit("tests/slow.spec.ts")
     eventually(lambda: "second 1" in grid.run("logs", str(cancelled)).stdout, "the spec is at work", seconds=120)
+    assert playwrights_of(grid)
+    begun = time.monotonic()
     grid.run("jobs", "cancel", str(cancelled))
     grid.run("jobs", "wait", str(cancelled), code=7)
+    assert time.monotonic() - begun < 15, "the grace is one second"
+    assert not playwrights_of(grid)
     (hanging,) = grid.submit("tests/slow.spec.ts", options=("--timeout", "8s"))
     grid.run("jobs", "wait", str(hanging), code=1)
     assert grid.status(hanging) == "timed_out"
+    assert not playwrights_of(grid)
     (after,) = grid.submit("tests/login.spec.ts")
     grid.run("jobs", "wait", str(after), seconds=120)
 
 
+STEPS = """
+import { test, expect } from "appwright";
+import fs from "node:fs";
+test("is over soon", async ({ device }) => {
+  await expect(device.getByText("Wikipedia", { exact: true })).toBeVisible();
+});
+test("waits for its gate", async ({ device }) => {
+  while (!fs.existsSync(process.env.GATE!)) await device.getByText("Wikipedia", { exact: true }).isVisible();
+});
+"""
+FLAKY = """
+import { test } from "appwright";
+import fs from "node:fs";
+test("fails the first time", async ({ device }) => {
+  const isFirst = !fs.existsSync(process.env.MARK!);
+  fs.writeFileSync(process.env.MARK!, "");
+  console.log("try " + (isFirst ? 1 : 2));
+  if (isFirst) throw new Error("not yet");
+});
+"""
+
+
+def test_tests_are_seen_one_by_one_and_a_flaky_spec_passes_on_its_retry(grid: Grid, workspace: Path) -> None:
+    gate, mark = grid.directory / "gate", grid.directory / "mark"
+    steps = write_spec(workspace, "steps.spec.ts", STEPS)
+    flaky = write_spec(workspace, "flaky.spec.ts", FLAKY)
+    phones(grid, workspace, 1)
+    (streamed,) = grid.submit(steps, options=("--env", f"GATE={gate}"))
+    half = {"is over soon": "passed", "waits for its gate": "running"}
+    eventually(
+        lambda: {test["title"]: test["status"] for test in grid.job(streamed)["tests"]} == half,
+        "the first test is seen as passed while the second one runs",
+        seconds=120,
+    )
+    assert grid.status(streamed) == "running"
+    gate.touch()
+    grid.run("jobs", "wait", str(streamed))
+    assert [test["status"] for test in grid.job(streamed)["tests"]] == ["passed", "passed"]
+    (retried,) = grid.submit(flaky, options=("--env", f"MARK={mark}", "--retries", "1"))
+    grid.run("jobs", "wait", str(retried), seconds=120)
+    job = grid.json("status", "job", "--job-id", str(retried), "--verbose")
+    assert (job["status"], job["flaky"]) == ("completed", True)
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["failed", "passed"]
+    logs = [grid.run("logs", str(retried), "--attempt", number).stdout for number in ("1", "2")]
+    assert [[line for line in log.splitlines() if line.startswith("try ")] for log in logs] == [["try 1"], ["try 2"]]
+
+
+GATED = """
+import { test } from "appwright";
+import fs from "node:fs";
+test("is at work until its gate opens", async ({ device }) => {
+  const note = () => fs.appendFileSync(process.env.JOURNAL!, `${process.pid} ${Date.now()}\n`);
+  note();
+  console.log("at work");
+  while (!fs.existsSync(process.env.GATE!)) {
+    await device.getByText("Wikipedia", { exact: true }).isVisible();
+    note();
+  }
+});
+"""
+
+
+def journal(path: Path) -> dict[str, list[int]]:
+    """Process -> the times at which its test was at work."""
+    seen: dict[str, list[int]] = {}
+    for line in path.read_text().splitlines():
+        pid, _, when = line.partition(" ")
+        seen.setdefault(pid, []).append(int(when))
+    return seen
+
+
+def submit_gated(grid: Grid, workspace: Path) -> int:
+    spec = write_spec(workspace, "gated.spec.ts", GATED)
+    env = ("--env", f"GATE={grid.directory / 'gate'}", "--env", f"JOURNAL={grid.directory / 'journal'}")
+    (job,) = grid.submit(spec, options=env)
+    return job
+
+
 @pytest.mark.parametrize("how", ["process", "group"])
-def test_killed_agent_leaves_no_process_and_its_job_runs_again(grid: Grid, workspace: Path, how: str) -> None:
+def test_killed_agent_leaves_no_process_and_its_job_ends_elsewhere(grid: Grid, workspace: Path, how: str) -> None:
     first = phones(grid, workspace, 1, "one")
-    (slow,) = grid.submit("tests/slow.spec.ts")
-    eventually(lambda: "second 1" in grid.run("logs", str(slow)).stdout, "the spec is at work", seconds=120)
+    job = submit_gated(grid, workspace)
+    eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
     assert processes_of(grid)
     (first.kill if how == "process" else first.kill_group)()
-    eventually(lambda: not processes_of(grid), f"nothing of the agent is left: {processes_of(grid)}")
-    eventually(lambda: grid.status(slow) == "queued", "the job is queued again")
-    grid.run("jobs", "cancel", str(slow))
+    eventually(lambda: not processes_of(grid), "nothing of the agent is left")
+    eventually(lambda: grid.status(job) == "queued", "the job is queued again")
+    (grid.directory / "gate").touch()
+    phones(grid, workspace, 1, "two")
+    grid.run("jobs", "wait", str(job), seconds=200)
+    assert (grid.job(job)["status"], grid.job(job)["agent"]) == ("completed", "two")
+    first_tries, second_tries = journal(grid.directory / "journal").values()
+    assert max(first_tries) < min(second_tries)
+
+
+def test_phone_that_outlives_its_agent_never_runs_two_tests(grid: Grid, workspace: Path) -> None:
+    with standing_phone(grid.directory / "phone") as adb_port:
+        project = ("--workspace", str(workspace), "--build-source", "apps/{app_version_id}.apk")
+        options = (*project, "--adb-port", str(adb_port))
+        first = real_agent(grid, *options)
+        job = submit_gated(grid, workspace)
+        eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
+        first.kill_group()
+        real_agent(grid, *options)
+        eventually(lambda: len(journal(grid.directory / "journal")) == 2, "the job runs again", seconds=120)
+        (grid.directory / "gate").touch()
+        grid.run("jobs", "wait", str(job), seconds=120)
+    first_tries, second_tries = journal(grid.directory / "journal").values()
+    assert max(first_tries) < min(second_tries), "two tests were at work on one phone"
+
+
+@contextmanager
+def standing_phone(directory: Path) -> Iterator[int]:
+    """A virtual phone on a cable of its own: it stays when agents go. Yields the port of its adb server."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    lab = VirtualLab(1, directory)
+    try:
+        asyncio.run_coroutine_threadsafe(lab.start(), loop).result(60)
+        yield lab.adb_port
+    finally:
+        asyncio.run_coroutine_threadsafe(lab.close(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def playwrights_of(grid: Grid) -> list[str]:
+    return [line for line in processes_of(grid) if "wrapper.config.cjs" in line]
 
 
 def processes_of(grid: Grid) -> list[str]:
@@ -118,5 +311,5 @@ def processes_of(grid: Grid) -> list[str]:
         except OSError:
             continue
         if str(grid.directory) in line and "qgjob-coordinator" not in line and state != "Z":
-            found.append(line[:200])
+            found.append(line)
     return found
