@@ -103,6 +103,11 @@ from agent.core.step import (
 FIRST_WINDOW_US = MICROSECONDS // 2
 LAST_WINDOW_US = 10 * MICROSECONDS
 JITTER_RANGE = 65_536
+RESULT_BYTES = 256 * 1_024
+"""What the tests of one result may take. A message that is too long would end the stream, again at every reconnect."""
+HELLO_BYTES = 2 * 1_024 * 1_024
+SHORT_ERROR_CHARACTERS = 200
+MAX_TESTS = 1_000
 
 
 class Phase(StrEnum):
@@ -269,7 +274,7 @@ class Machine:
             identity=self._identity,
             devices=self._facts(),
             leases=self._echoes(),
-            results=tuple(self._results.values()),
+            results=_newest(tuple(self._results.values())),
             cluster_id=self._cluster_id,
             epoch=self._epoch,
         )
@@ -571,7 +576,7 @@ class Machine:
             key=event.key,
             outcome=event.outcome or _stopped_outcome(slot.lease, event.attempt_id),
             failure=event.failure,
-            tests=tuple(_ended_test(test) for test in slot.tests.values()),
+            tests=_bounded(tuple(_ended_test(test) for test in slot.tests.values())),
             log=event.log,
             duration_us=now.mono_us - slot.start_us,
             build_digest=slot.installation.digest,
@@ -644,6 +649,28 @@ def _stopped_outcome(lease: LeaseSpec, attempt: AttemptId) -> Outcome:
 
 def _ended_test(test: TestResult) -> TestResult:
     return replace(test, state=TestState.INTERRUPTED) if test.state is TestState.RUNNING else test
+
+
+def _bounded(tests: tuple[TestResult, ...]) -> tuple[TestResult, ...]:
+    """Return the tests in a size that can be sent; a great many long errors are shortened."""
+    kept = tests[:MAX_TESTS]
+    if sum(_size_of(test) for test in kept) <= RESULT_BYTES:
+        return kept
+    return tuple(replace(test, error=test.error[:SHORT_ERROR_CHARACTERS]) for test in kept)
+
+
+def _newest(results: tuple[AttemptResult, ...]) -> tuple[AttemptResult, ...]:
+    """Return the latest results that one message has room for: theirs are the leases that may still live."""
+    room = HELLO_BYTES
+    for index in reversed(range(len(results))):
+        room -= sum(_size_of(test) for test in results[index].tests) + 1_024
+        if room < 0:
+            return results[index + 1 :]
+    return results
+
+
+def _size_of(test: TestResult) -> int:
+    return len(test.id.encode()) + len(test.title.encode()) + len(test.error.encode()) + 64
 
 
 def _device_gone(device_id: DeviceId) -> Failure:

@@ -208,6 +208,41 @@ def test_what_comes_about_between_hello_and_welcome_is_said_after_it() -> None:
     assert results(step) == [(1, Outcome.PASSED)]
 
 
+def test_great_many_failures_never_make_a_result_too_long_to_send() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    for number in range(300):
+        failed = TestResult(id=f"t{number}", title="t", state=TestState.FAILED, error="\u20ac" * 16_384)
+        desk.handle(TestObserved(device_id=PHONE, key=KEY, attempt_id=AttemptId(1), test=failed))
+    (report,) = [send for send in desk.ended(1).sends if isinstance(send, ReportResult)]
+    assert len(report.result.tests) == 300
+    assert sum(len(test.error.encode()) for test in report.result.tests) < 256 * 1_024
+
+
+def test_hello_takes_the_newest_results_and_the_rest_follow_its_welcome() -> None:
+    test = TestResult(id="t", title="t", state=TestState.FAILED, error="x" * 200_000)
+    kept = tuple(
+        AttemptResult(
+            attempt_id=AttemptId(number),
+            key=KEY,
+            outcome=Outcome.FAILED,
+            failure=None,
+            tests=(test,),
+            log=LogSummary(),
+            duration_us=1,
+            build_digest="",
+        )
+        for number in range(1, 31)
+    )
+    desk = Desk(Memory(cluster_id="c", epoch=1, results=kept), is_connected=False)
+    (hello,) = desk.handle(SessionOpened(session=1)).sends
+    assert isinstance(hello, Hello)
+    assert [result.attempt_id for result in hello.results] == list(range(21, 31))
+    step = desk.receive(Welcome(cluster_id="c", epoch=1, pace=PACE))
+    assert [attempt for attempt, _ in results(step)] == list(range(1, 21))
+
+
 def test_revoked_attempt_that_has_not_started_never_starts() -> None:
     desk = Desk()
     desk.receive(AdoptLease(lease=lease(1, 2)))
