@@ -226,7 +226,7 @@ class AppiumServer:
         Raises:
             AppiumFailed: It does not come up.
         """
-        if self._server is not None and self._server.is_running and await self._is_ready():
+        if self._server is not None and self._server.is_running and await self.is_ready():
             return
         for left in reversed(range(START_TRIES)):
             await self.stop()
@@ -256,7 +256,7 @@ class AppiumServer:
         assert self._server is not None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + START_TIMEOUT_S
-        while not await self._is_ready():
+        while not await self.is_ready():
             if not self._server.is_running:
                 raise AppiumFailed(f"Appium ended at once; see {self._directory / 'appium.log'}")
             if loop.time() > deadline:
@@ -264,7 +264,8 @@ class AppiumServer:
                 raise AppiumFailed(f"Appium did not come up; see {self._directory / 'appium.log'}")
             await asyncio.sleep(POLL_S)
 
-    async def _is_ready(self) -> bool:
+    async def is_ready(self) -> bool:
+        """Whether the server answers."""
         return await asyncio.to_thread(_answers, f"http://127.0.0.1:{self.port}{self.base_path}/status")
 
     async def stop(self) -> None:

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from agent.core.model import (
     AttemptId,
     AttemptResult,
@@ -125,8 +127,17 @@ class Spool:
                     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 self._end(path, LogSummary(size=path.stat().st_size, sha256=sha256))
         known = json.loads(self._cluster.read_bytes()) if self._cluster.exists() else {}
-        results = tuple(_result(json.loads(path.read_bytes())) for path in sorted(self._results.glob("*.json")))
+        results = tuple(self._recall_results())
         return Memory(cluster_id=known.get("cluster_id", ""), epoch=known.get("epoch", 0), results=results)
+
+    def _recall_results(self) -> Iterator[AttemptResult]:
+        """Yield what can be read; what cannot is put aside, for it would stop every start of the agent."""
+        for path in sorted(self._results.glob("*.json")):
+            try:
+                yield _result(json.loads(path.read_bytes()))
+            except (ValueError, KeyError, TypeError) as error:
+                path.replace(path.with_suffix(".broken"))
+                structlog.get_logger("agent").error("result_unreadable", file=path.name, reason=str(error))
 
     def _is_whole(self, path: Path) -> bool:
         """Whether a log was ended and still has the length that it had then."""

@@ -283,7 +283,7 @@ class AppwrightRunner:
         if not await self._adb.is_online():
             message = f"{self._adb.udid} went away while {job.test} ran"
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("DEVICE_LOST", message, Blame.DEVICE))
-        return verdict_of(job.test, seen, code)
+        return verdict_of(job.test, seen, code, is_server_up=await self._appium.is_ready())
 
     async def close(self) -> None:
         """End the device's Appium."""

@@ -33,10 +33,12 @@ _STATES = {
     "interrupted": TestState.INTERRUPTED,
 }
 _NO_SESSION = re.compile(
-    r"new session|session could not|Failed to create session|ECONNREFUSED|ECONNRESET|socket hang up|invalid session id"
-    r"|session is either terminated|instrumentation process",
+    r"new session could not be created|Failed to create session|invalid session id|session is either terminated"
+    r"|instrumentation process",
     re.IGNORECASE,
 )
+_CUT = re.compile(r"ECONNREFUSED|ECONNRESET|socket hang up")
+"""Of a server that is gone, or of the test's own backend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,11 +211,18 @@ class Seen:
                 self.status = event.status
 
 
-def verdict_of(spec: str, seen: Seen, code: int) -> Verdict:
-    """Say how a run that did not pass has ended; Playwright's exit code is 1 for every reason."""
+def verdict_of(spec: str, seen: Seen, code: int, *, is_server_up: bool) -> Verdict:
+    """Say how a run that did not pass has ended; Playwright's exit code is 1 for every reason.
+
+    Args:
+        spec: What was run.
+        seen: What the reporter told.
+        code: Playwright's exit code.
+        is_server_up: Whether the device's Appium still answers.
+    """
     if seen.failures:
         title, error = seen.failures[0]
-        if all(_NO_SESSION.search(text) for _, text in seen.failures):
+        if all(_NO_SESSION.search(text) or (not is_server_up and _CUT.search(text)) for _, text in seen.failures):
             return _errored("SESSION_FAILED", f"no session on the device: {_first_lines(error)}")
         return _failed("TEST_FAILED", f"{title}: {_first_lines(error)}")
     if seen.begun is None:

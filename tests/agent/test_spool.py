@@ -69,6 +69,14 @@ def test_results_and_cluster_are_recalled_as_they_were_kept(open_spool: Callable
     assert open_spool().recall().results == (result(2),)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_unreadable_result_does_not_stop_the_start(open_spool: Callable[[], Spool], tmp_path: Path, text: str) -> None:
+    open_spool().commit((KeepResult(result=result(2)),))
+    (tmp_path / "results" / f"{1:020d}.json").write_text(text)
+    assert open_spool().recall().results == (result(2),)
+    assert (tmp_path / "results" / f"{1:020d}.broken").read_text() == text
+
+
 def test_log_of_a_killed_agent_is_ended_at_the_next_start(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
     writer = open_spool().open_log(ONE, KEY)
     writer.append(b"as far as it came")

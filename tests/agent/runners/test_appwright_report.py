@@ -178,8 +178,16 @@ BEGIN = line("begin", tests=1)
 def test_verdict_tells_the_test_from_the_lab(
     told: tuple[bytes, ...], outcome: str, reason: str, blame: str, words: str
 ) -> None:
-    verdict = verdict_of("a.spec.ts", seen(*told), 1)
+    verdict = verdict_of("a.spec.ts", seen(*told), 1, is_server_up=True)
     assert verdict.failure is not None
     assert (verdict.outcome, verdict.failure.reason) == (Outcome(outcome), reason)
     assert verdict.failure.blame is Blame(blame)
     assert words in verdict.failure.message
+
+
+@pytest.mark.parametrize(("is_server_up", "reason"), [(True, "TEST_FAILED"), (False, "SESSION_FAILED")])
+def test_refused_connection_is_the_labs_fault_only_when_its_server_is_gone(is_server_up: bool, reason: str) -> None:
+    told = seen(BEGIN, ended("failed", error="connect ECONNREFUSED 127.0.0.1:8080"))
+    verdict = verdict_of("a.spec.ts", told, 1, is_server_up=is_server_up)
+    assert verdict.failure is not None
+    assert verdict.failure.reason == reason
