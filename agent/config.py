@@ -79,7 +79,7 @@ def read_toml(path: Path | None) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", "check --config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}", 'it should have lines such as name = "bench-1"') from error
+        raise ConfigError(f"{path} is no TOML: {error}", "see docs/agent.md for an example") from error
     for key in values:
         if key not in KEYS:
             raise ConfigError(f"{path}: {key} is no setting", f"settings are {', '.join(sorted(KEYS))}")
@@ -93,10 +93,10 @@ def _check_kind(path: Path, key: str, value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if key not in NUMBERS:
         if not isinstance(value, str):
-            raise ConfigError(f"{path}: {key} is no text", f'write {key} = "..."')
+            raise ConfigError(f"{path}: {key} = {value!r} is no text", f'write {key} = "..."')
     elif not is_number or (key in WHOLE_NUMBERS and not isinstance(value, int)):
         kind = "whole number" if key in WHOLE_NUMBERS else "number"
-        raise ConfigError(f"{path}: {key} is no {kind}", f"write {key} = 2")
+        raise ConfigError(f"{path}: {key} = {value!r} is no {kind}", f"write {key} = 2")
     elif not NUMBERS[key][0] <= float(str(value)) <= NUMBERS[key][1]:
         least, most = NUMBERS[key]
         raise ConfigError(f"{path}: {key} = {value} is out of range", f"use {least:g} to {most:g}")

@@ -34,6 +34,12 @@ class Coordinator(agent_service_pb2_grpc.AgentServiceServicer):
     async def ListAgents(self, request: object, context: object) -> agent_service_pb2.ListAgentsResponse:
         raise NotImplementedError
 
+    async def DrainAgent(self, request: object, context: object) -> agent_service_pb2.DrainAgentResponse:
+        raise NotImplementedError
+
+    async def ResumeAgent(self, request: object, context: object) -> agent_service_pb2.ResumeAgentResponse:
+        raise NotImplementedError
+
     async def listen(self, context: Context) -> None:
         while isinstance(request := cast("object", await context.read()), Request):
             self.heard.append(str(request.WhichOneof("event")))
