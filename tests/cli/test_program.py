@@ -141,10 +141,10 @@ def test_a_server_started_wrongly_says_so_in_a_line_and_a_hint(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("simulate = 5", "simulate is no text"),
-        ('sim_test_seconds = "x"', "sim_test_seconds is no number"),
-        ("adb_port = 1.5", "adb_port is no whole number"),
-        ("virtual_phones = true", "virtual_phones is no whole number"),
+        ("simulate = 5", "simulate = 5 is no text"),
+        ('sim_test_seconds = "x"', "sim_test_seconds = 'x' is no number"),
+        ("adb_port = 1.5", "adb_port = 1.5 is no whole number"),
+        ("virtual_phones = true", "virtual_phones = True is no whole number"),
         ("drain_grace = -1", "drain_grace = -1 is out of range"),
         ('nme = "x"', "nme is no setting"),
         ("x = [", "is no TOML"),
