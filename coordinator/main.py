@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import structlog
 
 EX_SOFTWARE = 70
+LONGEST_SPAN_S = 86_400
 
 app = typer.Typer(
     name="qgjob-coordinator",
@@ -92,6 +93,15 @@ def _named_database(database_url: str | None) -> str | None:
 
 
 def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_grace: float, preempt: float) -> Settings:
+    for flag, seconds in (
+        ("--heartbeat", heartbeat),
+        ("--lease-ttl", lease_ttl),
+        ("--orphan-limit", orphan_limit),
+        ("--signal-grace", signal_grace),
+        ("--preempt-grace", preempt),
+    ):
+        if not seconds <= LONGEST_SPAN_S:  # not a number is not, either
+            raise ConfigError(f"{flag} {seconds:g} is out of range", "use at most a day, 86400")
     if lease_ttl < 2 * heartbeat:
         raise ConfigError(
             f"--lease-ttl {lease_ttl:g} is shorter than two heartbeats of {heartbeat:g} s",
