@@ -72,6 +72,7 @@ class Queues:
         self._waiting: dict[JobId, tuple[Place, FamilyKey]] = {}
         self._queued_per_org: dict[str, int] = {}
         self._pools_per_org: Counter[str] = Counter()
+        self._families_per_app: Counter[AppKey] = Counter()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -100,7 +101,7 @@ class Queues:
         pool = self._pools.setdefault(key.signature, _Pool())
         if key.app not in pool.families:
             pool.families[key.app] = _Family()
-            self._count_family(pool, key.app.org_id, 1)
+            self._count_family(pool, key.app, 1)
         family = pool.families[key.app]
         heapq.heappush(family.heap, (place, job.id))
         family.size += 1
@@ -121,13 +122,21 @@ class Queues:
         family.size -= 1
         if not family.size:
             del pool.families[key.app]
-            self._count_family(pool, org, -1)
+            self._count_family(pool, key.app, -1)
             if not pool.families:
                 del self._pools[key.signature]
             return
         self._expose_head(pool, key.app, family)
 
-    def _count_family(self, pool: _Pool, org: str, change: int) -> None:
+    def waits(self, app: AppKey) -> bool:
+        """Whether a job for this build waits."""
+        return app in self._families_per_app
+
+    def _count_family(self, pool: _Pool, app: AppKey, change: int) -> None:
+        org = app.org_id
+        self._families_per_app[app] += change
+        if not self._families_per_app[app]:
+            del self._families_per_app[app]
         had = pool.orgs[org] > 0
         pool.orgs[org] += change
         has = pool.orgs[org] > 0

@@ -707,6 +707,8 @@ class Scheduler:
         ledger = self._ledger
         has_joined = False
         for lease in list(ledger.fleet.leases.values()):
+            if not ledger.queues.waits(lease.app):
+                continue
             if lease.state is LeaseState.ACTIVE and lease.attempts and self._batch_room(lease) > 0:
                 has_joined = self._top_up(lease, now) or has_joined
         return has_joined
