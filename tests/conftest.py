@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from examples import tools
 
@@ -21,3 +23,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_diagnostics() -> Iterator[None]:
+    """A program's entry points diagnostics at the stderr of the test that called it, which is closed after it."""
+    yield
+    structlog.reset_defaults()
