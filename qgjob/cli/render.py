@@ -50,21 +50,18 @@ def _is_utf8() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def is_colourful() -> bool:
-    """Whether stdout may carry colours."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     """Print a table that fits the terminal, or say on stderr that there is nothing to show."""
     if not rows:
         say(empty)
         return
-    cleaned = [[clean(cell).replace("\n", " ").replace("\t", " ") for cell in row] for row in rows]
-    for line in table_lines(
-        columns, cleaned, width=_width(), is_colourful=is_colourful(), ellipsis="…" if _is_utf8() else "~"
-    ):
-        line_out(line)
+    from rich.console import Console
+
+    # With NO_COLOR Rich alone would still write the sequences for bold and dim.
+    console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
+    cleaned = [[" ".join(clean(cell).expandtabs(1).splitlines()) for cell in row] for row in rows]
+    for line in table_lines(console, columns, cleaned, width=_width()):
+        line_out(line if _is_utf8() else line.replace("…", "~"))
 
 
 def _width() -> int | None:

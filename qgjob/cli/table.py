@@ -1,37 +1,40 @@
-"""Tables that fit the terminal: flexible columns are cut first, then optional ones are left out, the last one first."""
+"""Tables that fit the terminal: Rich lays them out, and here is told what a narrow terminal does without."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
+    from rich.text import Text
 
 GAP = 2
 FLEXIBLE_WIDTH = 14
 """A flexible column is not cut below this while there are optional columns to leave out."""
 LEAST_WIDTH = 4
 
-_BOLD = "1"
-_STATE_CODES = {
-    "queued": "33",
-    "assigned": "36",
-    "running": "36",
-    "completed": "32",
-    "failed": "31",
-    "errored": "35",
-    "timed_out": "31",
-    "cancelled": "2",
-    "idle": "32",
-    "leased": "36",
-    "reserved": "36",
-    "fencing": "35",
-    "offline": "31",
-    "quarantined": "31",
-    "connected": "32",
-    "disconnected": "31",
-    "stopped": "2",
+_STATE_STYLES = {
+    "queued": "yellow",
+    "assigned": "cyan",
+    "running": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "errored": "magenta",
+    "timed_out": "red",
+    "cancelled": "dim",
+    "idle": "green",
+    "leased": "cyan",
+    "reserved": "cyan",
+    "fencing": "magenta",
+    "offline": "red",
+    "quarantined": "red",
+    "connected": "green",
+    "disconnected": "red",
+    "stopped": "dim",
 }
-"""Colours of states as a terminal is told them (SGR)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,101 +51,72 @@ class Column:
 
 
 def table_lines(
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[str]],
-    *,
-    width: int | None,
-    is_colourful: bool = False,
-    ellipsis: str = "…",
+    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int | None
 ) -> list[str]:
     """Return a heading and a line for each row. The column named State is coloured by its word.
 
     Args:
+        console: Whether and how there are colours.
         columns: What stands in a row.
         rows: Cells without control sequences and line ends.
         width: Columns of the terminal; None for as wide as it gets.
-        is_colourful: Whether colours may be used.
-        ellipsis: One character that stands for what was cut.
     """
-    natural = [
-        max(cell_width(column.name), *(cell_width(row[index]) for row in rows)) for index, column in enumerate(columns)
-    ]
-    kept = _kept(columns, natural, width)
-    widths = _cut_widths(columns, natural, kept, width)
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
 
-    def line(cells: Sequence[str], *, is_heading: bool = False) -> str:
-        fitted = []
-        for index in kept:
-            text = _fitted(cells[index], widths[index], ellipsis, keeps_end=columns[index].is_end_told)
-            if index != kept[-1]:
-                text += " " * (widths[index] - cell_width(text))
-            is_painted = is_colourful and not is_heading and columns[index].name == "State"
-            fitted.append(_painted(text, _STATE_CODES.get(cells[index], "")) if is_painted else text)
-        return (" " * GAP).join(fitted).rstrip()
+    names = [column.name for column in columns]
+    natural = [max(cell_len(text) for text in cells) for cells in zip(names, *rows, strict=True)]
 
-    heading = line([column.name for column in columns], is_heading=True)
-    return [_painted(heading, _BOLD) if is_colourful else heading, *(line(row) for row in rows)]
+    def total(most: int) -> int:
+        """Return how wide the kept columns are where none that is flexible is wider than `most`."""
+        widths = [min(natural[index], most) if columns[index].is_flexible else natural[index] for index in kept]
+        return sum(widths) + GAP * (len(kept) - 1)
 
-
-def _kept(columns: Sequence[Column], natural: Sequence[int], width: int | None) -> list[int]:
     kept = list(range(len(columns)))
     if width is None:
-        return kept
-    least = [
-        min(size, FLEXIBLE_WIDTH) if column.is_flexible else size for column, size in zip(columns, natural, strict=True)
-    ]
-    while _total(least, kept) > width:
-        optional = [index for index in kept if columns[index].is_optional]
-        if not optional:
-            break
+        width = total(max(natural))
+    while total(FLEXIBLE_WIDTH) > width and (optional := [index for index in kept if columns[index].is_optional]):
         kept.remove(optional[-1])
-    return kept
+
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for index in kept:
+        # Rich takes from the columns that may wrap, the widest first; their cells are cut instead of wrapped.
+        table.add_column(Text(columns[index].name, no_wrap=True), no_wrap=not columns[index].is_flexible)
+    for row in rows:
+        table.add_row(*(_cell(columns[index], row[index]) for index in kept))
+    # Rich would cut every column of a table that is still too wide, and an id is never cut.
+    console.size = (max(width, total(LEAST_WIDTH)), console.height)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().removesuffix("\n").split("\n")]
 
 
-def _cut_widths(columns: Sequence[Column], natural: Sequence[int], kept: list[int], width: int | None) -> list[int]:
-    """Return the widths of columns; the widest flexible one gives way first."""
-    widths = list(natural)
-    while width is not None and _total(widths, kept) > width:
-        flexible = [index for index in kept if columns[index].is_flexible and widths[index] > LEAST_WIDTH]
-        if not flexible:
-            break
-        widths[max(flexible, key=widths.__getitem__)] -= 1
-    return widths
+def _cell(column: Column, text: str) -> Text | _EndTold:
+    from rich.text import Text
+
+    if column.is_end_told:
+        return _EndTold(text)
+    return Text(text, style=_STATE_STYLES.get(text, "") if column.name == "State" else "", no_wrap=True)
 
 
-def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
-    return sum(widths[index] for index in kept) + GAP * (len(kept) - 1)
+@dataclass(frozen=True, slots=True)
+class _EndTold:
+    """A text that Rich cuts at its beginning."""
 
+    text: str
 
-def _fitted(text: str, width: int, ellipsis: str, *, keeps_end: bool) -> str:
-    if cell_width(text) <= width:
-        return text
-    if keeps_end:
-        return ellipsis + _first(text[::-1], width - 1)[::-1]
-    return _first(text, width - 1) + ellipsis
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.cells import cell_len
+        from rich.measure import Measurement
 
+        size = cell_len(self.text)
+        return Measurement(size, size)
 
-def _first(text: str, width: int) -> str:
-    taken = 0
-    for index, letter in enumerate(text):
-        taken += cell_width(letter)
-        if taken > width:
-            return text[:index]
-    return text
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.cells import cell_len, split_text
+        from rich.text import Text
 
-
-def cell_width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(_letter_width(letter) for letter in text)
-
-
-def _letter_width(letter: str) -> int:
-    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
-
-
-def _painted(text: str, code: str) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if code else text
+        hidden = cell_len(self.text) - options.max_width
+        shown = "…" + split_text(self.text, hidden + 1)[1] if hidden > 0 else self.text
+        yield Text(shown, no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -215,6 +216,45 @@ def test_devices_and_agents_keep_their_whole_names_on_a_narrow_terminal(
     assert capsys.readouterr().out == (
         "ID                  State   Kind          Job\nbrowserstack-1@lab  leased  browserstack  12\n"
     )
+
+
+DEVICE = {
+    "id": "emulator-1@lab",
+    "state": "idle",
+    "kind": "emulator",
+    "job": None,
+    "model": "Pixel",
+    "platform": "android",
+    "os_version": "14",
+    "utilisation": 0.5,
+    "reason": None,
+}
+
+
+def test_no_colour_means_no_control_sequence_at_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    render.devices_table([DEVICE])
+    assert "\x1b[32midle" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    render.devices_table([DEVICE])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_terminal_without_the_ellipsis_gets_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    monkeypatch.setenv("COLUMNS", "50")
+    render.jobs_table([job(1, "tests/a/long/way/down/login.spec.js")])
+    assert b"  ~" in written.getvalue()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\u2029", "\x85"])
+def test_a_line_end_in_a_name_does_not_break_the_table(end: str, capsys: pytest.CaptureFixture[str]) -> None:
+    render.devices_table([{**DEVICE, "id": f"one{end}two@lab"}])
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_json_escapes_the_controls_that_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
