@@ -58,6 +58,14 @@ def test_a_narrow_terminal_loses_optional_columns_from_the_right() -> None:
     ]
 
 
+def test_a_terminal_too_narrow_for_the_rest_still_gets_whole_ids_and_states() -> None:
+    assert lines_of(COLUMNS, ROWS, 5) == [
+        "ID  State      Test",
+        "12  running    ….ts",
+        "3   completed  ….ts",
+    ]
+
+
 def test_without_a_terminal_there_is_no_limit() -> None:
     row = ("1", "queued", "x" * 500, "-", "0s")
     assert "x" * 500 in lines_of(COLUMNS, [row], None)[1]
