@@ -16,7 +16,7 @@ A slot goes through these phases, always for one lease:
 - A revoked attempt that has not started is never started. One that runs is stopped: at once when it is cancelled, at
   the next end of a test or after the grace when it is preempted.
 - Every started attempt ends in exactly one result. Results are kept until the coordinator acknowledges them, and go
-  with Hello after a lost link.
+  with Hello after a lost link and after each heartbeat; so does the rejection of a lease until the lease is closed.
 - Cut off, the machine goes on with the leases that it holds, starts nothing else, and gives up after the orphan limit.
 
 Heartbeats, back-off and graces are deadlines of the machine; the tasks outside only carry bytes.
@@ -334,6 +334,9 @@ class Machine:
         for result in self._results.values():
             if result not in self._hello.results:
                 self._sends.append(ReportResult(result=result))
+        self._repeat_rejections()
+
+    def _repeat_rejections(self) -> None:
         for slot in self._slots.values():
             if slot.lease is not None and slot.failure is not None and not slot.is_foreign:
                 self._sends.append(RejectLease(key=slot.lease.key, failure=slot.failure))
@@ -352,6 +355,9 @@ class Machine:
     def _beat(self, now: Now) -> None:
         self._sequence += 1
         self._sends.append(Heartbeat(sequence=self._sequence, leases=self._echoes()))
+        # What nobody has acknowledged by now may have been lost, and no echo stands for it.
+        self._sends.extend(ReportResult(result=result) for result in self._results.values())
+        self._repeat_rejections()
         self._beat_us = now.mono_us + self._pace.heartbeat_us
 
     def _acknowledged(self, attempts: tuple[AttemptId, ...]) -> None:

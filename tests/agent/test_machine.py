@@ -328,6 +328,27 @@ def test_failed_preparation_rejects_the_lease_and_says_so_again_after_a_lost_lin
     assert RejectLease(key=KEY, failure=failure) in desk.welcome(2).sends
 
 
+def test_result_that_nobody_acknowledges_is_said_again_with_each_heartbeat() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.ended(1)
+    assert results(desk.expire_at(1_000_000)) == [(1, Outcome.PASSED)]
+    assert results(desk.expire_at(2_000_000)) == [(1, Outcome.PASSED)]
+    desk.receive(AcknowledgeResults(attempt_ids=(AttemptId(1),)))
+    assert results(desk.expire_at(3_000_000)) == []
+
+
+def test_rejection_is_said_again_with_each_heartbeat_until_the_lease_is_closed() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    failure = Failure(reason="INSTALL_FAILED", message="no space", blame=Blame.DEVICE)
+    desk.handle(PrepareFailed(device_id=PHONE, key=KEY, failure=failure))
+    assert RejectLease(key=KEY, failure=failure) in desk.expire_at(1_000_000).sends
+    desk.receive(CloseLease(key=KEY))
+    assert [type(send) for send in desk.expire_at(2_000_000).sends] == [Heartbeat]
+
+
 def test_reconnect_waits_inside_a_growing_window_of_at_most_ten_seconds() -> None:
     desk = Desk(is_connected=False)
     waits = []
