@@ -1,0 +1,63 @@
+"""Runs many seeds over several processes and sums them up."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from tests.sim.checker import Pair
+from tests.sim.draw import draw_plan
+from tests.sim.simulation import simulate
+
+SEEDS_AT_A_TIME = 25
+
+
+@dataclass(slots=True)
+class Summary:
+    """What came of some seeds."""
+
+    seeds: int = 0
+    span_us: int = 0
+    events: list[int] = field(default_factory=list)
+    rests_us: list[int] = field(default_factory=list)
+    pairs: dict[Pair, int] = field(default_factory=dict)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    """(seed, its first breach)."""
+
+    def add(self, other: Summary) -> None:
+        self.seeds += other.seeds
+        self.span_us += other.span_us
+        self.events += other.events
+        self.rests_us += other.rests_us
+        self.failures += other.failures
+        for pair, seeds in other.pairs.items():
+            self.pairs[pair] = self.pairs.get(pair, 0) + seeds
+
+
+def run_seeds(first: int, count: int) -> Summary:
+    """Run seeds one after the other."""
+    summary = Summary()
+    for seed in range(first, first + count):
+        verdict = simulate(draw_plan(seed))
+        summary.seeds += 1
+        summary.span_us += verdict.span_us
+        summary.events.append(verdict.events)
+        summary.rests_us.append(verdict.rest_us)
+        for pair in verdict.pairs:
+            summary.pairs[pair] = summary.pairs.get(pair, 0) + 1
+        if verdict.breaches:
+            summary.failures.append((seed, verdict.breaches[0]))
+    return summary
+
+
+def run_in_processes(first: int, count: int, processes: int) -> Iterator[Summary]:
+    """Yield the growing sum. Processes are started anew, because gRPC's library must not be forked."""
+    total = Summary()
+    starts = range(first, first + count, SEEDS_AT_A_TIME)
+    sizes = [min(SEEDS_AT_A_TIME, first + count - start) for start in starts]
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for summary in pool.map(run_seeds, starts, sizes):
+            total.add(summary)
+            yield total

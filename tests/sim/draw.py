@@ -1,0 +1,233 @@
+"""Draws a plan from a seed: at least 3 agents, 6 devices, 40 jobs, 2 organisations, 5 faults and 10 minutes."""
+
+from __future__ import annotations
+
+import random
+
+from agent.core.model import DeviceFacts, DeviceId, DeviceKind
+from coordinator.core.model import JobSpec, Settings, Target
+from tests.sim.plan import (
+    Behaviour,
+    BreakStreams,
+    CrashPoint,
+    CutPower,
+    DeposeCoordinator,
+    Direction,
+    DrainAgent,
+    Ending,
+    Fault,
+    FreezeAgent,
+    FreezeCoordinator,
+    JumpClocks,
+    KillAgent,
+    KillCoordinator,
+    Partition,
+    Plan,
+    PlannedAgent,
+    PlannedJob,
+    SlowDisk,
+    Submission,
+    Unplug,
+    Weather,
+    Wish,
+    WishKind,
+)
+from tests.sim.world import SECOND_US
+
+CALM_US = 600 * SECOND_US
+FEWEST_JOBS = 40
+BROKEN_APP = "broken"
+"""An app version whose build no device takes."""
+
+ENDINGS = (
+    *(Ending.PASSED,) * 14,
+    *(Ending.FAILED,) * 3,
+    *(Ending.ERRORED,) * 1,
+    *(Ending.CRASHED,) * 1,
+    *(Ending.HANGING,) * 1,
+)
+LOG_BYTES = (0, 90, 400, 400, 3_000, 3_000, 3_000, 20_000, 20_000, 150_000)
+
+
+class Draw:
+    """The dice of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._settings = Settings()
+
+    def between(self, low: int, high: int) -> int:
+        return self._random.randint(low, high)
+
+    def plan(self) -> Plan:
+        self._settings = self._draw_settings()
+        agents = self._agents()
+        submissions = self._submissions()
+        return Plan(
+            seed=self._seed,
+            settings=self._settings,
+            agents=agents,
+            weather=self._weather(),
+            submissions=submissions,
+            wishes=tuple(self._wish(submissions) for _ in range(self.between(6, 12))),
+            faults=self._faults(agents),
+            calm_us=CALM_US,
+        )
+
+    # The lab
+
+    def _draw_settings(self) -> Settings:
+        return Settings(
+            orphan_limit_us=self._random.choice((45, 120, 600)) * SECOND_US,
+            preempt_grace_us=self._random.choice((2, 10, 30)) * SECOND_US,
+            max_batch=self.between(2, 8),
+        )
+
+    def _agents(self) -> tuple[PlannedAgent, ...]:
+        names = [f"lab{number}" for number in range(1, self.between(3, 4) + 1)]
+        return tuple(PlannedAgent(name=name, devices=self._devices(name)) for name in names)
+
+    def _devices(self, agent: str) -> tuple[DeviceFacts, ...]:
+        kinds = [DeviceKind.EMULATOR, DeviceKind.DEVICE]
+        if self.between(0, 3) == 0:
+            kinds.append(self._random.choice((DeviceKind.EMULATOR, DeviceKind.DEVICE)))
+        return tuple(
+            DeviceFacts(
+                id=DeviceId(f"{kind}{number}@{agent}"),
+                kind=kind,
+                model=self._random.choice(("Pixel 7", "Pixel 8")),
+                os_version="14",
+                udid=f"{kind}{number}",
+            )
+            for number, kind in enumerate(kinds, 1)
+        )
+
+    def _weather(self) -> Weather:
+        delay_us = self._random.choice((5_000, 50_000, 400_000))
+        answers_lost = self._random.choice((0, 10, 30))
+        if self.between(0, 3):
+            late = self._random.choice((0, 2, 10))
+            return Weather(late=late, longest_delay_us=delay_us, answers_lost=answers_lost)
+        return Weather(
+            is_raw=True,
+            lost=self._random.choice((0, 3, 10, 30)),
+            doubled=self._random.choice((0, 10, 50)),
+            late=self._random.choice((0, 10, 40)),
+            longest_delay_us=delay_us,
+            answers_lost=answers_lost,
+        )
+
+    # The users
+
+    def _submissions(self) -> tuple[Submission, ...]:
+        apps = {org: [f"v{number}" for number in range(1, self.between(1, 3) + 1)] for org in ("acme", "globex")}
+        if self.between(0, 5) == 0:
+            apps["acme"].append(BROKEN_APP)
+        submissions: list[Submission] = []
+        jobs = 0
+        while jobs < FEWEST_JOBS:
+            submission = self._submission(len(submissions), apps)
+            submissions.append(submission)
+            jobs += len(submission.jobs)
+        return tuple(submissions)
+
+    def _submission(self, number: int, apps: dict[str, list[str]]) -> Submission:
+        org = "acme" if number == 0 else "globex" if number == 1 else self._random.choice(("acme", "globex"))
+        key = f"{org}-{number}"
+        priority = self._random.choice((1, 1, 2, 2, 3, 3, 4, 5))
+        target = self._random.choice((Target.ANY, Target.ANY, Target.ANY, Target.EMULATOR, Target.DEVICE))
+        selector = (("model", "pixel*"),) if self.between(0, 7) == 0 else ()
+        app = self._random.choice(apps[org])
+        jobs = tuple(
+            PlannedJob(
+                spec=JobSpec(
+                    org_id=org,
+                    app_version_id=app,
+                    test=f"tests/{key}-{index}.spec.ts",
+                    priority=priority if self.between(0, 4) else self.between(1, 5),
+                    target=target,
+                    selector=selector,
+                    retries=self._random.choice((0, 0, 1)),
+                    timeout_us=self.between(40, 90) * SECOND_US,
+                ),
+                behaviours=tuple(self._behaviour() for _ in range(3)),
+            )
+            for index in range(self.between(1, 8))
+        )
+        return Submission(at_us=self.between(0, 480 * SECOND_US), key=key, jobs=jobs)
+
+    def _behaviour(self) -> Behaviour:
+        return Behaviour(
+            span_us=self.between(1, 9) * self.between(1, 4) * SECOND_US + self.between(0, SECOND_US),
+            ending=self._random.choice(ENDINGS),
+            log_bytes=1_300_000 if self.between(0, 200) == 0 else self._random.choice(LOG_BYTES),
+        )
+
+    def _wish(self, submissions: tuple[Submission, ...]) -> Wish:
+        target = self._random.choice(submissions)
+        return Wish(
+            at_us=target.at_us + self.between(0, 90) * SECOND_US,
+            kind=self._random.choice(tuple(WishKind)),
+            submission=target.key,
+            index=self.between(0, len(target.jobs) - 1),
+        )
+
+    # The faults
+
+    def _faults(self, agents: tuple[PlannedAgent, ...]) -> tuple[Fault, ...]:
+        faults = [self._fault(self._random.choice(agents)) for _ in range(self.between(5, 14))]
+        return tuple(sorted(faults, key=lambda fault: fault.at_us))
+
+    def _fault(self, agent: PlannedAgent) -> Fault:
+        at_us = self.between(5 * SECOND_US, CALM_US - 40 * SECOND_US)
+        match self.between(0, 19):
+            case 0 | 1 | 2:
+                return KillCoordinator(
+                    at_us=at_us, point=self._random.choice(tuple(CrashPoint)), down_us=self._down_us()
+                )
+            case 3:
+                return FreezeCoordinator(at_us=at_us, for_us=self._around_ttl_us(at_us))
+            case 4 | 5:
+                return DeposeCoordinator(at_us=at_us, for_us=self._around_ttl_us(at_us))
+            case 6:
+                latency_us = self.between(50_000, 3 * SECOND_US)
+                return SlowDisk(at_us=at_us, for_us=self._around_ttl_us(at_us), latency_us=latency_us)
+            case 7 | 8:
+                is_at_commit = self.between(0, 2) == 0
+                return KillAgent(at_us=at_us, agent=agent.name, is_at_commit=is_at_commit, down_us=self._down_us())
+            case 9:
+                return CutPower(at_us=at_us, agent=agent.name, down_us=self._down_us())
+            case 10 | 11:
+                return FreezeAgent(at_us=at_us, agent=agent.name, for_us=self._around_ttl_us(at_us))
+            case 12:
+                grace_us = self._random.choice((0, 10, 60)) * SECOND_US
+                return DrainAgent(at_us=at_us, agent=agent.name, grace_us=grace_us, down_us=self._down_us())
+            case 13 | 14:
+                device = self._random.choice(agent.devices).id
+                return Unplug(at_us=at_us, agent=agent.name, device=device, for_us=self._around_ttl_us(at_us))
+            case 15 | 16 | 17:
+                return Partition(
+                    at_us=at_us,
+                    agent=agent.name,
+                    direction=self._random.choice(tuple(Direction)),
+                    for_us=self._around_ttl_us(at_us),
+                )
+            case 18:
+                return BreakStreams(at_us=at_us)
+            case _:
+                return JumpClocks(at_us=at_us, by_us=self._random.choice((-3600, -60, 60, 3600)) * SECOND_US)
+
+    def _down_us(self) -> int:
+        return self._random.choice((300_000, 2 * SECOND_US, 8 * SECOND_US, 25 * SECOND_US))
+
+    def _around_ttl_us(self, at_us: int) -> int:
+        """Return a span around half, one or two times to live of a lease, that is over when the faults stop."""
+        halves = self._random.choice((1, 2, 4))
+        span_us = self._settings.lease_ttl_us * halves // 2 * self.between(80, 120) // 100
+        return min(span_us, CALM_US - at_us)
+
+
+def draw_plan(seed: int) -> Plan:
+    """Return what a seed stands for."""
+    return Draw(seed).plan()

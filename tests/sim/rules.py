@@ -1,0 +1,244 @@
+"""The invariants, each a small function over what is about to happen and what was known before.
+
+A rule yields a sentence for every breach. The numbers are those of docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from agent.core.model import AttemptId, DeviceId
+from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished
+from coordinator.core.model import Attempt, AttemptOutcome, Job, JobState, LeaseId, LeaseState
+from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
+from tests.sim.history import Committed, WorkBegan
+from tests.sim.plan import Ending
+from tests.sim.scene import Scene
+
+Breaches = Iterator[str]
+WriteRule = Callable[[Scene, Committed, Write], Breaches]
+StepRule = Callable[[Scene, Committed], Breaches]
+WorkRule = Callable[[Scene, WorkBegan], Breaches]
+
+FREED_STATES = frozenset({JobState.QUEUED, JobState.CANCELLED})
+TRUE_ENDINGS = {AttemptOutcome.PASSED: Ending.PASSED, AttemptOutcome.FAILED: Ending.FAILED}
+
+
+# What is written
+
+
+def ids_are_used_once(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I1: no id stands for two things, and no counter falls."""
+    match write:
+        case PutJob(job):
+            known = scene.records.jobs.get(job.id)
+            if known is not None and (known.spec, known.sequence) != (job.spec, job.sequence):
+                yield f"I1: job {job.id} was {known.spec.test} and becomes {job.spec.test}"
+        case PutAttempt(attempt):
+            before = scene.records.attempts.get(attempt.id)
+            if before is not None and (before.job, before.lease) != (attempt.job, attempt.lease):
+                yield f"I1: attempt {attempt.id} was of job {before.job} and becomes one of job {attempt.job}"
+        case PutLease(lease):
+            old = scene.records.leases.get(lease.id)
+            if old is not None and (old.device, old.fence) != (lease.device, lease.fence):
+                yield f"I1: lease {lease.id} was for {old.device} and becomes one for {lease.device}"
+        case PutCounters(counters):
+            last = scene.records.counters
+            if counters.next_job < last.next_job or counters.next_attempt < last.next_attempt:
+                yield f"I1: counters fall from {last} to {counters}"
+        case _:
+            return
+
+
+def what_has_ended_stays(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I2: an attempt, a job and a lease end once, and nothing changes them afterwards."""
+    match write:
+        case PutAttempt(attempt):
+            before = scene.records.attempts.get(attempt.id)
+            if before is not None and before.outcome is not None and before != attempt:
+                yield f"I2: attempt {attempt.id} ended {before.outcome} and is written again as {attempt.outcome}"
+        case PutJob(job):
+            known = scene.records.jobs.get(job.id)
+            if known is not None and known.is_terminal and known != job:
+                yield f"I2: job {job.id} ended {known.state} and is written again as {job.state}"
+        case PutLease(lease):
+            old = scene.records.leases.get(lease.id)
+            if old is not None and not old.is_live and old != lease:
+                yield f"I2: lease {lease.id} ended {old.state} and is written again as {lease.state}"
+        case _:
+            return
+
+
+def device_has_one_lease(scene: Scene, step: Committed, write: Write) -> Breaches:
+    """I3: a device is granted only when no lease of it lives, no test runs on it, and no expired lease is at work.
+
+    An installation that its agent is just stopping may go on: the agent lets it end before it begins another.
+    """
+    if not isinstance(write, PutLease) or not write.lease.is_live:
+        return
+    lease = write.lease
+    others = [other for other in scene.live.get(lease.device, {}) if other != lease.id]
+    if others:
+        yield f"I3: {lease.device} has lease {others[0]} and gets lease {lease.id}"
+    work = scene.work.get(DeviceId(lease.device))
+    if lease.id in scene.records.leases or work is None or LeaseId(work.lease) == lease.id or work.at_us >= step.at_us:
+        return
+    if work.attempt or scene.records.leases[LeaseId(work.lease)].state is LeaseState.EXPIRED:
+        yield f"I3: {lease.device} still works for lease {work.lease} and gets lease {lease.id}"
+
+
+def fenced_attempt_changes_nothing(scene: Scene, step: Committed, write: Write) -> Breaches:
+    """I4: only the open attempt of a live lease, under its own fence, writes results."""
+    if isinstance(write, PutTest):
+        attempt, what = write.attempt, f"test {write.test.id}"
+    elif isinstance(write, PutAttempt) and write.attempt.outcome is not None:
+        attempt, what = write.attempt, f"outcome {write.attempt.outcome}"
+    else:
+        return
+    known = scene.records.attempts.get(attempt.id)
+    if known is None or known.outcome is not None or scene.records.jobs[attempt.job].attempt != attempt.id:
+        yield f"I4: {what} is written by attempt {attempt.id}, which does not count any more"
+    lease = scene.records.leases[attempt.lease]
+    if not lease.is_live:
+        yield f"I4: {what} is written by attempt {attempt.id} of lease {lease.id}, which is {lease.state}"
+    event = step.event
+    if isinstance(event, AttemptFinished) and event.attempt == attempt.id and event.fence != lease.fence:
+        yield f"I4: {what} is written by attempt {attempt.id} under fence {event.fence}, not {lease.fence}"
+
+
+def verdict_is_what_the_device_did(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I4: a job passes or fails only if its test really did."""
+    if not isinstance(write, PutAttempt) or write.attempt.outcome not in TRUE_ENDINGS:
+        return
+    attempt = write.attempt
+    if attempt.failure is not None and attempt.failure.reason == "BUILD_INVALID":
+        return
+    planned = scene.plan.jobs[scene.records.jobs[attempt.job].spec.test]
+    behaviour = planned.behaviours[(attempt.number - 1) % len(planned.behaviours)]
+    if behaviour.ending is not TRUE_ENDINGS[write.attempt.outcome]:
+        yield f"I4: attempt {attempt.id} is said to have {attempt.outcome}, and its test was {behaviour.ending}"
+    if AttemptId(attempt.id) not in scene.begun:
+        yield f"I4: attempt {attempt.id} is said to have {attempt.outcome}, and never ran"
+
+
+def only_silence_expires(scene: Scene, step: Committed, write: Write) -> Breaches:
+    """I4: a lease expires only a whole time to live after the last word of it, or when its agent was started anew."""
+    if not isinstance(write, PutLease) or write.lease.state is not LeaseState.EXPIRED:
+        return
+    lease = write.lease
+    if isinstance(step.event, AgentConnected) and step.event.boot_id != lease.boot_id:
+        return
+    if step.event is not None:
+        yield f"I4: lease {lease.id} is expired by {type(step.event).__name__}"
+        return
+    last_us = scene.last_word_us(lease.id, step.at_us)
+    silent_us = scene.running_us(last_us, step.at_us)
+    if silent_us < scene.plan.settings.lease_ttl_us:
+        yield f"I4: lease {lease.id} expires {silent_us / 1e6:.3f} s after the last word of it ({last_us / 1e6:.3f} s)"
+
+
+# What a step as a whole does
+
+
+def lost_link_costs_nothing(_scene: Scene, step: Committed) -> Breaches:
+    """I4: a stream that ends without a goodbye ends no attempt and no lease."""
+    if not isinstance(step.event, AgentDisconnected) or step.event.is_goodbye:
+        return
+    for write in step.step.writes:
+        if isinstance(write, PutAttempt) and write.attempt.outcome is not None:
+            yield f"I4: attempt {write.attempt.id} ends {write.attempt.outcome} by a lost link"
+        if isinstance(write, PutLease) and not write.lease.is_live:
+            yield f"I4: lease {write.lease.id} ends {write.lease.state} by a lost link"
+
+
+def results_of_hello_count(scene: Scene, step: Committed) -> Breaches:
+    """I4: a result that comes with Hello while its lease lives is the attempt's end, whatever else Hello brings."""
+    if not isinstance(step.event, AgentConnected):
+        return
+    for result in step.event.results:
+        attempt = scene.records.attempts.get(result.attempt)
+        lease = scene.records.leases.get(result.lease)
+        if attempt is None or attempt.outcome is not None or lease is None or not lease.is_live:
+            continue
+        outcome = _outcome_in(step, attempt)
+        if result.outcome in TRUE_ENDINGS and outcome is not result.outcome:
+            yield f"I4: attempt {attempt.id} {result.outcome} by the result in Hello, and ends {outcome}"
+
+
+def _outcome_in(step: Committed, attempt: Attempt) -> AttemptOutcome | None:
+    for write in step.step.writes:
+        if isinstance(write, PutAttempt) and write.attempt.id == attempt.id and write.attempt.outcome is not None:
+            return write.attempt.outcome
+    return None
+
+
+def preempted_job_waits_again(_scene: Scene, step: Committed) -> Breaches:
+    """I6: the job of a preempted attempt is queued again in the same step."""
+    for index, write in enumerate(step.step.writes):
+        if not isinstance(write, PutAttempt) or write.attempt.outcome is not AttemptOutcome.PREEMPTED:
+            continue
+        job = _next_put(step, index, write.attempt)
+        if job is None or job.state not in FREED_STATES:
+            yield f"I6: attempt {write.attempt.id} is preempted, and its job is not queued again"
+
+
+def _next_put(step: Committed, index: int, attempt: Attempt) -> Job | None:
+    puts = (write.job for write in step.step.writes[index:] if isinstance(write, PutJob))
+    return next((job for job in puts if job.id == attempt.job), None)
+
+
+def old_session_says_nothing(scene: Scene, step: Committed) -> Breaches:
+    """I4: the end of a stream that another one has replaced changes nothing."""
+    event = step.event
+    if isinstance(event, AgentConnected):
+        scene.sessions[event.agent] = event.session
+    elif isinstance(event, AgentDisconnected) and event.session not in scene.sessions.values():
+        yield f"I4: session {event.session} was replaced, and its end writes {len(step.step.writes)} records"
+
+
+# What happens on devices
+
+
+def device_does_one_thing(scene: Scene, began: WorkBegan) -> Breaches:
+    """I3: nothing begins on a device on which something runs, and no attempt runs twice."""
+    work = scene.work.get(began.device)
+    if work is not None:
+        yield f"I3: {began.device} runs attempt {work.attempt} and begins attempt {began.attempt}"
+    if began.attempt in scene.begun:
+        yield f"I2: attempt {began.attempt} begins a second time, on {began.device}"
+
+
+def what_was_taken_back_never_starts(scene: Scene, began: WorkBegan) -> Breaches:
+    """I3: an attempt that its agent was said to hold unstarted, and that was taken back, never starts."""
+    if began.attempt in scene.taken_back:
+        yield f"I3: attempt {began.attempt} was taken back, and begins on {began.device}"
+
+
+def device_holds_the_build(scene: Scene, began: WorkBegan) -> Breaches:
+    """I4: a test runs on the build that its job names."""
+    if not began.attempt:
+        return
+    spec = scene.plan.jobs[began.test].spec
+    if began.build != (spec.org_id, spec.app_version_id):
+        yield f"I4: attempt {began.attempt} needs {(spec.org_id, spec.app_version_id)} and runs on {began.build}"
+
+
+WRITE_RULES: tuple[WriteRule, ...] = (
+    ids_are_used_once,
+    what_has_ended_stays,
+    device_has_one_lease,
+    fenced_attempt_changes_nothing,
+    verdict_is_what_the_device_did,
+    only_silence_expires,
+)
+STEP_RULES: tuple[StepRule, ...] = (
+    lost_link_costs_nothing,
+    results_of_hello_count,
+    preempted_job_waits_again,
+    old_session_says_nothing,
+)
+WORK_RULES: tuple[WorkRule, ...] = (
+    device_does_one_thing,
+    what_was_taken_back_never_starts,
+    device_holds_the_build,
+)

@@ -1,0 +1,31 @@
+"""Whole labs from seeds: nothing is lost, doubled or mixed up, whatever strikes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.draw import draw_plan
+from tests.sim.simulation import simulate
+from tests.sim.world import SECOND_US
+
+SEEDS = 500
+SEEDS_A_TEST = 20
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
+def test_every_invariant_holds_whatever_strikes_the_lab(first: int) -> None:
+    for seed in range(first, first + SEEDS_A_TEST):
+        verdict = simulate(draw_plan(seed))
+        assert not verdict.breaches, f"make sim SEED={seed}: {verdict.breaches[0]}"
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_plan_of_a_seed_is_large_enough_to_mean_something(seed: int) -> None:
+    plan = draw_plan(seed)
+    assert len(plan.agents) >= 3
+    assert sum(len(agent.devices) for agent in plan.agents) >= 6
+    assert sum(len(submission.jobs) for submission in plan.submissions) >= 40
+    assert len({job.spec.org_id for job in plan.jobs.values()}) >= 2
+    assert len(plan.faults) >= 5
+    assert plan.calm_us >= 600 * SECOND_US
+    assert all(fault.at_us < plan.calm_us for fault in plan.faults)
