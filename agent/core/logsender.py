@@ -44,8 +44,12 @@ class LogSender:
         return replace(self, is_finish_sent=True)
 
     def answered(self, committed: int, *, is_closed: bool) -> LogSender:
-        """Return the state after an answer. A size below what was acknowledged before means that bytes were lost."""
-        if committed < self.acked:
+        """Return the state after an answer.
+
+        A size below what was acknowledged before means that bytes were lost. So does none at all, whatever was said
+        before: the log begins anew, and the answer that would have named a larger size may have been left out.
+        """
+        if committed < self.acked or committed == 0:
             return replace(self, acked=committed, sent=committed, is_finish_sent=False, is_closed=is_closed)
         sent = max(self.sent, committed)
         return replace(self, acked=committed, sent=sent, is_closed=self.is_closed or is_closed)
