@@ -10,10 +10,10 @@ RUN := $(UV) run --frozen --all-extras
 PYTEST := $(RUN) pytest
 BASELINE := proto/baseline.binpb
 
-.PHONY: help setup tools demo test test-fast test-e2e check lint format types imports wire fresh proto baseline
+.PHONY: help setup tools demo test test-fast test-e2e sim sim-mutants check lint format types imports wire fresh proto baseline
 
 help: ## Show what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(UV_PROGRAM) ## Make the environment (.venv) from uv.lock; brings its own uv where there is none
 	@test -d .venv || echo "Making the Python environment in .venv ..."
@@ -34,6 +34,14 @@ test: tools check ## Everything that CI runs
 
 test-fast: setup ## The tests without real processes, under three minutes
 	$(PYTEST) -q -n 2 --dist loadfile -m "not e2e and not appwright and not android_tools"
+
+SEEDS ?= 2000
+FROM ?= 0
+sim: ## Simulate the whole lab from many seeds (SEEDS=n FROM=n), or replay one (SEED=n)
+	$(RUN) python -m tests.sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) --from $(FROM))
+
+sim-mutants: ## Plant defects and see that the simulation notices each
+	$(RUN) python -m tests.sim.mutants
 
 check: lint types imports wire fresh ## Lint, types, import contracts, the wire
 

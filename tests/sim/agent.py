@@ -38,7 +38,7 @@ from agent.core.step import (
 )
 from qgjob.v1 import agent_service_pb2
 from tests.sim.device import Device
-from tests.sim.history import History, Note
+from tests.sim.history import History, Note, ResultKept
 from tests.sim.network import Side, Stream
 from tests.sim.spool import Spool
 from tests.sim.uploader import Uploader
@@ -163,7 +163,10 @@ class AgentProcess(Process):
 
     def _follow(self, step: Step) -> None:
         self._spool.commit(step.writes)
-        if self.dies_at_commit and any(isinstance(write, KeepResult) for write in step.writes):
+        kept = [write.result.attempt_id for write in step.writes if isinstance(write, KeepResult)]
+        for attempt in kept:
+            self._history.add(ResultKept(self.world.now_us, attempt))
+        if self.dies_at_commit and kept:
             self._doors.agent_exited(self)
             return
         for send in step.sends:

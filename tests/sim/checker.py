@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from coordinator.core.step import PutDevice, PutJob, PutLease, Write
 from tests.sim.ends import END_RULES
-from tests.sim.history import Committed, CoordinatorStarted, Record, WorkBegan
+from tests.sim.history import Committed, CoordinatorStarted, LogAcknowledged, Record, WorkBegan
 from tests.sim.lab import Lab
 from tests.sim.oracle import order_is_kept
 from tests.sim.plan import Plan
-from tests.sim.rules import STEP_RULES, WORK_RULES, WRITE_RULES
+from tests.sim.rules import STEP_RULES, WORK_RULES, WRITE_RULES, only_the_newest_epoch_acknowledges
 from tests.sim.scene import Scene
 
 Pair = tuple[str, str, str]
@@ -29,7 +29,7 @@ class Checker:
     def breaches(self) -> Iterator[str]:
         for record in self._lab.history.records:
             for breach in self._check(record):
-                yield f"{record.at_us / 1e6:10.3f} s  {breach}" if isinstance(record, Committed | WorkBegan) else breach
+                yield f"{record.at_us / 1e6:10.3f} s  {breach}"
         if unrest := self._lab.unrest():
             yield f"I6: it did not come to rest: {unrest}"
             return
@@ -43,6 +43,8 @@ class Checker:
                     yield from work_rule(self._scene, record)
             case Committed():
                 yield from self._check_step(record)
+            case LogAcknowledged():
+                yield from only_the_newest_epoch_acknowledges(self._scene, record)
             case CoordinatorStarted():
                 restored = Committed(record.at_us, record.epoch, None, record.step)
                 for write in record.step.writes:

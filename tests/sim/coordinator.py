@@ -18,6 +18,7 @@ from tests.sim.database import Database, StaleEpoch
 from tests.sim.history import Committed, CoordinatorStarted, EchoArrived, History, Note
 from tests.sim.network import Side, Stream
 from tests.sim.plan import CrashPoint
+from tests.sim.recovery import differences
 from tests.sim.shelf import LogDisk, Shelf
 from tests.sim.world import SECOND_US, Process, World
 
@@ -25,6 +26,8 @@ MAX_EVENTS_PER_TURN = 256
 TURN_US = 200
 LEADER_RENEWAL_US = 3 * SECOND_US
 FAST_COMMIT_US = (500, 8_000)
+RECOVERY_CHECKS_PERCENT = 20
+"""Of the commits of a seed whose recovery is checked."""
 CLUSTER_ID = "cluster"
 
 Reply = Callable[[JobsAccepted | QgjobError | None], None]
@@ -104,6 +107,8 @@ class CoordinatorProcess(Process):
         super().__init__(world)
         self.crash_point: CrashPoint | None = None
         """Where it is killed in its next commit."""
+        self.is_recovery_checked = False
+        """Whether what another coordinator would take up is compared with what this one knows."""
         self._history = history
         self._database = database
         self._settings = settings
@@ -183,9 +188,9 @@ class CoordinatorProcess(Process):
     def _turn(self) -> None:
         now = self._now()
         facts, answers = self.take_facts(now)
-        invariants.check(self.scheduler.ledger, is_ordered=self._is_ordered)
         writes = [write for _, step in facts for write in step.writes]
         if writes:
+            invariants.check(self.scheduler.ledger, is_ordered=self._is_ordered)
             self.commit(now, facts, answers, writes)
         else:
             self.deliver(facts, answers)
@@ -257,8 +262,15 @@ class CoordinatorProcess(Process):
             self.later(300, self._committed, facts, answers)
 
     def _committed(self, facts: Facts, answers: Answers) -> None:
+        if self.is_recovery_checked and self.world.chance(RECOVERY_CHECKS_PERCENT):
+            self._check_recovery()
         self.deliver(facts, answers)
         self.end_turn()
+
+    def _check_recovery(self) -> None:
+        if self._database.epoch == self.epoch:
+            for difference in differences(self.scheduler.ledger, self._database.records, self._settings, self._now()):
+                raise AssertionError(difference)
 
     def end_turn(self) -> None:
         self._is_turning = False
@@ -277,6 +289,10 @@ class CoordinatorProcess(Process):
             reply(answer)
 
     def _renew_leadership(self) -> None:
+        """Ask the database whether this is still the newest epoch."""
+        self.later(self._read_latency_us(), self._leadership_renewed)
+
+    def _leadership_renewed(self) -> None:
         if self._database.epoch != self.epoch:
             self._watch.coordinator_ended(self, "it finds that another epoch has begun")
         else:

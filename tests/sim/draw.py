@@ -79,6 +79,7 @@ class Draw:
 
     def _draw_settings(self) -> Settings:
         return Settings(
+            lease_ttl_us=self._random.choice((8, 15, 30, 30)) * SECOND_US,
             orphan_limit_us=self._random.choice((45, 120, 600)) * SECOND_US,
             preempt_grace_us=self._random.choice((2, 10, 30)) * SECOND_US,
             max_batch=self.between(2, 8),

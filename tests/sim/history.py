@@ -79,6 +79,13 @@ class WorkEnded(NamedTuple):
     attempt: AttemptId
 
 
+class ResultKept(NamedTuple):
+    """An agent has put the result of an attempt on its disk."""
+
+    at_us: int
+    attempt: AttemptId
+
+
 class LogAcknowledged(NamedTuple):
     """An agent was told that so many bytes of a log are durable."""
 
@@ -113,6 +120,7 @@ Record = (
     | CoordinatorPaused
     | WorkBegan
     | WorkEnded
+    | ResultKept
     | LogAcknowledged
     | LogRead
     | Note

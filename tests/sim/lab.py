@@ -33,6 +33,7 @@ from tests.sim.world import SECOND_US, Act, World
 
 TAKEOVER_US = 10 * SECOND_US
 DRAINED_DOWN_US = 2 * SECOND_US
+SEEDS_A_RECOVERY_CHECK = 20
 LOOK_US = 5 * SECOND_US
 
 
@@ -145,6 +146,7 @@ class Lab:
             self,
             self.commit_latency_us,
         )
+        coordinator.is_recovery_checked = self._plan.seed % SEEDS_A_RECOVERY_CHECK == 0
         self._coordinators.append(coordinator)
 
     def coordinator_ended(self, coordinator: CoordinatorProcess, why: str, down_us: int = SECOND_US) -> None:

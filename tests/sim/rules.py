@@ -11,7 +11,7 @@ from agent.core.model import AttemptId, DeviceId
 from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished
 from coordinator.core.model import Attempt, AttemptOutcome, Job, JobState, LeaseId, LeaseState
 from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
-from tests.sim.history import Committed, WorkBegan
+from tests.sim.history import Committed, LogAcknowledged, WorkBegan
 from tests.sim.plan import Ending
 from tests.sim.scene import Scene
 
@@ -121,6 +121,15 @@ def verdict_is_what_the_device_did(scene: Scene, _step: Committed, write: Write)
         yield f"I4: attempt {attempt.id} is said to have {attempt.outcome}, and never ran"
 
 
+def kept_result_is_not_lost(scene: Scene, step: Committed, write: Write) -> Breaches:
+    """I4: an agent that was started anew brings the results that lie on its disk."""
+    if not isinstance(write, PutAttempt) or not isinstance(step.event, AgentConnected):
+        return
+    attempt = write.attempt
+    if attempt.outcome is AttemptOutcome.LOST and AttemptId(attempt.id) in scene.kept:
+        yield f"I4: attempt {attempt.id} is given up as lost, and its agent has kept its result"
+
+
 def only_silence_expires(scene: Scene, step: Committed, write: Write) -> Breaches:
     """I4: a lease expires only a whole time to live after the last word of it, or when its agent was started anew."""
     if not isinstance(write, PutLease) or write.lease.state is not LeaseState.EXPIRED:
@@ -223,12 +232,25 @@ def device_holds_the_build(scene: Scene, began: WorkBegan) -> Breaches:
         yield f"I4: attempt {began.attempt} needs {(spec.org_id, spec.app_version_id)} and runs on {began.build}"
 
 
+# What agents are told of their logs
+
+
+def only_the_newest_epoch_acknowledges(scene: Scene, told: LogAcknowledged) -> Breaches:
+    """I5: a coordinator that was replaced acknowledges no byte: nobody will read what it has stored."""
+    if told.epoch < scene.epoch:
+        yield (
+            f"I5: {told.size} bytes of the log of attempt {told.attempt} are acknowledged in epoch {told.epoch},"
+            f" after epoch {scene.epoch} has begun"
+        )
+
+
 WRITE_RULES: tuple[WriteRule, ...] = (
     ids_are_used_once,
     what_has_ended_stays,
     device_has_one_lease,
     fenced_attempt_changes_nothing,
     verdict_is_what_the_device_did,
+    kept_result_is_not_lost,
     only_silence_expires,
 )
 STEP_RULES: tuple[StepRule, ...] = (

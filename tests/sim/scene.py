@@ -22,6 +22,7 @@ from tests.sim.history import (
     CoordinatorStarted,
     EchoArrived,
     Record,
+    ResultKept,
     WorkBegan,
     WorkEnded,
 )
@@ -39,10 +40,14 @@ class Scene:
     """What runs on each device."""
     begun: dict[AttemptId, WorkBegan] = field(default_factory=dict)
     """Test runs, by attempt."""
+    kept: dict[AttemptId, None] = field(default_factory=dict)
+    """Attempts whose result lies on their agent's disk, or did."""
     taken_back: dict[AttemptId, None] = field(default_factory=dict)
     """Attempts that their agent has agreed not to start."""
     echoes: dict[LeaseId, list[int]] = field(default_factory=dict)
     """When each lease was heard of in this epoch."""
+    epoch: int = 0
+    """The newest."""
     epoch_us: int = 0
     pauses: list[CoordinatorPaused] = field(default_factory=list)
     sessions: dict[str, SessionId] = field(default_factory=dict)
@@ -52,18 +57,20 @@ class Scene:
         """Take in a record; a committed step is taken in write by write, by `apply`."""
         match record:
             case CoordinatorStarted():
-                self.epoch_us = record.at_us
+                self.epoch, self.epoch_us = record.epoch, record.at_us
                 self.echoes.clear()
                 self.sessions.clear()
                 self.pauses.clear()
             case CoordinatorPaused():
                 self.pauses.append(record)
-            case EchoArrived():
+            case EchoArrived() if record.epoch == self.epoch:
                 self.echoes.setdefault(record.lease, []).append(record.at_us)
             case WorkBegan():
                 self.work[record.device] = record
                 if record.attempt:
                     self.begun[record.attempt] = record
+            case ResultKept():
+                self.kept[record.attempt] = None
             case WorkEnded():
                 self.work.pop(record.device, None)
             case _:

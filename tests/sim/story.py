@@ -17,6 +17,7 @@ from tests.sim.history import (
     LogRead,
     Note,
     Record,
+    ResultKept,
     WorkBegan,
     WorkEnded,
 )
@@ -66,6 +67,8 @@ def _lines(record: Record) -> Iterator[str]:
             yield f"{record.device} {what} for lease {record.lease}"
         case WorkEnded():
             yield f"{record.device} has ended attempt {record.attempt} of lease {record.lease}"
+        case ResultKept():
+            yield f"the result of attempt {record.attempt} is on its agent's disk"
         case LogAcknowledged():
             yield f"log of attempt {record.attempt}: {record.size} bytes are acknowledged"
         case LogRead():

@@ -44,11 +44,11 @@ class World:
         self.now_us = end_us
 
     def chance(self, percent: int) -> bool:
-        return self.random.randrange(100) < percent
+        return self.between(0, 99) < percent
 
     def between(self, low: int, high: int) -> int:
         """Return an integer from `low` to `high`, both possible."""
-        return low + self.random.randrange(high - low + 1)
+        return low + (self.random.getrandbits(32) * (high - low + 1) >> 32)
 
 
 class Process:

@@ -1,0 +1,338 @@
+"""I10: the simulation can fail. Each planted defect breaks the real code in one spot, and some seed must notice.
+
+python -m tests.sim.mutants             run each defect on the seed that caught it
+python -m tests.sim.mutants --search    look for those seeds anew
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from agent.core import machine as agent_machine
+from agent.core.logsender import LogSender
+from agent.core.model import NO_FENCE, LeaseSpec, Now
+from agent.core.step import KeepResult
+from coordinator.core import lanes
+from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
+from coordinator.core.fleet import Fleet
+from coordinator.core.ledger import Ledger
+from coordinator.core.model import AttemptOutcome, Counters, Job, Lease, LeaseState, RevokeReason, SessionId
+from coordinator.core.model import Now as CoordinatorNow
+from coordinator.core.scheduler import Scheduler
+from tests.sim.coordinator import Answers, CoordinatorProcess, Facts
+from tests.sim.database import Database
+from tests.sim.device import Device
+from tests.sim.draw import draw_plan
+from tests.sim.shelf import Shelf
+from tests.sim.simulation import simulate
+from tests.sim.spool import Spool
+
+MOST_SEEDS = 1_000
+
+Plant = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A planted defect, and the first seed that noticed it."""
+
+    name: str
+    plant: Plant
+    seed: int
+
+
+def replacing(owner: Any, name: str, make: Callable[[Any], Any]) -> Plant:  # noqa: ANN401 - a class or a module
+    """Return a defect that replaces one function, given the sound one."""
+    return lambda: patch.object(owner, name, make(getattr(owner, name)))
+
+
+# Fences and epochs
+
+
+def _adopt_whatever_comes(sound: Any) -> Any:  # noqa: ANN401 - the sound function
+    def adopt(self: agent_machine.Machine, lease: LeaseSpec, now: Now) -> None:
+        slot = self._slots.get(lease.device_id)
+        if slot is not None:
+            slot.highest = NO_FENCE
+        sound(self, lease, now)
+
+    return adopt
+
+
+def _write_in_any_epoch(_sound: Any) -> Any:  # noqa: ANN401
+    def commit(self: Database, _epoch: int, writes: Any) -> None:  # noqa: ANN401
+        for write in writes:
+            self.records.apply(write)
+
+    return commit
+
+
+def _start_from_live_rows(sound: Any) -> Any:  # noqa: ANN401
+    def start_epoch(self: Database) -> Counters:
+        counters = sound(self)
+        highest = max((job.id for job in self.records.live_jobs()), default=0)
+        self.records.counters = replace(counters, next_job=highest + 1)
+        return self.records.counters
+
+    return start_epoch
+
+
+def _acknowledge_without_leadership(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _self: True
+
+
+# The order of a turn
+
+
+def _tell_before_commit(sound: Any) -> Any:  # noqa: ANN401
+    def commit(self: CoordinatorProcess, now: CoordinatorNow, facts: Facts, answers: Answers, writes: Any) -> None:  # noqa: ANN401
+        self.deliver(facts, answers)
+        sound(self, now, facts, [], writes)
+
+    return commit
+
+
+def _expire_before_the_inbox(_sound: Any) -> Any:  # noqa: ANN401
+    def take_facts(self: CoordinatorProcess, now: CoordinatorNow) -> tuple[Facts, Answers]:
+        expired = self.scheduler.expire(now)
+        facts, answers = self.handle_inbox(now)
+        return [(None, expired), *facts], answers
+
+    return take_facts
+
+
+def _count_pauses(_sound: Any) -> Any:  # noqa: ANN401
+    def advance(self: Scheduler, now: CoordinatorNow) -> int:
+        self._last_turn_us = now.mono_us
+        return now.mono_us
+
+    return advance
+
+
+def _restore_without_hold(sound: Any) -> Any:  # noqa: ANN401
+    def restore(self: Scheduler, **records: Any) -> Any:  # noqa: ANN401
+        step = sound(self, **records)
+        for lease in list(self.ledger.fleet.leases.values()):
+            self.ledger.fleet.renew(lease.id, records["now"].mono_us + self._settings.lease_ttl_us // 3)
+        return step
+
+    return restore
+
+
+# Sessions
+
+
+def _lose_leases_with_the_link(sound: Any) -> Any:  # noqa: ANN401
+    def disconnect(self: Scheduler, event: AgentDisconnected, now: CoordinatorNow) -> None:
+        sound(self, replace(event, is_goodbye=True), now)
+
+    return disconnect
+
+
+def _close_before_results(sound: Any) -> Any:  # noqa: ANN401
+    def connect(self: Scheduler, event: AgentConnected, now: CoordinatorNow, lab_us: int) -> None:
+        for lease in self.ledger.fleet.leases_of(event.agent):
+            if lease.boot_id != event.boot_id:
+                self.ledger.close_lease(lease, LeaseState.EXPIRED, "the agent was started again", now)
+        sound(self, event, now, lab_us)
+
+    return connect
+
+
+def _accept_a_stale_disconnect(_sound: Any) -> Any:  # noqa: ANN401
+    def open_session(self: Fleet, agent: Any, session: SessionId) -> SessionId | None:  # noqa: ANN401
+        replaced = self._sessions.get(agent)
+        self._sessions[agent] = session
+        self._agents_by_session[session] = agent
+        return replaced
+
+    return open_session
+
+
+def _free_devices_at_expiry(sound: Any) -> Any:  # noqa: ANN401
+    def close_lease(self: Ledger, lease: Lease, state: LeaseState, why: str, now: CoordinatorNow) -> None:
+        sound(self, lease, state, why, now)
+        if state is LeaseState.EXPIRED:
+            self.free_device(self.fleet.devices[lease.device])
+
+    return close_lease
+
+
+# Batches
+
+
+def _requeue_before_the_echo(sound: Any) -> Any:  # noqa: ANN401
+    def revoke(self: Ledger, lease: Lease, attempts: Any, reason: RevokeReason) -> None:  # noqa: ANN401
+        sound(self, lease, attempts, reason)
+        for attempt_id in attempts:
+            attempt = self.attempts.get(attempt_id)
+            if attempt is not None and attempt.start_us is None:
+                now = CoordinatorNow(mono_us=0, wall_us=attempt.assign_us)
+                self.end_attempt(attempt, AttemptOutcome.RELEASED, None, now)
+
+    return revoke
+
+
+def _family_without_the_build(sound: Any) -> Any:  # noqa: ANN401
+    def family_of(job: Job) -> lanes.FamilyKey:
+        key: lanes.FamilyKey = sound(job)
+        return lanes.FamilyKey(replace(key.app, app_version_id=""), key.signature)
+
+    return family_of
+
+
+def _top_up_without_the_gate(_sound: Any) -> Any:  # noqa: ANN401
+    def top_up(self: Scheduler, lease: Lease, now: CoordinatorNow) -> bool:
+        device = self.ledger.fleet.devices[lease.device]
+        for signature in list(self.ledger.queues.signatures()):
+            key = lanes.FamilyKey(lease.app, signature)
+            if self.ledger.fleet.serves(device, signature) and self.ledger.queues.head_of_family(key) is not None:
+                self.ledger.extend(lease, self._take(key, self._batch_room(lease)), now)
+                return True
+        return False
+
+    return top_up
+
+
+def _forget_requests(sound: Any) -> Any:  # noqa: ANN401
+    def submit(self: Scheduler, event: JobsSubmitted, now: CoordinatorNow) -> Any:  # noqa: ANN401
+        self.ledger.requests.clear()
+        return sound(self, replace(event, known=None), now)
+
+    return submit
+
+
+# The agent
+
+
+def _start_what_was_taken_back(sound: Any) -> Any:  # noqa: ANN401
+    def revise(self: agent_machine.Machine, slot: Any, lease: LeaseSpec, now: Now) -> None:  # noqa: ANN401
+        kept = [job for job in slot.lease.jobs if job not in lease.jobs]
+        sound(self, slot, replace(lease, jobs=(*kept, *lease.jobs), revoked=()), now)
+
+    return revise
+
+
+def _forget_results_at_once(sound: Any) -> Any:  # noqa: ANN401
+    def commit(self: Spool, writes: Any) -> None:  # noqa: ANN401
+        sound(self, tuple(write for write in writes if not isinstance(write, KeepResult)))
+
+    return commit
+
+
+def _free_logs_that_are_not_whole(sound: Any) -> Any:  # noqa: ANN401
+    def answered(self: Any, committed: int, *, is_closed: bool) -> Any:  # noqa: ANN401
+        return sound(self, committed, is_closed=is_closed or self.is_finish_sent)
+
+    return answered
+
+
+def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
+    def lose_agent(self: Device, holder: str) -> None:
+        sound(self, holder)
+        self.release("supervisor")
+
+    return lose_agent
+
+
+MUTANTS = (
+    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=0),
+    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=0),
+    Mutant(
+        name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=0
+    ),
+    Mutant(
+        name="no grace for a lost link", plant=replacing(Scheduler, "_disconnect", _lose_leases_with_the_link), seed=0
+    ),
+    Mutant(
+        name="expire before the inbox",
+        plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
+        seed=0,
+    ),
+    Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=0),
+    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=0),
+    Mutant(
+        name="requeue a revoked tail before its echo",
+        plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
+        seed=0,
+    ),
+    Mutant(
+        name="close leases before the results of Hello",
+        plant=replacing(Scheduler, "_connect", _close_before_results),
+        seed=0,
+    ),
+    Mutant(
+        name="accept a stale disconnect", plant=replacing(Fleet, "open_session", _accept_a_stale_disconnect), seed=0
+    ),
+    Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=0),
+    Mutant(
+        name="acknowledge a log after leadership is lost",
+        plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
+        seed=0,
+    ),
+    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=0),
+    Mutant(name="top-up without the gate", plant=replacing(Scheduler, "_top_up", _top_up_without_the_gate), seed=0),
+    Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=0),
+    Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=0),
+    Mutant(
+        name="start what was taken back",
+        plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
+        seed=0,
+    ),
+    Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=0),
+    Mutant(
+        name="log freed before it is whole",
+        plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
+        seed=0,
+    ),
+    Mutant(
+        name="lock dropped with the agent", plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent), seed=0
+    ),
+)
+
+
+def caught(mutant: Mutant, seed: int) -> str:
+    """Return the first breach of a seed with the defect in place, an empty string if nothing was noticed."""
+    with mutant.plant():
+        breaches = simulate(draw_plan(seed)).breaches
+    return breaches[0].strip() if breaches else ""
+
+
+def search(mutant: Mutant, most_seeds: int = MOST_SEEDS) -> tuple[int, str] | None:
+    """Return the first seed that notices a defect, and what it says."""
+    for seed in range(most_seeds):
+        if breach := caught(mutant, seed):
+            return seed, breach
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    """Run or search all defects, or those named."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.mutants", description="Plant defects and look for them.")
+    parser.add_argument("--search", action="store_true", help="look for the first seed that notices each")
+    parser.add_argument("names", nargs="*", help="part of a defect's name")
+    chosen = parser.parse_args(arguments)
+    missed = 0
+    for mutant in _named(chosen.names):
+        found = search(mutant) if chosen.search else (mutant.seed, caught(mutant, mutant.seed))
+        if found is None or not found[1]:
+            missed += 1
+            sys.stdout.write(f"MISSED  {mutant.name}\n")
+        else:
+            sys.stdout.write(f"seed {found[0]:3d}  {mutant.name}: {found[1]}\n")
+        sys.stdout.flush()
+    return 1 if missed else 0
+
+
+def _named(names: list[str]) -> Iterator[Mutant]:
+    return (mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
