@@ -242,57 +242,57 @@ def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
 
 
 MUTANTS = (
-    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=0),
-    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=0),
+    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=31),
+    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=2),
     Mutant(
-        name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=0
+        name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=1
     ),
     Mutant(
-        name="no grace for a lost link", plant=replacing(Scheduler, "_disconnect", _lose_leases_with_the_link), seed=0
+        name="no grace for a lost link", plant=replacing(Scheduler, "_disconnect", _lose_leases_with_the_link), seed=1
     ),
     Mutant(
         name="expire before the inbox",
         plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
-        seed=0,
+        seed=113,
     ),
-    Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=0),
-    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=0),
+    Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=10),
+    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=2),
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
-        seed=0,
+        seed=2,
     ),
     Mutant(
         name="close leases before the results of Hello",
         plant=replacing(Scheduler, "_connect", _close_before_results),
-        seed=0,
+        seed=4,
     ),
     Mutant(
-        name="accept a stale disconnect", plant=replacing(Fleet, "open_session", _accept_a_stale_disconnect), seed=0
+        name="accept a stale disconnect", plant=replacing(Fleet, "open_session", _accept_a_stale_disconnect), seed=2
     ),
-    Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=0),
+    Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=2),
     Mutant(
         name="acknowledge a log after leadership is lost",
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
-        seed=0,
+        seed=10,
     ),
-    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=0),
-    Mutant(name="top-up without the gate", plant=replacing(Scheduler, "_top_up", _top_up_without_the_gate), seed=0),
-    Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=0),
-    Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=0),
+    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=2),
+    Mutant(name="top-up without the gate", plant=replacing(Scheduler, "_top_up", _top_up_without_the_gate), seed=2),
+    Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=2),
+    Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=1),
     Mutant(
         name="start what was taken back",
         plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
-        seed=0,
+        seed=1,
     ),
-    Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=0),
+    Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=4),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
-        seed=0,
+        seed=60,
     ),
     Mutant(
-        name="lock dropped with the agent", plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent), seed=0
+        name="lock dropped with the agent", plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent), seed=1
     ),
 )
 

@@ -149,6 +149,12 @@ def only_silence_expires(scene: Scene, step: Committed, write: Write) -> Breache
 # What a step as a whole does
 
 
+def only_the_newest_epoch_writes(scene: Scene, step: Committed) -> Breaches:
+    """I4: a coordinator that was replaced commits nothing."""
+    if step.epoch < scene.epoch:
+        yield f"I4: epoch {step.epoch} commits {len(step.step.writes)} records after epoch {scene.epoch} has begun"
+
+
 def lost_link_costs_nothing(_scene: Scene, step: Committed) -> Breaches:
     """I4: a stream that ends without a goodbye ends no attempt and no lease."""
     if not isinstance(step.event, AgentDisconnected) or step.event.is_goodbye:
@@ -254,6 +260,7 @@ WRITE_RULES: tuple[WriteRule, ...] = (
     only_silence_expires,
 )
 STEP_RULES: tuple[StepRule, ...] = (
+    only_the_newest_epoch_writes,
     lost_link_costs_nothing,
     results_of_hello_count,
     preempted_job_waits_again,
