@@ -78,15 +78,19 @@ def tell_failure(plan: Plan, verdict: Verdict) -> None:
 
 def run_many(first: int, seeds: int, processes: int) -> int:
     """Run seeds from `first` on and say what they covered."""
-    begun = time.monotonic()
-    told = begun
+    begun = told = time.monotonic()
+    failures = 0
     total = Summary()
     for total in run_in_processes(first, seeds, processes):
+        for seed, breach in total.failures[failures:]:
+            say(f"FAILED {seed}: {breach.strip()}")
+        failures = len(total.failures)
         if time.monotonic() - told > PROGRESS_S:
             told = time.monotonic()
-            say(f"{total.seeds} seeds, {len(total.failures)} failures, {total.seeds / (told - begun):.1f} seeds/s")
-    for seed, breach in total.failures:
-        say(f"FAILED {seed}: {breach.strip()}")
+            hours = total.span_us / 3.6e9
+            say(
+                f"{total.seeds} seeds, {failures} failures, {hours:.1f} hours, {total.seeds / (told - begun):.1f} seeds/s"
+            )
     if total.failures:
         plan = draw_plan(total.failures[0][0])
         tell_failure(plan, simulate(plan))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
@@ -22,7 +22,7 @@ from coordinator.core import lanes
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
 from coordinator.core.fleet import Fleet
 from coordinator.core.ledger import Ledger
-from coordinator.core.model import AttemptOutcome, Counters, Job, Lease, LeaseState, RevokeReason, SessionId
+from coordinator.core.model import AgentId, AttemptOutcome, Counters, Job, Lease, LeaseState, RevokeReason, SessionId
 from coordinator.core.model import Now as CoordinatorNow
 from coordinator.core.scheduler import Scheduler
 from tests.sim.coordinator import Answers, CoordinatorProcess, Facts
@@ -145,14 +145,23 @@ def _close_before_results(sound: Any) -> Any:  # noqa: ANN401
     return connect
 
 
-def _accept_a_stale_disconnect(_sound: Any) -> Any:  # noqa: ANN401
-    def open_session(self: Fleet, agent: Any, session: SessionId) -> SessionId | None:  # noqa: ANN401
-        replaced = self._sessions.get(agent)
-        self._sessions[agent] = session
-        self._agents_by_session[session] = agent
-        return replaced
+@contextmanager
+def _stale_disconnects_accepted() -> Iterator[None]:
+    """Let the end of any session, old or new, end the agent's newest."""
+    agents: dict[tuple[Fleet, SessionId], AgentId] = {}
+    sound_open, sound_close = Fleet.open_session, Fleet.close_session
 
-    return open_session
+    def open_session(self: Fleet, agent: AgentId, session: SessionId) -> SessionId | None:
+        agents[self, session] = agent
+        return sound_open(self, agent, session)
+
+    def close_session(self: Fleet, session: SessionId) -> AgentId | None:
+        agent = agents.get((self, session))
+        newest = self.session_of(agent) if agent is not None else None
+        return sound_close(self, session if newest is None else newest)
+
+    with patch.object(Fleet, "open_session", open_session), patch.object(Fleet, "close_session", close_session):
+        yield
 
 
 def _free_devices_at_expiry(sound: Any) -> Any:  # noqa: ANN401
@@ -267,9 +276,7 @@ MUTANTS = (
         plant=replacing(Scheduler, "_connect", _close_before_results),
         seed=4,
     ),
-    Mutant(
-        name="accept a stale disconnect", plant=replacing(Fleet, "open_session", _accept_a_stale_disconnect), seed=2
-    ),
+    Mutant(name="accept a stale disconnect", plant=_stale_disconnects_accepted, seed=2),
     Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=2),
     Mutant(
         name="acknowledge a log after leadership is lost",

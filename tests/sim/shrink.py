@@ -18,8 +18,9 @@ Fails = Callable[[Plan], bool]
 
 def kind_of(breach: str) -> str:
     """Return what is broken: the invariant, or the machine's own error."""
-    found = re.search(r"I\d+|\w+(?=: )", breach)
-    return found.group() if found is not None else breach
+    found = re.search(r"(I\d+): |failed: (\w+)", breach)
+    assert found is not None, breach
+    return found.group(1) or found.group(2)
 
 
 def fails_like(breach: str) -> Fails:
