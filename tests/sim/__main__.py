@@ -87,10 +87,8 @@ def run_many(first: int, seeds: int, processes: int) -> int:
         failures = len(total.failures)
         if time.monotonic() - told > PROGRESS_S:
             told = time.monotonic()
-            hours = total.span_us / 3.6e9
-            say(
-                f"{total.seeds} seeds, {failures} failures, {hours:.1f} hours, {total.seeds / (told - begun):.1f} seeds/s"
-            )
+            rate = total.seeds / (told - begun)
+            say(f"{total.seeds} seeds, {failures} failures, {total.span_us / 3.6e9:.1f} hours, {rate:.1f} seeds/s")
     if total.failures:
         plan = draw_plan(total.failures[0][0])
         tell_failure(plan, simulate(plan))
