@@ -305,9 +305,15 @@ MUTANTS = (
 
 
 def caught(mutant: Mutant, seed: int) -> str:
-    """Return the first breach of a seed with the defect in place, an empty string if nothing was noticed."""
+    """Return the first breach of a seed with the defect in place, an empty string if nothing was noticed.
+
+    Raises:
+        AssertionError: The defect does not fit the code that it is planted in any more.
+    """
     with mutant.plant():
         breaches = simulate(draw_plan(seed)).breaches
+    misfits = [breach for breach in breaches if "TypeError" in breach or "AttributeError" in breach]
+    assert not misfits, f"mend the planted defect {mutant.name!r}: {misfits[0]}"
     return breaches[0].strip() if breaches else ""
 
 
