@@ -58,7 +58,7 @@ class _Session:
         kind = message.WhichOneof("event")
         if kind == "hello":
             self._has_hello = True
-            self._coordinator.post(wire.agent_connected(self.id, message.hello), self._connected)
+            self._coordinator.post(wire.agent_connected(self.id, message.hello, CLUSTER_ID), self._connected)
         elif kind == "goodbye":
             self._end(is_goodbye=True)
         else:

@@ -151,9 +151,9 @@ def _stale_disconnects_accepted() -> Iterator[None]:
     agents: dict[tuple[Fleet, SessionId], AgentId] = {}
     sound_open, sound_close = Fleet.open_session, Fleet.close_session
 
-    def open_session(self: Fleet, agent: AgentId, session: SessionId) -> SessionId | None:
+    def open_session(self: Fleet, agent: AgentId, session: SessionId, lab_us: int) -> SessionId | None:
         agents[self, session] = agent
-        return sound_open(self, agent, session)
+        return sound_open(self, agent, session, lab_us)
 
     def close_session(self: Fleet, session: SessionId) -> AgentId | None:
         agent = agents.get((self, session))
