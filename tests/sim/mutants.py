@@ -262,7 +262,7 @@ MUTANTS = (
     Mutant(
         name="expire before the inbox",
         plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
-        seed=113,
+        seed=141,
     ),
     Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=10),
     Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=2),
