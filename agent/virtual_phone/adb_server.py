@@ -31,11 +31,12 @@ class AdbServer:
         self.port = port
 
     @classmethod
-    async def start(cls, directory: Path) -> "AdbServer":
-        """Start a server on a free port.
+    async def start(cls, directory: Path, *, port: int = 0) -> "AdbServer":
+        """Start a server.
 
         Args:
             directory: where it keeps its keys and its log; made if missing.
+            port: the port to listen on; 0 takes a free one.
 
         Raises:
             ToolMissing: ``adb`` is not installed.
@@ -47,15 +48,15 @@ class AdbServer:
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         failure: LabFailed | None = None
         for _ in range(ATTEMPTS):  # between choosing a port and listening on it, another process may take it
-            port = _free_port()
-            command = [adb, "-P", str(port), "nodaemon", "server"]
+            chosen = port or _free_port()
+            command = [adb, "-P", str(chosen), "nodaemon", "server"]
             child = await Child.start_guarded(
-                f"adb server on port {port}",
+                f"adb server on port {chosen}",
                 command,
                 diagnostics=directory / "adb-server.log",
                 environment=_environment(directory),
             )
-            server = cls(child, port)
+            server = cls(child, chosen)
             try:
                 await server._wait_until_ready()
             except BaseException as error:

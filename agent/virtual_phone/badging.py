@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.virtual_phone.errors import ToolMissing
+from agent.virtual_phone.signatures import signer
 
 AAPT_TIMEOUT_SECONDS = 60
-_SIGNING_BLOCK_MAGIC = b"APK Sig Block 42"
 
 _PACKAGE = re.compile(r"^package: name='([^']+)' versionCode='(\d*)' versionName='([^']*)'", re.MULTILINE)
 _LAUNCHABLE = re.compile(r"^launchable-activity: name='([^']+)'", re.MULTILINE)
@@ -48,7 +48,7 @@ class Instrumentation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Badging:
-    """An APK's own description; names of components are complete, with their package."""
+    """An APK's own description; names of components are complete, with their package; for `signer` see `signatures`."""
 
     package: str
     version_code: int
@@ -60,7 +60,7 @@ class Badging:
     permissions: tuple[str, ...]
     abis: tuple[str, ...]
     is_test_only: bool
-    is_signed: bool
+    signer: str | None
     activities: frozenset[str]
     services: frozenset[str]
     receivers: frozenset[str]
@@ -79,32 +79,34 @@ async def read_badging(content: bytes) -> Badging:
         raise ToolMissing("aapt")
     with tempfile.NamedTemporaryFile(prefix="virtual-phone-", suffix=".apk") as scratch:
         await asyncio.to_thread(Path(scratch.name).write_bytes, content)
-        is_signed = await asyncio.to_thread(_is_signed, Path(scratch.name))
+        signed_by = await asyncio.to_thread(_signer, Path(scratch.name))
         badging = await _run(aapt, "dump", "badging", scratch.name)
         tree = await _run(aapt, "dump", "xmltree", scratch.name, "AndroidManifest.xml")
-    return parse(badging, tree, is_signed=is_signed)
+    return parse(badging, tree, signed_by=signed_by)
 
 
-def parse(badging: str, tree: str, *, is_signed: bool) -> Badging:
+def parse(badging: str, tree: str, *, signed_by: str | None) -> Badging:
     """Return the facts in the output of ``aapt dump badging`` and ``aapt dump xmltree``; raises `ApkUnreadable`."""
     identity = _PACKAGE.search(badging)
     if identity is None:
         raise ApkUnreadable("INSTALL_PARSE_FAILED_BAD_MANIFEST", "no package name in the manifest")
     package, version_code, version_name = identity.groups()
     components = _components(tree, package)
+    written = next((facts for tag, facts in components if tag == "application"), {})
     native = _NATIVE_CODE.search(badging)
     return Badging(
         package=package,
         version_code=int(version_code or 0),
         version_name=version_name,
-        label=_first(_LABEL, badging) or package,
+        # aapt leaves a label out that stands in the manifest itself instead of being a resource.
+        label=_first(_LABEL, badging) or written.get("label", package),
         launchable_activity=_first(_LAUNCHABLE, badging),
         minimum_sdk=int(_first(_MINIMUM_SDK, badging) or 1),
         target_sdk=int(_first(_TARGET_SDK, badging) or _first(_MINIMUM_SDK, badging) or 1),
         permissions=tuple(_PERMISSION.findall(badging)),
         abis=tuple(_QUOTED.findall(native[1])) if native else (),
         is_test_only=_TEST_ONLY.search(badging) is not None,
-        is_signed=is_signed,
+        signer=signed_by,
         activities=_names(components, "activity", "activity-alias"),
         services=_names(components, "service"),
         receivers=_names(components, "receiver"),
@@ -143,19 +145,12 @@ def _names(components: list[tuple[str, dict[str, str]]], *tags: str) -> frozense
     return frozenset(facts["name"] for tag, facts in components if tag in tags and "name" in facts)
 
 
-def _is_signed(path: Path) -> bool:
-    """Whether an APK carries a signature of any scheme; whether it is valid is left to the packaging tools."""
+def _signer(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            start_of_directory = archive.start_dir
-    except (zipfile.BadZipFile, OSError) as error:
+            return signer(path, archive)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:  # what zipfile says to garbage
         raise ApkUnreadable("INSTALL_PARSE_FAILED_NOT_APK", f"Failed to parse APK: {error}") from error
-    if any(name.startswith("META-INF/") and name.endswith((".RSA", ".DSA", ".EC")) for name in names):
-        return True
-    with path.open("rb") as file:
-        file.seek(max(0, start_of_directory - len(_SIGNING_BLOCK_MAGIC)))
-        return file.read(len(_SIGNING_BLOCK_MAGIC)) == _SIGNING_BLOCK_MAGIC
 
 
 async def _run(*command: str) -> str:

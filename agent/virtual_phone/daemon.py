@@ -55,6 +55,11 @@ class AdbDaemon:
             return
         raise NoFreePort(f"port {port}: {last_error}")
 
+    async def settled(self) -> None:
+        """Wait until the listener is as the phone's faults have it."""
+        if self._relistening is not None:
+            await asyncio.wait((self._relistening,))
+
     async def close(self) -> None:
         """Stop listening and drop all connections."""
         self._phone.connectivity_changed = lambda: None
@@ -116,7 +121,7 @@ class AdbDaemon:
         if mode == OFFLINE_DROP:
             self._stop_listening()
             self._drop_all()
-        elif self._server is None:
+        elif self._server is None and self._relistening is None:
             self._relistening = asyncio.create_task(self._listen_again())
         if self._was_hung and not self.is_hung:
             self._drop_all()  # what was said meanwhile is lost, so hosts must begin anew
@@ -129,9 +134,16 @@ class AdbDaemon:
 
     async def _listen_again(self) -> None:
         try:
-            self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
+            server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
         except OSError as error:
             self._phone.log.note("DEFECT", f"cannot listen on port {self.port} again: {error}")
+            return
+        finally:
+            self._relistening = None
+        if self._offline_mode == OFFLINE_DROP:  # the cable was pulled again while the port was being opened
+            server.close()
+        else:
+            self._server = server
 
     def _stop_listening(self) -> None:
         if self._server is not None:

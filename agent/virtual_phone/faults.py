@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.virtual_phone.errors import FaultInvalid
+from agent.virtual_phone.numerals import whole_number
 
 MAX_SECONDS = 24 * 3600
 
@@ -67,16 +68,17 @@ class Fault:
     after_taps: int | None = None
     seconds: float | None = None
 
+    def __str__(self) -> str:
+        options = {name: getattr(self, name) for name in ("package", "times", "after_taps", "seconds")}
+        shown = [f"{name}={value}" for name, value in options.items() if value is not None]
+        return ",".join([f"{self.kind}={self.value}" if self.value else str(self.kind), *shown])
+
 
 def parse_fault(text: str) -> Fault:
     """Return the fault that a text describes; raises `FaultInvalid` with what is wrong."""
     head, *options = text.split(",")
     name, separator, value = head.partition("=")
-    try:
-        kind = FaultKind(name.strip())
-    except ValueError:
-        known = ", ".join(FaultKind)
-        raise FaultInvalid(f"unknown fault {name!r}; known are {known}") from None
+    kind = parse_kind(name)
     if separator and kind not in _TAKES_VALUE:
         raise FaultInvalid(f"fault {kind} takes no value")
     if not value and kind in _NEEDS_VALUE:
@@ -89,6 +91,35 @@ def parse_fault(text: str) -> Fault:
     return fault
 
 
+def parse_kind(name: str) -> FaultKind:
+    """Return the kind of fault of a name; raises `FaultInvalid` with the names that there are."""
+    try:
+        return FaultKind(name.strip())
+    except ValueError:
+        raise FaultInvalid(f"unknown fault {name!r}; known are {', '.join(FaultKind)}") from None
+
+
+def parse_phone_faults(text: str, phones: int) -> dict[int, list[str]]:
+    """Return the faults of each phone, by its number counted from 0, of a text such as ``1:crash;2:storage_full``.
+
+    Args:
+        text: between semicolons the number of a phone, counted from 1, a colon and a fault.
+        phones: how many phones there are.
+
+    Raises:
+        FaultInvalid: a part has another form, names no phone, or its fault is invalid.
+    """
+    faults: dict[int, list[str]] = {}
+    for part in text.split(";"):
+        number, _, fault = part.partition(":")
+        position = whole_number(number.strip())
+        if position is None or not 1 <= position <= phones:
+            raise FaultInvalid(f"{part!r} is not NUMBER:FAULT with the number of one of {phones} virtual phones")
+        parse_fault(fault)
+        faults.setdefault(position - 1, []).append(fault)
+    return faults
+
+
 def _checked_value(kind: FaultKind, value: str) -> str:
     if kind is FaultKind.OFFLINE:
         value = value or OFFLINE_DROP
@@ -96,7 +127,7 @@ def _checked_value(kind: FaultKind, value: str) -> str:
             raise FaultInvalid(f"offline is drop or hang, not {value!r}")
     elif kind is FaultKind.SLOW_INSTALL:
         _seconds(value)
-    elif kind is FaultKind.BATTERY and not (value.isdigit() and int(value) <= 100):
+    elif kind is FaultKind.BATTERY and whole_number(value) not in range(101):
         raise FaultInvalid(f"battery is a percentage from 0 to 100, not {value!r}")
     elif kind is FaultKind.INSTALL_FAILS and not value.startswith("INSTALL_"):
         raise FaultInvalid(f"install_fails takes a code such as INSTALL_FAILED_INTERNAL_ERROR, not {value!r}")
@@ -111,9 +142,10 @@ def _with_option(fault: Fault, option: str) -> Fault:
         return replace(fault, package=value)
     if name == "seconds":
         return replace(fault, seconds=_seconds(value))
-    if not value.isdigit() or int(value) < 1:
+    count = whole_number(value)
+    if not count:
         raise FaultInvalid(f"{name} must be a whole number above zero, not {value!r}")
-    return replace(fault, times=int(value)) if name == "times" else replace(fault, after_taps=int(value))
+    return replace(fault, times=count) if name == "times" else replace(fault, after_taps=count)
 
 
 def _seconds(text: str) -> float:
@@ -131,6 +163,10 @@ class Faults:
 
     def __init__(self) -> None:
         self._active: dict[FaultKind, Fault] = {}
+
+    def all(self) -> list[Fault]:
+        """Return the faults, with those that wait for taps."""
+        return list(self._active.values())
 
     def put(self, fault: Fault) -> None:
         """Begin a fault, in place of one of its kind."""

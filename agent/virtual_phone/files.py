@@ -1,5 +1,6 @@
 """The phone's files, held in memory up to a limit."""
 
+import errno
 import stat
 import time
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ class FileStore:
         """Create or replace a file and the directories above it; raises `StorageFull`, then nothing has changed."""
         path = _normal(path)
         if path in self._directories:
-            raise IsADirectoryError(path)
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
         replaced = self._files.get(path)
         growth = len(content) - (len(replaced.content) if replaced else 0)
         if growth > self.free_bytes:

@@ -3,7 +3,9 @@
 ::
 
     async with VirtualLab(2, directory) as lab:
-        print(lab.adb_port, lab.udids)
+        print(lab.adb_port, lab.names)
+
+While it runs, ``control`` can let its phones misbehave.
 
 Everything ends with the lab, and with the process that started it, even if that is killed.
 """
@@ -22,11 +24,13 @@ from agent.virtual_phone.adb_server import AdbServer
 from agent.virtual_phone.children import Child
 from agent.virtual_phone.daemon import LOOPBACK
 from agent.virtual_phone.errors import FaultInvalid, LabFailed, VirtualPhoneError, require_tools
+from agent.virtual_phone.lab_control import LabControl, Request
 
 FIRST_PORT = 5601
 START_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
+DIRECTORY_NAME = "virtual-phones"
 MODELS = ("Pixel_8", "Pixel_7a", "Galaxy_S24", "Galaxy_A54")
 
 
@@ -36,6 +40,7 @@ class PhoneProcess:
     def __init__(self, child: Child, *, serial: str, model: str, port: int, log_path: Path) -> None:
         self._child = child
         self._turn = asyncio.Lock()
+        self._asked = 0
         self.serial = serial
         self.model = model
         self.port = port
@@ -108,12 +113,12 @@ class PhoneProcess:
         """Begin a fault, such as ``offline=drop,seconds=5``; raises `FaultInvalid` or `LabFailed`."""
         await self._ask({"begin": fault})
 
-    async def end_fault(self, kind: str) -> None:
-        """End a fault of a kind; raises `FaultInvalid` or `LabFailed`."""
-        await self._ask({"end": kind})
+    async def end_fault(self, kind: str) -> bool:
+        """End a fault of a kind; False if the phone did not have it; raises `FaultInvalid` or `LabFailed`."""
+        return bool((await self._ask({"end": kind}))["had_it"])
 
     async def query(self) -> dict[str, Any]:
-        """Return what is in front and what is installed; raises `LabFailed`."""
+        """Return what is in front, what is installed and which faults it has; raises `LabFailed`."""
         return await self._ask({"query": True})
 
     async def close(self) -> None:
@@ -122,8 +127,11 @@ class PhoneProcess:
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         async with self._turn:
-            await self._child.write_line(json.dumps(request).encode())
-            answer: dict[str, Any] = json.loads(await self._child.read_line(ANSWER_SECONDS))
+            self._asked += 1
+            await self._child.write_line(json.dumps({**request, "id": self._asked}).encode())
+            answer: dict[str, Any] = {}
+            while answer.pop("id", None) != self._asked:  # an older one is the answer to who did not wait for it
+                answer = json.loads(await self._child.read_line(ANSWER_SECONDS))
         if not answer.pop("ok"):
             raise FaultInvalid(answer["error"])
         return answer
@@ -166,6 +174,7 @@ class VirtualLab:
         self._options = options or LabOptions()
         self._server: AdbServer | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._control: LabControl | None = None
         self.phones: list[PhoneProcess] = []
 
     async def __aenter__(self) -> Self:
@@ -191,12 +200,13 @@ class VirtualLab:
             self._server = await AdbServer.start(self._directory)
             for number in range(self._count):
                 self.phones.append(await self._start_phone(number))
-            for phone in self.phones:
+            for phone in self.phones:  # one by one: adb 29 may abort when it is told to connect twice at a time
                 await self._server.connect(phone.udid)
+            self._control = await LabControl.start(self._directory, self._obey)
         except BaseException:
             await self.close()
             raise
-        self._keeper = asyncio.create_task(self._keep_connected(self._server))
+        self._keeper = asyncio.create_task(self._keep_connected())
 
     @property
     def adb_port(self) -> int:
@@ -210,12 +220,17 @@ class VirtualLab:
         """What adb calls the phones, in the order of their numbers."""
         return [phone.udid for phone in self.phones]
 
-    def phone(self, udid: str) -> PhoneProcess:
-        """Return a phone by what adb calls it; raises `LabFailed` if there is none."""
+    @property
+    def names(self) -> dict[str, str]:
+        """The names of the phones by their udids: ``virtual-1`` and so on."""
+        return {phone.udid: f"virtual-{number}" for number, phone in enumerate(self.phones, 1)}
+
+    def phone(self, name: str) -> PhoneProcess:
+        """Return a phone by its name, serial number or udid; raises `LabFailed` if there is none."""
         for phone in self.phones:
-            if phone.udid == udid:
+            if name.partition("@")[0] in (self.names[phone.udid], phone.serial, phone.udid):
                 return phone
-        raise LabFailed(f"no phone {udid}")
+        raise LabFailed(f"no phone {name}; there are {', '.join(self.names.values())}")
 
     async def states(self) -> dict[str, str]:
         """Return adb's state of each phone that its server knows."""
@@ -223,12 +238,32 @@ class VirtualLab:
             raise LabFailed("the lab is not running")
         return await self._server.states()
 
+    async def _obey(self, request: Request) -> dict[str, Any]:
+        match request:
+            case {"list": True}:
+                states = await self.states()
+                return {"phones": [await self._describe(phone, states) for phone in self.phones]}
+            case {"begin": str(fault), "phone": str(name)}:
+                await self.phone(name).begin_fault(fault)
+                return {}
+            case {"end": str(kind), "phone": str(name)}:
+                return {"had_it": await self.phone(name).end_fault(kind)}
+            case _:
+                raise LabFailed("a request is one of list, begin and end; the last two with a phone")
+
+    async def _describe(self, phone: PhoneProcess, states: dict[str, str]) -> dict[str, Any]:
+        facts = {"name": self.names[phone.udid], "serial": phone.serial, "udid": phone.udid}
+        return {**facts, "state": states.get(phone.udid, "gone"), "faults": (await phone.query())["faults"]}
+
     async def close(self) -> None:
         """End everything. May be called again, and while starting."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
+        control, self._control = self._control, None
+        if control is not None:
+            await control.close()
         server, self._server = self._server, None
         closings = [phone.close() for phone in self.phones]
         closings += [server.close()] if server else []
@@ -247,12 +282,39 @@ class VirtualLab:
             faults=(options.faults or {}).get(number, ()),
         )
 
-    async def _keep_connected(self, server: AdbServer) -> None:
-        """Connect what adb has lost: a phone on a cable comes back by itself, one on a network does not."""
-        while not server.has_ended:
+    async def _keep_connected(self) -> None:
+        """Connect what adb has lost: a phone on a cable comes back by itself, one on a network does not.
+
+        A server that has died is started again on its port, where all who use it look for it.
+        """
+        while True:
             await asyncio.sleep(RECONNECT_SECONDS)
             with contextlib.suppress(VirtualPhoneError, OSError, asyncio.IncompleteReadError):
-                known = await server.states()
+                assert self._server is not None
+                if self._server.has_ended:
+                    await self._server.close()
+                    self._server = await AdbServer.start(self._directory, port=self._server.port)
+                known = await self._server.states()
                 for phone in self.phones:
-                    if phone.udid not in known and not phone.has_ended:
-                        await server.connect(phone.udid)
+                    await self._reconnect(self._server, phone, known.get(phone.udid))
+
+    async def _reconnect(self, server: AdbServer, phone: PhoneProcess, state: str | None) -> None:
+        if phone.has_ended or state not in (None, "offline"):
+            return
+        if state == "offline":
+            if not await _listens(phone.port):
+                return  # the cable is pulled, and offline is what it should be called
+            # It is back. The server would see that by itself, but only after ten seconds.
+            await server.disconnect(phone.udid)
+        await server.connect(phone.udid)
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return True

@@ -9,11 +9,11 @@ import signal
 import sys
 from pathlib import Path
 
-from agent.virtual_phone.control import MAX_REQUEST_BYTES, answer
 from agent.virtual_phone.daemon import AdbDaemon, NoFreePort
 from agent.virtual_phone.errors import VirtualPhoneError
 from agent.virtual_phone.faults import Fault, parse_fault
 from agent.virtual_phone.phone import Phone, PhoneIdentity
+from agent.virtual_phone.phone_control import MAX_REQUEST_BYTES, answer
 from agent.virtual_phone.phonelog import PackageLog, PhoneLog
 from agent.virtual_phone.screens import DEFAULT_FILE, load_screens
 

@@ -140,9 +140,8 @@ class PackageManager:
         self._record(PackageEvent.INSTALL, installed)
         return installed
 
-    def uninstall(self, package: str, *, keeps_data: bool = False) -> None:
-        """Remove an app; raises `PackageUnknown`. Its data cannot be kept: a later install starts clean."""
-        del keeps_data  # a real phone keeps the files of the app for a later install, which nothing here reads
+    def uninstall(self, package: str) -> None:
+        """Remove an app with its data; raises `PackageUnknown`."""
         installed = self.get(package)
         del self._installed[package]
         self._files.remove(installed.path)
@@ -177,7 +176,7 @@ class PackageManager:
             raise InstallRefused(failing.value, "injected fault")
 
     def _check(self, badging: Badging, options: InstallOptions) -> None:
-        if not badging.is_signed:
+        if badging.signer is None:
             raise InstallRefused("INSTALL_PARSE_FAILED_NO_CERTIFICATES", "Failed to collect certificates")
         if badging.minimum_sdk > self._sdk:
             reason = f"Requires newer sdk version #{badging.minimum_sdk} (current version is #{self._sdk})"
@@ -196,6 +195,9 @@ class PackageManager:
         if not options.may_replace:
             reason = f"Attempt to re-install {badging.package} without first uninstalling."
             raise InstallRefused("INSTALL_FAILED_ALREADY_EXISTS", reason)
+        if badging.signer != present.badging.signer:
+            reason = f"Existing package {badging.package} signatures do not match newer version; ignoring!"
+            raise InstallRefused("INSTALL_FAILED_UPDATE_INCOMPATIBLE", reason)
         if badging.version_code < present.badging.version_code and not options.may_downgrade:
             reason = (
                 f"Downgrade detected: Update version code {badging.version_code} "

@@ -101,10 +101,11 @@ class Phone:
         self.system = SystemState()
         self.listeners: dict[int, Listener] = {}
         self.foreground_services: dict[str, set[str]] = {}
+        self._package_log = package_log or PackageLog(None)
         self.packages = PackageManager(
             files=self.files,
             faults=self.faults,
-            log=package_log or PackageLog(None),
+            log=self._package_log,
             sdk=identity.sdk,
             abis=identity.abis,
             clock=time.time,
@@ -192,6 +193,7 @@ class Phone:
         for kind in list(self._healing):
             self._stop_healing(kind)
         self.log.close()
+        self._package_log.close()
 
     # Apps
 

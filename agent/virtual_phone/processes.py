@@ -56,7 +56,9 @@ class ProcessTable:
         return process
 
     def end(self, name: str) -> bool:
-        """End the process of a name; False if there was none."""
+        """End the process of a name; False if there was none, or if it is the system's."""
+        if name in _SYSTEM.values():
+            return False
         process = self._by_name.pop(name, None)
         if process is not None:
             process.ended.set()

@@ -7,17 +7,20 @@ from collections.abc import Awaitable, Callable
 from agent.virtual_phone.bytestream import ByteQueue, ByteReader
 from agent.virtual_phone.commands import COMMANDS
 from agent.virtual_phone.commands.text import lines_of
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.phone import Phone
 from agent.virtual_phone.shell import Output, Shell
 from agent.virtual_phone.sync import SyncService
 from agent.virtual_phone.transport import MAX_PAYLOAD_BYTES, ProtocolError, Service, Stream
 
 FEATURES = ("shell_v2", "cmd", "stat_v2", "ls_v2", "fixed_push_mkdir", "apex", "fixed_push_symlink_timestamp")
+DEFECT_CODE = 134  # what a shell says of a program that was aborted
 
 _FRAME = struct.Struct("<BI")
 _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = 0, 1, 2, 3, 3
 _MAX_FRAME_BYTES = MAX_PAYLOAD_BYTES
 _PROMPT = "$ "
+
 _Runner = Callable[[ByteReader, Output, Output], Awaitable[int]]
 
 
@@ -48,11 +51,23 @@ def _shell_service(phone: Phone, line: str, *, is_v2: bool) -> Service:
 
 def _runner(phone: Phone, line: str) -> _Runner:
     async def run(stdin: ByteReader, stdout: Output, stderr: Output) -> int:
-        code = await Shell(phone=phone, commands=COMMANDS).run(line, stdin, stdout, stderr)
+        code = await _run_line(Shell(phone=phone, commands=COMMANDS), line, stdin, stdout, stderr)
         phone.log.note("SHELL", f"{line} -> {code}")
         return code
 
     return run
+
+
+async def _run_line(shell: Shell, line: str, stdin: ByteReader, stdout: Output, stderr: Output) -> int:
+    try:
+        return await shell.run(line, stdin, stdout, stderr)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect of ours must not look like success: adb takes silence for 0
+        shell.phone.log.note("DEFECT", f"{line}: {error!r}")
+        await stderr(f"virtual phone: a defect in {line.split()[0]}: {error!r}\n".encode())
+        shell.last_code = DEFECT_CODE
+        return DEFECT_CODE
 
 
 def _interactive(phone: Phone) -> _Runner:
@@ -60,7 +75,7 @@ def _interactive(phone: Phone) -> _Runner:
         shell = Shell(phone=phone, commands=COMMANDS)
         await stdout(_PROMPT.encode())
         async for line in lines_of(stdin):
-            await shell.run(line.rstrip("\r"), stdin, stdout, stderr)
+            await _run_line(shell, line.rstrip("\r"), stdin, stdout, stderr)
             if line.split()[:1] in (["exit"], ["exec"]):
                 break
             await stdout(_PROMPT.encode())
@@ -138,8 +153,8 @@ class _Frames:
 
 
 def _listener(phone: Phone, argument: str) -> Service | None:
-    port = argument.partition(":")[0]
-    listener = phone.listeners.get(int(port)) if port.isdigit() else None
+    port = whole_number(argument.partition(":")[0])
+    listener = phone.listeners.get(port) if port is not None else None
     if listener is None:
         phone.log.note("REFUSED", f"nothing listens on tcp:{argument}")
     return listener

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.virtual_phone.bytestream import ByteQueue, ByteReader
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.phone import Phone
 
 NOT_FOUND = 127
@@ -22,6 +23,7 @@ _SPECIAL = set(" \t\r\n;&|<>()'\"\\$`#")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 _UNSUPPORTED = "(){}`"
+_ENDS_PLAIN = _SPECIAL | set(_UNSUPPORTED)
 
 Output = Callable[[bytes], Awaitable[None]]
 
@@ -104,9 +106,11 @@ class _Lexer:
 
     def _operator(self) -> _Token | None:
         redirection = re.compile(r"[012]?(?:>>|>&[12]|>|<)").match(self._line, self._at)
-        operator = redirection or re.compile(r"&&|\|\||;|\||&|\n").match(self._line, self._at)
+        operator = redirection or re.compile(r"&&|\|\||;;?|\||&|\n").match(self._line, self._at)
         if operator is None:
             return None
+        if operator[0] == ";;":
+            raise ShellSyntaxError("unexpected ';;'")
         self._at = operator.end()
         return _Token(operator=";" if operator[0] == "\n" else operator[0])
 
@@ -131,7 +135,7 @@ class _Lexer:
     def _plain(self) -> str:
         start = self._at
         self._at += 1
-        while self._peek() and self._peek() not in _SPECIAL | set(_UNSUPPORTED):
+        while self._peek() and self._peek() not in _ENDS_PLAIN:
             self._at += 1
         return self._line[start : self._at]
 
@@ -221,7 +225,7 @@ def _simple_command(tokens: list[_Token]) -> SimpleCommand:
         if not token.operator:
             words.append(token.word)
             continue
-        descriptor = int(token.operator[0]) if token.operator[0].isdigit() else (0 if "<" in token.operator else 1)
+        descriptor = int(token.operator[0]) if token.operator[0] in "012" else (0 if "<" in token.operator else 1)
         if ">&" in token.operator:
             redirections.append(Redirection(descriptor=descriptor, target=(), to_descriptor=int(token.operator[-1])))
             continue
@@ -342,7 +346,10 @@ class Shell:
         finally:
             for writer in writers:  # those that go on writing have lost their reader
                 writer.cancel()
-            await asyncio.gather(*writers, return_exceptions=True)
+            ends = await asyncio.gather(*writers, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
         self.last_code = int(not code) if pipeline.is_negated else code
 
     async def _run_into(self, pipe: _Pipe, command: SimpleCommand, stdin: ByteReader, stderr: Output) -> int:
@@ -375,7 +382,8 @@ class Shell:
     async def _dispatch(self, words: list[str], streams: "_Redirected") -> int:
         name, *arguments = words
         if name == "exit":
-            raise _Exit(int(arguments[0]) & 0xFF if arguments and arguments[0].isdigit() else self.last_code)
+            code = whole_number(arguments[0]) if arguments else None
+            raise _Exit(self.last_code if code is None else code & 0xFF)
         if name == "exec" and arguments:
             raise _Exit(await self._dispatch(arguments, streams))
         if name in ("export", "unset"):
@@ -453,7 +461,7 @@ class _Redirected:
             try:
                 self._phone.files.write(path, bytes(content))
             except OSError as error:
-                return f"can't create {path}: {error}"
+                return f"can't create {path}: {error.strerror or error}"
         return ""
 
     def _read_from(self, path: str) -> str:

@@ -9,6 +9,7 @@ import stat
 import struct
 
 from agent.virtual_phone.files import FileStore, StorageFull
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.transport import ProtocolError, Stream
 
 MAX_PATH_BYTES = 1024
@@ -83,7 +84,7 @@ class SyncService:
 
     async def _receive_file(self, stream: Stream, path_and_mode: str) -> None:
         path, _, mode_text = path_and_mode.rpartition(",")
-        mode = int(mode_text) if mode_text.isdigit() else 0o644
+        mode = whole_number(mode_text)
         content = bytearray()
         problem = ""
         while True:
@@ -98,7 +99,7 @@ class SyncService:
                 problem = "couldn't write: No space left on device"
             elif not problem:
                 content += chunk
-        problem = problem or self._store(path, bytes(content), mode, changed_at=value)
+        problem = problem or self._store(path, bytes(content), 0o644 if mode is None else mode, changed_at=value)
         if problem:
             await _fail(stream, problem)
         else:
@@ -108,7 +109,7 @@ class SyncService:
         if not path.startswith("/"):
             return f"couldn't create file: Read-only file system: {path}"
         try:
-            self._files.write(path, content, permissions=stat.S_IMODE(mode), changed_at=changed_at)
+            self._files.write(path, content, permissions=mode, changed_at=changed_at)
         except StorageFull as error:
             return f"couldn't write: {error}"
         except IsADirectoryError:

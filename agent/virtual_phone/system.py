@@ -43,7 +43,7 @@ class SystemState:
     @property
     def input_method(self) -> str:
         """The keyboard that is in use."""
-        return self.settings[("secure", "default_input_method")]
+        return self.settings.get(("secure", "default_input_method"), "null")
 
     @input_method.setter
     def input_method(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import re
 import stat
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +13,8 @@ from agent.virtual_phone.shell import Call, Command
 _KIBIBYTE = 1024
 _PROC_NET_UNIX = "Num       RefCount Protocol Flags    Type St Inode Path\n"
 _READ_BYTES = 64 * 1024
+_OCTAL_MODE = re.compile(r"[0-7]{1,4}")
+_SYMBOLIC_MODE = re.compile(r"[ugoa]*[-+=][rwxXst]*")
 
 
 async def _refuse_option(call: Call, error: OptionUnknown) -> int:
@@ -115,10 +118,13 @@ async def _chmod(call: Call) -> int:
     mode, *paths = [argument for argument in call.arguments if not argument.startswith("-")] or [""]
     if not paths:
         return await call.fail("chmod: Needs 2 arguments")
+    octal = _OCTAL_MODE.fullmatch(mode)
+    if octal is None and _SYMBOLIC_MODE.fullmatch(mode) is None:
+        return await call.fail(f"chmod: bad mode '{mode}'")
     for path in paths:
         file = call.phone.files.get(path)
-        if file is not None and mode.isdigit():
-            call.phone.files.write(path, file.content, permissions=int(mode, 8), changed_at=file.changed_at)
+        if file is not None and octal:
+            call.phone.files.write(path, file.content, permissions=int(octal[0], 8), changed_at=file.changed_at)
         elif not call.phone.files.exists(path):
             return await call.fail(f"chmod: {path}: No such file or directory")
     return 0

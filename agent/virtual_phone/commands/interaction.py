@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from agent.virtual_phone.commands.options import OptionUnknown, read_options
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.packages import PackageUnknown
 from agent.virtual_phone.phone import HIGHEST_KEY
 from agent.virtual_phone.shell import Call, Command
@@ -32,12 +33,12 @@ async def _input(call: Call) -> int:
 
 
 def _are_numbers(*words: str) -> bool:
-    return all(word.removeprefix("-").replace(".", "", 1).isdigit() for word in words)
+    return all(word.removeprefix("-").replace(".", "", 1).isdecimal() for word in words)
 
 
 async def _press_keys(call: Call, keys: list[str]) -> int:
     for key in keys:
-        code = int(key) if key.isdigit() else _KEY_NAMES.get(key.removeprefix("KEYCODE_"))
+        code = _KEY_NAMES.get(key.removeprefix("KEYCODE_"), whole_number(key))
         if code is None or code > HIGHEST_KEY:
             return await call.refuse_unknown(key, f"Error: Invalid key: {key}", 255)
         call.phone.press(code)
@@ -46,9 +47,11 @@ async def _press_keys(call: Call, keys: list[str]) -> int:
 
 async def _monkey(call: Call) -> int:
     """Run monkey in its one useful form: start an app without knowing its activity."""
-    options = read_options(
-        [word for word in call.arguments if word != "-v"], valued={"-p", "-c", "-s", "--throttle", "--pct-syskeys"}
-    )
+    words = [word for word in call.arguments if word != "-v"]
+    try:
+        options = read_options(words, valued={"-p", "-c", "-s", "--throttle", "--pct-syskeys"})
+    except OptionUnknown as error:
+        return await call.refuse_unknown(error.option, f"** Error: Unknown option: {error.option}")
     package = options.values.get("-p", "")
     if not package:
         return await call.refuse_unknown(" ".join(call.arguments), "monkey: only with -p PACKAGE on this phone")
@@ -66,10 +69,13 @@ async def _screencap(call: Call) -> int:
     except OptionUnknown as error:
         return await call.refuse_unknown(error.option, f"screencap: invalid option {error.option}")
     image = await asyncio.to_thread(screenshot, call.phone)
-    if options.rest:
-        call.phone.files.write(options.rest[0], image)
-    else:
+    if not options.rest:
         await call.stdout(image)
+        return 0
+    try:
+        call.phone.files.write(options.rest[0], image)
+    except OSError as error:
+        return await call.fail(f"Error opening file: {options.rest[0]} ({error.strerror or error})")
     return 0
 
 
@@ -82,10 +88,10 @@ async def _logcat(call: Call) -> int:
     if "-c" in options.flags:
         logcat.clear()
         return 0
-    count = options.values.get("-t", "")
+    count = whole_number(options.values["-t"]) if "-t" in options.values else None
     await call.say("--------- beginning of main\n")
-    if "-d" in options.flags or count:
-        lines = logcat.lines()[-int(count) :] if count.isdigit() else logcat.lines()
+    if "-d" in options.flags or "-t" in options.values:
+        lines = logcat.lines()[-count:] if count else logcat.lines()
         await call.say("".join(f"{line}\n" for line in lines))
         return 0
     async for line in logcat.follow():

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from agent.virtual_phone.commands.options import Options, OptionUnknown, read_options
 from agent.virtual_phone.faults import FaultKind
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.packages import (
     MAX_APK_BYTES,
     STORAGE_CODE,
@@ -61,7 +62,7 @@ async def _receive(call: Call, options: Options) -> bytes:
     if "-S" not in options.values:
         return _read_from_phone(call, options)
     text = options.values["-S"]
-    size = int(text) if text.isdigit() else 0
+    size = whole_number(text) or 0
     if not 0 < size <= MAX_APK_BYTES:
         raise InstallRefused("INSTALL_FAILED_INVALID_APK", f"size {text}")
     if call.phone.faults.active(FaultKind.STORAGE_FULL) or size > call.phone.files.free_bytes:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from agent.virtual_phone.commands.text import compile_posix
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.processes import Process
 from agent.virtual_phone.shell import Call, Command
 
@@ -63,7 +64,8 @@ async def _print_pids(call: Call, processes: list[Process]) -> int:
 async def _kill(call: Call) -> int:
     code = 0
     for word in (word for word in call.arguments if not word.startswith("-")):
-        process = call.phone.processes.find_pid(int(word)) if word.isdigit() else None
+        pid = whole_number(word)
+        process = call.phone.processes.find_pid(pid) if pid is not None else None
         if process is None:
             code = await call.fail(f"kill: {word}: No such process")
         elif call.phone.packages.find(process.name) is None:

@@ -73,6 +73,8 @@ async def _some_lines(call: Call, *, is_head: bool) -> int:
         return await call.refuse_unknown(error.option, f"{call.name}: Unknown option '{error.option[1:]}'")
     except ValueError:
         return await call.fail(f"{call.name}: not a number of lines")
+    if limit <= 0:
+        return 0
     kept: list[str] = []
     async for line in _lines(call, options.rest):
         kept.append(line)

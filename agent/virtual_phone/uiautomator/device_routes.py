@@ -16,7 +16,7 @@ def device_facts(session: Session) -> Body:
     """Return what the server tells about the phone."""
     phone = session.phone
     return {
-        "androidId": phone.system.settings[("secure", "android_id")],
+        "androidId": phone.system.settings.get(("secure", "android_id"), ""),
         "apiVersion": str(phone.identity.sdk),
         "platformVersion": phone.identity.release,
         "brand": phone.identity.manufacturer,

@@ -5,6 +5,7 @@ import http
 import json
 from dataclasses import dataclass
 
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.phone import Phone
 from agent.virtual_phone.transport import Stream
 from agent.virtual_phone.uiautomator import router
@@ -72,10 +73,10 @@ async def _read_request(stream: Stream) -> _Request:
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if "transfer-encoding" in headers:
         raise _BadRequest("chunked bodies are not taken")
-    length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        raise _BadRequest(f"content length {length}")
-    return _Request(method=words[0], path=words[1], body=_read_body(await stream.readexactly(int(length))))
+    length = whole_number(headers.get("content-length", "0"))
+    if length is None or length > MAX_BODY_BYTES:
+        raise _BadRequest(f"content length {headers['content-length'][:20]}")
+    return _Request(method=words[0], path=words[1], body=_read_body(await stream.readexactly(length)))
 
 
 def _read_body(content: bytes) -> Body:

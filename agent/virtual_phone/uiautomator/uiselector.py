@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.virtual_phone.app import ROW_HEIGHT, App
+from agent.virtual_phone.numerals import whole_number
 from agent.virtual_phone.phone import Phone
 from agent.virtual_phone.uiautomator.node import ROOT_TAG, Node, build_tree
 from agent.virtual_phone.uiautomator.selection import SelectorInvalid, SelectorUnsupported
@@ -116,8 +117,9 @@ class _Parser:
             return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), word[1:-1], flags=re.DOTALL)
         if word in ("true", "false"):
             return word == "true"
-        if word.lstrip("-").isdigit():
-            return int(word)
+        number = whole_number(word.removeprefix("-"))
+        if number is not None:
+            return -number if word.startswith("-") else number
         raise SelectorInvalid(f"unexpected {word!r}")
 
 

@@ -274,7 +274,7 @@ def _text(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return str(int(value)) if value == int(value) else str(value)
+        return str(int(value)) if value.is_integer() else str(value)
     return value
 
 
