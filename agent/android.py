@@ -14,6 +14,10 @@ from agent.process import capture, start
 
 ADB_TIMEOUT_S = 20.0
 INSTALL_TIMEOUT_S = 180.0
+LOOK_S = 2.0
+LOOKS_MISSED = 2
+# Given as an address and not as "localhost", adb never starts a server of its own: such a one would outlive the lab.
+SERVER_HOST = "127.0.0.1"
 
 _FAILURE = re.compile(r"\b(INSTALL_[A-Z_]+|DELETE_[A-Z_]+)\b")
 _BUILD_FAULTS = (
@@ -21,9 +25,8 @@ _BUILD_FAULTS = (
     "INSTALL_FAILED_INVALID_APK",
     "INSTALL_FAILED_NO_MATCHING_ABIS",
     "INSTALL_FAILED_OLDER_SDK",
-    "INSTALL_FAILED_UPDATE_INCOMPATIBLE",
-    "INSTALL_FAILED_VERSION_DOWNGRADE",
 )
+_IN_THE_WAY = ("INSTALL_FAILED_UPDATE_INCOMPATIBLE", "INSTALL_FAILED_VERSION_DOWNGRADE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Adb:
 
     async def run(self, *arguments: str, timeout_s: float = ADB_TIMEOUT_S) -> tuple[int, str]:
         """Run an adb command on the device; a command that hangs counts as failed."""
-        command = (self._adb, "-P", str(self.server_port), "-s", self.udid, *arguments)
+        command = (self._adb, "-H", SERVER_HOST, "-P", str(self.server_port), "-s", self.udid, *arguments)
         try:
             return await capture(command, timeout_s=timeout_s)
         except TimeoutError:
@@ -67,6 +70,13 @@ class Adb:
         """Whether the device answers."""
         code, text = await self.run("get-state")
         return code == 0 and text.strip() == "device"
+
+    async def lost(self) -> None:
+        """Return when the device has been away at two looks in a row: one alone may be a cable that was touched."""
+        missed = 0
+        while missed < LOOKS_MISSED:
+            await asyncio.sleep(LOOK_S)
+            missed = 0 if await self.is_online() else missed + 1
 
     async def installed_digest(self, package: str) -> str | None:
         """Return the SHA-256 of the APK that the device holds for a package."""
@@ -81,10 +91,15 @@ class Adb:
     async def install(self, apk: Apk) -> None:
         """Install an APK over whatever version is there, with all permissions granted.
 
+        A newer version, or one of another signer, gives way: builds that a developer and a CI signed come in any order.
+
         Raises:
             InstallFailed: The device did not take it.
         """
         code, text = await self._run_install(apk)
+        if code != 0 and any(reason in text for reason in _IN_THE_WAY):
+            await self.run("uninstall", apk.package)
+            code, text = await self._run_install(apk)
         if code == 0 and "Success" in text:
             return
         raise InstallFailed(await self._why(text))
@@ -93,7 +108,19 @@ class Adb:
         """Run the install under a supervisor: one that outlived its agent would land in the tests of the next."""
         said = bytearray()
         install = await start(
-            (self._adb, "-P", str(self.server_port), "-s", self.udid, "install", "-r", "-g", str(apk.path)),
+            (
+                self._adb,
+                "-H",
+                SERVER_HOST,
+                "-P",
+                str(self.server_port),
+                "-s",
+                self.udid,
+                "install",
+                "-r",
+                "-g",
+                str(apk.path),
+            ),
             env={name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
             directory=apk.path.parent,
             output=said.extend,

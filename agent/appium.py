@@ -55,6 +55,8 @@ class Toolbox:
         env = {name: os.environ[name] for name in keep if name in os.environ}
         env["ANDROID_HOME"] = str(self._android_home())
         env["ANDROID_SDK_ROOT"] = env["ANDROID_HOME"]
+        # Appium's adb must use the server that is there, and never start one that would outlive it: see `android`.
+        env["ANDROID_ADB_SERVER_ADDRESS"] = "127.0.0.1"
         env["JAVA_HOME"] = os.environ.get("JAVA_HOME") or _java_home()
         return env
 

@@ -1,4 +1,4 @@
-"""Android devices, as an adb server sees them: found and lost as it tells, never by polling.
+"""Android devices, as an adb server sees them: found and lost as it tells, and as it is asked where it does not.
 
 The adb server belongs to the user of the host: it is started when none runs, and never stopped.
 """
@@ -20,8 +20,10 @@ from agent.process import capture
 DEFAULT_SERVER_PORT = 5_037
 RETRY_S = 2.0
 START_TIMEOUT_S = 20.0
+LOOK_AGAIN_S = 1.0
 PROPERTIES = ("ro.product.model", "ro.build.version.release", "ro.serialno", "sys.boot_completed")
 
+_LENGTH_DIGITS = 4
 _FIXES = {
     "unauthorized": "unlock the phone and allow USB debugging from this computer",
     "offline": "plug it in again, or run `adb reconnect offline`",
@@ -55,24 +57,59 @@ def parse_devices(text: str) -> dict[str, str]:
 async def track(server_port: int) -> AsyncGenerator[dict[str, str]]:
     """Yield udid -> state, at once and after every change, until the server goes away.
 
+    adb 29 keeps some changes to itself: a phone on the network that cannot be reached any more, and one that goes on
+    from offline to unauthorized. So the server is also asked, each second in which it told nothing.
+
     Raises:
         OSError: The server cannot be reached.
         AdbUnavailable: It refuses.
     """
-    reader, writer = await asyncio.open_connection("127.0.0.1", server_port)
+    reader, writer = await _request(server_port, b"host:track-devices-l")
+    states: dict[str, str] = {}
     try:
-        request = b"host:track-devices-l"
-        writer.write(b"%04x%s" % (len(request), request))
-        await writer.drain()
-        if await reader.readexactly(4) != b"OKAY":
-            raise AdbUnavailable(f"the adb server on port {server_port} does not tell of its devices")
         while True:
-            length = int(await reader.readexactly(4), 16)
-            yield parse_devices((await reader.readexactly(length)).decode(errors="replace"))
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    told = await _read_states(reader)
+            except TimeoutError:
+                told = await _list(server_port)
+                if told == states:
+                    continue
+            states = told
+            yield states
     except asyncio.IncompleteReadError:
         return
     finally:
         writer.close()
+
+
+async def _list(server_port: int) -> dict[str, str]:
+    reader, writer = await _request(server_port, b"host:devices-l")
+    try:
+        return await _read_states(reader)
+    finally:
+        writer.close()
+
+
+async def _request(server_port: int, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server_port)
+    try:
+        writer.write(b"%04x%s" % (len(request), request))
+        await writer.drain()
+        if await reader.readexactly(4) != b"OKAY":
+            raise AdbUnavailable(f"the adb server on port {server_port} does not tell of its devices")
+    except asyncio.IncompleteReadError as error:
+        writer.close()
+        raise AdbUnavailable(f"the adb server on port {server_port} went away") from error
+    except BaseException:
+        writer.close()
+        raise
+    return reader, writer
+
+
+async def _read_states(reader: asyncio.StreamReader) -> dict[str, str]:
+    length = int(await reader.readexactly(_LENGTH_DIGITS), 16)
+    return parse_devices((await reader.readexactly(length)).decode(errors="replace"))
 
 
 class AdbDiscovery:
@@ -135,20 +172,23 @@ class AdbDiscovery:
         known = self._known.get(udid)
         if state != "device":
             fix = _FIXES.get(state, "see `adb devices`")
-            blank = known or DeviceFacts(id=self._name(udid, ""), kind=_kind(udid), udid=udid)
+            blank = known or DeviceFacts(id=self._name(udid, ""), kind=self._kind(udid), udid=udid)
             return replace(blank, usable=False, reason=f"{state}: {fix}")
         if known is not None and known.usable:
             return known
         properties = await _properties(Adb(udid, self._port))
         return DeviceFacts(
             id=self._name(udid, properties["ro.serialno"]),
-            kind=_kind(udid) if self._names is None else DeviceKind.EMULATOR,
+            kind=self._kind(udid),
             model=properties["ro.product.model"],
             os_version=properties["ro.build.version.release"],
             udid=udid,
             usable=properties["sys.boot_completed"] == "1",
             reason="" if properties["sys.boot_completed"] == "1" else BOOTING,
         )
+
+    def _kind(self, udid: str) -> DeviceKind:
+        return _kind(udid) if self._names is None else DeviceKind.EMULATOR
 
     def _name(self, udid: str, serial: str) -> DeviceId:
         """Return the device's id: a phone's serial, or a name that is local to this agent."""

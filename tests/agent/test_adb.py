@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -50,6 +51,27 @@ async def test_every_change_is_told_until_the_server_goes_away() -> None:
     server, port = await serve(b"OKAY", b"%04x%s" % (len(first), first), b"%04x%s" % (len(second), second))
     async with server:
         assert [states async for states in track(port)] == [{"R58M": "device"}, {"R58M": "offline"}]
+
+
+async def test_server_that_keeps_a_change_to_itself_is_asked() -> None:
+    tracked, listed = b"R58M offline\n", b"R58M unauthorized\n"
+    talks: list[asyncio.Task[None] | None] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
+        request = await reader.readexactly(int(await reader.readexactly(4), 16))
+        answer = tracked if request == b"host:track-devices-l" else listed
+        writer.write(b"OKAY%04x%s" % (len(answer), answer))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        async with contextlib.aclosing(track(server.sockets[0].getsockname()[1])) as changes:
+            assert await anext(changes) == {"R58M": "offline"}
+            assert await asyncio.wait_for(anext(changes), 10) == {"R58M": "unauthorized"}
+        await asyncio.gather(*(talk for talk in talks if talk))
 
 
 async def test_server_that_refuses_is_named() -> None:
