@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ KEYS = frozenset(
         "build_source",
         "adb_port",
         "virtual_phones",
+        "virtual_phone_faults",
+        "virtual_phone_screens",
     }
 )
 
@@ -64,6 +67,10 @@ class Config:
     adb_port: int = 5_037
     virtual_phones: int = 0
     """Virtual phones to run beside a private adb server; the phones of `adb_port` are then left alone."""
+    virtual_phone_faults: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """What is wrong with them from the start, by their numbers counted from 0."""
+    virtual_phone_screens: Path | None = None
+    """The screens of their app; None for the app that comes with them."""
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:

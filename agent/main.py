@@ -20,6 +20,7 @@ from agent.config import Config, ConfigError, read_toml
 from agent.core.model import AgentId, DeviceFacts, DeviceKind
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
 from agent.virtual_phone.errors import VirtualPhoneError
+from agent.virtual_phone.faults import parse_phone_faults
 from qgjob.program import print_release, run_program
 
 if TYPE_CHECKING:
@@ -85,6 +86,13 @@ def run(
     virtual_phones: Annotated[
         int | None, typer.Option(help="Virtual Android phones to run the workspace's tests on.", min=0, max=16)
     ] = None,
+    virtual_phone_faults: Annotated[
+        str | None,
+        typer.Option(help="What is wrong with virtual phones from the start, as in '1:unauthorized;2:storage_full'."),
+    ] = None,
+    virtual_phone_screens: Annotated[
+        Path | None, typer.Option(help="TOML file with the screens of the virtual phones' app.")
+    ] = None,
     adb_port: Annotated[
         int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)
     ] = None,
@@ -111,6 +119,8 @@ def run(
         "build_source": build_source,
         "adb_port": adb_port,
         "virtual_phones": virtual_phones,
+        "virtual_phone_faults": virtual_phone_faults,
+        "virtual_phone_screens": str(virtual_phone_screens) if virtual_phone_screens else None,
     }
     try:
         settings = {**read_toml(config), **{key: value for key, value in flags.items() if value is not None}}
@@ -137,6 +147,7 @@ def _config(settings: dict[str, Any]) -> Config:
         simulate = parse_simulate(settings["simulate"]) if settings.get("simulate") else {}
     except ValueError as error:
         raise ConfigError(str(error), "for example --simulate emulator=3,device=1") from error
+    faults = str(settings.get("virtual_phone_faults", ""))
     workspace = Path(settings["workspace"]) if settings.get("workspace") else None
     if settings.get("virtual_phones") and workspace is None:
         raise ConfigError("virtual phones have nothing to run", "add --workspace DIR with an AppWright project")
@@ -170,6 +181,8 @@ def _config(settings: dict[str, Any]) -> Config:
         build_source=str(settings.get("build_source", "")),
         adb_port=int(settings.get("adb_port", DEFAULT_SERVER_PORT)),
         virtual_phones=int(settings.get("virtual_phones", 0)),
+        virtual_phone_faults=parse_phone_faults(faults, int(settings.get("virtual_phones", 0))) if faults else {},
+        virtual_phone_screens=Path(screens) if (screens := settings.get("virtual_phone_screens")) else None,
     )
 
 
@@ -237,7 +250,7 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     from agent.builds import BuildSource
     from agent.devices.adb import AdbDiscovery, start_server
     from agent.runners.appwright import AppwrightRunner
-    from agent.virtual_phone.lab import VirtualLab
+    from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
     assert config.workspace is not None
     workspace = config.workspace.resolve()
@@ -245,9 +258,10 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     source = BuildSource(config.build_source, workspace)
     adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port)
     if config.virtual_phones:
-        lab = await stack.enter_async_context(VirtualLab(config.virtual_phones, config.state_dir / "virtual-phones"))
-        names = {udid: f"virtual-{number}" for number, udid in enumerate(lab.udids, 1)}
-        adb_port, discovery = lab.adb_port, AdbDiscovery(config.name, lab.adb_port, names)
+        options = LabOptions(screens=config.virtual_phone_screens, faults=config.virtual_phone_faults)
+        directory = config.state_dir / DIRECTORY_NAME
+        lab = await stack.enter_async_context(VirtualLab(config.virtual_phones, directory, options))
+        adb_port, discovery = lab.adb_port, AdbDiscovery(config.name, lab.adb_port, lab.names)
     else:
         await start_server(adb_port)
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from enum import Enum, auto
 from pathlib import Path
 
 from agent.android import Adb, Apk, InstallFailed
@@ -79,6 +80,15 @@ def _minor(version: str) -> tuple[int, int]:
     """Return the first two numbers of a version; what is no number is newer than all."""
     found = re.match(r"(\d+)\.(\d+)", version)
     return (int(found[1]), int(found[2])) if found is not None else (999, 0)
+
+
+class _End(Enum):
+    """Why a run ended."""
+
+    ITS_OWN = auto()
+    STOPPED = auto()
+    TIMED_OUT = auto()
+    DEVICE_LOST = auto()
 
 
 class AppwrightRunner:
@@ -172,10 +182,10 @@ class AppwrightRunner:
                 observer.test(event.result(job.attempt_number))
 
         with event_pipe(out / "events", take) as events:
-            code, has_timed_out = await self._play(job, spec, out, observer, stop)
+            code, end = await self._play(job, spec, out, observer, stop)
             # Nobody writes any more, and the reporter's last word may still lie in the pipe.
             events.read()
-        return await self._judge(job, seen, code, has_timed_out, stop)
+        return await self._judge(job, seen, code, end, stop)
 
     def _make_room(self, job: LeasedJob) -> Path:
         """Return an empty folder for what a run leaves behind; only the last ones are kept."""
@@ -197,8 +207,11 @@ class AppwrightRunner:
         except (OSError, ValueError, RuntimeError):
             return None  # no path at all: too long, a loop of links
 
-    async def _play(self, job: LeasedJob, spec: Path, out: Path, observer: Observer, stop: Stop) -> tuple[int, bool]:
-        """Run Playwright, for as long as the job may take. Returns its exit code, and whether it took longer."""
+    async def _play(self, job: LeasedJob, spec: Path, out: Path, observer: Observer, stop: Stop) -> tuple[int, _End]:
+        """Run Playwright while the job may run and the device is there; return its exit code, and why it ended.
+
+        Without its device a spec may go on until its timeout, which would be blamed on the test.
+        """
         cli = self._tools.project / "node_modules" / "@playwright" / "test" / "cli.js"
         command = (
             "node",
@@ -219,15 +232,19 @@ class AppwrightRunner:
         )
         ending = asyncio.create_task(run.wait())
         stopping = asyncio.create_task(stop.wait())
+        losing = asyncio.create_task(self._adb.lost())
         try:
             limit_s = job.timeout_us / MICROSECONDS
-            await asyncio.wait((ending, stopping), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-            has_timed_out = not ending.done() and not stop.is_asked
-            if not ending.done():
-                await run.stop(stop.grace_us / MICROSECONDS if stop.is_asked else TIMEOUT_GRACE_S)
-            return await ending, has_timed_out
+            await asyncio.wait((ending, stopping, losing), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                return await ending, _End.ITS_OWN
+            await run.stop(stop.grace_us / MICROSECONDS if stop.is_asked else TIMEOUT_GRACE_S)
+            if stop.is_asked:
+                return await ending, _End.STOPPED
+            return await ending, _End.DEVICE_LOST if losing.done() else _End.TIMED_OUT
         finally:
             stopping.cancel()
+            losing.cancel()
 
     def _workspace(self) -> Path:
         """Return this slot's own working directory: the project through links, with room for what runs leave behind.
@@ -268,8 +285,10 @@ class AppwrightRunner:
 
     # Judging
 
-    async def _judge(self, job: LeasedJob, seen: Seen, code: int, has_timed_out: bool, stop: Stop) -> Verdict:
-        if has_timed_out:
+    async def _judge(self, job: LeasedJob, seen: Seen, code: int, end: _End, stop: Stop) -> Verdict:
+        if end is _End.DEVICE_LOST:
+            return await self._device_lost(job)
+        if end is _End.TIMED_OUT:
             # The session hangs as well: a fresh server is the quick way to a usable device.
             await self._appium.stop()
             seconds = job.timeout_us / MICROSECONDS
@@ -281,9 +300,13 @@ class AppwrightRunner:
             await self._appium.stop()
             return Verdict(outcome=None)
         if not await self._adb.is_online():
-            message = f"{self._adb.udid} went away while {job.test} ran"
-            return Verdict(outcome=Outcome.ERRORED, failure=_failure("DEVICE_LOST", message, Blame.DEVICE))
+            return await self._device_lost(job)
         return verdict_of(job.test, seen, code, is_server_up=await self._appium.is_ready())
+
+    async def _device_lost(self, job: LeasedJob) -> Verdict:
+        await self._appium.stop()  # its session is with a device that is gone
+        message = f"{self._adb.udid} went away while {job.test} ran"
+        return Verdict(outcome=Outcome.ERRORED, failure=_failure("DEVICE_LOST", message, Blame.DEVICE))
 
     async def close(self) -> None:
         """End the device's Appium."""

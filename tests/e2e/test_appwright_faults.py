@@ -1,0 +1,123 @@
+"""Phones that misbehave under real AppWright: what the grid makes of it, and what it tells."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.virtual_phone.apk import build_apk
+from examples import node_packages
+from tests.e2e.grid import Grid, eventually
+from tests.e2e.test_appwright import EXAMPLE, real_agent
+
+pytestmark = [pytest.mark.appwright, pytest.mark.e2e, pytest.mark.timeout(420)]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """The example project with the build of one app version."""
+    workspace = node_packages.lay_out(EXAMPLE, tmp_path / "wikipedia")
+    build_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    return workspace
+
+
+def phones(grid: Grid, workspace: Path, count: int, faults: str = "") -> None:
+    """Start an agent with virtual phones, some with faults from the start."""
+    options = ["--workspace", str(workspace), "--build-source", "apps/{app_version_id}.apk"]
+    options += ["--virtual-phones", str(count)]
+    options += ["--virtual-phone-faults", faults] if faults else []
+    real_agent(grid, *options)
+
+
+def control(grid: Grid, *arguments: str) -> None:
+    """Begin or end a fault of a phone of the running agent."""
+    command = [sys.executable, "-m", "agent.virtual_phone.control", "--state-dir", str(grid.directory / "agent-lab")]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=grid.env, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def device(grid: Grid, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry for entry in grid.json("devices", "list") if entry["id"].startswith(name))
+    return found
+
+
+def is_at_work(grid: Grid, job: int) -> bool:
+    return "second 1" in grid.run("logs", str(job)).stdout
+
+
+def test_phone_that_goes_offline_in_mid_test_is_blamed_and_the_job_passes_on_another(
+    grid: Grid, workspace: Path
+) -> None:
+    spec = workspace / "tests" / "short.spec.ts"  # left alone, it would look for the phone for minutes
+    spec.write_text((workspace / "tests" / "slow.spec.ts").read_text().replace("90", "8"))
+    phones(grid, workspace, 2)
+    (job,) = grid.submit("tests/short.spec.ts")
+    eventually(lambda: is_at_work(grid, job), "the spec is at work", seconds=120)
+    first = grid.job(job)["device"]
+    control(grid, "begin", first, "offline")
+    grid.run("jobs", "wait", str(job), seconds=200)
+    lost, passed = grid.job(job)["attempts"]
+    assert (lost["device"], lost["outcome"]) == (first, "errored")
+    assert (lost["failure_reason"]["reason"], lost["failure_reason"]["blame"]) == ("DEVICE_LOST", "device")
+    assert passed["outcome"] == "passed"
+    assert passed["device"] != first
+    gone = device(grid, first)
+    assert gone["state"] == "offline"
+    assert "plug it in again" in gone["reason"]
+    control(grid, "end", first, "offline")
+    eventually(lambda: device(grid, first)["state"] == "idle", "the phone is back")
+
+
+def test_phone_that_cannot_install_leaves_the_job_to_another(grid: Grid, workspace: Path) -> None:
+    phones(grid, workspace, 2, "1:install_fails=INSTALL_FAILED_MEDIA_UNAVAILABLE")
+    (job,) = grid.submit("tests/signup.spec.ts")
+    grid.run("jobs", "wait", str(job), seconds=200)
+    attempts = grid.job(job)["attempts"]
+    assert attempts[-1]["outcome"] == "passed"
+    assert attempts[-1]["device"].startswith("virtual-2")
+    failed = [attempt["failure_reason"] for attempt in attempts[:-1]]
+    assert [(reason["reason"], reason["blame"]) for reason in failed] == [
+        ("INSTALL_FAILED_MEDIA_UNAVAILABLE", "device")
+    ] * len(failed)
+    assert failed, "the first phone was tried first"
+
+
+def test_full_storage_ends_the_job_with_what_to_do(grid: Grid, workspace: Path) -> None:
+    phones(grid, workspace, 1, "1:storage_full")
+    (job,) = grid.submit("tests/signup.spec.ts")
+    grid.run("jobs", "wait", str(job), code=3, seconds=200)
+    ended = grid.job(job)
+    assert ended["status"] == "errored"
+    reason = ended["failure_reason"]
+    assert (reason["reason"], reason["blame"]) == ("INSTALL_FAILED_INSUFFICIENT_STORAGE", "device")
+    assert "free some space" in reason["message"]
+
+
+def test_app_that_crashes_fails_its_test_with_a_readable_error(grid: Grid, workspace: Path) -> None:
+    phones(grid, workspace, 1, "1:crash,after_taps=1")
+    (job,) = grid.submit("tests/checkout.spec.ts")
+    grid.run("jobs", "wait", str(job), code=1, seconds=200)
+    ended = grid.job(job)
+    assert ended["status"] == "failed"
+    assert (ended["failure_reason"]["reason"], ended["failure_reason"]["blame"]) == ("TEST_FAILED", "test")
+    assert "counts what is in the feed" in ended["failure_reason"]["message"]
+    assert "not visible" in ended["failure_reason"]["message"]
+    (after,) = grid.submit("tests/checkout.spec.ts")
+    grid.run("jobs", "wait", str(after), seconds=120)
+
+
+def test_unauthorized_phone_is_listed_with_the_fix_and_works_once_it_is_allowed(grid: Grid, workspace: Path) -> None:
+    phones(grid, workspace, 1, "1:unauthorized")
+    eventually(lambda: grid.json("devices", "list"), "the phone is listed")
+    listed = device(grid, "virtual-1")
+    assert (listed["kind"], listed["state"]) == ("emulator", "offline")
+    assert listed["reason"] == "unauthorized: unlock the phone and allow USB debugging from this computer"
+    (job,) = grid.submit("tests/signup.spec.ts")
+    assert grid.status(job) == "queued"
+    control(grid, "end", "virtual-1", "unauthorized")
+    grid.run("jobs", "wait", str(job), seconds=120)
+    assert grid.job(job)["device"].startswith("virtual-1")
