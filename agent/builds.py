@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agent.android import Apk
@@ -29,11 +30,16 @@ class BuildUnusable(Exception):
 
 
 class BuildSource:
-    """A path template, as in `apps/{app_version_id}.apk`; relative paths begin at the workspace."""
+    """A path template, as in `apps/{app_version_id}.apk`; relative paths begin at the workspace.
 
-    def __init__(self, template: str, workspace: Path) -> None:
+    An empty template means the build that the project itself names, whatever the app version is called.
+    """
+
+    def __init__(self, template: str, workspace: Path, ask_project: Callable[[], Awaitable[Path]]) -> None:
+        """Take the template, and how to ask the project where its own build lies."""
         self._template = template
         self._workspace = workspace
+        self._ask_project = ask_project
         self._known: dict[tuple[Path, int, int], Apk] = {}
 
     async def find(self, app_version_id: str) -> Apk:
@@ -42,18 +48,22 @@ class BuildSource:
         Raises:
             BuildUnusable: It is missing, or no APK.
         """
-        path = self._path(app_version_id)
+        path = self._path(app_version_id) if self._template else await self._ask_project()
         try:
             state = path.stat()
         except OSError as error:
             raise BuildUnusable(
                 "BUILD_NOT_FOUND",
-                f"no build for app version {app_version_id}: {path} is missing; put it there, or mend --build-source",
+                f"no build for app version {app_version_id}: {path} is missing; put it there, or {self._mend}",
             ) from error
         key = (path, state.st_size, state.st_mtime_ns)
         if key not in self._known:
             self._known[key] = await _read(path)
         return self._known[key]
+
+    @property
+    def _mend(self) -> str:
+        return "mend --build-source" if self._template else "mend the project's buildPath"
 
     def _path(self, app_version_id: str) -> Path:
         if PLACEHOLDER in self._template and (

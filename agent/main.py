@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -81,7 +82,10 @@ def run(
         Path | None, typer.Option(help="AppWright project, with its node_modules; its tests run on devices of adb.")
     ] = None,
     build_source: Annotated[
-        str | None, typer.Option(help="Path of the build of an app version, as in apps/{app_version_id}.apk.")
+        str | None,
+        typer.Option(
+            help="Path of an app version's build, as in apps/{app_version_id}.apk; default: the project's own."
+        ),
     ] = None,
     virtual_phones: Annotated[
         int | None, typer.Option(help="Virtual Android phones to run the workspace's tests on.", min=0, max=16)
@@ -155,10 +159,6 @@ def _config(settings: dict[str, Any]) -> Config:
         raise ConfigError(
             "this agent would have no device",
             "add --workspace DIR with an AppWright project, or --simulate emulator=2 to try the grid out",
-        )
-    if workspace is not None and not settings.get("build_source"):
-        raise ConfigError(
-            "it is not said where builds come from", "add --build-source 'apps/{app_version_id}.apk', or one fixed path"
         )
     addresses = tuple(address.strip() for address in str(settings.get("coordinator") or DEFAULT_COORDINATOR).split(","))
     for address in addresses:
@@ -250,12 +250,12 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     from agent.builds import BuildSource
     from agent.devices.adb import AdbDiscovery, start_server
     from agent.runners.appwright import AppwrightRunner
+    from agent.runners.appwright_project import build_path
     from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
     assert config.workspace is not None
     workspace = config.workspace.resolve()
     tools = await _tools(workspace, config.state_dir.resolve())
-    source = BuildSource(config.build_source, workspace)
     adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port)
     if config.virtual_phones:
         options = LabOptions(screens=config.virtual_phone_screens, faults=config.virtual_phone_faults)
@@ -266,12 +266,14 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
         await start_server(adb_port)
 
     def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
+        provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
+        source = BuildSource(config.build_source, workspace, functools.partial(build_path, tools, provider))
         return AppwrightRunner(
             adb=Adb(facts.udid, adb_port, lock.descriptor),
             tools=tools,
             source=source,
             slot=slot,
-            is_emulator=facts.kind is DeviceKind.EMULATOR,
+            provider=provider,
             lock=lock.descriptor,
         )
 
@@ -280,7 +282,7 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
 
 async def _tools(workspace: Path, state_dir: Path) -> Toolbox:
     from agent.appium import AppiumFailed, Toolbox, install_driver
-    from agent.runners.appwright import ProjectUnusable, check_project
+    from agent.runners.appwright_project import ProjectUnusable, check_project
 
     try:
         check_project(workspace)

@@ -24,62 +24,12 @@ from agent.core.model import (
     Outcome,
 )
 from agent.process import start
+from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 
-SUPPORTED_APPWRIGHT = ("0.1.1",)
-FIRST_UNUSABLE_PLAYWRIGHT = (1, 60)
-NODE_FILES = Path(__file__).with_name("appwright_node")
 TIMEOUT_GRACE_S = 5.0
 KEPT_ATTEMPTS = 5
-
-
-class ProjectUnusable(Exception):
-    """The workspace is no AppWright project that this release can run; the sentence says what to do."""
-
-
-def check_project(workspace: Path) -> Path:
-    """Return the config of an AppWright project.
-
-    Raises:
-        ProjectUnusable: AppWright is missing, or is of a version that this release does not know.
-    """
-    config = workspace / "appwright.config.ts"
-    if not config.is_file():
-        raise ProjectUnusable(f"{workspace} has no appwright.config.ts; point --workspace at an AppWright project")
-    found = _version(workspace, "appwright")
-    if found is None:
-        raise ProjectUnusable(f"{workspace} has no AppWright; run `npm ci` there")
-    if found not in SUPPORTED_APPWRIGHT:
-        known = ", ".join(SUPPORTED_APPWRIGHT)
-        raise ProjectUnusable(f"AppWright {found} in {workspace} is not supported; this release runs {known}")
-    playwright = _version(workspace, "@playwright/test")
-    if playwright is None or _minor(playwright) >= FIRST_UNUSABLE_PLAYWRIGHT:
-        raise ProjectUnusable(
-            f"@playwright/test {playwright or 'is missing'} in {workspace}: AppWright {found} needs an older one;"
-            ' pin "@playwright/test": "1.59.1" in package.json and run `npm install`'
-        )
-    if _version(workspace, "appium") is None:
-        raise ProjectUnusable(f"{workspace} has no Appium; run `npm ci` there")
-    if shutil.which("node") is None:
-        raise ProjectUnusable("node is not on PATH; install Node 20")
-    return config
-
-
-def _version(workspace: Path, package: str) -> str | None:
-    manifest = workspace / "node_modules" / package / "package.json"
-    if not manifest.is_file():
-        return None
-    try:
-        return str(json.loads(manifest.read_bytes())["version"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ProjectUnusable(f"{manifest} cannot be read; run `npm ci` in {workspace}") from error
-
-
-def _minor(version: str) -> tuple[int, int]:
-    """Return the first two numbers of a version; what is no number is newer than all."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found is not None else (999, 0)
 
 
 class _End(Enum):
@@ -101,13 +51,13 @@ class AppwrightRunner:
         tools: Toolbox,
         source: BuildSource,
         slot: int,
-        is_emulator: bool,
+        provider: str,
         lock: int | None,
     ) -> None:
         self._adb = adb
         self._tools = tools
         self._source = source
-        self._provider = "emulator" if is_emulator else "local-device"
+        self._provider = provider
         self._lock = lock
         self._directory = tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", adb.udid)
         self._appium = AppiumServer(tools, slot, self._directory, lock)
@@ -212,14 +162,13 @@ class AppwrightRunner:
 
         Without its device a spec may go on until its timeout, which would be blamed on the test.
         """
-        cli = self._tools.project / "node_modules" / "@playwright" / "test" / "cli.js"
+        wrapper = NODE_FILES / "wrapper.config.cjs"
         command = (
-            "node",
-            str(cli),
+            *playwright(self._tools.project),
             "test",
             f"^{re.escape(str(spec))}$",
             "--config",
-            str(NODE_FILES / "wrapper.config.cjs"),
+            str(wrapper),
             "--project",
             "qgjob",
         )

@@ -313,3 +313,15 @@ def processes_of(grid: Grid) -> list[str]:
         if str(grid.directory) in line and "qgjob-coordinator" not in line and state != "Z":
             found.append(line)
     return found
+
+
+def test_without_a_build_source_the_projects_own_build_is_run_and_known_by_its_digest(
+    grid: Grid, workspace: Path
+) -> None:
+    own = build_apk(workspace / "apps" / "wikipedia.apk", "org.example.wikipedia", 7, "7.0")
+    real_agent(grid, "--virtual-phones", "1", "--workspace", str(workspace))
+    (job,) = grid.submit("tests/login.spec.ts", app="whatever-ci-calls-it")
+    grid.run("jobs", "wait", str(job), seconds=200)
+    (build,) = grid.json("builds", "list")
+    assert build["app_version_id"] == "whatever-ci-calls-it"
+    assert build["digest"] == hashlib.sha256(own.read_bytes()).hexdigest()

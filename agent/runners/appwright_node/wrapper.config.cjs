@@ -7,6 +7,7 @@
 
 const path = require("node:path");
 const { createRequire } = require("node:module");
+const { chooseProject } = require("./project.cjs");
 
 const userConfigPath = process.env.QGJOB_USER_CONFIG;
 const out = process.env.QGJOB_OUT;
@@ -48,21 +49,7 @@ for (const [folder, name] of [["local", "LocalDeviceProvider"], ["emulator", "Em
   };
 }
 
-const loaded = require(userConfigPath);
-const user = loaded.default?.default ?? loaded.default ?? loaded;
-const root = path.dirname(userConfigPath);
-
-function isUsable(project) {
-  const provider = project.use?.device?.provider;
-  return project.use?.platform === "android" && (provider === "local-device" || provider === "emulator");
-}
-
-const wanted = process.env.QGJOB_PROVIDER;
-const usable = (user.projects ?? []).filter(isUsable);
-const chosen = usable.find((project) => project.use.device.provider === wanted) ?? usable[0];
-if (!chosen) {
-  throw new Error("QGJOB_NO_PROJECT the config has no Android project with provider emulator or local-device");
-}
+const { user, root, chosen } = chooseProject(userConfigPath, process.env.QGJOB_PROVIDER);
 
 chosen.name = "qgjob";
 // What a project says of itself beats the settings of the whole config below.
