@@ -252,7 +252,7 @@ def devices_table(devices: list[Resource]) -> None:
             device["state"],
             device["kind"],
             str(device["job"] or "-"),
-            f"{device['model']} ({device['platform']} {device['os_version']})",
+            _model(device),
             f"{device['utilisation']:.0%}",
             device["reason"] or "",
         ]
@@ -268,6 +268,12 @@ def devices_table(devices: list[Resource]) -> None:
         Column("Reason", is_flexible=True, is_optional=True),
     ]
     table(columns, rows, empty="No devices. Start an agent with `qgjob-agent run`.")
+
+
+def _model(device: Resource) -> str:
+    """Return what a device is, as far as its agent could ask it."""
+    system = f"{device['platform']} {device['os_version']}".strip()
+    return f"{device['model']} ({system})" if device["model"] else "-"
 
 
 def agents_table(agents: list[Resource]) -> None:

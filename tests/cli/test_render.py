@@ -231,6 +231,11 @@ DEVICE = {
 }
 
 
+def test_phone_that_nobody_could_ask_yet_has_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    render.devices_table([{**DEVICE, "model": "", "os_version": ""}])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["emulator-1@lab", "idle", "emulator", "-", "-", "50%"]
+
+
 def test_no_colour_means_no_control_sequence_at_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
