@@ -61,7 +61,7 @@ from agent.core.step import (
 )
 from agent.devices.bench import Bench, Discovery
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
-from agent.session import OPTIONS, Session
+from agent.session import Session, open_channel
 from agent.spool import LogWriter, Spool
 from agent.uploader import Uploader
 
@@ -233,7 +233,7 @@ class App:
     def _channel(self) -> grpc.aio.Channel:
         address = self._config.coordinators[self._address % len(self._config.coordinators)]
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
+            self._channels[address] = open_channel(address, self._config.access)
         return self._channels[address]
 
     # Actions

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import AgentId, DeviceKind
+from qgjob.access import Access
+from qgjob.channel import NO_ACCESS
 
 KEYS = frozenset(
     {
@@ -25,6 +27,11 @@ KEYS = frozenset(
         "virtual_phones",
         "virtual_phone_faults",
         "virtual_phone_screens",
+        "tls_ca",
+        "tls_cert",
+        "tls_key",
+        "token_file",
+        "insecure",
     }
 )
 
@@ -38,6 +45,7 @@ NUMBERS = {
     "virtual_phones": (0.0, 16.0),
 }
 """Settings that are numbers, with the least and the most; all others are texts."""
+SWITCHES = frozenset({"insecure"})
 WHOLE_NUMBERS = frozenset({"adb_port", "virtual_phones"})
 
 
@@ -61,6 +69,8 @@ class Config:
     sim_install_s: float
     sim_test_s: float
     drain_grace_s: float
+    access: Access = NO_ACCESS
+    """What is shown to the coordinator."""
     workspace: Path | None = None
     """The AppWright project; None for an agent of simulated devices only."""
     build_source: str = ""
@@ -98,7 +108,10 @@ def read_toml(path: Path | None) -> dict[str, Any]:
 def _check_kind(path: Path, key: str, value: object) -> None:
     """Refuse what a flag of this name would refuse too."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if key not in NUMBERS:
+    if key in SWITCHES:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{path}: {key} = {value!r} is neither true nor false", f"write {key} = true")
+    elif key not in NUMBERS:
         if not isinstance(value, str):
             raise ConfigError(f"{path}: {key} = {value!r} is no text", f'write {key} = "..."')
     elif not is_number or (key in WHOLE_NUMBERS and not isinstance(value, int)):

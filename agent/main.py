@@ -22,6 +22,8 @@ from agent.core.model import AgentId, DeviceFacts, DeviceKind
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
 from agent.virtual_phone.errors import VirtualPhoneError
 from agent.virtual_phone.faults import parse_phone_faults
+from qgjob.access import Access
+from qgjob.errors import UsageError
 from qgjob.program import print_release, run_program
 
 if TYPE_CHECKING:
@@ -97,6 +99,19 @@ def run(
     virtual_phone_screens: Annotated[
         Path | None, typer.Option(help="TOML file with the screens of the virtual phones' app.")
     ] = None,
+    tls_ca: Annotated[
+        str | None, typer.Option(help="The coordinator's CA (PEM), or `system`; without it no TLS.")
+    ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(help="Certificate of this agent, where the coordinator asks for one.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Its key.")] = None,
+    token_file: Annotated[
+        str | None, typer.Option(help="File with this agent's token.", envvar="QGJOB_TOKEN_FILE", show_default=False)
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Let the token leave this host without TLS.")
+    ] = None,
     adb_port: Annotated[
         int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)
     ] = None,
@@ -122,6 +137,11 @@ def run(
         "workspace": workspace,
         "build_source": build_source,
         "adb_port": adb_port,
+        "tls_ca": tls_ca,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "token_file": token_file,
+        "insecure": insecure,
         "virtual_phones": virtual_phones,
         "virtual_phone_faults": virtual_phone_faults,
         "virtual_phone_screens": str(virtual_phone_screens) if virtual_phone_screens else None,
@@ -164,6 +184,7 @@ def _config(settings: dict[str, Any]) -> Config:
     for address in addresses:
         if not re.match(r"^[^:\s]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$", address):
             raise ConfigError(f"--coordinator {address} is not HOST:PORT", f"for example {DEFAULT_COORDINATOR}")
+    access = _access(settings, addresses)
     state_dir = Path(settings.get("state_dir") or user_state_path("qgjob-agent") / name)
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -177,6 +198,7 @@ def _config(settings: dict[str, Any]) -> Config:
         sim_install_s=float(settings.get("sim_install_seconds", 2.0)),
         sim_test_s=float(settings.get("sim_test_seconds", 1.0)),
         drain_grace_s=float(settings.get("drain_grace", 60.0)),
+        access=access,
         workspace=workspace,
         build_source=str(settings.get("build_source", "")),
         adb_port=int(settings.get("adb_port", DEFAULT_SERVER_PORT)),
@@ -184,6 +206,23 @@ def _config(settings: dict[str, Any]) -> Config:
         virtual_phone_faults=parse_phone_faults(faults, int(settings.get("virtual_phones", 0))) if faults else {},
         virtual_phone_screens=Path(screens) if (screens := settings.get("virtual_phone_screens")) else None,
     )
+
+
+def _access(settings: dict[str, Any], addresses: tuple[str, ...]) -> Access:
+    """Return what is shown to the coordinators, after everything that it needs was read once."""
+    access = Access(
+        **{name: str(settings.get(name, "")) for name in ("tls_ca", "tls_cert", "tls_key", "token_file")},
+        is_insecure=bool(settings.get("insecure", False)),
+    )
+    try:
+        for address in addresses:
+            access.check(address.rpartition(":")[0].strip("[]"))
+        access.credentials()
+        if access.has_token:
+            access.metadata()
+    except UsageError as error:
+        raise ConfigError(str(error), error.hint) from error
+    return access
 
 
 async def _serve(config: Config) -> int:
@@ -349,4 +388,6 @@ def _set_up_diagnostics() -> None:
 
 def main() -> None:
     """Run the program."""
+    # Before gRPC is loaded: it would write of its own between our lines.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run_program(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -13,6 +13,7 @@ import structlog
 from agent import wire
 from agent.core.events import Event, Received, SessionLost, SessionOpened
 from agent.core.step import Send
+from qgjob.access import Access, AuthorisedChannel
 from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 OUTBOX_LIMIT = 4_096
@@ -30,6 +31,16 @@ OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 Call = grpc.aio.StreamStreamCall[agent_service_pb2.ConnectRequest, agent_service_pb2.ConnectResponse]
+
+
+def open_channel(address: str, access: Access) -> grpc.aio.Channel:
+    """Return a channel to a coordinator that sees a lost link and reconnects by itself."""
+    credentials = access.credentials()
+    if credentials is None:
+        channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+    else:
+        channel = grpc.aio.secure_channel(address, credentials, options=OPTIONS)
+    return cast("grpc.aio.Channel", AuthorisedChannel(channel, access)) if access.has_token else channel
 
 
 class Session:

@@ -19,6 +19,16 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files of the gRPC port."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+    """Of clients, who must show a certificate then; None where a token is enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """How a coordinator runs."""
 
@@ -27,10 +37,26 @@ class Config:
     database_url: str
     settings: Settings
     is_insecure: bool = False
+    tls: TlsFiles | None = None
+    token_file: Path | None = None
 
 
-def checked_listen(listen: str, is_insecure: bool) -> str:
-    """Return a HOST:PORT that may be listened on.
+def checked_tls(certificate: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
+    """Return the TLS files, None where TLS is not wanted.
+
+    Raises:
+        ConfigError: One is given without the other.
+    """
+    if certificate is None and key is None and ca is None:
+        return None
+    if certificate is None or key is None:
+        missing = "--tls-cert" if certificate is None else "--tls-key"
+        raise ConfigError(f"TLS needs {missing} too", "give --tls-cert and --tls-key, and --tls-ca to demand theirs")
+    return TlsFiles(certificate=certificate, key=key, ca=ca)
+
+
+def checked_listen(listen: str, *, is_insecure: bool, has_tls: bool, has_tokens: bool) -> str:
+    """Return a HOST:PORT that may be listened on: beyond loopback with TLS and tokens alone.
 
     Raises:
         ConfigError: It is malformed, or beyond loopback without leave.
@@ -38,10 +64,15 @@ def checked_listen(listen: str, is_insecure: bool) -> str:
     host, separator, port = listen.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:
         raise ConfigError(f"--listen {listen} is not HOST:PORT", "use 127.0.0.1:50051; port 0 picks a free one")
-    if not is_insecure and not _is_loopback(host.strip("[]")):
+    lacks = [
+        flags
+        for flags, is_given in (("--tls-cert with --tls-key", has_tls), ("--token-file", has_tokens))
+        if not is_given
+    ]
+    if lacks and not is_insecure and not _is_loopback(host.strip("[]")):
         raise ConfigError(
-            f"refusing to listen on {host} in the clear: whoever reaches it can run code on your lab",
-            "listen on 127.0.0.1, or add --insecure on a network that you trust",
+            f"refusing to listen on {host} without {' and '.join(lacks)}: whoever reaches it can run code on your lab",
+            "add what is missing, listen on 127.0.0.1, or add --insecure on a network that you trust",
         )
     return listen
 

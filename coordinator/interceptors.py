@@ -1,9 +1,11 @@
-"""Turns the domain's refusals into gRPC status with ErrorInfo, and everything unforeseen into INTERNAL."""
+"""Lets in who may call; turns refusals into gRPC status with ErrorInfo, and everything unforeseen into INTERNAL."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -13,10 +15,13 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
-from coordinator.core.errors import QgjobError
+from coordinator.core.errors import PermissionDenied, QgjobError, Unauthenticated
+from coordinator.tokens import Role, TokenFile
 from coordinator.wire import code_of
 
 DOMAIN = "qgjob"
+AGENT_METHODS = frozenset({"/qgjob.v1.AgentService/Connect", "/qgjob.v1.LogService/AppendLogs"})
+"""What agents call; everything else is for clients."""
 
 MAX_SENTENCE_BYTES = 800
 MAX_FIELD_BYTES = 200
@@ -51,19 +56,81 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith("/qgjob."):
             return handler
-        kinds: dict[tuple[bool, bool], tuple[str, Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
-            (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-            (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-            (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-            (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-        }
-        name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
-        guarded = _guard(getattr(handler, name), method)
-        return make(
-            guarded,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return _wrapped(handler, lambda inner: _guard(inner, method))
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):
+    """Lets in who shows a token for what is called. Health stays open: whoever balances load has no token."""
+
+    def __init__(self, tokens: TokenFile) -> None:
+        """Take the tokens that count."""
+        self._tokens = tokens
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return the method's handler, or one that refuses."""
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or method.startswith("/grpc.health."):
+            return handler
+        try:
+            check_access(self._tokens, method, handler_call_details.invocation_metadata or ())
+        except QgjobError as refusal:
+            return _wrapped(handler, functools.partial(_refusing, refusal))
+        return handler
+
+
+def check_access(tokens: TokenFile, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Check that the metadata of a call carries a token for its method.
+
+    Raises:
+        Unauthenticated: It carries none, or one that nobody has.
+        PermissionDenied: It is the token of another role.
+    """
+    shown = next((str(value) for key, value in metadata if key == "authorization"), "")
+    scheme, _, token = shown.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("this coordinator asks for a token, and the call has none")
+    holder = tokens.holder_of(token.strip())
+    if holder is None:
+        raise Unauthenticated("this coordinator does not know the token")
+    role = Role.AGENT if method in AGENT_METHODS else Role.CLIENT
+    if role not in holder.roles:
+        raise PermissionDenied(f"the token of {holder.name} is not one of role {role}", name=holder.name, role=role)
+
+
+def _refusing(refusal: QgjobError, _handler: Handler) -> Handler:
+    async def refuse(_request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ANN401
+        await _refuse(context, refusal)
+
+    return refuse
+
+
+async def _refuse(context: grpc.aio.ServicerContext[Any, Any], refusal: QgjobError) -> None:
+    """End a call with a refusal; a caller who has gone meanwhile needs none."""
+    with contextlib.suppress(grpc.aio.InternalError):
+        await context.abort_with_status(to_status(status_of(refusal)))
+
+
+def _wrapped(
+    handler: grpc.RpcMethodHandler[Any, Any], wrap: Callable[[Handler], Handler]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler of the same kind whose behaviour is wrapped."""
+    kinds: dict[tuple[bool, bool], tuple[str, Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
+        (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+        (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+        (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+        (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+    }
+    name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+    return make(
+        wrap(getattr(handler, name)),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
 
 
 def _guard(handler: Handler, method: str) -> Handler:
@@ -71,7 +138,7 @@ def _guard(handler: Handler, method: str) -> Handler:
         try:
             return await handler(request, context)
         except QgjobError as refusal:
-            await context.abort_with_status(to_status(status_of(refusal)))
+            await _refuse(context, refusal)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception:  # noqa: BLE001 - the top of a call: told to the operator, named to the caller

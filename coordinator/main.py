@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.config import Config, ConfigError, checked_listen
+from coordinator.config import Config, ConfigError, TlsFiles, checked_listen, checked_tls
 from coordinator.core.model import SECOND_US, Settings
 from qgjob.program import print_release, run_program
 
@@ -59,7 +59,17 @@ def serve(
     orphan_limit: Annotated[float, typer.Option(help="Seconds that a cut-off agent goes on.", min=1)] = 600.0,
     signal_grace: Annotated[float, typer.Option(help="Seconds between TERM and KILL.", min=0)] = 10.0,
     preempt_grace: Annotated[float, typer.Option(help="Seconds for a preempted test to end.", min=0)] = 60.0,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow to listen beyond loopback in the clear.")] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM, with its chain) of the gRPC port.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM, without a password).")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="CA of clients and agents, who must show a certificate of it then.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Who may connect: lines of NAME ROLES TOKEN; roles are client and agent.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow to listen beyond loopback without TLS or tokens.")
+    ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     import asyncio
@@ -74,6 +84,8 @@ def serve(
             database_url=database_url,
             settings=_settings(heartbeat, lease_ttl, orphan_limit, signal_grace, preempt_grace),
             is_insecure=insecure,
+            tls=checked_tls(tls_cert, tls_key, tls_ca),
+            token_file=token_file,
         )
         sys.exit(asyncio.run(_serve(config)))
     except ConfigError as error:
@@ -117,10 +129,20 @@ def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_gr
 
 
 def _config(
-    *, listen: str, data_dir: Path | None, database_url: str | None, settings: Settings, is_insecure: bool
+    *,
+    listen: str,
+    data_dir: Path | None,
+    database_url: str | None,
+    settings: Settings,
+    is_insecure: bool,
+    tls: TlsFiles | None,
+    token_file: Path | None,
 ) -> Config:
     from platformdirs import user_data_path
 
+    address = checked_listen(
+        listen, is_insecure=is_insecure, has_tls=tls is not None, has_tokens=token_file is not None
+    )
     directory = data_dir or user_data_path("qgjob-coordinator")
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -130,11 +152,13 @@ def _config(
         ) from error
     url = _named_database(database_url)
     return Config(
-        listen=checked_listen(listen, is_insecure),
+        listen=address,
         data_dir=directory,
         database_url=url or f"sqlite:///{directory / 'qgjob.db'}",
         settings=settings,
         is_insecure=is_insecure,
+        tls=tls,
+        token_file=token_file,
     )
 
 

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from coordinator.config import Config, ConfigError
 from coordinator.core.model import Now
 from coordinator.engine import Engine
-from coordinator.interceptors import RefusalInterceptor
+from coordinator.interceptors import AccessInterceptor, RefusalInterceptor
 from coordinator.logstore import LogStore
 from coordinator.services.agent import AgentService
 from coordinator.services.job import JobService
@@ -24,6 +24,8 @@ from coordinator.services.queue import QueueService
 from coordinator.sessions import Sessions
 from coordinator.store import Store
 from coordinator.story import Story
+from coordinator.tls import server_credentials
+from coordinator.tokens import TokenFile
 from coordinator.wire import MAX_MESSAGE_BYTES
 from qgjob.v1 import (
     agent_service_pb2,
@@ -76,6 +78,12 @@ def read_clocks() -> Now:
     return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)
 
 
+def _interceptors(config: Config) -> tuple[grpc.aio.ServerInterceptor, ...]:
+    if config.token_file is None:
+        return (RefusalInterceptor(),)
+    return (RefusalInterceptor(), AccessInterceptor(TokenFile(config.token_file)))
+
+
 class Server:
     """A whole coordinator."""
 
@@ -92,7 +100,8 @@ class Server:
             story=Story(),
         )
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(interceptors=(RefusalInterceptor(),), options=OPTIONS)
+        self._grpc = grpc.aio.server(interceptors=_interceptors(config), options=OPTIONS)
+        self._credentials = server_credentials(config.tls) if config.tls is not None else None
         self._register(version)
         self._turning: asyncio.Task[None] | None = None
 
@@ -118,7 +127,7 @@ class Server:
         """
         host = self._config.listen.rpartition(":")[0]
         try:
-            port = self._grpc.add_insecure_port(self._config.listen)
+            port = self._add_port()
         except RuntimeError as error:
             raise ConfigError(
                 f"cannot listen on {self._config.listen}",
@@ -129,6 +138,11 @@ class Server:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
         return f"{host}:{port}"
+
+    def _add_port(self) -> int:
+        if self._credentials is None:
+            return self._grpc.add_insecure_port(self._config.listen)
+        return self._grpc.add_secure_port(self._config.listen, self._credentials)
 
     async def wait(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set.

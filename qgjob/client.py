@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import grpc
 
-from qgjob.channel import open_channel
+from qgjob.access import Access
+from qgjob.channel import NO_ACCESS, open_channel
 from qgjob.errors import ClientError, error_of, is_passing, unreachable
 from qgjob.v1.job_pb2 import (
     JOB_STATE_CANCELLED,
@@ -111,6 +112,7 @@ class Client:
         self,
         target: str,
         *,
+        access: Access = NO_ACCESS,
         patience_s: float = STREAM_PATIENCE_S,
         on_lost: Callable[[ClientError], None] | None = None,
     ) -> None:
@@ -118,6 +120,7 @@ class Client:
 
         Args:
             target: The coordinator's address.
+            access: TLS and token.
             patience_s: How long a broken stream is tried again, from the last message that came.
             on_lost: Called when a stream breaks and is tried again, on the thread that reads it; once for all streams,
                 until something is heard again.
@@ -128,7 +131,7 @@ class Client:
         self._is_closed = False
         self._has_heard = False
         self._is_lost = False
-        self._channel = open_channel(target)
+        self._channel = open_channel(target, access)
         self._jobs = JobServiceStub(self._channel)
 
     def __enter__(self) -> Client:

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qgjob.access import Access
 from qgjob.errors import UsageError
 
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 PROJECT_FILE = ".qgjob.toml"
-SETTINGS = ("coordinator", "org_id", "output")
+ACCESS_SETTINGS = ("tls_ca", "tls_cert", "tls_key", "token", "token_file", "insecure")
+SETTINGS = ("coordinator", "org_id", "output", *ACCESS_SETTINGS)
+_YES_OR_NO = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,18 @@ class Setting:
 
     value: str
     source: str
+
+    @property
+    def is_on(self) -> bool:
+        """The value as yes or no.
+
+        Raises:
+            UsageError: It is neither.
+        """
+        word = self.value.strip().lower()
+        if word not in _YES_OR_NO:
+            raise UsageError(f"{self.value!r} from {self.source} is neither true nor false", hint="write true or false")
+        return _YES_OR_NO[word]
 
 
 def user_file() -> Path:
@@ -55,7 +70,30 @@ def settings(flags: Mapping[str, str | None], profile: str | None = None) -> dic
     return found
 
 
+def access_of(found: Mapping[str, Setting]) -> Access:
+    """Return what the settings say is shown to a coordinator.
+
+    Raises:
+        UsageError: One of them makes no sense.
+    """
+    values = {name: found[name].value for name in ACCESS_SETTINGS if name in found and name != "insecure"}
+    if "token" in values and "token_file" in values:
+        # A flag or a variable for one of the two overrules what a file says of the other.
+        token, file = _distance(found["token"].source), _distance(found["token_file"].source)
+        if token != file:
+            del values["token" if file < token else "token_file"]
+    return Access(**values, is_insecure="insecure" in found and found["insecure"].is_on)
+
+
+def _distance(source: str) -> int:
+    if source == "flag":
+        return 0
+    return 1 if source.startswith("QGJOB_") else 2 if source == PROJECT_FILE else 3
+
+
 def _text(name: str, value: object, source: str) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if not isinstance(value, str):
         raise UsageError(f"{name} in {source} is no text", hint=f'write {name} = "..."')
     return value

@@ -70,7 +70,7 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         return Unreachable(message, reason=reason, hint="try again in a moment", fields=fields)
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return unreachable(target)
+            return _handshake_failed(target, message) or unreachable(target)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unreachable(
                 f"the coordinator at {target} did not answer in time",
@@ -80,7 +80,7 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(message, reason=reason, hint=_hint_of_missing(fields.get("kind", "")), fields=fields)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return NotAllowed(message, reason=reason, hint="ask the lab's owner for access", fields=fields)
+            return NotAllowed(message, reason=reason, hint=_hint_of_access(reason), fields=fields)
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
             return UsageError(message, reason=reason, fields=fields)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if reason:
@@ -96,6 +96,29 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
             return UsageError(f"what answers at {target} is no coordinator of this release", hint="compare --version")
         case _:
             return LabError(message or code.name, reason=reason, hint="the coordinator's diagnostics say more")
+
+
+def _handshake_failed(target: str, details: str) -> Unreachable | None:
+    """Return the error of a TLS handshake, of which gRPC tells in its details alone; None for any other trouble."""
+    if "handshake failed" not in details.lower() and "peer name" not in details.lower():
+        return None
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        why, hint = "its certificate is not of the authority that is trusted here", "check --tls-ca and the host's name"
+    elif "peer name" in details.lower():
+        why, hint = "its certificate is for another name", "name the coordinator as its certificate does"
+    elif "WRONG_VERSION_NUMBER" in details:
+        why, hint = "it does not speak TLS", "leave --tls-ca out, or ask the lab's owner for the right port"
+    elif "CERTIFICATE_REQUIRED" in details:
+        why, hint = "it asks for a certificate of yours", "give --tls-cert and --tls-key"
+    else:
+        why, hint = "the handshake failed", "check --tls-ca, --tls-cert and --tls-key"
+    return Unreachable(f"no TLS with the coordinator at {target}: {why}", reason="TLS_FAILED", hint=hint)
+
+
+def _hint_of_access(reason: str) -> str:
+    if reason == "UNAUTHENTICATED":
+        return "set QGJOB_TOKEN or give --token-file; the lab's owner has your token"
+    return "ask the lab's owner for access"
 
 
 def unreachable(target: str) -> Unreachable:

@@ -70,6 +70,18 @@ class Conflict(QgjobError):
     reason = "CONFLICT"
 
 
+class Unauthenticated(QgjobError):
+    """The caller showed no token, or one that nobody has."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(QgjobError):
+    """The caller is known and may not do this."""
+
+    reason = "PERMISSION_DENIED"
+
+
 class VersionUnsupported(QgjobError):
     """The agent speaks a protocol that this coordinator does not."""
 

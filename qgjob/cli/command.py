@@ -21,23 +21,20 @@ def _remember(name: str) -> Callable[[Context, CallbackParam, Any], None]:
     return remember
 
 
+TEXTS = ("coordinator", "profile", "tls_ca", "tls_cert", "tls_key", "token_file")
+FLAGS = (("--insecure", "is_insecure"), ("--debug", "is_debugging"))
+
+
+def _shared(option: str, name: str, **settings: Any) -> TyperOption:  # noqa: ANN401 - handed through to Typer
+    return TyperOption(param_decls=[option], hidden=True, expose_value=False, callback=_remember(name), **settings)
+
+
 class Command(TyperCommand):
     """A command. What stands after it wins over what stands before it."""
 
     def __init__(self, name: str | None, **settings: Any) -> None:  # noqa: ANN401 - handed through to Typer
         """Add the shared options, unseen in the command's own help: `qgjob --help` has them."""
-        shared: list[Any] = [
-            TyperOption(
-                param_decls=["--coordinator"], hidden=True, expose_value=False, callback=_remember("coordinator")
-            ),
-            TyperOption(param_decls=["--profile"], hidden=True, expose_value=False, callback=_remember("profile")),
-            TyperOption(
-                param_decls=["--debug"],
-                is_flag=True,
-                default=False,
-                hidden=True,
-                expose_value=False,
-                callback=_remember("is_debugging"),
-            ),
-        ]
+        texts = [_shared(f"--{name.replace('_', '-')}", name) for name in TEXTS]
+        flags = [_shared(option, name, is_flag=True, default=False) for option, name in FLAGS]
+        shared = [*texts, *flags]
         super().__init__(name, **{**settings, "params": [*(settings.get("params") or []), *shared]})

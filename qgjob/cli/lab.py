@@ -87,8 +87,11 @@ def view_config(output: Output = None, json: Json = False) -> None:
     from qgjob.config import settings
 
     chosen = chosen_format(output, json)
-    found = settings({"coordinator": GLOBALS.coordinator, "output": output}, GLOBALS.profile)
-    records = [{"name": name, "value": one.value, "source": one.source} for name, one in found.items()]
+    found = settings({**GLOBALS.flags(), "output": output}, GLOBALS.profile)
+    records = [
+        {"name": name, "value": "***" if name == "token" else one.value, "source": one.source}
+        for name, one in found.items()
+    ]
 
     def table(listed: list[render.Resource]) -> None:
         rows = [[str(one["name"]), str(one["value"]), str(one["source"])] for one in listed]

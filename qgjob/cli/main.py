@@ -50,6 +50,17 @@ def _globals(
         str | None, typer.Option("--coordinator", help="HOST:PORT; default: QGJOB_COORDINATOR, else 127.0.0.1:50051.")
     ] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="A profile of the user's config file.")] = None,
+    tls_ca: Annotated[
+        str | None, typer.Option("--tls-ca", help="The coordinator's CA (PEM), or `system`; without it no TLS.")
+    ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", help="Certificate of yours, where the coordinator asks for one.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option("--tls-key", help="Its key.")] = None,
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", help="File with your token; or set QGJOB_TOKEN.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let the token leave this host without TLS.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the release.", callback=_print_version, is_eager=True)
@@ -59,10 +70,14 @@ def _globals(
     GLOBALS.coordinator = coordinator
     GLOBALS.profile = profile
     GLOBALS.is_debugging = debug
+    GLOBALS.tls_ca, GLOBALS.tls_cert, GLOBALS.tls_key = tls_ca, tls_cert, tls_key
+    GLOBALS.token_file, GLOBALS.is_insecure = token_file, insecure
 
 
 def main() -> NoReturn:
     """Run the program, and turn whatever happens into a line and a code."""
+    # Before gRPC is loaded: it would write of its own to stderr, between our lines.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding does not have must not end a command.
         if hasattr(stream, "reconfigure"):

@@ -26,6 +26,22 @@ class Globals:
     coordinator: str | None = None
     profile: str | None = None
     is_debugging: bool = False
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    token_file: str | None = None
+    is_insecure: bool = False
+
+    def flags(self) -> dict[str, str | None]:
+        """Return what was given of the settings that say where to connect, and how."""
+        return {
+            "coordinator": self.coordinator,
+            "tls_ca": self.tls_ca,
+            "tls_cert": self.tls_cert,
+            "tls_key": self.tls_key,
+            "token_file": self.token_file,
+            "insecure": "true" if self.is_insecure else None,
+        }
 
 
 GLOBALS = Globals()
@@ -60,10 +76,10 @@ def chosen_format(output: str | None, is_json: bool) -> str:
 def client() -> Iterator[Client]:
     """Open the coordinator that the settings name."""
     from qgjob.client import Client
-    from qgjob.config import settings
+    from qgjob.config import access_of, settings
 
-    target = settings({"coordinator": GLOBALS.coordinator}, GLOBALS.profile)["coordinator"].value
-    with Client(target, on_lost=_tell_lost) as opened:
+    found = settings(GLOBALS.flags(), GLOBALS.profile)
+    with Client(found["coordinator"].value, access=access_of(found), on_lost=_tell_lost) as opened:
         yield opened
 
 

@@ -37,7 +37,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_QUEUE_FULL: _Reason.ValueType  # 6
     """A limit on queued work was reached (metadata: limit)."""
     REASON_PERMISSION_DENIED: _Reason.ValueType  # 7
-    """The caller may not do this."""
+    """The caller's token is not one for this (metadata: name, role)."""
     REASON_CONFLICT: _Reason.ValueType  # 8
     """Another agent announced this device or this agent name and still owns it (metadata: id)."""
     REASON_VERSION_UNSUPPORTED: _Reason.ValueType  # 9
@@ -46,6 +46,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The coordinator is stopping; repeat the call."""
     REASON_NO_MATCHING_DEVICE: _Reason.ValueType  # 11
     """No device that is known now could serve the request, and the request was strict."""
+    REASON_UNAUTHENTICATED: _Reason.ValueType  # 12
+    """The call came without a token, or with one that nobody has."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is carried, by its name without the prefix, in the `reason` of the google.rpc.ErrorInfo of every refused call.
@@ -67,7 +69,7 @@ REASON_LEASE_FENCED: Reason.ValueType  # 5
 REASON_QUEUE_FULL: Reason.ValueType  # 6
 """A limit on queued work was reached (metadata: limit)."""
 REASON_PERMISSION_DENIED: Reason.ValueType  # 7
-"""The caller may not do this."""
+"""The caller's token is not one for this (metadata: name, role)."""
 REASON_CONFLICT: Reason.ValueType  # 8
 """Another agent announced this device or this agent name and still owns it (metadata: id)."""
 REASON_VERSION_UNSUPPORTED: Reason.ValueType  # 9
@@ -76,4 +78,6 @@ REASON_SHUTTING_DOWN: Reason.ValueType  # 10
 """The coordinator is stopping; repeat the call."""
 REASON_NO_MATCHING_DEVICE: Reason.ValueType  # 11
 """No device that is known now could serve the request, and the request was strict."""
+REASON_UNAUTHENTICATED: Reason.ValueType  # 12
+"""The call came without a token, or with one that nobody has."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

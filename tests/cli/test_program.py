@@ -95,8 +95,9 @@ def test_the_release_and_help_of_a_server_load_nothing_heavy(module: str) -> Non
         ),
         (
             ("qgjob-coordinator", "serve", "--listen", "0.0.0.0:0"),
-            "error: refusing to listen on 0.0.0.0 in the clear: whoever reaches it can run code on your lab\n"
-            "hint: listen on 127.0.0.1, or add --insecure on a network that you trust\n",
+            "error: refusing to listen on 0.0.0.0 without --tls-cert with --tls-key and --token-file:"
+            " whoever reaches it can run code on your lab\n"
+            "hint: add what is missing, listen on 127.0.0.1, or add --insecure on a network that you trust\n",
         ),
         (
             (

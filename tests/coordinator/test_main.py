@@ -17,7 +17,7 @@ from coordinator.main import app
         (("--heartbeat", "inf", "--lease-ttl", "inf"), "--heartbeat inf is out of range"),
         (("--orphan-limit", "1e300"), "--orphan-limit 1e+300 is out of range"),
         (("--heartbeat", "5", "--lease-ttl", "6"), "shorter than two heartbeats"),
-        (("--listen", "0.0.0.0:0"), "refusing to listen on 0.0.0.0 in the clear"),
+        (("--listen", "0.0.0.0:0"), "refusing to listen on 0.0.0.0 without"),
         (("--listen", "nowhere"), "is not HOST:PORT"),
         (("--database-url", "mysql://x"), "databases of the kind 'mysql' are not supported"),
     ],

@@ -1,0 +1,133 @@
+"""What a client or an agent shows to a coordinator, and how it knows that it is the right one: TLS and a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qgjob.errors import UsageError
+
+if TYPE_CHECKING:
+    import grpc
+
+SYSTEM_CA = "system"
+"""In the place of a CA file: the authorities that everybody trusts."""
+MAX_TOKEN_BYTES = 4_096
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without brackets, is this very one. Of names only localhost: others may lead anywhere."""
+    from ipaddress import ip_address
+
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """TLS files, and a token or the file that holds one."""
+
+    tls_ca: str = ""
+    """PEM file of the authority that signed the coordinator's certificate, or "system"; empty for no TLS."""
+    tls_cert: str = ""
+    """Our own certificate, where the coordinator asks for one."""
+    tls_key: str = ""
+    token: str = ""
+    token_file: str = ""
+    is_insecure: bool = False
+    """Whether the token may leave this host in the clear."""
+
+    def check(self, host: str) -> None:
+        """Check that this can be used with a host.
+
+        Raises:
+            UsageError: Options are missing or contradict each other, or the token would leave in the clear.
+        """
+        if self.token and self.token_file:
+            raise UsageError("a token and a token file are given", hint="leave one of them out")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            missing = "--tls-key" if self.tls_cert else "--tls-cert"
+            raise UsageError(f"{missing} is missing", hint="a certificate of one's own needs its key")
+        if self.tls_cert and not self.tls_ca:
+            raise UsageError("--tls-ca is missing", hint=f"give the coordinator's CA, or {SYSTEM_CA!r}")
+        if self.has_token and not self.tls_ca and not is_loopback(host) and not self.is_insecure:
+            raise UsageError(
+                f"the token would go to {host} in the clear",
+                hint="add --tls-ca, or --insecure on a network that you trust",
+            )
+
+    @property
+    def has_token(self) -> bool:
+        """Whether calls carry a token."""
+        return bool(self.token or self.token_file)
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Return the credentials of a channel, None for one in the clear.
+
+        Raises:
+            UsageError: A file cannot be read.
+        """
+        import grpc
+
+        if not self.tls_ca:
+            return None
+        return grpc.ssl_channel_credentials(
+            root_certificates=None if self.tls_ca == SYSTEM_CA else _read("--tls-ca", self.tls_ca),
+            private_key=_read("--tls-key", self.tls_key) if self.tls_key else None,
+            certificate_chain=_read("--tls-cert", self.tls_cert) if self.tls_cert else None,
+        )
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what each call carries. A token file is read for each, so that a new token needs no restart.
+
+        Raises:
+            UsageError: The file cannot be read, or holds no token.
+        """
+        token = self.token or _read_token(self.token_file)
+        return (("authorization", f"Bearer {token}"),)
+
+
+def _read(option: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"check {option}") from error
+
+
+def _read_token(path: str) -> str:
+    token = _read("--token-file", path)[:MAX_TOKEN_BYTES].decode(errors="replace").strip()
+    if not token.isascii() or not token.isprintable() or not token or " " in token:
+        raise UsageError(f"{path} holds no token", hint="the file shall hold the token alone")
+    return token
+
+
+class AuthorisedChannel:
+    """A channel, sync or of asyncio, whose calls carry a token. No interceptor: those cost long streams dearly."""
+
+    def __init__(self, channel: Any, access: Access) -> None:  # noqa: ANN401 - either kind of channel
+        """Wrap a channel."""
+        self._channel = channel
+        self._access = access
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the channel has
+        return getattr(self._channel, name)
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401
+        """Make a call of this kind; so do the next three."""
+        return self._authorised(self._channel.unary_unary(*args, **kwargs))
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401, D102
+        return self._authorised(self._channel.unary_stream(*args, **kwargs))
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401, D102
+        return self._authorised(self._channel.stream_unary(*args, **kwargs))
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401, D102
+        return self._authorised(self._channel.stream_stream(*args, **kwargs))
+
+    def _authorised(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: call(*args, metadata=self._access.metadata(), **kwargs)
