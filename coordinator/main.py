@@ -74,7 +74,7 @@ def serve(
     """Serve until SIGTERM or Ctrl-C."""
     import asyncio
 
-    from coordinator.store import StoreError
+    from coordinator.store import StoreError, StoreInUse
 
     _set_up_diagnostics()
     try:
@@ -90,6 +90,8 @@ def serve(
         sys.exit(asyncio.run(_serve(config)))
     except ConfigError as error:
         _die(str(error), error.hint)
+    except StoreInUse as error:
+        _die(str(error), "stop that one first, or give this one a --data-dir of its own")
     except StoreError as error:
         _die(str(error), _store_hint(database_url))
 

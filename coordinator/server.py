@@ -89,7 +89,7 @@ class Server:
 
     def __init__(self, config: Config, version: str) -> None:
         self._config = config
-        self._store = Store.open(config.database_url)
+        self._store = Store.open(config.database_url, is_sole=True)
         self._logs = LogStore(config.data_dir / "logs")
         self._sessions = Sessions()
         self.engine = Engine(

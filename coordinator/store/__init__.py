@@ -7,6 +7,7 @@ from coordinator.store.errors import (
     StoreBusy,
     StoreError,
     StoreFull,
+    StoreInUse,
     StoreUnreadable,
 )
 from coordinator.store.filter import JobFilter
@@ -23,5 +24,6 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "StoreFull",
+    "StoreInUse",
     "StoreUnreadable",
 ]

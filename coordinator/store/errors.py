@@ -15,6 +15,10 @@ class StoreBusy(StoreError):
     """Somebody else holds the database's lock for longer than we wait."""
 
 
+class StoreInUse(StoreError):
+    """Another coordinator runs on this database, and only one may."""
+
+
 class StoreUnreadable(StoreError):
     """What the URL names is damaged, cannot be opened, or is not a database of ours."""
 

@@ -35,6 +35,7 @@ from coordinator.store.dialect import (
     writer_engine,
 )
 from coordinator.store.filter import JobFilter
+from coordinator.store.lock import DatabaseLock
 from coordinator.store.reading import Snapshot
 from coordinator.store.schema import migrate
 from coordinator.store.writing import BatchWriter
@@ -50,6 +51,7 @@ class Store:
         self._url = url
         self._writer = writer_engine(url)
         self._readers = reader_engine(url)
+        self._lock: DatabaseLock | None = None
         self._batches: BatchWriter | None = None
         self.cluster_id = ""
         """Names this database for all its lives."""
@@ -57,10 +59,16 @@ class Store:
         """Names the directory of logs and blobs that belongs to this database."""
 
     @classmethod
-    def open(cls, url: str) -> Store:
+    def open(cls, url: str, *, is_sole: bool = False) -> Store:
         """Open a database, make it or bring it to this release's schema.
 
+        Args:
+            url: SQLAlchemy's.
+            is_sole: Until `close`, no other process may open a SQLite database in this way. It is locked before
+                anything is changed in it.
+
         Raises:
+            StoreInUse: Another process has it for itself.
             StoreUnreadable: It is damaged, somebody else's, or cannot be reached.
             SchemaTooNew: A newer release wrote it.
         """
@@ -68,6 +76,8 @@ class Store:
         refuse_foreign_file(checked)
         store = cls(checked)
         try:
+            if is_sole and checked.get_backend_name() == "sqlite":
+                store._lock = DatabaseLock(checked)
             store._prepare()
         except BaseException:
             store.close()
@@ -81,9 +91,11 @@ class Store:
         self.cluster_id, self.storage_id = meta.cluster_id, meta.storage_id
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, then let another process have the database."""
         self._readers.dispose()
         self._writer.dispose()
+        if self._lock is not None:
+            self._lock.release()
 
     # Writes
 

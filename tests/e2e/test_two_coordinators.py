@@ -1,0 +1,34 @@
+"""Two coordinators on one database."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.e2e.grid import BIN, QUICK, Grid, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+def start_a_second(grid: Grid) -> subprocess.CompletedProcess[str]:
+    """Start another coordinator on the grid's data directory, and wait until it ends."""
+    command = [str(BIN / "qgjob-coordinator"), "serve", "--listen", "127.0.0.1:0"]
+    command += ["--data-dir", str(grid.directory / "coordinator"), *QUICK]
+    return subprocess.run(command, capture_output=True, text=True, env=grid.env, timeout=30, check=False)
+
+
+def test_second_coordinator_on_one_data_directory_is_refused_and_the_first_goes_on(grid: Grid) -> None:
+    grid.agent("lab", "--simulate", "emulator=1", "--sim-install-seconds", "0.1")
+    (job,) = grid.submit("slow.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
+    eventually(lambda: grid.status(job) == "running", "the job runs")
+    second = start_a_second(grid)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: database \S+/qgjob\.db is in use by another coordinator\n"
+        r"hint: stop that one first, or give this one a --data-dir of its own\n",
+        second.stderr,
+    )
+    grid.run("jobs", "wait", str(job))
+    assert [attempt["outcome"] for attempt in grid.job(job)["attempts"]] == ["passed"]
