@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coordinator import storage
 from coordinator.config import Config, ConfigError
 from coordinator.core.model import Now
 from coordinator.engine import Engine
@@ -90,6 +91,7 @@ class Server:
     def __init__(self, config: Config, version: str) -> None:
         self._config = config
         self._store = Store.open(config.database_url, is_sole=True)
+        storage.claim(config.data_dir, self._store.storage_id, may_be_new=self._may_name_storage())
         self._logs = LogStore(config.data_dir / "logs")
         self._sessions = Sessions()
         self.engine = Engine(
@@ -104,6 +106,13 @@ class Server:
         self._credentials = server_credentials(config.tls) if config.tls is not None else None
         self._register(version)
         self._turning: asyncio.Task[None] | None = None
+
+    def _may_name_storage(self) -> bool:
+        """Whether a data directory without a name may be ours.
+
+        A SQLite database has one coordinator, which is told its directory; one on PostgreSQL could be anywhere.
+        """
+        return self._store.is_sqlite or self._store.is_new
 
     def _register(self, version: str) -> None:
         agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)

@@ -57,6 +57,8 @@ class Store:
         """Names this database for all its lives."""
         self.storage_id = ""
         """Names the directory of logs and blobs that belongs to this database."""
+        self.is_new = False
+        """Whether no coordinator had served from this database when it was opened."""
 
     @classmethod
     def open(cls, url: str, *, is_sole: bool = False) -> Store:
@@ -76,7 +78,7 @@ class Store:
         refuse_foreign_file(checked)
         store = cls(checked)
         try:
-            if is_sole and checked.get_backend_name() == "sqlite":
+            if is_sole and store.is_sqlite:
                 store._lock = DatabaseLock(checked)
             store._prepare()
         except BaseException:
@@ -88,7 +90,13 @@ class Store:
         with translated(self._url), self._writer.begin() as connection:
             migrate(connection, shown(self._url))
             meta = connection.execute(select(tables.meta)).one()
+            self.is_new = reading.counters(connection).epoch == 0
         self.cluster_id, self.storage_id = meta.cluster_id, meta.storage_id
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of this host."""
+        return self._url.get_backend_name() == "sqlite"
 
     def close(self) -> None:
         """Close all connections, then let another process have the database."""

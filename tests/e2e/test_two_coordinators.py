@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.grid import BIN, QUICK, Grid, eventually
+from tests.e2e.grid import BIN, QUICK, Grid, eventually, running_grid
+from tests.postgresql import running_postgresql
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
-def start_a_second(grid: Grid) -> subprocess.CompletedProcess[str]:
-    """Start another coordinator on the grid's data directory, and wait until it ends."""
+def start_a_second(grid: Grid, *options: str, directory: str = "coordinator") -> subprocess.CompletedProcess[str]:
+    """Start another coordinator, if not told otherwise on the grid's data directory, and wait until it ends."""
     command = [str(BIN / "qgjob-coordinator"), "serve", "--listen", "127.0.0.1:0"]
-    command += ["--data-dir", str(grid.directory / "coordinator"), *QUICK]
+    command += ["--data-dir", str(grid.directory / directory), *QUICK, *options]
     return subprocess.run(command, capture_output=True, text=True, env=grid.env, timeout=30, check=False)
 
 
@@ -32,3 +34,16 @@ def test_second_coordinator_on_one_data_directory_is_refused_and_the_first_goes_
     )
     grid.run("jobs", "wait", str(job))
     assert [attempt["outcome"] for attempt in grid.job(job)["attempts"]] == ["passed"]
+
+
+def test_coordinator_on_postgresql_needs_the_storage_of_its_database(tmp_path: Path) -> None:
+    with running_postgresql() as server, running_grid(tmp_path) as grid:
+        on_postgresql = (*QUICK, "--database-url", server.url)
+        first = grid.coordinator(*on_postgresql)
+        (job,) = grid.submit("a.spec.ts")
+        first.stop()
+        elsewhere = start_a_second(grid, "--database-url", server.url, directory="elsewhere")
+        assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
+        assert "elsewhere does not hold the logs of this database\nhint: give the --data-dir" in elsewhere.stderr
+        grid.coordinator(*on_postgresql)
+        assert grid.status(job) == "queued"
