@@ -192,7 +192,7 @@ class App:
     async def _begin(self, action: Action) -> None:
         match action:
             case OpenSession():
-                self._session = Session(action.session, self._channel(), self.post, _jitter)
+                self._session = Session(action.session, self._channel(), self.post, self._jitter)
             case CloseSession():
                 if self._session is not None:
                     self._session.close(action.reason)
@@ -229,6 +229,9 @@ class App:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._carrier_ended)
+
+    def _jitter(self) -> int:
+        return jitter(len(self._config.coordinators))
 
     def _channel(self) -> grpc.aio.Channel:
         address = self._config.coordinators[self._address % len(self._config.coordinators)]
@@ -361,8 +364,13 @@ def _our_fault(error: Exception) -> Failure:
     return Failure(reason="AGENT_ERROR", message=f"an error of the agent's own: {error}", blame=Blame.HOST)
 
 
-def _jitter() -> int:
-    return random.randrange(JITTER_RANGE)  # noqa: S311 - spreads reconnects, guards nothing
+def jitter(addresses: int) -> int:
+    """Return where in the window of reconnects the next try lies.
+
+    A round of all addresses fits into one window: else the coordinator that serves would be found after so many
+    windows, which is longer than a lease lives.
+    """
+    return random.randrange(JITTER_RANGE // addresses)  # noqa: S311 - spreads reconnects, guards nothing
 
 
 def _now() -> Now:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 import grpc
 
 from qgjob.access import Access
-from qgjob.channel import NO_ACCESS, open_channel
+from qgjob.channel import NO_ACCESS, Coordinators
 from qgjob.errors import ClientError, error_of, is_passing, unreachable
 from qgjob.v1.job_pb2 import (
     JOB_STATE_CANCELLED,
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_S = 30.0
 CALL_PATIENCE_S = 1.5
 """How long a call that nobody answers is repeated: a wrong address should be told soon."""
+FAILOVER_PATIENCE_S = 20.0
+"""The same where several coordinators are named: when one has died, another needs a moment to take over."""
 RESTART_PATIENCE_S = 20.0
 """How long a call is repeated that a stopping coordinator refused: another one will start."""
 STREAM_PATIENCE_S = 300.0
@@ -103,7 +105,7 @@ class LogPiece:
 
 
 class Client:
-    """Talks to one coordinator. Several threads may use it at once.
+    """Talks to the coordinator of a lab, or to the one of several that serves. Several threads may use it at once.
 
     Every method raises a `qgjob.errors.ClientError` when the call is refused or never arrives.
     """
@@ -116,23 +118,23 @@ class Client:
         patience_s: float = STREAM_PATIENCE_S,
         on_lost: Callable[[ClientError], None] | None = None,
     ) -> None:
-        """Open a channel to HOST:PORT.
+        """Open a channel to each address.
 
         Args:
-            target: The coordinator's address.
+            target: The coordinator's HOST:PORT, or those of several with commas between them.
             access: TLS and token.
             patience_s: How long a broken stream is tried again, from the last message that came.
             on_lost: Called when a stream breaks and is tried again, on the thread that reads it; once for all streams,
                 until something is heard again.
         """
-        self.target = target
+        self._coordinators = Coordinators(target, access)
+        self.target = self._coordinators.shown
+        self._call_patience_s = CALL_PATIENCE_S if len(self._coordinators) == 1 else FAILOVER_PATIENCE_S
         self._patience_s = patience_s
         self._on_lost = on_lost
         self._is_closed = False
         self._has_heard = False
         self._is_lost = False
-        self._channel = open_channel(target, access)
-        self._jobs = JobServiceStub(self._channel)
 
     def __enter__(self) -> Client:
         return self
@@ -144,18 +146,31 @@ class Client:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the channel was closed from this side."""
+        """Whether the channels were closed from this side."""
         return self._is_closed
 
     def close(self) -> None:
-        """Close the channel; streams that still run on other threads end with a ClientError."""
+        """Close the channels; streams that still run on other threads end with a ClientError."""
         self._is_closed = True
-        self._channel.close()
+        self._coordinators.close()
+
+    @property
+    def _channel(self) -> grpc.Channel:
+        return self._coordinators.channel
+
+    @property
+    def _jobs(self) -> JobServiceStub:
+        return JobServiceStub(self._channel)
+
+    def _stream_patience(self) -> _Patience:
+        unproven_s = None if self._has_heard else self._call_patience_s
+        return _Patience(self._patience_s, unproven_s=unproven_s, least_tries=len(self._coordinators))
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
         """Make a call that may be repeated; a coordinator that starts again is waited for a moment."""
-        patience = _Patience(CALL_PATIENCE_S)
+        patience = _Patience(self._call_patience_s, least_tries=len(self._coordinators))
         while True:
+            channel = self._channel
             try:
                 answer = call()
             except grpc.RpcError as error:
@@ -164,12 +179,15 @@ class Client:
                     patience.extend(RESTART_PATIENCE_S)
                 if not is_passing(error) or patience.is_over():
                     raise failure from error
+                self._coordinators.leave(channel)
                 patience.wait()
             else:
                 self._has_heard = True
                 return answer
 
-    def _resume(self, error: grpc.RpcError, patience: _Patience, deadline: float | None = None) -> None:
+    def _resume(
+        self, error: grpc.RpcError, channel: grpc.Channel, patience: _Patience, deadline: float | None = None
+    ) -> None:
         """Wait a moment before a broken stream is opened again, or raise what it died of."""
         failure = error_of(error, self.target)
         if self._is_closed or not is_passing(error) or patience.is_over():
@@ -177,6 +195,7 @@ class Client:
         if not self._is_lost and self._on_lost is not None:
             self._is_lost = True
             self._on_lost(failure)
+        self._coordinators.leave(channel)
         patience.wait(_left(deadline))
         if self._is_closed:
             raise failure from error
@@ -258,9 +277,10 @@ class Client:
     def _watch(self, wanted: JobFilter, deadline: float | None) -> Iterator[Job]:
         seen: dict[int, bytes] = {}
         unfinished = set(wanted.ids)
-        patience = _Patience(self._patience_s, is_proven=self._has_heard)
+        patience = self._stream_patience()
         while True:
-            call = self._jobs.WatchJobs(WatchJobsRequest(filter=wanted), timeout=_left(deadline))
+            channel = self._channel
+            call = JobServiceStub(channel).WatchJobs(WatchJobsRequest(filter=wanted), timeout=_left(deadline))
             try:
                 for message in call:
                     patience.renew()
@@ -281,7 +301,7 @@ class Client:
                 code = cast("grpc.Call", error).code()
                 if code is grpc.StatusCode.DEADLINE_EXCEEDED and deadline is not None:
                     raise TimeoutError from error
-                self._resume(error, patience, deadline)
+                self._resume(error, channel, patience, deadline)
             finally:
                 call.cancel()
 
@@ -301,13 +321,13 @@ class Client:
         from qgjob.v1.log_service_pb2 import FollowLogsRequest
         from qgjob.v1.log_service_pb2_grpc import LogServiceStub
 
-        logs = LogServiceStub(self._channel)
-        patience = _Patience(self._patience_s, is_proven=self._has_heard)
+        patience = self._stream_patience()
         cursor = _LogCursor()
         while True:
             request = FollowLogsRequest(job_id=job_id, attempt_number=attempt, follow=follow, tail_lines=tail)
             cursor.aim(request)
-            call = logs.FollowLogs(request)
+            channel = self._channel
+            call = LogServiceStub(channel).FollowLogs(request)
             try:
                 for message in call:
                     piece = cursor.take(message)
@@ -325,7 +345,7 @@ class Client:
             except grpc.RpcError as error:
                 if attempt and cursor.has_ended(attempt):
                     return
-                self._resume(error, patience)
+                self._resume(error, channel, patience)
             finally:
                 call.cancel()
 
@@ -336,18 +356,20 @@ class Client:
         from qgjob.v1.queue_service_pb2 import GetQueueStatusRequest
         from qgjob.v1.queue_service_pb2_grpc import QueueServiceStub
 
-        queue = QueueServiceStub(self._channel)
-        return self._call(lambda: queue.GetQueueStatus(GetQueueStatusRequest(), timeout=CALL_TIMEOUT_S)).status
+        request = GetQueueStatusRequest()
+        return self._call(
+            lambda: QueueServiceStub(self._channel).GetQueueStatus(request, timeout=CALL_TIMEOUT_S)
+        ).status
 
     def list_devices(self) -> list[Device]:
         """Return all devices by id."""
         from qgjob.v1.device_service_pb2 import ListDevicesRequest
         from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
 
-        stub = DeviceServiceStub(self._channel)
-
         def read(size: int, token: str) -> ListDevicesResponse:
-            return stub.ListDevices(ListDevicesRequest(page_size=size, page_token=token), timeout=CALL_TIMEOUT_S)
+            return DeviceServiceStub(self._channel).ListDevices(
+                ListDevicesRequest(page_size=size, page_token=token), timeout=CALL_TIMEOUT_S
+            )
 
         return list(self._pages(read, lambda page: page.devices))
 
@@ -356,10 +378,10 @@ class Client:
         from qgjob.v1.agent_service_pb2 import ListAgentsRequest
         from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
 
-        stub = AgentServiceStub(self._channel)
-
         def read(size: int, token: str) -> ListAgentsResponse:
-            return stub.ListAgents(ListAgentsRequest(page_size=size, page_token=token), timeout=CALL_TIMEOUT_S)
+            return AgentServiceStub(self._channel).ListAgents(
+                ListAgentsRequest(page_size=size, page_token=token), timeout=CALL_TIMEOUT_S
+            )
 
         return list(self._pages(read, lambda page: page.agents))
 
@@ -368,11 +390,9 @@ class Client:
         from qgjob.v1.build_service_pb2 import ListBuildsRequest
         from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
 
-        stub = BuildServiceStub(self._channel)
-
         def read(size: int, token: str) -> ListBuildsResponse:
             request = ListBuildsRequest(org_id=org_id, page_size=size, page_token=token)
-            return stub.ListBuilds(request, timeout=CALL_TIMEOUT_S)
+            return BuildServiceStub(self._channel).ListBuilds(request, timeout=CALL_TIMEOUT_S)
 
         return list(self._pages(read, lambda page: page.builds, limit))
 
@@ -502,25 +522,30 @@ class _LogCursor:
 class _Patience:
     """How long something is tried again, with growing pauses: from its beginning, or the last sign of life."""
 
-    def __init__(self, seconds: float, *, is_proven: bool = True) -> None:
-        """Take the span. Who is not proven, and may be a wrong address, gets CALL_PATIENCE_S at most."""
+    def __init__(self, seconds: float, *, unproven_s: float | None = None, least_tries: int = 1) -> None:
+        """Take the span, and the most of it for who never answered yet and may be a wrong address.
+
+        However long a try takes, there are at least as many: one for each address.
+        """
         self._seconds = seconds
-        self._is_proven = is_proven
+        self._tries_left = least_tries - 1
+        self._unproven_s = unproven_s
         self._since = time.monotonic()
         self._delay_s = FIRST_DELAY_S
 
     def renew(self) -> None:
         self._since = time.monotonic()
         self._delay_s = FIRST_DELAY_S
-        self._is_proven = True
+        self._unproven_s = None
 
     def extend(self, seconds: float) -> None:
         self._seconds = max(self._seconds, seconds)
 
     def is_over(self) -> bool:
-        seconds = self._seconds if self._is_proven else min(self._seconds, CALL_PATIENCE_S)
-        return time.monotonic() - self._since > seconds
+        seconds = self._seconds if self._unproven_s is None else min(self._seconds, self._unproven_s)
+        return self._tries_left <= 0 and time.monotonic() - self._since > seconds
 
     def wait(self, most_s: float | None = None) -> None:
+        self._tries_left -= 1
         time.sleep(self._delay_s if most_s is None else min(self._delay_s, most_s))
         self._delay_s = min(MAX_DELAY_S, self._delay_s * 2)

@@ -47,7 +47,8 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def _globals(
     coordinator: Annotated[
-        str | None, typer.Option("--coordinator", help="HOST:PORT; default: QGJOB_COORDINATOR, else 127.0.0.1:50051.")
+        str | None,
+        typer.Option("--coordinator", help="HOST:PORT[,HOST:PORT]; default: QGJOB_COORDINATOR, else 127.0.0.1:50051."),
     ] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="A profile of the user's config file.")] = None,
     tls_ca: Annotated[

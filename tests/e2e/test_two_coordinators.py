@@ -11,6 +11,9 @@ import pytest
 from tests.e2e.grid import BIN, QUICK, Grid, eventually, running_grid
 from tests.postgresql import running_postgresql
 
+# An agent tries two addresses in turn, which can take longer than the leases of the other tests live.
+PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1")
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
@@ -47,3 +50,26 @@ def test_coordinator_on_postgresql_needs_the_storage_of_its_database(tmp_path: P
         assert "elsewhere does not hold the logs of this database\nhint: give the --data-dir" in elsewhere.stderr
         grid.coordinator(*on_postgresql)
         assert grid.status(job) == "queued"
+
+
+def test_coordinator_that_starts_at_its_other_address_is_found_by_all_that_wait(tmp_path: Path) -> None:
+    with running_grid(tmp_path) as grid:
+        grid.coordinator(*PATIENT).kill()
+        first, grid.address = grid.address, ""
+        serving = grid.coordinator(*PATIENT)
+        second = grid.address
+        both = grid.env["QGJOB_COORDINATOR"] = grid.address = f"{first},{second}"
+        grid.agent("lab", "--simulate", "emulator=1", "--sim-install-seconds", "0.1")
+        submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts", "--wait", "--follow")
+        waiting = grid.follow(*submit, "--env", "QGJOB_SIM_SECONDS=4", "--env", "QGJOB_SIM_LOG_LINES=200")
+        eventually(lambda: any(job["status"] == "running" for job in grid.json("jobs", "list")), "the job runs")
+        serving.kill()
+        grid.address = first
+        grid.coordinator(*PATIENT)
+        grid.env["QGJOB_COORDINATOR"] = both
+        shown, told = waiting.communicate(timeout=60)
+        assert waiting.returncode == 0, told
+        (job,) = grid.json("jobs", "list")
+        assert (job["status"], len(grid.job(job["id"])["attempts"])) == ("completed", 1)
+        assert shown == grid.run("logs", str(job["id"])).stdout
+        assert shown.count("\n") >= 200
