@@ -1,4 +1,4 @@
-"""Two coordinators on one database."""
+"""Which coordinator may serve from a database, what else may befall it, and how those who call find it."""
 
 from __future__ import annotations
 
@@ -73,3 +73,15 @@ def test_coordinator_that_starts_at_its_other_address_is_found_by_all_that_wait(
         assert (job["status"], len(grid.job(job["id"])["attempts"])) == ("completed", 1)
         assert shown == grid.run("logs", str(job["id"])).stdout
         assert shown.count("\n") >= 200
+
+
+def test_coordinator_outlives_a_crash_of_postgresql_between_two_commits(tmp_path: Path) -> None:
+    with running_postgresql() as server, running_grid(tmp_path) as grid:
+        coordinator = grid.coordinator(*QUICK, "--database-url", server.url)
+        (before,) = grid.submit("a.spec.ts")
+        server.stop("immediate")
+        server.start()
+        (after,) = grid.submit("b.spec.ts")
+        assert [grid.status(job) for job in (before, after)] == ["queued", "queued"]
+        assert coordinator.process is not None
+        assert coordinator.process.poll() is None
