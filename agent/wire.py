@@ -24,6 +24,7 @@ _KINDS: Final = {kind: device_pb2.DeviceKind.Value(f"DEVICE_KIND_{kind.name}") f
 _REVOKES: Final[dict[int, m.RevokeReason]] = {
     lease_pb2.REVOKE_REASON_CANCEL: m.RevokeReason.CANCEL,
     lease_pb2.REVOKE_REASON_PREEMPT: m.RevokeReason.PREEMPT,
+    lease_pb2.REVOKE_REASON_RELEASE: m.RevokeReason.RELEASE,
 }
 
 

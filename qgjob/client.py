@@ -385,6 +385,50 @@ class Client:
 
         return list(self._pages(read, lambda page: page.agents))
 
+    def drain_agent(self, name: str, *, interrupt: bool = False) -> Agent:
+        """Keep new work off an agent's devices. What runs ends; with `interrupt` it is ended, and runs elsewhere."""
+        from qgjob.v1.agent_service_pb2 import DrainAgentRequest
+        from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
+
+        request = DrainAgentRequest(agent_id=name, interrupt=interrupt)
+        return self._call(lambda: AgentServiceStub(self._channel).DrainAgent(request, timeout=CALL_TIMEOUT_S)).agent
+
+    def resume_agent(self, name: str) -> Agent:
+        """Let a drained agent work again."""
+        from qgjob.v1.agent_service_pb2 import ResumeAgentRequest
+        from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
+
+        request = ResumeAgentRequest(agent_id=name)
+        return self._call(lambda: AgentServiceStub(self._channel).ResumeAgent(request, timeout=CALL_TIMEOUT_S)).agent
+
+    def quarantine_device(self, device_id: str, reason: str = "") -> Device:
+        """Keep new work off a device with which something is wrong."""
+        from qgjob.v1.device_service_pb2 import QuarantineDeviceRequest
+        from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
+
+        request = QuarantineDeviceRequest(device_id=device_id, reason=reason)
+        return self._call(
+            lambda: DeviceServiceStub(self._channel).QuarantineDevice(request, timeout=CALL_TIMEOUT_S)
+        ).device
+
+    def drain_device(self, device_id: str, reason: str = "") -> Device:
+        """Keep new work off a device that is needed for something else."""
+        from qgjob.v1.device_service_pb2 import DrainDeviceRequest
+        from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
+
+        request = DrainDeviceRequest(device_id=device_id, reason=reason)
+        return self._call(lambda: DeviceServiceStub(self._channel).DrainDevice(request, timeout=CALL_TIMEOUT_S)).device
+
+    def readmit_device(self, device_id: str) -> Device:
+        """Let a held device work again."""
+        from qgjob.v1.device_service_pb2 import ReadmitDeviceRequest
+        from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
+
+        request = ReadmitDeviceRequest(device_id=device_id)
+        return self._call(
+            lambda: DeviceServiceStub(self._channel).ReadmitDevice(request, timeout=CALL_TIMEOUT_S)
+        ).device
+
     def list_builds(self, org_id: str = "", *, limit: int | None = None) -> list[Build]:
         """Return the builds that the lab has tested, the last installed first, at most `limit`."""
         from qgjob.v1.build_service_pb2 import ListBuildsRequest

@@ -146,7 +146,7 @@ def device(message: Device) -> Resource:
         ],
         "utilisation": round(message.utilisation, 4),
         "labels": dict(sorted(facts.labels.items())),
-        "reason": facts.reason or None,
+        "reason": message.hold_reason or facts.reason or None,
     }
 
 
@@ -159,6 +159,7 @@ def agent(message: Agent) -> Resource:
         "state": word(AgentState, message.state),
         "host": message.host,
         "version": message.version,
+        "draining": message.draining,
         "devices": message.devices,
         "batches": message.leases,
         "seen_time": _maybe(message, "seen_time"),

@@ -449,7 +449,7 @@ class Machine:
         if slot.running is None:
             return
         reason = _reason_of(lease, slot.running.attempt_id)
-        if reason is RevokeReason.CANCEL:
+        if reason in (RevokeReason.CANCEL, RevokeReason.RELEASE):
             self._stop(slot, self._pace.signal_grace_us)
         elif reason is RevokeReason.PREEMPT and not slot.is_stopping and slot.stop_at_us is None:
             slot.stop_at_us = now.mono_us + lease.grace_us
@@ -649,7 +649,7 @@ def _stopped_outcome(lease: LeaseSpec, attempt: AttemptId) -> Outcome:
             return Outcome.CANCELLED
         case RevokeReason.PREEMPT:
             return Outcome.PREEMPTED
-        case None:
+        case RevokeReason.RELEASE | None:
             return Outcome.RELEASED
 
 

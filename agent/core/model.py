@@ -27,6 +27,7 @@ class RevokeReason(StrEnum):
 
     CANCEL = "cancel"
     PREEMPT = "preempt"
+    RELEASE = "release"
 
 
 class Outcome(StrEnum):

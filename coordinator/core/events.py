@@ -78,6 +78,8 @@ class AgentDrainRequested:
 
     agent: AgentId
     is_draining: bool
+    is_interrupting: bool = False
+    """Whether what runs is ended as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -231,11 +231,12 @@ class Ledger:
     def revoke(self, lease: Lease, attempts: list[AttemptId], reason: RevokeReason) -> None:
         """Take attempts back; they stay assigned until the agent echoes, or the lease closes.
 
-        A cancel replaces a preemption, whose grace is longer; nothing replaces a cancel.
+        What ends a test sooner replaces what lets it go on for its grace; nothing replaces a cancel.
         """
         revoked = dict(lease.revoked)
         for attempt in attempts:
-            if revoked.get(attempt) is not RevokeReason.CANCEL:
+            before = revoked.get(attempt)
+            if before is None or _REVOKE_ORDER.index(before) < _REVOKE_ORDER.index(reason):
                 revoked[attempt] = reason
         if revoked != dict(lease.revoked):
             self.revise(replace(moved_lease(lease, LeaseState.REVOKING), revoked=tuple(revoked.items())))
@@ -354,6 +355,9 @@ class Ledger:
                 saved_us=self.counters.saved_us + avoided * each_us,
             )
         )
+
+
+_REVOKE_ORDER = (RevokeReason.PREEMPT, RevokeReason.RELEASE, RevokeReason.CANCEL)
 
 
 def avoided_installs(tally: BatchTally) -> int:

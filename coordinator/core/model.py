@@ -155,6 +155,8 @@ class RevokeReason(StrEnum):
 
     CANCEL = "cancel"
     PREEMPT = "preempt"
+    RELEASE = "release"
+    """An operator needs the device."""
 
 
 TERMINAL_JOB_STATES = frozenset(

@@ -89,6 +89,7 @@ from coordinator.core.transitions import moved_job, moved_lease
 _REVOKED_OUTCOME = {
     RevokeReason.CANCEL: AttemptOutcome.CANCELLED,
     RevokeReason.PREEMPT: AttemptOutcome.PREEMPTED,
+    RevokeReason.RELEASE: AttemptOutcome.RELEASED,
 }
 
 
@@ -355,11 +356,13 @@ class Scheduler:
         agent = self._ledger.fleet.agents.get(event.agent)
         if agent is None:
             raise NotFound("agent", event.agent)
-        if agent.is_draining is event.is_draining:
-            return
-        self._put_agent(replace(agent, is_draining=event.is_draining))
-        for device in self._ledger.fleet.devices_of(agent.id):
-            self._ledger.apply_hold(device)
+        if agent.is_draining is not event.is_draining:
+            self._put_agent(replace(agent, is_draining=event.is_draining))
+            for device in self._ledger.fleet.devices_of(agent.id):
+                self._ledger.apply_hold(device)
+        if event.is_interrupting:
+            for lease in self._ledger.fleet.leases_of(agent.id):
+                self._ledger.revoke(lease, list(lease.attempts), RevokeReason.RELEASE)
 
     def _known_device(self, device_id: DeviceId) -> Device:
         device = self._ledger.fleet.devices.get(device_id)
@@ -485,7 +488,7 @@ class Scheduler:
         begun = {*echo.started, *echo.finished}
         for attempt_id, reason in lease.revoked:
             if attempt_id not in begun:
-                outcome = AttemptOutcome.RELEASED if reason is RevokeReason.PREEMPT else AttemptOutcome.CANCELLED
+                outcome = AttemptOutcome.CANCELLED if reason is RevokeReason.CANCEL else AttemptOutcome.RELEASED
                 ledger.end_attempt(ledger.attempts[attempt_id], outcome, None, now)
         self._settle_lease(lease.id, now)
 

@@ -120,7 +120,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     ) -> agent_service_pb2.DrainAgentResponse:
         """Keep new work off all devices of an agent."""
         agent_id = AgentId(request.agent_id)
-        await self._engine.submit(AgentDrainRequested(agent=agent_id, is_draining=True))
+        await self._engine.submit(
+            AgentDrainRequested(agent=agent_id, is_draining=True, is_interrupting=request.interrupt)
+        )
         return agent_service_pb2.DrainAgentResponse(agent=self._agent_out(agent_id))
 
     async def ResumeAgent(

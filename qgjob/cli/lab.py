@@ -12,8 +12,8 @@ from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
 from qgjob.cli.table import Column
 
 queue = typer.Typer(help="Show the queue.", no_args_is_help=True)
-devices = typer.Typer(help="Show devices.", no_args_is_help=True)
-agents = typer.Typer(help="Show agents.", no_args_is_help=True)
+devices = typer.Typer(help="Show devices, and keep work off them.", no_args_is_help=True)
+agents = typer.Typer(help="Show agents, and drain them.", no_args_is_help=True)
 builds = typer.Typer(help="Show builds.", no_args_is_help=True)
 config = typer.Typer(help="Show the settings of this client.", no_args_is_help=True)
 

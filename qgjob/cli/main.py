@@ -11,7 +11,7 @@ import typer
 # Typer carries its own click and shows only part of it; the pinned range of releases has these names.
 from typer._click.exceptions import ClickException
 
-from qgjob.cli import jobs, lab, status
+from qgjob.cli import holds, jobs, lab, status
 from qgjob.cli.command import Command
 from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.logs import logs
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command(cls=Command)(submit)
 app.command(cls=Command)(logs)
+holds.add_to(agents=lab.agents, devices=lab.devices)
 app.add_typer(status.app, name="status")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(lab.queue, name="queue")

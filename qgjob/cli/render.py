@@ -281,7 +281,7 @@ def agents_table(agents: list[Resource]) -> None:
     rows = [
         [
             agent["name"],
-            agent["state"],
+            f"{agent['state']}, draining" if agent["draining"] else agent["state"],
             str(agent["devices"]),
             str(agent["batches"]),
             ago(agent["seen_time"]),

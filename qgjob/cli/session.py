@@ -122,7 +122,9 @@ def show(
             table(records)
 
 
-def show_one(record: render.Resource, output: str, block: Callable[[render.Resource], None]) -> None:
+def show_one(
+    record: render.Resource, output: str, block: Callable[[render.Resource], None], *, key: str = "id"
+) -> None:
     """Print one item: a JSON object, its id, or what a person reads."""
     match output:
         case "json":
@@ -130,6 +132,6 @@ def show_one(record: render.Resource, output: str, block: Callable[[render.Resou
         case "jsonl":
             render.jsonl_out(record)
         case "id":
-            render.line_out(str(record["id"]))
+            render.line_out(str(record[key]))
         case _:
             block(record)

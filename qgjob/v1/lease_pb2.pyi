@@ -33,6 +33,8 @@ class _RevokeReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevokeRe
     """A user cancelled the job: end it now, within the grace."""
     REVOKE_REASON_PREEMPT: _RevokeReason.ValueType  # 2
     """Urgent work needs the device: the running test may end within the grace."""
+    REVOKE_REASON_RELEASE: _RevokeReason.ValueType  # 3
+    """An operator needs the device: end it now, within the grace. It runs again elsewhere, at no cost."""
 
 class RevokeReason(_RevokeReason, metaclass=_RevokeReasonEnumTypeWrapper):
     """RevokeReason says why an attempt was taken back."""
@@ -43,6 +45,8 @@ REVOKE_REASON_CANCEL: RevokeReason.ValueType  # 1
 """A user cancelled the job: end it now, within the grace."""
 REVOKE_REASON_PREEMPT: RevokeReason.ValueType  # 2
 """Urgent work needs the device: the running test may end within the grace."""
+REVOKE_REASON_RELEASE: RevokeReason.ValueType  # 3
+"""An operator needs the device: end it now, within the grace. It runs again elsewhere, at no cost."""
 Global___RevokeReason: _TypeAlias = RevokeReason  # noqa: Y015
 
 @_typing.final

@@ -254,14 +254,18 @@ def test_revoked_attempt_that_has_not_started_never_starts() -> None:
     assert started(desk.ended(1)) == []
 
 
-def test_cancelled_attempt_is_stopped_at_once_and_reported_as_cancelled() -> None:
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [(RevokeReason.CANCEL, Outcome.CANCELLED), (RevokeReason.RELEASE, Outcome.RELEASED)],
+)
+def test_attempt_that_was_cancelled_or_given_back_is_stopped_at_once(reason: RevokeReason, outcome: Outcome) -> None:
     desk = Desk()
     desk.receive(AdoptLease(lease=lease(1)))
     desk.prepared()
-    step = desk.receive(AdoptLease(lease=lease(revision=2, revoked=(revoked(1),))))
+    step = desk.receive(AdoptLease(lease=lease(revision=2, revoked=(revoked(1, reason),))))
     stop = StopAttempt(device_id=PHONE, key=KEY, attempt_id=AttemptId(1), grace_us=PACE.signal_grace_us)
     assert step.actions == (stop,)
-    assert results(desk.ended(1, None)) == [(1, Outcome.CANCELLED)]
+    assert results(desk.ended(1, None)) == [(1, outcome)]
 
 
 def test_preempted_attempt_is_stopped_between_two_tests() -> None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator.core.errors import NotFound
-from coordinator.core.events import AgentDrainRequested, Event, HoldRequested, ReadmitRequested
-from coordinator.core.model import AgentId, AttemptOutcome, Device, DeviceHold, DeviceId, DeviceState, JobState
+from coordinator.core.events import AgentDrainRequested, CancelRequested, Event, HoldRequested, ReadmitRequested
+from coordinator.core.model import (
+    AgentId,
+    AttemptOutcome,
+    Device,
+    DeviceHold,
+    DeviceId,
+    DeviceState,
+    JobId,
+    JobState,
+    RevokeReason,
+)
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import Step
 from tests.core.lab import Lab, emulator, spec
@@ -116,6 +128,32 @@ def test_repeating_an_operators_request_changes_nothing(event: Event) -> None:
     lab.connect()
     lab.handle(event)
     assert lab.handle(event) == Step()
+
+
+def test_drain_that_interrupts_ends_what_runs_which_then_runs_elsewhere_at_no_cost() -> None:
+    lab = Lab()
+    lab.submit(spec("a"), spec("b"))
+    agent = lab.connect()
+    lease = agent.adopt(E1)
+    running = agent.start(lease)
+    lab.handle(DRAIN_AGENT)
+    lab.handle(replace(DRAIN_AGENT, is_interrupting=True))
+    assert (running, RevokeReason.RELEASE) in lab.lease_on(E1).revoked
+    agent.adopt(E1, started=(running,))
+    agent.finish(lease, running, AttemptOutcome.CANCELLED)
+    lab.connect("other", emulator("emulator-1", "other"))
+    assert lab.jobs_of(lab.lease_on("emulator-1@other")) == [1, 2]
+    assert (lab.job(1).preemptions, lab.job(1).lab_failures, lab.job(1).retries_used) == (0, 0, 0)
+
+
+def test_cancel_beats_an_interrupting_drain_and_never_the_reverse() -> None:
+    lab = Lab()
+    lab.submit(spec("a"))
+    agent = lab.connect()
+    running = agent.start(agent.adopt(E1))
+    lab.handle(CancelRequested(jobs=(JobId(1),)))
+    lab.handle(replace(DRAIN_AGENT, is_interrupting=True))
+    assert lab.lease_on(E1).revoked == ((running, RevokeReason.CANCEL),)
 
 
 def test_resumed_agent_keeps_its_quarantined_devices_out() -> None:

@@ -162,3 +162,47 @@ def test_bad_submit_is_refused_with_one_clear_line(grid: Grid, flags: tuple[str,
     done = grid.run("submit", "--org-id", "q", "--app-version-id", "v", *flags, code=2)
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_drained_agent_ends_what_it_runs_and_gets_no_more_until_it_is_resumed(grid: Grid) -> None:
+    grid.agent("lab", *SLOW)
+    first, second = grid.submit("a.spec.ts", "b.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=1.5"))
+    eventually(lambda: grid.status(first) == "running", "the first job runs")
+    told = [json.loads(line) for line in grid.run("agents", "drain", "lab", "-o", "jsonl").stdout.splitlines()]
+    assert [(change["batches"], change["jobs"]) for change in (told[0], told[-1])] == [(1, [first]), (0, [])]
+    assert [grid.status(job) for job in (first, second)] == ["completed", "queued"]
+    assert [one["draining"] for one in grid.json("agents", "list")] == [True]
+    assert [one["state"] for one in grid.json("devices", "list")] == ["draining"]
+    grid.run("agents", "resume", "lab")
+    grid.run("jobs", "wait", str(second))
+
+
+def test_deadline_of_a_drain_sends_what_runs_elsewhere_and_blames_nobody(grid: Grid) -> None:
+    grid.agent("one", *SLOW)
+    (job,) = grid.submit("hang.spec.ts", options=("--env", "QGJOB_SIM_OUTCOME=hang"))
+    eventually(lambda: grid.status(job) == "running", "the job runs")
+    grid.agent("two", *SLOW)
+    done = grid.run("agents", "drain", "one", "--deadline", "0.5s", "-o", "table")
+    assert "the deadline has passed" in done.stderr
+    assert "one is drained" in done.stderr
+    eventually(lambda: grid.job(job)["agent"] == "two", "the job runs elsewhere")
+    grid.run("jobs", "cancel", str(job))
+    grid.run("jobs", "wait", str(job), code=7)
+    outcomes = [one["outcome"] for one in grid.json("status", "job", "--job-id", str(job))["attempts"]]
+    assert outcomes == ["released", "cancelled"]
+
+
+def test_quarantined_device_says_why_and_works_again_when_it_is_readmitted(grid: Grid) -> None:
+    grid.agent("lab", *SLOW)
+    eventually(lambda: grid.json("devices", "list"), "the device is there")
+    held = grid.json("devices", "quarantine", "emulator-1@lab", "--reason", "its screen is broken")
+    assert (held["state"], held["reason"]) == ("quarantined", "its screen is broken")
+    (job,) = grid.submit("a.spec.ts")
+    assert grid.status(job) == "queued"
+    assert grid.json("devices", "readmit", "emulator-1@lab")["reason"] is None
+    grid.run("jobs", "wait", str(job))
+
+
+@pytest.mark.parametrize("command", [("agents", "drain"), ("agents", "resume"), ("devices", "quarantine")])
+def test_unknown_agent_or_device_is_exit_5(grid: Grid, command: tuple[str, str]) -> None:
+    assert "nobody" in grid.run(*command, "nobody", code=5).stderr
