@@ -10,7 +10,7 @@ RUN := $(UV) run --frozen --all-extras
 PYTEST := $(RUN) pytest
 BASELINE := proto/baseline.binpb
 
-.PHONY: help setup tools demo test test-fast test-e2e sim sim-mutants check lint format types imports wire fresh proto baseline
+.PHONY: help setup tools demo test test-fast test-e2e sim sim-mutants soak check lint format types imports wire fresh proto baseline
 
 help: ## Show what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ sim: ## Simulate the whole lab from many seeds (SEEDS=n FROM=n), or replay one (
 
 sim-mutants: ## Plant defects and see that the simulation notices each
 	$(RUN) python -m tests.sim.mutants
+
+KILLS ?= 200
+soak: tools ## Kill coordinators and agents under load (KILLS=n), and simulate 20,000 seeds: about an hour
+	QGJOB_KILLS=$(KILLS) $(PYTEST) -q -s tests/faults
+	$(RUN) python -m tests.sim.mutants
+	$(RUN) python -m tests.sim --seeds 20000
 
 check: lint types imports wire fresh ## Lint, types, import contracts, the wire
 

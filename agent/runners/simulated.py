@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.core.model import (
@@ -45,6 +45,7 @@ class SimulatedRunner:
         self._test_s = test_s
         self._truth = truth
         self._installed: str | None = None
+        self._note("boot")
 
     async def prepare(self, lease: LeaseSpec, stop: Stop) -> Installation:
         """Pretend to install; a build that is there already is not installed again."""
@@ -62,10 +63,19 @@ class SimulatedRunner:
     async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Pretend to run one spec."""
         self._note("start", attempt=job.attempt_id, lease=key.lease_id, fence=[key.fence.epoch, key.fence.number])
+        written = hashlib.sha256()
+        size = 0
+
+        def output(data: bytes) -> None:
+            nonlocal size
+            written.update(data)
+            size += len(data)
+            observer.output(data)
+
         try:
-            return await self._run(job, observer, stop)
+            return await self._run(job, replace(observer, output=output), stop)
         finally:
-            self._note("end", attempt=job.attempt_id)
+            self._note("end", attempt=job.attempt_id, log_size=size, log_sha256=written.hexdigest())
 
     async def _run(self, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         try:

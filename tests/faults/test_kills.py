@@ -1,0 +1,83 @@
+"""kill -9 of coordinators and agents at random moments under load: nothing is lost, nothing ends twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qgjob.client import Client
+from tests.e2e.grid import Grid, Program, running_grid
+from tests.faults.checker import Verdict
+from tests.faults.load import Load
+
+KILLS = int(os.environ.get("QGJOB_KILLS", "10"))
+SEED = int(os.environ.get("QGJOB_KILL_SEED", "1"))
+# A lease outlives the two seconds that a coordinator takes to come back on a busy machine, and the agents' pauses.
+PACE = ("--heartbeat", "0.2", "--lease-ttl", "8", "--signal-grace", "0.5", "--preempt-grace", "0.5")
+DEVICES = ("--simulate", "emulator=3,device=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
+AGENTS = ("one", "two")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 12 * KILLS)]
+
+
+class Lab:
+    """Two agents under load, and what is killed among them."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.random = random.Random(SEED)
+        self.coordinator = grid.coordinator(*PACE)
+        self.agents = {name: grid.agent(name, *DEVICES) for name in AGENTS}
+
+    def pause(self) -> None:
+        """Let work go on for a moment of random length."""
+        threading.Event().wait(self.random.uniform(0.3, 1.5))
+
+    def kill_coordinator(self) -> None:
+        self.coordinator.kill()
+        self.coordinator = self.grid.coordinator(*PACE)
+
+    def kill_agent(self) -> None:
+        name = self.random.choice(AGENTS)
+        victim: Program = self.agents[name]
+        self.random.choice((victim.kill, victim.kill_group))()
+        self.agents[name] = self.grid.agent(name, *DEVICES)
+
+
+def judged(directory: Path, kill: Callable[[Lab], None]) -> Verdict:
+    """Run the load through all kills, let everything come to its end, and check every promise."""
+    with running_grid(directory) as grid:
+        lab = Lab(grid)
+        load = Load(grid.address, SEED)
+        with load.running():
+            for _ in range(KILLS):
+                lab.pause()
+                kill(lab)
+        load.wait_until_all_ended(60)
+        with Client(grid.address) as client:
+            verdict = Verdict.gather(client, directory, load.accepted)
+            verdict.nothing_is_lost_or_doubled()
+            verdict.each_attempt_ended_once()
+            verdict.no_device_ran_two_tests()
+            verdict.no_attempt_ran_twice()
+            compared = verdict.logs_equal_what_devices_wrote()
+        load.close()
+        print(f"{KILLS} kills, {len(load.accepted)} jobs, {load.repeated} submits repeated, {compared} logs compared,")  # noqa: T201
+        print(dict(verdict.outcomes()))  # noqa: T201
+        assert compared > KILLS
+    return verdict
+
+
+def test_killed_coordinators_cost_no_job_no_log_and_no_running_test(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, Lab.kill_coordinator)
+    assert verdict.outcomes()["lost"] == 0
+
+
+def test_killed_agents_cost_attempts_and_never_a_job(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, Lab.kill_agent)
+    assert verdict.outcomes()["lost"] > 0, "no kill hit a running test: this run proves nothing"
