@@ -12,6 +12,7 @@ from coordinator import wire
 from coordinator.core.errors import InvalidRequest, VersionUnsupported
 from coordinator.core.events import AgentDisconnected, AgentDrainRequested
 from coordinator.core.model import AgentId
+from coordinator.core.releases import misfit
 from coordinator.core.step import SendWelcome
 from coordinator.engine import Engine
 from coordinator.sessions import Session, Sessions
@@ -57,6 +58,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 f" {self._version} speaks {wire.PROTOCOL}; install the same release on both",
                 accepted=wire.PROTOCOL,
             )
+        reason = misfit(self._version, first.hello.version)
+        if reason is not None:
+            raise VersionUnsupported(reason, accepted=self._version)
         return first.hello
 
     async def _converse(self, session: Session, context: ConnectContext) -> bool:

@@ -175,6 +175,24 @@ async def test_agent_of_another_protocol_is_told_what_is_spoken_here(grid: Grid)
     assert "agent 9.0 speaks protocol 2" in sentence
 
 
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("0.3.0", "too new for this coordinator's 0.1.0; upgrade the coordinator"), ("mine", "cannot be read")],
+)
+async def test_agent_of_a_release_that_does_not_fit_is_told_what_to_upgrade(
+    grid: Grid, version: str, words: str
+) -> None:
+    agent = grid.agent()
+    await agent.say(hello=hello(phone(), version=version))
+    code, sentence, info = await agent.status()
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VERSION_UNSUPPORTED")
+    assert words in sentence
+
+
+async def test_agent_of_the_next_minor_release_is_taken(grid: Grid) -> None:
+    assert (await grid.agent().hello(phone(), version="0.2.7")).version == "0.1.0"
+
+
 async def test_second_agent_of_a_name_is_refused(grid: Grid) -> None:
     first = grid.agent()
     await first.hello(phone())

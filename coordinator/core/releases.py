@@ -1,0 +1,35 @@
+"""Which releases may work together: those of one major release that are at most one minor release apart.
+
+A lab is upgraded host by host, so each side accepts the one before and the one after; a protocol that breaks with an
+older release has a number of its own besides.
+"""
+
+from __future__ import annotations
+
+import re
+
+MOST_MINORS_APART = 1
+
+_RELEASE = re.compile(r"(\d{1,6})\.(\d{1,6})(?:[^\d\s]\S*)?")
+
+
+def misfit(coordinator: str, agent: str) -> str | None:
+    """Return what to upgrade, as a sentence; None where the two may work together.
+
+    Args:
+        coordinator: Its release, as in 1.4.2.
+        agent: The agent's.
+    """
+    ours, theirs = _parsed(coordinator), _parsed(agent)
+    if theirs is None or ours is None:
+        return f"release {agent!r} of the agent cannot be read; install release {coordinator} there"
+    if ours[0] == theirs[0] and abs(ours[1] - theirs[1]) <= MOST_MINORS_APART:
+        return None
+    if theirs < ours:
+        return f"the agent has release {agent}, too old for this coordinator's {coordinator}; upgrade the agent"
+    return f"the agent has release {agent}, too new for this coordinator's {coordinator}; upgrade the coordinator"
+
+
+def _parsed(release: str) -> tuple[int, int] | None:
+    found = _RELEASE.fullmatch(release)
+    return (int(found[1]), int(found[2])) if found is not None else None
