@@ -252,9 +252,9 @@ def devices_table(devices: list[Resource]) -> None:
             device["state"],
             device["kind"],
             str(device["job"] or "-"),
-            _model(device),
             f"{device['utilisation']:.0%}",
             device["reason"] or "",
+            _model(device),
         ]
         for device in devices
     ]
@@ -263,9 +263,10 @@ def devices_table(devices: list[Resource]) -> None:
         Column("State"),
         Column("Kind", is_optional=True),
         Column("Job"),
-        Column("Model", is_flexible=True, is_optional=True),
         Column("Used", is_optional=True),
+        # Why a device cannot be used says more than what it is: the last column leaves a narrow terminal first.
         Column("Reason", is_flexible=True, is_optional=True),
+        Column("Model", is_optional=True),
     ]
     table(columns, rows, empty="No devices. Start an agent with `qgjob-agent run`.")
 

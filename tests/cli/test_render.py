@@ -214,7 +214,8 @@ def test_devices_and_agents_keep_their_whole_names_on_a_narrow_terminal(
     }
     render.devices_table([device])
     assert capsys.readouterr().out == (
-        "ID                  State   Kind          Job\nbrowserstack-1@lab  leased  browserstack  12\n"
+        "ID                  State   Kind          Job  Used  Reason\n"
+        "browserstack-1@lab  leased  browserstack  12   50%\n"
     )
 
 
@@ -231,9 +232,17 @@ DEVICE = {
 }
 
 
+def test_reason_of_a_held_device_is_seen_on_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    render.devices_table([{**DEVICE, "state": "quarantined", "reason": "its screen is broken"}])
+    assert "its screen is broken" in capsys.readouterr().out
+
+
 def test_phone_that_nobody_could_ask_yet_has_no_model(capsys: pytest.CaptureFixture[str]) -> None:
     render.devices_table([{**DEVICE, "model": "", "os_version": ""}])
-    assert capsys.readouterr().out.splitlines()[1].split() == ["emulator-1@lab", "idle", "emulator", "-", "-", "50%"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["emulator-1@lab", "idle", "emulator", "-", "50%", "-"]
 
 
 def test_no_colour_means_no_control_sequence_at_all(
