@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -36,6 +36,10 @@ from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCl
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024
 CUT_MARK = b"\n[qgjob: the log was cut here, at 64 MiB]\n"
+T = TypeVar("T")
+
+_UNREADABLE = (ValueError, KeyError, TypeError)
+"""What reading a torn or foreign file raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,27 +126,54 @@ class Spool:
         """Return what earlier lives have left, and finish the logs that they could not."""
         self._sweep()
         for path in sorted(self._logs.glob("*.log")):
-            if not self._is_whole(path):
+            if self._is_ours(path) and not self._is_whole(path):
                 with path.open("rb") as file:
                     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 self._end(path, LogSummary(size=path.stat().st_size, sha256=sha256))
-        known = json.loads(self._cluster.read_bytes()) if self._cluster.exists() else {}
-        results = tuple(self._recall_results())
-        return Memory(cluster_id=known.get("cluster_id", ""), epoch=known.get("epoch", 0), results=results)
+        cluster_id, epoch = self._recall_cluster()
+        return Memory(cluster_id=cluster_id, epoch=epoch, results=tuple(self._recall_results()))
+
+    # What cannot be read is put aside, for it would stop every start of the agent.
+
+    def _recall_cluster(self) -> tuple[str, int]:
+        """Return the database and epoch that were last heard of; the next Welcome tells them anew."""
+        if not self._cluster.exists():
+            return "", 0
+        try:
+            known = json.loads(self._cluster.read_bytes())
+            return _checked(known["cluster_id"], str), _checked(known["epoch"], int)
+        except _UNREADABLE as error:
+            _put_aside(self._cluster, self._cluster.with_suffix(".broken"), error)
+            return "", 0
 
     def _recall_results(self) -> Iterator[AttemptResult]:
-        """Yield what can be read; what cannot is put aside, for it would stop every start of the agent."""
         for path in sorted(self._results.glob("*.json")):
             try:
                 yield _result(json.loads(path.read_bytes()))
-            except (ValueError, KeyError, TypeError) as error:
-                path.replace(path.with_suffix(".broken"))
-                structlog.get_logger("agent").error("result_unreadable", file=path.name, reason=str(error))
+            except _UNREADABLE as error:
+                _put_aside(path, path.with_suffix(".broken"), error)
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether a log names its attempt and its lease: nobody would take it in without."""
+        lease = path.with_suffix(".lease")
+        try:
+            int(path.stem)
+            _key(json.loads(lease.read_bytes()))
+        except _UNREADABLE as error:
+            for file in (path, lease):
+                _put_aside(file, file.with_name(f"{file.name}.broken"), error)
+            return False
+        return True
 
     def _is_whole(self, path: Path) -> bool:
-        """Whether a log was ended and still has the length that it had then."""
+        """Whether a log was ended, as can still be read, and has the length that it had then."""
         end = path.with_suffix(".end")
-        return end.exists() and json.loads(end.read_bytes())["size"] == path.stat().st_size
+        if not end.exists():
+            return False
+        try:
+            return _summary(json.loads(end.read_bytes())).size == path.stat().st_size
+        except _UNREADABLE:
+            return False
 
     def _sweep(self) -> None:
         """Remove what a kill in the middle has left: half-written files, and files of a log that is forgotten."""
@@ -206,7 +237,7 @@ class Spool:
         if not path.exists() or not path.with_suffix(".lease").exists():
             return None
         end = path.with_suffix(".end")
-        summary = LogSummary(**json.loads(end.read_bytes())) if end.exists() else None
+        summary = _summary(json.loads(end.read_bytes())) if end.exists() else None
         key = _key(json.loads(path.with_suffix(".lease").read_bytes()))
         return SpooledLog(attempt=attempt, key=key, path=path, summary=summary)
 
@@ -225,8 +256,24 @@ def _write(path: Path, value: object) -> None:
     temporary.replace(path)
 
 
+def _put_aside(path: Path, to: Path, error: Exception) -> None:
+    path.replace(to)
+    structlog.get_logger("agent").warning("spool_file_unreadable", file=path.name, kept_as=to.name, reason=str(error))
+
+
+def _checked(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
 def _key(value: dict[str, Any]) -> LeaseKey:
-    return LeaseKey(lease_id=LeaseId(value["lease_id"]), fence=Fence(**value["fence"]))
+    fence = Fence(epoch=_checked(value["fence"]["epoch"], int), number=_checked(value["fence"]["number"], int))
+    return LeaseKey(lease_id=LeaseId(_checked(value["lease_id"], int)), fence=fence)
+
+
+def _summary(value: dict[str, Any]) -> LogSummary:
+    return LogSummary(size=_checked(value["size"], int), sha256=_checked(value["sha256"], str))
 
 
 def _result(value: dict[str, Any]) -> AttemptResult:
@@ -237,7 +284,7 @@ def _result(value: dict[str, Any]) -> AttemptResult:
         outcome=Outcome(value["outcome"]),
         failure=Failure(**{**failure, "blame": Blame(failure["blame"])}) if failure is not None else None,
         tests=tuple(TestResult(**{**test, "state": TestState(test["state"])}) for test in value["tests"]),
-        log=LogSummary(**value["log"]),
+        log=_summary(value["log"]),
         duration_us=value["duration_us"],
         build_digest=value["build_digest"],
     )

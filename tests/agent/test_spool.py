@@ -77,6 +77,60 @@ def test_unreadable_result_does_not_stop_the_start(open_spool: Callable[[], Spoo
     assert (tmp_path / "results" / f"{1:020d}.broken").read_text() == text
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"cluster_id": 1, "epoch": "x"}'])
+def test_unreadable_cluster_is_put_aside_and_learnt_anew(
+    open_spool: Callable[[], Spool], tmp_path: Path, text: str
+) -> None:
+    open_spool().commit((KeepResult(result=result(2)),))
+    (tmp_path / "cluster.json").write_text(text)
+    memory = open_spool().recall()
+    assert (memory.cluster_id, memory.epoch, memory.results) == ("", 0, (result(2),))
+    assert (tmp_path / "cluster.broken").read_text() == text
+    assert not (tmp_path / "cluster.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"size": "5", "sha256": 1}'])
+def test_log_whose_end_cannot_be_read_is_summed_up_anew(
+    open_spool: Callable[[], Spool], tmp_path: Path, text: str
+) -> None:
+    spool = open_spool()
+    writer = spool.open_log(ONE, KEY)
+    writer.append(b"whole")
+    summary = spool.end_log(ONE, writer)
+    (tmp_path / "logs" / "1.end").write_text(text)
+    again = open_spool()
+    again.recall()
+    (log,) = again.logs()
+    assert log.summary == summary
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"lease_id": 1, "fence": {"epoch": 2}}'])
+def test_log_whose_lease_cannot_be_read_is_put_aside_alone(
+    open_spool: Callable[[], Spool], tmp_path: Path, text: str
+) -> None:
+    spool = open_spool()
+    for attempt in (ONE, AttemptId(2)):
+        writer = spool.open_log(attempt, KEY)
+        writer.append(b"whole")
+        spool.end_log(attempt, writer)
+    (tmp_path / "logs" / "1.lease").write_text(text)
+    again = open_spool()
+    again.recall()
+    assert [log.attempt for log in again.logs()] == [AttemptId(2)]
+    assert (tmp_path / "logs" / "1.log.broken").read_bytes() == b"whole"
+    assert (tmp_path / "logs" / "1.lease.broken").read_text() == text
+
+
+def test_file_that_is_no_log_of_an_attempt_is_put_aside(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    open_spool()
+    for name in ("notes.log", "notes.lease"):
+        (tmp_path / "logs" / name).write_text("mine")
+    again = open_spool()
+    again.recall()
+    assert list(again.logs()) == []
+    assert (tmp_path / "logs" / "notes.log.broken").read_text() == "mine"
+
+
 def test_log_of_a_killed_agent_is_ended_at_the_next_start(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
     writer = open_spool().open_log(ONE, KEY)
     writer.append(b"as far as it came")
