@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -162,6 +163,22 @@ def test_what_a_kill_between_two_files_leaves_is_swept(open_spool: Callable[[], 
     assert again.recall().results == ()
     assert list(again.logs()) == []
     assert files(tmp_path) == []
+
+
+def test_result_is_kept_only_when_its_name_is_durable_too(
+    open_spool: Callable[[], Spool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = open_spool()
+    folder = tmp_path / "results"
+    held: list[list[str]] = []
+
+    def fsync(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")) == folder:
+            held.append(files(folder))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    spool.commit((KeepResult(result=result(1)),))
+    assert held == [[f"{1:020d}.json"]]
 
 
 def test_forgotten_log_leaves_nothing_though_its_test_still_writes(
