@@ -16,6 +16,8 @@ from coordinator.core.model import SECOND_US, Settings
 from qgjob.program import print_release, run_program
 
 if TYPE_CHECKING:
+    import asyncio
+
     import structlog
 
 EX_SOFTWARE = 70
@@ -175,9 +177,7 @@ async def _serve(config: Config) -> int:
     release = version("qgjob")
     server = Server(config, release)
     address = await server.start()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping = _stop_on_signal(asyncio.get_running_loop())
     print(f"ready grpc={address}", flush=True)  # noqa: T201 - the promised line on stdout
     out = structlog.get_logger("coordinator")
     out.info("serving", release=release, address=address, data_dir=str(config.data_dir), epoch=server.engine.epoch)
@@ -190,6 +190,24 @@ async def _serve(config: Config) -> int:
         await server.stop()
     out.info("stopped")
     return 0
+
+
+def _stop_on_signal(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Return what the first SIGTERM or Ctrl-C sets; the second ends the process at once, and loses nothing told."""
+    import asyncio
+
+    stopping = asyncio.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def told() -> None:
+        stopping.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+    return stopping
 
 
 def _drop_empty(_logger: object, _name: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
