@@ -305,7 +305,10 @@ class Ledger:
         return DeviceState.DRAINING if self.is_held(device) else DeviceState.IDLE
 
     def apply_hold(self, device: Device) -> None:
-        """Put a device whose hold, or whose agent's, may have changed; a lease that it has gives its tail back."""
+        """Put a device whose hold, or whose agent's, may have changed; a lease that it has gives its tail back.
+
+        So does the lease of a device that its agent calls unusable while a test runs, as an agent that stops does.
+        """
         lease = self.fleet.leases.get(device.lease) if device.lease is not None else None
         if device.state is DeviceState.FENCING:
             self.put_device(device)
@@ -313,12 +316,18 @@ class Ledger:
             self.free_device(device)
         elif self.is_held(device):
             self.put_device(replace(device, state=DeviceState.DRAINING))
-            tail = [attempt for attempt in lease.attempts if self.attempts[attempt].start_us is None]
-            self.revoke(lease, tail, RevokeReason.PREEMPT)
-        elif device.state is DeviceState.DRAINING:
-            self.put_device(replace(device, state=DeviceState.LEASED))
+            self.revoke(lease, self._tail(lease), RevokeReason.PREEMPT)
         else:
-            self.put_device(device)
+            state = DeviceState.LEASED if device.state is DeviceState.DRAINING else device.state
+            self.put_device(replace(device, state=state))
+            tail = self._tail(lease)
+            # Before its first test a lease ends by the agent's word, which says whose fault it is.
+            if not device.facts.is_usable and len(tail) < len(lease.attempts):
+                self.revoke(lease, tail, RevokeReason.PREEMPT)
+
+    def _tail(self, lease: Lease) -> list[AttemptId]:
+        """Return the attempts of a lease that have not started."""
+        return [attempt for attempt in lease.attempts if self.attempts[attempt].start_us is None]
 
     # Builds
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.core.errors import Conflict, NoMatchingDevice, QueueFull, RequestIdReused
-from coordinator.core.events import AgentConnected, JobsSubmitted
+from coordinator.core.events import AgentConnected, DevicesReported, JobsSubmitted
 from coordinator.core.model import (
     AgentId,
     AttemptOutcome,
@@ -465,6 +465,31 @@ def test_released_lease_gives_its_jobs_back_without_cost() -> None:
     agent.release(agent.adopt(E1))
     assert lab.job(1).lab_failures == 0
     assert lab.job(1).attempt_count == 2
+
+
+def test_device_that_becomes_unusable_in_a_test_gives_back_only_what_has_not_started() -> None:
+    lab = Lab()
+    lab.submit(spec("a"), spec("b"))
+    agent = lab.connect()
+    lease = agent.adopt(E1)
+    running = agent.start(lease)
+    unusable = emulator("emulator-1", is_usable=False, reason="its agent is stopping")
+    lab.handle(DevicesReported(session=agent.session, devices=(unusable,)))
+    agent.adopt(E1, started=(running,))
+    assert [lab.job(job).state for job in (1, 2)] == [JobState.RUNNING, JobState.QUEUED]
+    agent.finish(lease, running)
+    assert lab.job(1).state is JobState.COMPLETED
+    assert (lab.job(2).preemptions, lab.job(2).lab_failures) == (0, 0)
+
+
+def test_device_that_becomes_unusable_before_the_first_test_keeps_its_lease() -> None:
+    lab = Lab()
+    lab.submit(spec("a"), spec("b"))
+    agent = lab.connect()
+    agent.adopt(E1)
+    lease = lab.lease_on(E1)
+    lab.handle(DevicesReported(session=agent.session, devices=(emulator("emulator-1", is_usable=False),)))
+    assert lab.lease_on(E1) == lease
 
 
 def test_goodbye_leaves_devices_offline_and_requeues() -> None:
