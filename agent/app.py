@@ -331,6 +331,8 @@ class App:
 
     def _tell(self, event: Event) -> None:
         match event:
+            case DrainRequested():
+                self._tell_drain(event)
             case SessionLost():
                 self._address += 1
                 self._out.warning("session_lost", reason=event.reason)
@@ -340,6 +342,17 @@ class App:
                 self._out.error("batch_rejected", device=event.device_id, story=event.failure.message)
             case _:
                 pass
+
+    def _tell_drain(self, event: DrainRequested) -> None:
+        busy = ", ".join(sorted(self._stops))
+        if not busy:
+            story = "nothing runs; results and logs are handed in"
+        elif event.grace_us:
+            seconds = event.grace_us / MICROSECONDS
+            story = f"what runs has {seconds:g} s to end: {busy}; nothing more starts. A second signal ends it"
+        else:
+            story = f"what runs is ended: {busy}"
+        self._out.info("draining", story=story)
 
     def _tell_batch(self, device: DeviceId) -> None:
         batch = self._batches.pop(device, None)
