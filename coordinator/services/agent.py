@@ -19,6 +19,7 @@ from coordinator.sessions import Session, Sessions
 from qgjob.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 
 HELLO_TIMEOUT_S = 30.0
+WRITE_TIMEOUT_S = 1.0
 
 ConnectContext = grpc.aio.ServicerContext[agent_service_pb2.ConnectRequest, agent_service_pb2.ConnectResponse]
 
@@ -91,9 +92,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             send = await session.next()
             if isinstance(send, SendWelcome):
                 epoch = self._engine.epoch
-                await context.write(wire.welcome(self._cluster_id, epoch, self._engine.settings, self._version))
+                await _write(context, wire.welcome(self._cluster_id, epoch, self._engine.settings, self._version))
             else:
-                await context.write(wire.command(send))
+                await _write(context, wire.command(send))
 
     def _say_farewell(self, session: Session, is_goodbye: bool) -> None:
         """Tell the engine that a session has ended, in a task that outlives a cancelled call."""
@@ -148,3 +149,18 @@ async def _next(context: ConnectContext) -> agent_service_pb2.ConnectRequest | N
     """Return the next message, None at the end of the stream (for which the stubs know no type)."""
     message = cast("object", await context.read())
     return message if isinstance(message, agent_service_pb2.ConnectRequest) else None
+
+
+async def _write(context: ConnectContext, message: agent_service_pb2.ConnectResponse) -> None:
+    """Write a message, to its end even when the writer is stopped meanwhile.
+
+    gRPC takes no status while a write is under way, and the agent would never hear how its session ended. One that
+    does not read is not waited for longer than a moment.
+    """
+    writing = asyncio.ensure_future(context.write(message))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):  # the session is over for another reason, which is told
+            await asyncio.wait_for(writing, WRITE_TIMEOUT_S)
+        raise

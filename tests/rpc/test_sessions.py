@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import Any
 
@@ -241,6 +242,18 @@ async def test_malformed_fact_ends_that_stream_alone(grid: Grid, event: dict[str
     assert said in sentence
     await other.say(**HEARTBEAT)
     await other.hear("acknowledge_heartbeat")
+
+
+async def test_malformed_fact_right_after_hello_ends_the_stream_whatever_is_being_written(grid: Grid) -> None:
+    for number in range(100):
+        agent = grid.agent()
+        await agent.say(hello=hello(agent_id=f"hasty-{number}"))
+        await agent.say()
+        with contextlib.suppress(grpc.aio.AioRpcError):  # a status is heard only behind all that was written
+            async with asyncio.timeout(PATIENCE_S):
+                while isinstance(await agent.call.read(), agent_service_pb2.ConnectResponse):
+                    pass
+        assert (await agent.status())[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_device_of_another_agent_ends_the_stream_that_announces_it(grid: Grid) -> None:
