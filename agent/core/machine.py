@@ -14,7 +14,7 @@ A slot goes through these phases, always for one lease:
 - PREPARING and RUNNING mean that something of this lease is alive on the host. Such a slot is never given to another
   lease before the host has confirmed that it stopped: no device ever runs two tests.
 - A revoked attempt that has not started is never started. One that runs is stopped: at once when it is cancelled, at
-  the next end of a test or after the grace when it is preempted.
+  the start of its next test or after the grace when it is preempted.
 - Every started attempt ends in exactly one result. Results are kept until the coordinator acknowledges them, and go
   with Hello after a lost link and after each heartbeat; so does the rejection of a lease until the lease is closed.
 - Cut off, the machine goes on with the leases that it holds, starts nothing else, and gives up after the orphan limit.
@@ -569,9 +569,13 @@ class Machine:
         slot.tests[event.test.id] = event.test
         if not slot.is_over:
             self._send(ReportTest(key=event.key, attempt_id=event.attempt_id, test=event.test))
-        if slot.stop_at_us is not None and event.test.state is not TestState.RUNNING:
-            # A preempted spec is stopped between two tests: what has ended keeps its result.
+        if event.test.state is TestState.RUNNING and self._is_preempted(slot, event.attempt_id):
+            # Between two tests: what has ended keeps its result, and a spec without a next test ends by itself.
             self._stop(slot, self._pace.signal_grace_us)
+
+    @staticmethod
+    def _is_preempted(slot: _Slot, attempt: AttemptId) -> bool:
+        return slot.lease is not None and _reason_of(slot.lease, attempt) is RevokeReason.PREEMPT
 
     def _attempt_ended(self, event: AttemptEnded, now: Now) -> None:
         slot = self._busy_slot(event.device_id, event.key)

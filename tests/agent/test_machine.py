@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -268,17 +269,49 @@ def test_attempt_that_was_cancelled_or_given_back_is_stopped_at_once(reason: Rev
     assert results(desk.ended(1, None)) == [(1, outcome)]
 
 
+def observed(title: str, state: TestState) -> TestObserved:
+    test = TestResult(id=title, title=title, state=state)
+    return TestObserved(device_id=PHONE, key=KEY, attempt_id=AttemptId(1), test=test)
+
+
+def preempt(desk: Desk) -> None:
+    desk.receive(AdoptLease(lease=lease(revision=2, revoked=(revoked(1, RevokeReason.PREEMPT),))))
+
+
+def drain(desk: Desk) -> None:
+    desk.handle(DrainRequested(grace_us=60_000_000))
+
+
+@pytest.mark.parametrize("stopping", [preempt, drain])
+def test_spec_whose_tests_have_all_ended_keeps_its_verdict(stopping: Callable[[Desk], None]) -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(observed("only", TestState.RUNNING))
+    stopping(desk)
+    assert desk.handle(observed("only", TestState.PASSED)).actions == ()
+    assert results(desk.ended(1, Outcome.PASSED)) == [(1, Outcome.PASSED)]
+
+
+def test_draining_agent_lets_a_spec_go_on_to_its_next_test() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(DrainRequested(grace_us=60_000_000))
+    assert desk.handle(observed("first", TestState.PASSED)).actions == ()
+    assert desk.handle(observed("second", TestState.RUNNING)).actions == ()
+
+
 def test_preempted_attempt_is_stopped_between_two_tests() -> None:
     desk = Desk()
     desk.receive(AdoptLease(lease=lease(1)))
     desk.prepared()
+    desk.handle(observed("first", TestState.RUNNING))
     step = desk.receive(AdoptLease(lease=lease(revision=2, revoked=(revoked(1, RevokeReason.PREEMPT),))))
     assert step.actions == ()
-    for state, stops in ((TestState.RUNNING, 0), (TestState.PASSED, 1)):
-        seen = TestObserved(
-            device_id=PHONE, key=KEY, attempt_id=AttemptId(1), test=TestResult(id="t", title="t", state=state)
-        )
-        assert len(desk.handle(seen).actions) == stops
+    assert desk.handle(observed("first", TestState.PASSED)).actions == ()
+    (stop,) = desk.handle(observed("second", TestState.RUNNING)).actions
+    assert isinstance(stop, StopAttempt)
     assert results(desk.ended(1, None)) == [(1, Outcome.PREEMPTED)]
 
 
