@@ -14,9 +14,18 @@ from agent import wire
 from agent.core.events import Event, Received, SessionLost, SessionOpened
 from agent.core.step import Send
 from qgjob.access import Access, AuthorisedChannel
+from qgjob.errors import ClientError
 from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 OUTBOX_LIMIT = 4_096
+REFUSALS = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.FAILED_PRECONDITION,  # of another release
+    }
+)
+"""What stays so until a human has mended something."""
 
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.keepalive_time_ms", 20_000),
@@ -55,6 +64,7 @@ class Session:
         self._jitter = jitter
         self._outbox: asyncio.Queue[Send] = asyncio.Queue(OUTBOX_LIMIT)
         self._reason = "the coordinator ended the session"
+        self._is_refused = False
         self._task = asyncio.create_task(self._run())
         self._is_quiet = False
 
@@ -82,7 +92,11 @@ class Session:
             await self._task
 
     async def _run(self) -> None:
-        call: Call = agent_service_pb2_grpc.AgentServiceStub(self._channel).Connect()
+        try:
+            call: Call = agent_service_pb2_grpc.AgentServiceStub(self._channel).Connect()
+        except ClientError as error:  # the token, which is read for each call
+            self._lost(str(error), is_refused=True)
+            return
         try:
             await self._converse(call)
         except asyncio.CancelledError:
@@ -90,18 +104,19 @@ class Session:
                 self._lost(self._reason)
             raise
         except grpc.aio.AioRpcError as error:
-            self._lost(f"{error.code().name}: {error.details()}")
+            self._end(error.code(), error.details() or "")
+            self._lost(self._reason, is_refused=self._is_refused)
         except Exception as error:  # noqa: BLE001 - the top of a task: a session that dies unheard never comes back
             structlog.get_logger("agent").exception("session_broken")
             self._lost(f"an error of the agent's own: {error}")
         else:
             if not self._is_quiet:
-                self._lost(self._reason)
+                self._lost(self._reason, is_refused=self._is_refused)
         finally:
             call.cancel()
 
-    def _lost(self, reason: str) -> None:
-        self._post(SessionLost(session=self._number, reason=reason, jitter=self._jitter()))
+    def _lost(self, reason: str, *, is_refused: bool = False) -> None:
+        self._post(SessionLost(session=self._number, reason=reason, jitter=self._jitter(), is_refused=is_refused))
 
     async def _converse(self, call: Call) -> None:
         await call.wait_for_connection()
@@ -138,4 +153,8 @@ class Session:
         """EOF says nothing; the status says why."""
         code = await call.code()
         if code is not grpc.StatusCode.OK:
-            self._reason = f"{code.name}: {await call.details()}"
+            self._end(code, await call.details() or "")
+
+    def _end(self, code: grpc.StatusCode, details: str) -> None:
+        self._reason = f"{code.name}: {details}"
+        self._is_refused = code in REFUSALS

@@ -14,6 +14,7 @@ from agent import wire
 from agent.core.logsender import LogSender
 from agent.core.model import AttemptId
 from agent.spool import Spool, SpooledLog
+from qgjob.errors import ClientError
 from qgjob.v1 import log_pb2, log_service_pb2, log_service_pb2_grpc
 
 RETRY_S = 0.5
@@ -56,17 +57,23 @@ class Uploader:
     async def run(self) -> None:
         """Upload for ever, over as many streams as it takes."""
         while True:
-            call: Call = log_service_pb2_grpc.LogServiceStub(self._channel()).AppendLogs()
             try:
-                await call.wait_for_connection()
-                await self._converse(call)
+                await self._upload()
             except grpc.aio.AioRpcError as error:
                 structlog.get_logger("agent").debug("log_stream_lost", reason=error.details())
-            finally:
-                call.cancel()
+            except ClientError as error:  # the token, which is read for each call
+                structlog.get_logger("agent").warning("log_stream_not_opened", reason=str(error))
             # Spread, so that a lab's agents do not come back at once.
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1))  # noqa: S311 - guards nothing
             self._delay_s = min(MAX_RETRY_S, self._delay_s * 2)
+
+    async def _upload(self) -> None:
+        call: Call = log_service_pb2_grpc.LogServiceStub(self._channel()).AppendLogs()
+        try:
+            await call.wait_for_connection()
+            await self._converse(call)
+        finally:
+            call.cancel()
 
     async def _converse(self, call: Call) -> None:
         self._send_again()

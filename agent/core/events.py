@@ -83,6 +83,8 @@ class SessionLost:
     reason: str
     jitter: int
     """Random, 0 to 65535: where in the window the next try lies."""
+    is_refused: bool = False
+    """Whether the coordinator wants nothing of this agent as it is: soon is too early to try again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

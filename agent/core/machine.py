@@ -289,6 +289,8 @@ class Machine:
         if self._is_flushing:
             self._actions.append(Exit())
             return
+        if event.is_refused:
+            self._window_us = LAST_WINDOW_US
         # A whole window with jitter in it, not a fixed step: thousands of agents must not come back at once.
         self._reconnect_us = now.mono_us + self._window_us * event.jitter // JITTER_RANGE
         self._window_us = min(LAST_WINDOW_US, self._window_us * 2)

@@ -399,6 +399,14 @@ def test_reconnect_waits_inside_a_growing_window_of_at_most_ten_seconds() -> Non
     assert waits[-1] <= 10_000_000
 
 
+def test_refused_agent_waits_in_the_widest_window_at_once() -> None:
+    desk = Desk(is_connected=False)
+    desk.handle(SessionLost(session=1, reason="", jitter=32_768, is_refused=True))
+    deadline = desk.machine.next_deadline()
+    assert deadline is not None
+    assert deadline - desk.us == 5_000_000
+
+
 def test_silent_coordinator_is_given_up() -> None:
     desk = Desk()
     step = desk.expire_at(5_000_001)

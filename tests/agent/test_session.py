@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import cast
 
 import grpc
@@ -12,7 +13,8 @@ import pytest
 from agent.core.events import Event, Received, SessionLost, SessionOpened
 from agent.core.model import DeviceFacts, DeviceId, DeviceKind
 from agent.core.step import Goodbye, Heartbeat, ReportDevices
-from agent.session import Session
+from agent.session import Session, open_channel
+from qgjob.access import Access
 from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 Request = agent_service_pb2.ConnectRequest
@@ -106,6 +108,31 @@ async def test_refusal_is_told_with_the_coordinators_words(coordinator: Coordina
     assert lost == SessionLost(session=7, reason="ALREADY_EXISTS: an agent of this name is connected", jitter=9)
 
 
+@pytest.mark.parametrize(
+    ("code", "is_refused"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, True),
+        (grpc.StatusCode.PERMISSION_DENIED, True),
+        (grpc.StatusCode.FAILED_PRECONDITION, True),
+        (grpc.StatusCode.UNAVAILABLE, False),
+    ],
+)
+async def test_only_what_a_human_must_mend_counts_as_a_refusal(
+    coordinator: Coordinator, code: grpc.StatusCode, is_refused: bool
+) -> None:
+    async def refuse(context: Context) -> None:
+        await context.abort(code, "no")
+
+    coordinator.talk = refuse
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{coordinator.port}") as channel:
+        line = Line(channel)
+        lost = await line.next()
+        while isinstance(lost, SessionOpened):
+            lost = await line.next()
+    assert isinstance(lost, SessionLost)
+    assert lost.is_refused is is_refused
+
+
 async def test_coordinator_that_is_not_there_is_told() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         lost = await Line(channel).next()
@@ -135,3 +162,18 @@ async def test_finish_sends_what_waits_and_loses_no_word_about_it(coordinator: C
     await line.session.finish(10)
     assert coordinator.heard == ["heartbeat", "goodbye"]
     assert line.events.empty()
+
+
+async def test_token_that_cannot_be_read_loses_the_session_and_a_mended_one_opens_the_next(
+    coordinator: Coordinator, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    channel = open_channel(f"127.0.0.1:{coordinator.port}", Access(token_file=str(file)))
+    lost = await Line(channel).next()
+    assert isinstance(lost, SessionLost)
+    assert lost.reason == f"cannot read {file}: No such file or directory"
+    file.write_text("agent-token-0123456789")
+    line = Line(channel)
+    assert await line.next() == SessionOpened(session=7)
+    await line.session.finish(0)
+    await channel.close()

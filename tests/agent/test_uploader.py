@@ -18,6 +18,7 @@ from agent.core.logsender import MAX_CHUNK_BYTES
 from agent.core.model import AttemptId, Fence, LeaseId, LeaseKey
 from agent.spool import LogWriter, Spool, SpooledLog
 from agent.uploader import Uploader
+from qgjob.errors import UsageError
 from qgjob.v1 import log_service_pb2, log_service_pb2_grpc
 
 KEY = LeaseKey(lease_id=LeaseId(1), fence=Fence(epoch=2, number=3))
@@ -214,3 +215,21 @@ async def test_logs_of_an_earlier_life_are_sent(tmp_path: Path) -> None:
     async with working(tmp_path) as bench:
         await bench.flushed()
         assert bench.receiver.stored == {ONE: BIG}
+
+
+async def test_token_that_cannot_be_read_for_a_moment_delays_the_logs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = log_service_pb2_grpc.LogServiceStub, asyncio.Event()
+
+    def unreadable(channel: grpc.aio.Channel) -> object:
+        if not refused.is_set():
+            refused.set()
+            raise UsageError("the file holds no token")
+        return real(channel)
+
+    monkeypatch.setattr(log_service_pb2_grpc, "LogServiceStub", unreadable)
+    async with working(tmp_path) as bench:
+        bench.end(bench.begin(b"a log"))
+        await bench.flushed()
+        assert bench.receiver.stored == {ONE: b"a log"}
