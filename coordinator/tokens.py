@@ -57,6 +57,8 @@ def parse_tokens(text: str) -> dict[str, Holder]:
             raise ValueError(f"line {number}: role {unknown[0]!r} is unknown; use {' or '.join(Role)}")
         if len(token) < MIN_TOKEN_CHARACTERS:
             raise ValueError(f"line {number}: the token has less than {MIN_TOKEN_CHARACTERS} characters")
+        if not token.isascii() or not token.isprintable():
+            raise ValueError(f"line {number}: the token holds characters that no call can carry")
         digest = _digest(token)
         if digest in holders:
             raise ValueError(f"line {number}: the token is that of {holders[digest].name}")
@@ -83,6 +85,7 @@ class TokenFile:
         try:
             self._version = _version(path)
             self._holders = _read(path)
+            self._trouble = ""
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}", "check --token-file") from error
         except ValueError as error:
@@ -101,10 +104,14 @@ class TokenFile:
             self._version = version
             self._holders = _read(self._path)
         except (OSError, ValueError) as error:
+            if str(error) == self._trouble:
+                return  # told already: calls come by the thousand
+            self._trouble = str(error)
             structlog.get_logger("coordinator").error(
                 "tokens_not_read", path=str(self._path), reason=str(error), story="The tokens from before still count"
             )
         else:
+            self._trouble = ""
             structlog.get_logger("coordinator").info("tokens_read", path=str(self._path), tokens=len(self._holders))
 
 

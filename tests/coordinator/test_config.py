@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from structlog.testing import capture_logs
 
 from coordinator.config import ConfigError, TlsFiles, checked_listen, checked_tls
 from coordinator.tls import server_credentials
@@ -70,6 +71,7 @@ def test_tokens_are_kept_as_digests_alone() -> None:
         ("ci client short", "line 1: the token has less than 16 characters"),
         (f"a client {TOKEN}\nb client {TOKEN}", "line 2: the token is that of a"),
         ("# only words", "it holds no token"),
+        (f"ci client {TOKEN}\u00fc", "line 1: the token holds characters that no call can carry"),
     ],
 )
 def test_wrong_line_is_named_and_never_shown(text: str, words: str) -> None:
@@ -81,3 +83,14 @@ def test_wrong_line_is_named_and_never_shown(text: str, words: str) -> None:
 def test_missing_token_file_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         TokenFile(tmp_path / "none")
+
+
+def test_file_that_stays_away_is_told_once_and_not_at_every_call(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"ci client {TOKEN}")
+    tokens = TokenFile(file)
+    file.rename(tmp_path / "away")
+    with capture_logs() as told:
+        for _ in range(3):
+            assert tokens.holder_of(TOKEN) is not None
+    assert [entry["event"] for entry in told] == ["tokens_not_read"]
