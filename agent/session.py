@@ -14,7 +14,7 @@ from agent import wire
 from agent.core.events import Event, Received, SessionLost, SessionOpened
 from agent.core.step import Send
 from qgjob.access import Access, AuthorisedChannel
-from qgjob.errors import ClientError
+from qgjob.errors import ClientError, connection_fault
 from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
 
 OUTBOX_LIMIT = 4_096
@@ -156,5 +156,6 @@ class Session:
             self._end(code, await call.details() or "")
 
     def _end(self, code: grpc.StatusCode, details: str) -> None:
-        self._reason = f"{code.name}: {details}"
+        fault = connection_fault("the coordinator", details)
+        self._reason = f"{code.name}: {details}" if fault is None else f"{fault}; {fault.hint}"
         self._is_refused = code in REFUSALS

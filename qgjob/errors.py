@@ -70,7 +70,7 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         return Unreachable(message, reason=reason, hint="try again in a moment", fields=fields)
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return _handshake_failed(target, message) or unreachable(target)
+            return connection_fault(f"the coordinator at {target}", message) or unreachable(target)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unreachable(
                 f"the coordinator at {target} did not answer in time",
@@ -98,21 +98,40 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
             return LabError(message or code.name, reason=reason, hint="the coordinator's diagnostics say more")
 
 
-def _handshake_failed(target: str, details: str) -> Unreachable | None:
-    """Return the error of a TLS handshake, of which gRPC tells in its details alone; None for any other trouble."""
-    if "handshake failed" not in details.lower() and "peer name" not in details.lower():
+def connection_fault(whom: str, details: str) -> Unreachable | None:
+    """Return the error of a connection that failed over how it is secured; None for any other trouble.
+
+    Args:
+        whom: How the sentence calls the other side.
+        details: What gRPC says; it tells of these faults nowhere else.
+    """
+    if (told := _handshake_fault(details)) is not None:
+        why, hint = told
+        return Unreachable(f"no TLS with {whom}: {why}", reason="TLS_FAILED", hint=hint)
+    if "failed to connect" in details and "Socket closed" in details:
+        return Unreachable(
+            f"no coordinator answers as it is asked: {whom} closed the connection at once",
+            reason="UNREACHABLE",
+            hint="if it speaks TLS, give --tls-ca; if it asks for a certificate of yours, --tls-cert and --tls-key too",
+        )
+    return None
+
+
+def _handshake_fault(details: str) -> tuple[str, str] | None:
+    """Return why a handshake failed and what to do, None where none did."""
+    if "Hostname Verification Check failed" in details:
+        return "its certificate is for another name", "name the coordinator as its certificate does"
+    if "handshake failed" not in details.lower():
         return None
+    if "certificate has expired" in details:
+        return "its certificate has expired", "ask the lab's owner for a new one"
+    if "certificate is not yet valid" in details:
+        return "its certificate is not valid yet", "do the clocks of both hosts tell the right time?"
     if "CERTIFICATE_VERIFY_FAILED" in details:
-        why, hint = "its certificate is not of the authority that is trusted here", "check --tls-ca and the host's name"
-    elif "peer name" in details.lower():
-        why, hint = "its certificate is for another name", "name the coordinator as its certificate does"
-    elif "WRONG_VERSION_NUMBER" in details:
-        why, hint = "it does not speak TLS", "leave --tls-ca out, or ask the lab's owner for the right port"
-    elif "CERTIFICATE_REQUIRED" in details:
-        why, hint = "it asks for a certificate of yours", "give --tls-cert and --tls-key"
-    else:
-        why, hint = "the handshake failed", "check --tls-ca, --tls-cert and --tls-key"
-    return Unreachable(f"no TLS with the coordinator at {target}: {why}", reason="TLS_FAILED", hint=hint)
+        return "its certificate is not of the authority that is trusted here", "check --tls-ca"
+    if "WRONG_VERSION_NUMBER" in details:
+        return "it does not speak TLS", "leave --tls-ca out, or ask the lab's owner for the right port"
+    return "the handshake failed", "check --tls-ca, --tls-cert and --tls-key"
 
 
 def _hint_of_access(reason: str) -> str:
