@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import structlog
 
 from coordinator.config import ConfigError, TlsFiles
+from qgjob.certificates import CertificateFault, check_authority, check_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +28,25 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         ConfigError: A file is missing or wrong, or certificate and key do not belong together.
     """
     known = _checked(files)
+    trouble = ""
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC before each handshake; None keeps what there is."""
-        nonlocal known
+        nonlocal known, trouble
         try:
             found = _read(files)
             if found == known:
                 return None
             known = _checked(files)
         except (ConfigError, OSError) as error:
+            if str(error) == trouble:
+                return None  # told already: handshakes come by the thousand
+            trouble = str(error)
             structlog.get_logger("coordinator").error(
                 "certificate_not_renewed", reason=str(error), story="The certificate from before goes on serving"
             )
             return None
+        trouble = ""
         structlog.get_logger("coordinator").info("certificate_renewed", path=str(files.certificate))
         return known.configuration()
 
@@ -62,34 +66,16 @@ def _read(files: TlsFiles) -> _Pems:
 
 
 def _checked(files: TlsFiles) -> _Pems:
-    """Let OpenSSL judge the files: gRPC itself would only fail each handshake, with hardly a word."""
     try:
         pems = _read(files)
+        check_pair(files.certificate, files.key)
+        if files.ca is not None:
+            check_authority(files.ca)
     except OSError as error:
         raise ConfigError(f"cannot read {error.filename}: {error.strerror}", "check the --tls options") from error
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(files.certificate, files.key, password=_no_password)
-    except (ssl.SSLError, ValueError) as error:
+    except CertificateFault as error:
         raise ConfigError(
-            f"{files.certificate} and {files.key} are no certificate with its key: {_said(error)}",
-            "give PEM files: the certificate with its chain, and its key without a password",
+            str(error),
+            "give PEM files that are valid today: the certificate with its chain, its key without a password",
         ) from error
-    if files.ca is not None:
-        _check_ca(context, files.ca)
     return pems
-
-
-def _check_ca(context: ssl.SSLContext, path: Path) -> None:
-    try:
-        context.load_verify_locations(path)
-    except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(f"{path} holds no certificates: {_said(error)}", "give a PEM file with --tls-ca") from error
-
-
-def _no_password() -> str:
-    raise ValueError("the key has a password")
-
-
-def _said(error: Exception) -> str:
-    return getattr(error, "reason", None) or str(error)

@@ -69,25 +69,40 @@ class Access:
         """Return the credentials of a channel, None for one in the clear.
 
         Raises:
-            UsageError: A file cannot be read.
+            UsageError: A file cannot be read, or is not what it should be.
         """
         import grpc
 
         if not self.tls_ca:
             return None
-        return grpc.ssl_channel_credentials(
-            root_certificates=None if self.tls_ca == SYSTEM_CA else _read("--tls-ca", self.tls_ca),
-            private_key=_read("--tls-key", self.tls_key) if self.tls_key else None,
-            certificate_chain=_read("--tls-cert", self.tls_cert) if self.tls_cert else None,
-        )
+        authority = None if self.tls_ca == SYSTEM_CA else _read("--tls-ca", self.tls_ca)
+        key = _read("--tls-key", self.tls_key) if self.tls_key else None
+        certificate = _read("--tls-cert", self.tls_cert) if self.tls_cert else None
+        self._check_files()
+        return grpc.ssl_channel_credentials(authority, private_key=key, certificate_chain=certificate)
+
+    def _check_files(self) -> None:
+        from qgjob.certificates import CertificateFault, check_authority, check_pair
+
+        try:
+            if self.tls_ca != SYSTEM_CA:
+                check_authority(Path(self.tls_ca))
+            if self.tls_cert:
+                check_pair(Path(self.tls_cert), Path(self.tls_key))
+        except (CertificateFault, OSError) as error:
+            raise UsageError(str(error), hint="check --tls-ca, --tls-cert and --tls-key") from error
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return what each call carries. A token file is read for each, so that a new token needs no restart.
 
         Raises:
-            UsageError: The file cannot be read, or holds no token.
+            UsageError: The file cannot be read, or there is no token in it.
         """
-        token = self.token or _read_token(self.token_file)
+        if self.token:
+            token = _checked_token(self.token, "what is given as token", "check QGJOB_TOKEN, or `token` in your files")
+        else:
+            content = _read("--token-file", self.token_file)[:MAX_TOKEN_BYTES].decode(errors="replace")
+            token = _checked_token(content, self.token_file, "the file shall hold the token alone")
         return (("authorization", f"Bearer {token}"),)
 
 
@@ -98,10 +113,10 @@ def _read(option: str, path: str) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint=f"check {option}") from error
 
 
-def _read_token(path: str) -> str:
-    token = _read("--token-file", path)[:MAX_TOKEN_BYTES].decode(errors="replace").strip()
+def _checked_token(text: str, source: str, hint: str) -> str:
+    token = text.strip()
     if not token.isascii() or not token.isprintable() or not token or " " in token:
-        raise UsageError(f"{path} holds no token", hint="the file shall hold the token alone")
+        raise UsageError(f"{source} holds no token", hint=hint)
     return token
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 
 from qgjob.access import Access, is_loopback
 from qgjob.channel import open_channel
@@ -80,3 +81,26 @@ def test_switch_is_read_as_people_write_it(word: str, is_on: bool) -> None:
 def test_switch_that_is_neither_is_named() -> None:
     with pytest.raises(UsageError, match="'maybe' from QGJOB_INSECURE is neither true nor false"):
         access_of({"insecure": Setting("maybe", "QGJOB_INSECURE")})
+
+
+@pytest.mark.parametrize("token", ["gr\u00fcn", "two words", "a\x00b", " \n"])
+def test_token_that_no_call_can_carry_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(UsageError, match=r"^what is given as token holds no token$"):
+        Access(token=token).metadata()
+
+
+def test_file_without_certificates_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing here")
+    with pytest.raises(UsageError, match=r"ca\.pem holds no certificates"):
+        open_channel("lab.example:50051", Access(tls_ca=str(tmp_path / "ca.pem")))
+
+
+def test_own_key_of_another_certificate_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    one, other = authority.issue_cert("one.example"), authority.issue_cert("other.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    one.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    other.private_key_pem.write_to_path(tmp_path / "key.pem")
+    ca, certificate, key = (str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    with pytest.raises(UsageError, match="are no certificate with its key"):
+        open_channel("lab.example:50051", Access(tls_ca=ca, tls_cert=certificate, tls_key=key))
