@@ -13,7 +13,7 @@ import structlog
 from agent import wire
 from agent.core.events import Event, Received, SessionLost, SessionOpened
 from agent.core.step import Send
-from qgjob.access import Access, AuthorisedChannel
+from qgjob.access import Access, MetadataChannel
 from qgjob.errors import ClientError, connection_fault
 from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
 
@@ -49,7 +49,7 @@ def open_channel(address: str, access: Access) -> grpc.aio.Channel:
         channel = grpc.aio.insecure_channel(address, options=OPTIONS)
     else:
         channel = grpc.aio.secure_channel(address, credentials, options=OPTIONS)
-    return cast("grpc.aio.Channel", AuthorisedChannel(channel, access)) if access.has_token else channel
+    return cast("grpc.aio.Channel", MetadataChannel(channel, access.metadata)) if access.has_token else channel
 
 
 class Session:

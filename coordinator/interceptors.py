@@ -15,9 +15,11 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
-from coordinator.core.errors import PermissionDenied, QgjobError, Unauthenticated
+from coordinator.core.errors import PermissionDenied, QgjobError, Unauthenticated, VersionUnsupported
+from coordinator.core.releases import misfit
 from coordinator.tokens import Role, TokenFile
 from coordinator.wire import code_of
+from qgjob.access import RELEASE_KEY
 
 DOMAIN = "qgjob"
 AGENT_METHODS = frozenset({"/qgjob.v1.AgentService/Connect", "/qgjob.v1.LogService/AppendLogs"})
@@ -83,6 +85,33 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
 
+class ReleaseInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses clients of a release too far away. One that names none is let in; agents name theirs in Hello."""
+
+    def __init__(self, release: str) -> None:
+        """Take the coordinator's release."""
+        self._release = release
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return the method's handler, or one that refuses."""
+        handler = await continuation(handler_call_details)
+        theirs = _first(handler_call_details.invocation_metadata or (), RELEASE_KEY)
+        if handler is None or not theirs:
+            return handler
+        reason = misfit(self._release, theirs, "client")
+        if reason is None:
+            return handler
+        return _wrapped(handler, functools.partial(_refusing, VersionUnsupported(reason, accepted=self._release)))
+
+
+def _first(metadata: Iterable[tuple[str, str | bytes]], wanted: str) -> str:
+    return next((str(value) for key, value in metadata if key == wanted), "")
+
+
 def check_access(tokens: TokenFile, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
     """Check that the metadata of a call carries a token for its method.
 
@@ -90,7 +119,7 @@ def check_access(tokens: TokenFile, method: str, metadata: Iterable[tuple[str, s
         Unauthenticated: It carries none, or one that nobody has.
         PermissionDenied: It is the token of another role.
     """
-    shown = next((str(value) for key, value in metadata if key == "authorization"), "")
+    shown = _first(metadata, "authorization")
     scheme, _, token = shown.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("this coordinator asks for a token, and the call has none")

@@ -15,7 +15,7 @@ from coordinator import storage
 from coordinator.config import Config, ConfigError
 from coordinator.core.model import Now
 from coordinator.engine import Engine
-from coordinator.interceptors import AccessInterceptor, RefusalInterceptor
+from coordinator.interceptors import AccessInterceptor, RefusalInterceptor, ReleaseInterceptor
 from coordinator.logstore import LogStore
 from coordinator.services.agent import AgentService
 from coordinator.services.job import JobService
@@ -79,10 +79,10 @@ def read_clocks() -> Now:
     return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)
 
 
-def _interceptors(config: Config) -> tuple[grpc.aio.ServerInterceptor, ...]:
-    if config.token_file is None:
-        return (RefusalInterceptor(),)
-    return (RefusalInterceptor(), AccessInterceptor(TokenFile(config.token_file)))
+def _interceptors(config: Config, release: str) -> tuple[grpc.aio.ServerInterceptor, ...]:
+    """Return what a call passes, in order: who has no token is told of nothing else."""
+    access = () if config.token_file is None else (AccessInterceptor(TokenFile(config.token_file)),)
+    return (RefusalInterceptor(), *access, ReleaseInterceptor(release))
 
 
 class Server:
@@ -102,7 +102,7 @@ class Server:
             story=Story(),
         )
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(interceptors=_interceptors(config), options=OPTIONS)
+        self._grpc = grpc.aio.server(interceptors=_interceptors(config, version), options=OPTIONS)
         self._credentials = server_credentials(config.tls) if config.tls is not None else None
         self._register(version)
         self._turning: asyncio.Task[None] | None = None

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 SYSTEM_CA = "system"
 """In the place of a CA file: the authorities that everybody trusts."""
 MAX_TOKEN_BYTES = 4_096
+RELEASE_KEY = "qgjob-version"
+"""Under which a client's calls carry its release."""
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 def is_loopback(host: str) -> bool:
@@ -92,12 +96,14 @@ class Access:
         except (CertificateFault, OSError) as error:
             raise UsageError(str(error), hint="check --tls-ca, --tls-cert and --tls-key") from error
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what each call carries. A token file is read for each, so that a new token needs no restart.
+    def metadata(self) -> Metadata:
+        """Return the token as each call carries it. A file is read for each, so that a new token needs no restart.
 
         Raises:
             UsageError: The file cannot be read, or there is no token in it.
         """
+        if not self.has_token:
+            return ()
         if self.token:
             token = _checked_token(self.token, "what is given as token", "check QGJOB_TOKEN, or `token` in your files")
         else:
@@ -120,29 +126,29 @@ def _checked_token(text: str, source: str, hint: str) -> str:
     return token
 
 
-class AuthorisedChannel:
-    """A channel, sync or of asyncio, whose calls carry a token. No interceptor: those cost long streams dearly."""
+class MetadataChannel:
+    """A channel, sync or of asyncio, whose calls carry metadata. No interceptor: those cost long streams dearly."""
 
-    def __init__(self, channel: Any, access: Access) -> None:  # noqa: ANN401 - either kind of channel
-        """Wrap a channel."""
+    def __init__(self, channel: Any, metadata: Callable[[], Metadata]) -> None:  # noqa: ANN401 - either kind of channel
+        """Wrap a channel; `metadata` is asked at each call."""
         self._channel = channel
-        self._access = access
+        self._metadata = metadata
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the channel has
         return getattr(self._channel, name)
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401
         """Make a call of this kind; so do the next three."""
-        return self._authorised(self._channel.unary_unary(*args, **kwargs))
+        return self._carrying(self._channel.unary_unary(*args, **kwargs))
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401, D102
-        return self._authorised(self._channel.unary_stream(*args, **kwargs))
+        return self._carrying(self._channel.unary_stream(*args, **kwargs))
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401, D102
-        return self._authorised(self._channel.stream_unary(*args, **kwargs))
+        return self._carrying(self._channel.stream_unary(*args, **kwargs))
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401, D102
-        return self._authorised(self._channel.stream_stream(*args, **kwargs))
+        return self._carrying(self._channel.stream_stream(*args, **kwargs))
 
-    def _authorised(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: call(*args, metadata=self._access.metadata(), **kwargs)
+    def _carrying(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: call(*args, metadata=self._metadata(), **kwargs)

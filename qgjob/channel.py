@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from typing import TYPE_CHECKING, cast
 
-from qgjob.access import Access, AuthorisedChannel, is_loopback
+from qgjob.access import RELEASE_KEY, Access, MetadataChannel, is_loopback
 from qgjob.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +92,15 @@ def open_channel(target: str, access: Access = NO_ACCESS) -> grpc.Channel:
         channel = grpc.insecure_channel(target, options=options)
     else:
         channel = grpc.secure_channel(target, credentials, options=options)
-    return cast("grpc.Channel", AuthorisedChannel(channel, access)) if access.has_token else channel
+    carried = MetadataChannel(channel, lambda: ((RELEASE_KEY, _release()), *access.metadata()))
+    return cast("grpc.Channel", carried)
+
+
+@functools.cache
+def _release() -> str:
+    from importlib.metadata import version
+
+    return version("qgjob")
 
 
 def _host(target: str) -> str:

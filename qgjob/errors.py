@@ -66,6 +66,8 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         return NoMatchingDevice(message, reason=reason, hint=hint, fields=fields)
     if reason == "REQUEST_ID_REUSED":
         return UsageError(message, reason=reason, hint="the same key needs the very same jobs", fields=fields)
+    if reason == "VERSION_UNSUPPORTED":
+        return UsageError(message, reason=reason, hint="releases may be one minor release apart", fields=fields)
     if reason == "SHUTTING_DOWN":
         return Unreachable(message, reason=reason, hint="try again in a moment", fields=fields)
     match code:

@@ -83,7 +83,7 @@ class PermissionDenied(QgjobError):
 
 
 class VersionUnsupported(QgjobError):
-    """The agent speaks a protocol that this coordinator does not."""
+    """The agent or client is of a release, or speaks a protocol, that does not fit this coordinator's."""
 
     reason = "VERSION_UNSUPPORTED"
 

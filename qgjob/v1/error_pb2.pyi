@@ -41,7 +41,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_CONFLICT: _Reason.ValueType  # 8
     """Another agent announced this device or this agent name and still owns it (metadata: id)."""
     REASON_VERSION_UNSUPPORTED: _Reason.ValueType  # 9
-    """The agent speaks an older or newer protocol than this coordinator accepts (metadata: accepted)."""
+    """The agent or client is too old or too new for this coordinator (metadata: accepted)."""
     REASON_SHUTTING_DOWN: _Reason.ValueType  # 10
     """The coordinator is stopping; repeat the call."""
     REASON_NO_MATCHING_DEVICE: _Reason.ValueType  # 11
@@ -73,7 +73,7 @@ REASON_PERMISSION_DENIED: Reason.ValueType  # 7
 REASON_CONFLICT: Reason.ValueType  # 8
 """Another agent announced this device or this agent name and still owns it (metadata: id)."""
 REASON_VERSION_UNSUPPORTED: Reason.ValueType  # 9
-"""The agent speaks an older or newer protocol than this coordinator accepts (metadata: accepted)."""
+"""The agent or client is too old or too new for this coordinator (metadata: accepted)."""
 REASON_SHUTTING_DOWN: Reason.ValueType  # 10
 """The coordinator is stopping; repeat the call."""
 REASON_NO_MATCHING_DEVICE: Reason.ValueType  # 11

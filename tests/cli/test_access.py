@@ -57,6 +57,10 @@ def test_token_file_is_read_for_each_call(tmp_path: Path) -> None:
     assert access.metadata() == (("authorization", "Bearer another"),)
 
 
+def test_call_without_a_token_carries_none() -> None:
+    assert Access().metadata() == ()
+
+
 @pytest.mark.parametrize("content", [b"", b"  \n", b"two words", b"line\nline", "gr\u00fcn".encode(), b"\xff\xfe"])
 def test_file_that_holds_no_token_is_named_and_not_shown(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,7 +18,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from coordinator.config import Config, TlsFiles
 from coordinator.core.model import Settings
 from coordinator.server import Server
+from qgjob import channel as client_channel
+from qgjob.access import Access
+from qgjob.client import Client
+from qgjob.errors import UsageError
 from qgjob.v1 import agent_service_pb2_grpc, job_service_pb2, job_service_pb2_grpc
+from qgjob.v1.job_pb2 import JobFilter
 from tests.rpc.grid import AgentOnTheWire, refusal
 
 CLIENT, AGENT, OWNER = "client-token-0123456789", "agent-token-0123456789", "owner-token-0123456789"
@@ -169,3 +175,46 @@ async def test_renewed_certificate_serves_without_a_restart_and_a_broken_one_cha
     renewed = grpc.ssl_channel_credentials(lab.authority.cert_pem.bytes())
     async with grpc.aio.secure_channel(address, renewed) as channel:
         await listed(channel, bearer(CLIENT))
+
+
+@pytest.mark.parametrize("release", ["0.0.9", "0.1.0", "0.2.0rc1"])
+async def test_client_at_most_one_minor_release_apart_is_let_in(lab: Lab, release: str) -> None:
+    async with grpc.aio.insecure_channel(await lab.start()) as channel:
+        await listed(channel, (*bearer(CLIENT), ("qgjob-version", release)))
+
+
+@pytest.mark.parametrize(
+    ("release", "words"),
+    [
+        ("0.3.0", "the client has release 0.3.0, too new for this coordinator's 0.1.0; upgrade the coordinator"),
+        ("1.0.0", "the client has release 1.0.0, too new for this coordinator's 0.1.0; upgrade the coordinator"),
+        ("odd", "release 'odd' of the client cannot be read; install release 0.1.0 there"),
+    ],
+)
+async def test_client_of_a_release_too_far_away_is_told_which_side_to_upgrade(
+    lab: Lab, release: str, words: str
+) -> None:
+    async with grpc.aio.insecure_channel(await lab.start()) as channel:
+        code, sentence, info = await refusal(listed(channel, (*bearer(CLIENT), ("qgjob-version", release))))
+    assert (code, sentence) == (grpc.StatusCode.FAILED_PRECONDITION, words)
+    assert (info.reason, info.metadata["accepted"]) == ("VERSION_UNSUPPORTED", "0.1.0")
+
+
+async def test_release_is_told_only_to_who_has_a_token(lab: Lab) -> None:
+    async with grpc.aio.insecure_channel(await lab.start()) as channel:
+        code, _, _ = await refusal(listed(channel, (("qgjob-version", "9.0.0"),)))
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_every_call_of_the_client_carries_its_release(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = await lab.start()
+    monkeypatch.setattr(client_channel, "_release", lambda: "9.0.0")
+    with Client(address, access=Access(token=CLIENT)) as client:
+        for call in (
+            lambda: client.list_jobs(JobFilter(), 1),
+            lambda: list(client.watch_jobs(JobFilter(ids=[1]))),
+            lambda: list(client.follow_logs(1)),
+        ):
+            with pytest.raises(UsageError, match=r"the client has release 9\.0\.0, too new") as caught:
+                await asyncio.to_thread(call)
+            assert caught.value.hint == "releases may be one minor release apart"
