@@ -32,6 +32,7 @@ MAX_PATH_BYTES: Final = 1_024
 MAX_ENTRIES: Final = 64
 MAX_ENV_BYTES: Final = 32 * 1_024
 MAX_SELECTOR: Final = 16
+MAX_STATES: Final = 64
 MAX_VALUE: Final = 1_024
 MAX_DEVICE_ID: Final = 256
 MAX_MESSAGE_BYTES: Final = 4 * 1_024 * 1_024
@@ -43,6 +44,8 @@ MAX_TIMEOUT_US: Final = 24 * 3600 * m.SECOND_US
 MAX_DEVICES_PER_AGENT: Final = 1_000
 MAX_ERROR_TEXT: Final = 16 * 1_024
 MAX_TESTS: Final = 5_000
+MAX_RESULTS: Final = 10_000
+"""In one Hello; agents bring the newest of theirs, far fewer."""
 MAX_ECHOES: Final = 2 * MAX_DEVICES_PER_AGENT
 MAX_ECHOED_ATTEMPTS: Final = 100_000
 MAX_SPAN_US: Final = 366 * 24 * 3600 * m.SECOND_US
@@ -274,8 +277,10 @@ def job_states(states: Sequence[int]) -> tuple[m.JobState, ...]:
     """Translate the states of a filter.
 
     Raises:
-        InvalidRequest: A number is no state.
+        InvalidRequest: There are too many, or a number is no state.
     """
+    if len(states) > MAX_STATES:
+        raise InvalidRequest("filter.states", f"{len(states)} states, and {MAX_STATES} is the limit")
     for state in states:
         if state and state not in _JOB_STATES:
             raise InvalidRequest("filter.states", f"job state {state} is unknown")
@@ -415,6 +420,8 @@ def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello, cluste
     Raises:
         InvalidRequest: A field is missing or malformed.
     """
+    if len(hello.results) > MAX_RESULTS:
+        raise InvalidRequest("results", f"{len(hello.results)} results, and {MAX_RESULTS} is the limit")
     is_ours = hello.cluster_id in ("", cluster_id)
     return ev.AgentConnected(
         session=session,

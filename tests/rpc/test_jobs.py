@@ -78,6 +78,7 @@ async def test_every_filter_selects_what_it_says(grid: Grid, wanted: dict[str, A
         (0, "9" * 40, {}, "page_token"),
         (0, "", {"priority": 6}, "filter.priority"),
         (0, "", {"states": [99]}, "filter.states"),
+        (0, "", {"ids": [1], "states": [QUEUED] * 300_000}, "filter.states"),
         (0, "", {"target": 99}, "filter.target"),
         (0, "", {"org_id": "\x00"}, "filter.org_id"),
         (0, "", {"run": "x" * 200}, "filter.run"),

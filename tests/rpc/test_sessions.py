@@ -156,6 +156,7 @@ async def test_new_stream_ends_the_old_one_with_a_reason(grid: Grid) -> None:
         ({"hello": hello(phone(labels={"a": "\x1b[2J"}))}, "labels a holds control characters"),
         ({"hello": hello(results=[lease_pb2.AttemptResult(outcome=99)])}, "attempt outcome 99 is unknown"),  # type: ignore[arg-type]
         ({"hello": hello(leases=[lease_pb2.LeaseEcho()] * 2_001)}, "2001 leases, and 2000 is the limit"),
+        ({"hello": hello(results=[lease_pb2.AttemptResult()] * 10_001)}, "10001 results, and 10000 is the limit"),
     ],
 )
 async def test_malformed_first_message_ends_the_stream(grid: Grid, first: dict[str, Any], said: str) -> None:
