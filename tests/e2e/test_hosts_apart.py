@@ -69,3 +69,22 @@ def test_agent_without_its_token_says_so_and_is_let_in_when_the_file_is_mended(g
     eventually(lambda: "does not know the token" in agent.diagnostics.read_text(), "the agent says why")
     (grid.directory / "agent-token").write_text(AGENT)
     eventually(lambda: [one["state"] for one in grid.json("agents", "list")] == ["connected"], "the agent is let in")
+
+
+def test_agent_says_in_plain_words_whose_certificate_it_does_not_trust(grid: Grid) -> None:
+    stranger = ("--tls-ca", str(grid.directory / "stranger.pem"), "--token-file", str(grid.directory / "agent-token"))
+    agent = grid.agent("lab-1", *SIMULATED, *stranger)
+    words = "no TLS with the coordinator: its certificate is not of the authority that is trusted here"
+    eventually(lambda: words in agent.diagnostics.read_text(), "the agent says why")
+
+
+def test_agent_goes_on_when_its_token_file_is_gone_for_a_moment(grid: Grid) -> None:
+    token = grid.directory / "agent-token"
+    away = token.rename(grid.directory / "away")
+    token.write_text("not-yet-known-0123456789")
+    agent = grid.agent("lab-1", *SIMULATED, *shown(grid))
+    eventually(lambda: "does not know the token" in agent.diagnostics.read_text(), "the agent is refused")
+    token.unlink()
+    eventually(lambda: "No such file" in agent.diagnostics.read_text(), "the agent misses its file")
+    away.rename(token)
+    eventually(lambda: [one["state"] for one in grid.json("agents", "list")] == ["connected"], "the agent is let in")
