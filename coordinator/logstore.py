@@ -1,8 +1,12 @@
-"""Append-by-offset log files around `core.logfile`.
+"""The logs of all attempts: appended by offset, around `core.logfile`, over a storage and the database.
 
 Chunks are taken in on the event loop, into a small buffer of their log; a flush per log writes what has gathered, and
-only what `fdatasync` has returned for is acknowledged or shown. A log is flushed at once after a pause, but not again
-within a short interval, so that chatty logs share their syncs. File work and hashing run in a few threads.
+only what the storage has made durable is acknowledged or shown. A log is flushed at once after a pause, but not again
+within a short interval, so that chatty logs share their writes. Storage, database and hashing run in a few threads.
+
+The database says of which parts a log consists (`core.logfile`). When this epoch first writes to a log, it records
+from which byte it goes on; whoever wrote in an earlier epoch and does not know that its time is over can still write to
+its own part, but can record nothing, and asks before each acknowledgement whether it may give one.
 
 Followers pull by offset and wait for growth: a slow one costs no memory.
 """
@@ -10,32 +14,40 @@ Followers pull by offset and wait for growth: a slow one costs no memory.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
-import json
-import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from coordinator.core.errors import InvalidRequest
-from coordinator.core.logfile import PATIENCE_US, LogFile, LogState
+from coordinator.core.errors import InvalidRequest, ShuttingDown
+from coordinator.core.logfile import (
+    PATIENCE_US,
+    LogEnd,
+    LogFile,
+    LogPart,
+    LogRestart,
+    LogState,
+    LogWrite,
+)
 from coordinator.core.model import SECOND_US, Attempt, AttemptId
+from coordinator.storage import Storage
+from coordinator.store import StaleEpoch, Store, StoreError, StoreFull
 
 MAX_CHUNK_BYTES = 64 * 1_024
-SYNC_INTERVAL_S = 0.1
-ENOUGH_TO_SYNC_BYTES = 512 * 1_024
+BLOCK_BYTES = 1_024 * 1_024
+ENOUGH_TO_WRITE_BYTES = 512 * 1_024
 """A buffer of this size is flushed without regard to the interval."""
 MAX_BUFFERED_BYTES = 1_024 * 1_024
 """A writer waits while its log has more than this in its buffer."""
 MAX_BUFFERED_IN_ALL_BYTES = 64 * 1_024 * 1_024
-DISK_THREADS = 4
+THREADS = 4
 REMEMBERED_LOGS = 1_024
-"""Logs that stay in memory though nobody uses them; others are read from disk again."""
+"""Logs that stay in memory though nobody uses them; others are read from the storage again."""
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -64,6 +76,8 @@ class _Log:
     attempt: AttemptId
     file: LogFile
     """With what the buffer holds."""
+    parts: tuple[LogPart, ...]
+    """What is recorded, in order."""
     durable: int
     """Bytes that may be acknowledged and shown."""
     grown_us: int
@@ -75,8 +89,8 @@ class _Log:
     """Monotonic time of the last flush."""
     has_verdict: bool = False
     """Whether its end is durable."""
-    error: OSError | None = None
-    """What the disk refused, until its writer is told."""
+    error: OSError | ShuttingDown | None = None
+    """Why the storage took nothing, until its writer is told."""
     is_urgent: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the flush shall not rest."""
     changed: _Signal = field(default_factory=_Signal)
@@ -95,30 +109,69 @@ class Committed:
     is_closed: bool
 
 
+class _Recorder:
+    """Records what several logs have to record in one transaction: one is under way while the next gathers."""
+
+    def __init__(self, store: Store, run: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        self._store = store
+        self._run = run
+        self._gathering: list[LogWrite] = []
+        self._next: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    async def record(self, write: LogWrite) -> None:
+        """Return when it is durable.
+
+        Raises:
+            OSError: The database cannot take it.
+            ShuttingDown: It is not ours any more.
+        """
+        self._gathering.append(write)
+        if self._next is None:
+            self._next = asyncio.create_task(self._commit())
+        await asyncio.shield(self._next)
+
+    async def _commit(self) -> None:
+        async with self._turn:
+            writes, self._gathering, self._next = self._gathering, [], None
+            try:
+                await self._run(lambda: self._store.put_logs(writes))
+            except StaleEpoch as error:
+                raise ShuttingDown(str(error)) from error
+            except StoreFull as error:
+                raise OSError(errno.ENOSPC, str(error)) from error
+            except StoreError as error:
+                raise OSError(errno.EIO, str(error)) from error
+
+
 class LogStore:
-    """The logs of all attempts in a directory. All methods are called on the event loop's thread."""
+    """The logs of all attempts. All methods are called on the event loop's thread."""
 
     def __init__(
         self,
-        directory: Path,
+        storage: Storage,
+        store: Store,
         *,
         patience_us: int = PATIENCE_US,
-        sync_interval_s: float = SYNC_INTERVAL_S,
         read_wall_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        may_acknowledge: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Use a directory; it is made with the first log.
+        """Use a storage and a database that belong together.
 
         Args:
-            directory: Where the logs lie.
+            storage: Where the bytes lie.
+            store: Where it is recorded which bytes count.
             patience_us: How long the rest of an ended attempt's log is waited for.
-            sync_interval_s: Least time between two syncs of one log.
             read_wall_us: The wall clock.
+            may_acknowledge: Whether this coordinator still leads; asked after each write and before each word of it.
         """
-        self._directory = directory
+        self._storage = storage
+        self._store = store
         self._patience_us = patience_us
-        self._sync_interval_s = sync_interval_s
         self._read_wall_us = read_wall_us
-        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="logs")
+        self._may_acknowledge = may_acknowledge
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="logs")
+        self._recorder = _Recorder(store, self._run)
         # Whoever uses a log holds it, so all who use it share one; the queue holds the last few for those to come.
         self._logs: WeakValueDictionary[AttemptId, _Log] = WeakValueDictionary()
         self._recent: deque[_Log] = deque(maxlen=REMEMBERED_LOGS)
@@ -131,7 +184,7 @@ class LogStore:
         """Take in what is new of a chunk; `committed` tells when it is durable. Waits only for room.
 
         Raises:
-            OSError: The disk refused what was to be read or written before.
+            OSError: The storage refused to be read.
         """
         log = await self._log(attempt)
         while log.buffered >= MAX_BUFFERED_BYTES or self._buffered >= MAX_BUFFERED_IN_ALL_BYTES:
@@ -141,7 +194,7 @@ class LogStore:
             log.buffer.append(data[take.skip : take.skip + take.length])
             log.buffered += take.length
             self._buffered += take.length
-        if log.buffered >= ENOUGH_TO_SYNC_BYTES or log.file.is_due:
+        if log.buffered >= ENOUGH_TO_WRITE_BYTES or log.file.is_due:
             log.is_urgent.set()
         self._start_flush(log)
 
@@ -150,7 +203,7 @@ class LogStore:
 
         Raises:
             InvalidRequest: The size is negative.
-            OSError: The disk refused to be read.
+            OSError: The storage refused to be read.
         """
         if size < 0:
             raise InvalidRequest("finished.size", f"a log of {size} bytes cannot be")
@@ -164,7 +217,8 @@ class LogStore:
         """Wait until all that was taken in is durable, and judged if it can be; return how far the log has come.
 
         Raises:
-            OSError: The disk refused; what was not durable before is forgotten.
+            OSError: The storage refused; what was not durable before is forgotten.
+            ShuttingDown: This coordinator does not lead any more.
         """
         log = await self._log(attempt)
         taken = log.file.size
@@ -173,6 +227,7 @@ class LogStore:
         if log.error is not None:
             error, log.error = log.error, None
             raise error
+        self._check_leadership()
         return Committed(size=log.durable, is_closed=log.is_closed)
 
     def _start_flush(self, log: _Log) -> None:
@@ -190,9 +245,9 @@ class LogStore:
                 if log.file.is_due:
                     await self._judge(log)
             if log.file.is_closed and not log.has_verdict:
-                await self._run(_write_verdict, self._verdict_path(log.attempt), log.file)
+                await self._record(LogEnd(attempt=log.attempt, state=log.file.state, size=log.file.size))
                 log.has_verdict = True
-        except OSError as error:
+        except (OSError, ShuttingDown) as error:
             self._forget_buffer(log)
             log.error = error
         finally:
@@ -200,7 +255,7 @@ class LogStore:
             log.changed.give()
 
     async def _rest(self, log: _Log) -> None:
-        pause_s = log.synced_s + self._sync_interval_s - time.monotonic()
+        pause_s = log.synced_s + self._storage.sync_interval_s - time.monotonic()
         if pause_s <= 0:
             return
         try:
@@ -213,8 +268,8 @@ class LogStore:
         log.buffer.clear()
         log.is_urgent.clear()
         try:
-            await self._run(_append, self._path(log.attempt), log.durable, data)
-        except OSError:
+            await self._store_bytes(log, data)
+        except (OSError, ShuttingDown):
             log.file = log.file.without(len(data))
             self._free(log, len(data))
             raise
@@ -223,6 +278,41 @@ class LogStore:
         log.grown_us = self._read_wall_us()
         self._free(log, len(data))
         log.changed.give()
+
+    async def _store_bytes(self, log: _Log, data: bytes) -> None:
+        """Write behind what is durable, to a part of this epoch.
+
+        A part that grows is recorded before its first byte is written, so that nothing counts that is not recorded; one
+        that never changes is recorded after it is there as a whole.
+        """
+        self._check_leadership()
+        if self._storage.can_append:
+            part = await self._growing_part(log)
+            await self._run(self._storage.write, part, log.durable, data)
+        else:
+            part = LogPart(attempt=log.attempt, epoch=self._store.epoch, start=log.durable, size=len(data))
+            await self._run(self._storage.write, part, log.durable, data)
+            await self._record(part)
+            log.parts += (part,)
+        self._check_leadership()
+
+    async def _growing_part(self, log: _Log) -> LogPart:
+        epoch = self._store.epoch
+        if log.parts and log.parts[-1].epoch == epoch:
+            return log.parts[-1]
+        # From here on it counts that the bytes before survive a loss of power, whoever wrote them.
+        await self._run(self._storage.settle, log.parts)
+        part = LogPart(attempt=log.attempt, epoch=epoch, start=log.durable)
+        await self._record(part)
+        log.parts += (part,)
+        return part
+
+    async def _record(self, write: LogWrite) -> None:
+        await self._recorder.record(write)
+
+    def _check_leadership(self) -> None:
+        if not self._may_acknowledge():
+            raise ShuttingDown("this coordinator does not lead any more; repeat the call in a moment")
 
     def _forget_buffer(self, log: _Log) -> None:
         """Give up what was not written; the writer sends it again from the durable size."""
@@ -237,13 +327,20 @@ class LogStore:
         self._has_room.give()
 
     async def _judge(self, log: _Log) -> None:
-        path = self._path(log.attempt)
-        sha256 = await self._run(_sha256, path)
-        log.file = log.file.judged(sha256)
+        log.file = log.file.judged(await self._run(self._sha256, log.parts, log.durable))
         if not log.file.size and log.durable:
             # It begins anew.
-            await self._run(_clear, path)
+            await self._record(LogRestart(log.attempt))
+            log.parts = ()
             log.durable = 0
+
+    def _sha256(self, parts: tuple[LogPart, ...], size: int) -> str:
+        found = hashlib.sha256()
+        offset = 0
+        while offset < size and (block := self._storage.read(parts, offset, min(BLOCK_BYTES, size - offset))):
+            found.update(block)
+            offset += len(block)
+        return found.hexdigest()
 
     # Readers
 
@@ -264,7 +361,7 @@ class LogStore:
         length = min(limit, log.durable - offset)
         if offset < 0 or length <= 0:
             return b""
-        return await self._run(_read, self._path(attempt), offset, length)
+        return await self._run(self._storage.read, log.parts, offset, length)
 
     async def grown(self, attempt: AttemptId, offset: int) -> None:
         """Wait until more than `offset` bytes are durable or the log is closed."""
@@ -285,7 +382,33 @@ class LogStore:
     async def tail_offset(self, attempt: AttemptId, lines: int) -> int:
         """Return the offset at which the last `lines` lines begin."""
         log = await self._log(attempt)
-        return await self._run(_tail_offset, self._path(attempt), log.durable, lines)
+        return await self._run(self._tail_offset, log.parts, log.durable, lines)
+
+    def _tail_offset(self, parts: tuple[LogPart, ...], size: int, lines: int) -> int:
+        """Look for line ends from the end of the log backwards, a block at a time."""
+        if lines <= 0 or not size:
+            return size
+        # The end of the last line begins no further one.
+        end = size - 1
+        while end > 0:
+            start = max(0, end - MAX_CHUNK_BYTES)
+            for found in _line_ends_backwards(self._read_fully(parts, start, end)):
+                lines -= 1
+                if not lines:
+                    return start + found + 1
+            end = start
+        return 0
+
+    def _read_fully(self, parts: tuple[LogPart, ...], start: int, end: int) -> bytes:
+        """Return the bytes of a range that may lie in several parts."""
+        found = b""
+        while start + len(found) < end:
+            offset = start + len(found)
+            piece = self._storage.read(parts, offset, end - offset)
+            if not piece:
+                raise OSError(errno.EIO, f"bytes {offset} to {end} of a log are missing")
+            found += piece
+        return found
 
     async def close(self) -> None:
         """Wait for what is being written."""
@@ -293,132 +416,36 @@ class LogStore:
             log.is_urgent.set()
             if log.flush is not None:
                 await asyncio.wait([log.flush])
-        self._disk.shutdown(wait=True)
+        self._threads.shutdown(wait=True)
 
-    # Memory and paths
+    # Memory
 
     async def _log(self, attempt: AttemptId) -> _Log:
         log = self._logs.get(attempt)
         if log is None:
-            loaded = await self._run(_load, attempt, self._path(attempt), self._verdict_path(attempt))
+            if attempt < 1:
+                raise InvalidRequest("attempt_id", f"attempt {attempt} cannot be")
+            loaded = await self._run(self._load, attempt)
             log = self._logs.setdefault(attempt, loaded)
             self._recent.append(log)
         return log
 
-    def _path(self, attempt: AttemptId) -> Path:
-        if attempt < 1:
-            raise InvalidRequest("attempt_id", f"attempt {attempt} cannot be")
-        return self._directory / f"{attempt % 256:02x}" / f"{attempt:d}.log"
-
-    def _verdict_path(self, attempt: AttemptId) -> Path:
-        return self._path(attempt).with_suffix(".end")
+    def _load(self, attempt: AttemptId) -> _Log:
+        record = self._store.log_of(attempt)
+        stored = self._storage.load(record.parts)
+        state = stored.state if record.end is None else record.end.state
+        size = stored.size if record.end is None else record.end.size
+        return _Log(
+            attempt=attempt,
+            file=LogFile(size=size, state=state, is_inherited=size > 0),
+            parts=record.parts,
+            durable=size,
+            grown_us=stored.grown_us,
+            has_verdict=state is not LogState.OPEN,
+        )
 
     async def _run(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, lambda: work(*args, **kwargs))
-
-
-def _load(attempt: AttemptId, path: Path, verdict_path: Path) -> _Log:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        size, grown_us = 0, 0
-    else:
-        size, grown_us = stat.st_size, stat.st_mtime_ns // 1_000
-    file = LogFile(size=size, state=_load_verdict(verdict_path), is_inherited=size > 0)
-    return _Log(attempt=attempt, file=file, durable=size, grown_us=grown_us, has_verdict=file.is_closed)
-
-
-def _load_verdict(path: Path) -> LogState:
-    try:
-        return LogState(json.loads(path.read_bytes())["state"])
-    except FileNotFoundError:
-        return LogState.OPEN
-
-
-def _append(path: Path, size: int, data: bytes) -> None:
-    is_new = not path.exists()
-    if is_new:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _write_at(descriptor, size, data)
-    finally:
-        os.close(descriptor)
-    if is_new:
-        _sync_directory(path.parent)
-
-
-def _write_at(descriptor: int, size: int, data: bytes) -> None:
-    """Write all or nothing: the size of the file is what a restart believes."""
-    try:
-        # What an interrupted write may have left.
-        os.ftruncate(descriptor, size)
-        view = memoryview(data)
-        written = 0
-        while written < len(view):
-            written += os.pwrite(descriptor, view[written:], size + written)
-        # macOS has no fdatasync.
-        getattr(os, "fdatasync", os.fsync)(descriptor)
-    except OSError:
-        os.ftruncate(descriptor, size)
-        raise
-
-
-def _clear(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def _write_verdict(path: Path, file: LogFile) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    verdict = {"state": file.state.value, "size": file.size}
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as out:
-        json.dump(verdict, out)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return hashlib.sha256().hexdigest()
-
-
-def _tail_offset(path: Path, size: int, lines: int) -> int:
-    """Look for line ends from the end of the file backwards, a block at a time."""
-    if lines <= 0 or not size:
-        return size
-    with path.open("rb") as file:
-        # The end of the last line begins no further one.
-        end = size - 1
-        while end > 0:
-            start = max(0, end - MAX_CHUNK_BYTES)
-            file.seek(start)
-            block = file.read(end - start)
-            for found in _line_ends_backwards(block):
-                lines -= 1
-                if not lines:
-                    return start + found + 1
-            end = start
-    return 0
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
 
 
 def _line_ends_backwards(block: bytes) -> list[int]:

@@ -11,7 +11,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coordinator import storage
 from coordinator.config import Config, ConfigError
 from coordinator.core.model import Now
 from coordinator.engine import Engine
@@ -23,6 +22,7 @@ from coordinator.services.lab import BuildService, DeviceService
 from coordinator.services.log import LogService
 from coordinator.services.queue import QueueService
 from coordinator.sessions import Sessions
+from coordinator.storage import Directory, claim
 from coordinator.store import Store
 from coordinator.story import Story
 from coordinator.tls import server_credentials
@@ -91,8 +91,9 @@ class Server:
     def __init__(self, config: Config, version: str) -> None:
         self._config = config
         self._store = Store.open(config.database_url, is_sole=True)
-        storage.claim(config.data_dir, self._store.storage_id, may_be_new=self._may_name_storage())
-        self._logs = LogStore(config.data_dir / "logs")
+        storage = Directory(config.data_dir)
+        claim(storage, self._store.storage_id, may_be_new=self._may_name_storage())
+        self._logs = LogStore(storage, self._store)
         self._sessions = Sessions()
         self.engine = Engine(
             store=self._store,

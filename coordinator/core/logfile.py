@@ -8,14 +8,19 @@ is one that grew past the limit.
 
 A log whose rest does not come is TRUNCATED for those who look at it after a while, but it stays open for its writer:
 what comes late is stored for later readers, and can still make it COMPLETE.
+
+A log consists of parts. Each epoch writes to parts of its own, from the byte at which it took the log over, and a part
+counts once it is recorded in the database under the check of the epoch. What an earlier epoch writes to its own part
+after that is seen by nobody.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from coordinator.core.model import Attempt, AttemptOutcome
+from coordinator.core.model import Attempt, AttemptId, AttemptOutcome
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024 + 4_096
 """What an agent may write for one attempt, with room for the mark where it cut."""
@@ -29,6 +34,72 @@ class LogState(StrEnum):
     OPEN = "open"
     COMPLETE = "complete"
     TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPart:
+    """Some of a log's bytes, written in one epoch."""
+
+    attempt: AttemptId
+    epoch: int
+    """0 for the one file of a log that was begun before there were parts."""
+    start: int
+    """The place of its first byte in the log."""
+    size: int | None = None
+    """Bytes of a part that never changes; None while it can grow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEnd:
+    """That nothing more is wanted of a log."""
+
+    attempt: AttemptId
+    state: LogState
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogRestart:
+    """That a log begins anew: its parts do not count any more."""
+
+    attempt: AttemptId
+
+
+LogWrite = LogPart | LogEnd | LogRestart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRecord:
+    """What is recorded of a log."""
+
+    parts: tuple[LogPart, ...] = ()
+    """In the order of their epochs and starts."""
+    end: LogEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What counts of a part: the bytes of the log from `part.start` to `until`, None for as far as it goes."""
+
+    part: LogPart
+    until: int | None
+
+
+def spans(parts: Sequence[LogPart]) -> list[Span]:
+    """Return what counts of each part, in the order of the log; each gives way to those that were begun after it.
+
+    Args:
+        parts: In the order of their epochs and starts.
+    """
+    found: list[Span] = []
+    bound: int | None = None
+    for part in reversed(parts):
+        own = None if part.size is None else part.start + part.size
+        until = min((end for end in (own, bound) if end is not None), default=None)
+        if until is None or until > part.start:
+            found.append(Span(part, until))
+        bound = part.start if bound is None else min(bound, part.start)
+    return found[::-1]
 
 
 @dataclass(frozen=True, slots=True)

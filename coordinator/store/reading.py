@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, exists, func, select, union_all
 
+from coordinator.core.logfile import LogRecord
 from coordinator.core.model import (
     TERMINAL_JOB_STATES,
     Agent,
@@ -110,6 +111,17 @@ def lease_of(connection: Connection, attempt_id: AttemptId) -> Lease | None:
     joined = select(tables.leases).join(tables.attempts, tables.attempts.c.lease == tables.leases.c.id)
     row = connection.execute(joined.where(tables.attempts.c.id == attempt_id)).first()
     return None if row is None else rows.lease(row)
+
+
+def log_of(connection: Connection, attempt_id: AttemptId) -> LogRecord:
+    """Return what is recorded of an attempt's log."""
+    if not _is_key(attempt_id):
+        return LogRecord()
+    table = tables.log_parts
+    query = select(table).where(table.c.attempt == attempt_id).order_by(table.c.epoch, table.c.start)
+    parts = tuple(rows.log_part(row) for row in connection.execute(query))
+    end = connection.execute(select(tables.log_ends).where(tables.log_ends.c.attempt == attempt_id)).first()
+    return LogRecord(parts=parts, end=None if end is None else rows.log_end(end))
 
 
 def attempts_of(connection: Connection, job_id: JobId) -> list[Attempt]:

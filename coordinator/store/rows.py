@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from coordinator.core.logfile import LogEnd, LogPart, LogState
 from coordinator.core.model import (
     NOTHING,
     Agent,
@@ -432,3 +433,23 @@ def counters(row: Row[Any]) -> Counters:
         installs_avoided=row.installs_avoided,
         saved_us=row.saved_us,
     )
+
+
+def log_part_values(part: LogPart) -> Values:
+    """Return a part of a log as a row."""
+    return {"attempt": part.attempt, "epoch": part.epoch, "start": part.start, "size": part.size}
+
+
+def log_part(row: Row[Any]) -> LogPart:
+    """Return a row as a part of a log."""
+    return LogPart(attempt=AttemptId(row.attempt), epoch=row.epoch, start=row.start, size=row.size)
+
+
+def log_end_values(end: LogEnd) -> Values:
+    """Return the end of a log as a row."""
+    return {"attempt": end.attempt, "state": end.state.value, "size": end.size}
+
+
+def log_end(row: Row[Any]) -> LogEnd:
+    """Return a row as the end of a log."""
+    return LogEnd(attempt=AttemptId(row.attempt), state=LogState(row.state), size=row.size)

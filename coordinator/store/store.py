@@ -1,15 +1,18 @@
 """The coordinator's memory: one writer that commits batches, and a few readers that see what was committed.
 
-No method knows of asyncio. `commit` and `start_epoch` are called from one thread at a time; reads from any.
+No method knows of asyncio. All may be called from any thread; those that write take turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, select, update
 
+from coordinator.core.logfile import LogRecord, LogWrite
 from coordinator.core.model import (
     Agent,
     Attempt,
@@ -52,6 +55,7 @@ class Store:
         self._writer = writer_engine(url)
         self._readers = reader_engine(url)
         self._lock: DatabaseLock | None = None
+        self._turn = threading.Lock()
         self._batches: BatchWriter | None = None
         self.cluster_id = ""
         """Names this database for all its lives."""
@@ -107,10 +111,16 @@ class Store:
 
     # Writes
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """Have the one connection that writes, in a transaction that is committed at the end."""
+        with self._turn, translated(self._url, is_commit=True), self._writer.begin() as connection:
+            yield connection
+
     def start_epoch(self) -> Counters:
         """Raise the epoch durably: from now on no earlier opener of this database can commit."""
         table = tables.counters
-        with translated(self._url, is_commit=True), self._writer.begin() as connection:
+        with self._writing() as connection:
             connection.execute(update(table).values(epoch=table.c.epoch + 1))
             counters = reading.counters(connection)
             highest = reading.highest_job(connection)
@@ -130,9 +140,26 @@ class Store:
         if not writes:
             return
         batch = fold(writes)
-        with translated(self._url, is_commit=True), self._writer.begin() as connection:
+        with self._writing() as connection:
             self._batches.write(connection, batch)
         self._batches.note_committed(batch)
+
+    @property
+    def epoch(self) -> int:
+        """Ours, under which everything is written."""
+        assert self._batches is not None, "there is no epoch before start_epoch"
+        return self._batches.epoch
+
+    def put_logs(self, writes: Sequence[LogWrite]) -> None:
+        """Record durably what became of logs: all of it, or nothing.
+
+        Raises:
+            StaleEpoch: Another coordinator has started an epoch of its own.
+            StoreFull: There is no space.
+        """
+        assert self._batches is not None, "start_epoch comes before the first commit"
+        with self._writing() as connection:
+            self._batches.write_logs(connection, writes)
 
     # Reads
 
@@ -167,6 +194,10 @@ class Store:
     def lease_of(self, attempt_id: AttemptId) -> Lease | None:
         """Return the lease under which an attempt runs or ran."""
         return self._read(lambda connection: reading.lease_of(connection, attempt_id))
+
+    def log_of(self, attempt_id: AttemptId) -> LogRecord:
+        """Return what is recorded of an attempt's log."""
+        return self._read(lambda connection: reading.log_of(connection, attempt_id))
 
     def attempts_of(self, job_id: JobId) -> list[Attempt]:
         """Return a job's attempts, oldest first."""

@@ -246,3 +246,21 @@ requests = Table(
     Column("payload_sha256", Text, nullable=False),
     Column("jobs", Text, nullable=False),
 )
+
+log_parts = Table(
+    "log_parts",
+    metadata,
+    # No foreign key: the rows outlive their attempt until the bytes are gone as well.
+    Column("attempt", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("size", BigInteger),
+)
+
+log_ends = Table(
+    "log_ends",
+    metadata,
+    Column("attempt", _key(), primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+)

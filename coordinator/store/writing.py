@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, or_, select, update
 
+from coordinator.core.logfile import LogEnd, LogPart, LogRestart, LogWrite
 from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId
 from coordinator.store import rows, tables
 from coordinator.store.batch import Batch
@@ -28,7 +29,8 @@ class BatchWriter:
             epoch: Ours; nothing is written once it is not the database's any more.
             highest_job: No job above it is in the table.
         """
-        self._epoch = epoch
+        self.epoch = epoch
+        """Ours."""
         self._highest_job = highest_job
         self._insert_job = insert(tables.jobs)
         self._insert_label = insert(tables.job_labels)
@@ -57,6 +59,25 @@ class BatchWriter:
             lambda new: tables.test_results.c.attempt_number <= new.attempt_number,
         )
 
+        self._put_log_part = _upsert(backend, tables.log_parts, ("attempt", "epoch", "start"))
+        self._put_log_end = _upsert(backend, tables.log_ends, ("attempt",))
+
+    def write_logs(self, connection: Connection, writes: Sequence[LogWrite]) -> None:
+        """Record what became of logs, those that begin anew first.
+
+        Raises:
+            StaleEpoch: Somebody else has raised the epoch.
+        """
+        self._check_epoch(connection, None)
+        restarted = [write.attempt for write in writes if isinstance(write, LogRestart)]
+        if restarted:
+            connection.execute(delete(tables.log_parts).where(tables.log_parts.c.attempt.in_(restarted)))
+        parts = [rows.log_part_values(write) for write in writes if isinstance(write, LogPart)]
+        _run(connection, self._put_log_part, parts)
+        _run(
+            connection, self._put_log_end, [rows.log_end_values(write) for write in writes if isinstance(write, LogEnd)]
+        )
+
     def write(self, connection: Connection, batch: Batch) -> None:
         """Write a batch within the connection's transaction, those first that others refer to.
 
@@ -80,17 +101,17 @@ class BatchWriter:
         self._highest_job = max(self._highest_job, *batch.jobs, JobId(0)) if batch.jobs else self._highest_job
 
     def _check_epoch(self, connection: Connection, counters: Counters | None) -> None:
-        ours = tables.counters.c.epoch == self._epoch
+        ours = tables.counters.c.epoch == self.epoch
         if counters is None:
             # On PostgreSQL the lock keeps the epoch from rising before our commit; SQLite has one writer anyway.
             found = connection.execute(select(tables.counters.c.id).where(ours).with_for_update(read=True)).first()
             is_ours = found is not None
         else:
-            assert counters.epoch == self._epoch, f"counters of epoch {counters.epoch} in epoch {self._epoch}"
+            assert counters.epoch == self.epoch, f"counters of epoch {counters.epoch} in epoch {self.epoch}"
             replaced = connection.execute(update(tables.counters).where(ours), rows.counters_values(counters))
             is_ours = replaced.rowcount == 1
         if not is_ours:
-            raise StaleEpoch(f"another coordinator has taken over: epoch {self._epoch} is not the newest any more")
+            raise StaleEpoch(f"another coordinator has taken over: epoch {self.epoch} is not the newest any more")
 
     def _write_jobs(self, connection: Connection, jobs: list[Job]) -> None:
         known = _known_jobs(connection, [job.id for job in jobs if job.id <= self._highest_job])

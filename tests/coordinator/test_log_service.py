@@ -16,6 +16,7 @@ from coordinator.core.step import PutAttempt, PutDevice, PutJob, PutLease, Write
 from coordinator.interceptors import RefusalInterceptor
 from coordinator.logstore import LogStore
 from coordinator.services.log import LogService
+from coordinator.storage import Directory
 from coordinator.store import Store
 from qgjob.v1 import lease_pb2, log_pb2, log_service_pb2, log_service_pb2_grpc
 from tests.store.records import a_device, a_job, a_lease, an_attempt
@@ -64,7 +65,7 @@ class Lab:
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     store = Store.open(f"sqlite:///{tmp_path / 'qgjob.db'}")
     store.start_epoch()
-    logs = LogStore(tmp_path / "logs", sync_interval_s=0.001)
+    logs = LogStore(Directory(tmp_path, sync_interval_s=0.001), store)
     changes = Changes()
     server = grpc.aio.server(interceptors=(RefusalInterceptor(),))
     log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(store, logs, changes), server)

@@ -16,6 +16,8 @@ from coordinator.core.errors import InvalidRequest
 from coordinator.core.logfile import LogState
 from coordinator.core.model import AttemptId, AttemptOutcome
 from coordinator.logstore import Committed, LogStore
+from coordinator.storage import Directory
+from coordinator.store import Store
 from tests.store.records import an_attempt
 
 ONE = AttemptId(1)
@@ -29,16 +31,29 @@ Open = Callable[[], LogStore]
 
 @pytest.fixture
 async def open_logs(tmp_path: Path) -> AsyncIterator[Open]:
-    """Opens the same directory, as often as it is asked to, as one life after another would."""
-    opened: list[LogStore] = []
+    """Opens the same storage and database, as often as it is asked to, each time in a new epoch."""
+    opened: list[tuple[Store, LogStore]] = []
 
     def open_it() -> LogStore:
-        opened.append(LogStore(tmp_path / "logs", sync_interval_s=0.001, patience_us=100, read_wall_us=lambda: 50))
-        return opened[-1]
+        store = open_store(tmp_path)
+        logs = LogStore(storage(tmp_path), store, patience_us=100, read_wall_us=lambda: 50)
+        opened.append((store, logs))
+        return logs
 
     yield open_it
-    for logs in opened:
+    for store, logs in opened:
         await logs.close()
+        store.close()
+
+
+def open_store(directory: Path) -> Store:
+    store = Store.open(f"sqlite:///{directory / 'qgjob.db'}")
+    store.start_epoch()
+    return store
+
+
+def storage(directory: Path, sync_interval_s: float = 0.001) -> Directory:
+    return Directory(directory, sync_interval_s=sync_interval_s)
 
 
 @pytest.fixture
@@ -174,7 +189,7 @@ async def test_many_chunks_share_few_syncs(tmp_path: Path, monkeypatch: pytest.M
         sync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", counted_sync)
-    logs = LogStore(tmp_path / "logs", sync_interval_s=0.05)
+    logs = LogStore(storage(tmp_path, sync_interval_s=0.05), open_store(tmp_path))
     for number in range(500):
         await logs.offer(ONE, 4 * number, b"abcd")
     assert (await logs.committed(ONE)).size == 2_000
@@ -207,7 +222,7 @@ async def test_writer_that_outruns_the_disk_waits(tmp_path: Path, monkeypatch: p
         os, "fdatasync", lambda _: asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=30)
     )
     monkeypatch.setattr(logstore, "MAX_BUFFERED_BYTES", 1_000)
-    logs = LogStore(tmp_path / "logs")
+    logs = LogStore(storage(tmp_path), open_store(tmp_path))
     await logs.offer(ONE, 0, b"a" * 1_000)
     waiting = asyncio.create_task(logs.offer(ONE, 1_000, b"b" * 1_000))
     done, _ = await asyncio.wait([waiting], timeout=0.05)
@@ -278,7 +293,7 @@ async def test_write_that_was_cut_short_leaves_nothing_behind(
 async def test_verdict_that_could_not_be_written_is_not_told(logs: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
     await append(logs, TEXT)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: refuse(errno.ENOSPC))
+        patch.setattr(Store, "put_logs", lambda *_: refuse(errno.ENOSPC))
         await logs.finish(ONE, len(TEXT), SHA256)
         with pytest.raises(OSError, match="space"):
             await logs.committed(ONE)
@@ -289,7 +304,7 @@ async def test_verdict_that_could_not_be_written_is_not_told(logs: LogStore, mon
 
 async def test_rest_that_never_comes_truncates_for_readers_but_not_for_its_writer(tmp_path: Path) -> None:
     now_us = [50]
-    logs = LogStore(tmp_path / "logs", patience_us=100, read_wall_us=lambda: now_us[0])
+    logs = LogStore(storage(tmp_path), open_store(tmp_path), patience_us=100, read_wall_us=lambda: now_us[0])
     await append(logs, TEXT[:100])
     assert await logs.state(ENDED) is LogState.OPEN
     assert await logs.patience_s(ENDED) == 100 / 1_000_000
@@ -353,5 +368,5 @@ async def test_files_lie_in_shards_and_belong_to_us_alone(logs: LogStore, tmp_pa
     for number in (1, 255, 256, 2**62):
         await append(logs, b"x", attempt=AttemptId(number))
     paths = [path.relative_to(tmp_path / "logs") for path in (tmp_path / "logs").rglob("*.log")]
-    assert sorted(str(path) for path in paths) == ["00/256.log", f"00/{2**62}.log", "01/1.log", "ff/255.log"]
+    assert sorted(str(path) for path in paths) == ["00/256.1.log", f"00/{2**62}.1.log", "01/1.1.log", "ff/255.1.log"]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.log")} == {0o600}

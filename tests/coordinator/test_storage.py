@@ -5,40 +5,40 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import ConfigError
-from coordinator.storage import claim
+from coordinator.storage import Directory, claim
 
 
 def test_new_directory_takes_the_name_and_keeps_it(tmp_path: Path) -> None:
-    claim(tmp_path, "abc", may_be_new=True)
-    claim(tmp_path, "abc", may_be_new=False)
+    claim(Directory(tmp_path), "abc", may_be_new=True)
+    claim(Directory(tmp_path), "abc", may_be_new=False)
     assert [file.name for file in tmp_path.iterdir()] == ["storage_id"]
 
 
 def test_directory_of_another_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    claim(tmp_path, "abc", may_be_new=True)
+    claim(Directory(tmp_path), "abc", may_be_new=True)
     with pytest.raises(ConfigError, match=r"belongs to another database.*abc.*def"):
-        claim(tmp_path, "def", may_be_new=True)
+        claim(Directory(tmp_path), "def", may_be_new=True)
     assert (tmp_path / "storage_id").read_text() == "abc\n"
 
 
 def test_nameless_directory_does_not_become_that_of_an_older_database(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not hold the logs") as refusal:
-        claim(tmp_path, "abc", may_be_new=False)
+        claim(Directory(tmp_path), "abc", may_be_new=False)
     assert f"write abc into {tmp_path / 'storage_id'}" in refusal.value.hint
     assert not list(tmp_path.iterdir())
 
 
 def test_way_out_that_the_refusal_names_works(tmp_path: Path) -> None:
     (tmp_path / "storage_id").write_text("abc")
-    claim(tmp_path, "abc", may_be_new=False)
+    claim(Directory(tmp_path), "abc", may_be_new=False)
 
 
 def test_unreadable_name_is_refused_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "storage_id").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"storage_id cannot be read"):
-        claim(tmp_path, "abc", may_be_new=True)
+        claim(Directory(tmp_path), "abc", may_be_new=True)
 
 
 def test_directory_that_cannot_be_written_is_refused_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone/storage_id cannot be written: No such file"):
-        claim(tmp_path / "gone", "abc", may_be_new=True)
+        claim(Directory(tmp_path / "gone"), "abc", may_be_new=True)

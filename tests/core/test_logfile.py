@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.core.logfile import MAX_LOG_BYTES, LogFile, LogState, Take
+from coordinator.core.logfile import MAX_LOG_BYTES, LogFile, LogPart, LogState, Span, Take, spans
 from coordinator.core.model import AgentId, Attempt, AttemptId, AttemptOutcome, DeviceId, JobId, LeaseId
 
 
@@ -162,3 +162,35 @@ ENDED = Attempt(
 )
 def test_readers_are_told(attempt: Attempt, log: LogFile, quiet_us: int, state: LogState) -> None:
     assert log.state_for(attempt, quiet_us, patience_us=100) is state
+
+
+@st.composite
+def epochs(draw: st.DrawFn) -> list[LogPart]:
+    """Parts as they come to be: each goes on, or begins before, where the ones before had come to."""
+    parts: list[LogPart] = []
+    end = 0
+    for epoch in range(1, draw(st.integers(1, 6)) + 1):
+        start = draw(st.integers(0, end))
+        size = draw(st.integers(0, 8))
+        parts.append(LogPart(attempt=AttemptId(1), epoch=epoch, start=start, size=size))
+        end = start + size
+    return parts
+
+
+@given(epochs())
+def test_each_byte_counts_from_the_last_part_that_was_begun_before_it(parts: list[LogPart]) -> None:
+    written: list[int] = []
+    for part in parts:
+        assert part.size is not None
+        written[part.start :] = [part.epoch] * part.size
+    seen: list[int] = []
+    for span in spans(parts):
+        assert span.part.start == len(seen)
+        assert span.until is not None
+        seen += [span.part.epoch] * (span.until - span.part.start)
+    assert seen == written
+
+
+def test_only_the_last_part_that_can_grow_has_no_end() -> None:
+    first, second = (LogPart(attempt=AttemptId(1), epoch=epoch, start=start) for epoch, start in ((1, 0), (2, 7)))
+    assert spans([first, second]) == [Span(first, 7), Span(second, None)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from coordinator.core.step import PutAgent, PutDevice, PutJob
+from coordinator.core.logfile import LogPart, LogRecord
+from coordinator.core.step import PutAgent, PutAttempt, PutDevice, PutJob, PutLease
 from coordinator.store import SchemaTooNew, Store, StoreUnreadable
 from coordinator.store.dialect import checked_url, writer_engine
 from coordinator.store.schema import MIGRATIONS
 from coordinator.store.tables import metadata
 from tests.store.conftest import OpenStore
-from tests.store.records import a_device, a_job, an_agent
+from tests.store.records import a_device, a_job, a_lease, an_agent, an_attempt
 
 
 def test_migrations_make_what_the_tables_say(url: str, open_store: OpenStore) -> None:
@@ -51,17 +53,22 @@ def normalised(sql: str) -> list[str]:
 
 
 def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store: OpenStore, store: Store) -> None:
-    store.commit([PutAgent(an_agent()), PutDevice(a_device())])
+    started = replace(an_attempt(), start_us=5)
+    store.commit([PutAgent(an_agent()), PutDevice(a_device()), PutJob(a_job())])
+    store.commit([PutLease(a_lease()), PutAttempt(started)])
     store.close()
     engine = writer_engine(checked_url(url))
     with engine.begin() as connection:
         for table, column in (("agents", "is_draining"), ("devices", "hold"), ("devices", "hold_reason")):
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        for table in ("log_parts", "log_ends"):
+            connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()
     newer = open_store()
     assert newer.list_agents() == [an_agent()]
     assert newer.list_devices() == [a_device()]
+    assert newer.log_of(started.id) == LogRecord(parts=(LogPart(attempt=started.id, epoch=0, start=0),))
 
 
 def test_migrations_are_part_of_the_package() -> None:

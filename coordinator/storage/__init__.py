@@ -1,0 +1,7 @@
+"""Where the bytes of logs lie."""
+
+from coordinator.storage.claim import claim
+from coordinator.storage.directory import Directory
+from coordinator.storage.protocol import Storage, Stored
+
+__all__ = ["Directory", "Storage", "Stored", "claim"]
