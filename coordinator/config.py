@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.core.model import Settings
+from coordinator.space import MIN_FREE_BYTES
 
 
 class ConfigError(Exception):
@@ -39,6 +41,27 @@ class Config:
     is_insecure: bool = False
     tls: TlsFiles | None = None
     token_file: Path | None = None
+    min_free: int = MIN_FREE_BYTES
+    """Bytes of the disk below which nothing new is taken in."""
+
+
+_SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
+
+
+def parsed_size(flag: str, text: str) -> int:
+    """Return a size in bytes: 1000000, 500MB, 512MiB, 2G.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"{flag} {text} is not a size", "use for example 512MiB, 20GB, or a number of bytes")
+    number, unit = match.groups()
+    base = 1_024 if unit.lower().endswith("i") else 1_000
+    power = "kmgt".index(unit[0].lower()) + 1 if unit else 0
+    size: int = int(number) * base**power
+    return size
 
 
 def checked_tls(certificate: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:

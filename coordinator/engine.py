@@ -3,6 +3,9 @@
 One turn takes what waits in the inbox, expires deadlines after it, commits every write in one transaction on the one
 writer thread, and only then delivers the sends and answers the callers: nothing is told to anyone before it is
 durable. A commit that fails ends the engine; the process follows, clients repeat their request, agents reconnect.
+
+An engine that finds its disk full when it starts sleeps: it answers what is asked of memory as it was left, refuses
+every event, and takes the work up as soon as it can write.
 """
 
 from __future__ import annotations
@@ -16,15 +19,18 @@ from dataclasses import dataclass
 from coordinator.changes import Changes
 from coordinator.core.errors import QgjobError, ShuttingDown
 from coordinator.core.events import Event, UserEvent
-from coordinator.core.model import SECOND_US, Job, JobId, Lane, Now, Settings
+from coordinator.core.model import SECOND_US, Counters, Job, JobId, Lane, Now, Settings
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
 from coordinator.sessions import Sessions
-from coordinator.store import Store
+from coordinator.space import Space
+from coordinator.store import Store, StoreFull
 from coordinator.story import Story
 
 MAX_EVENTS_PER_TURN = 256
 MAX_INBOX = 10_000
+PROBE_INTERVAL_S = 1.0
+"""Between two looks whether a database that could not be written to takes writes again."""
 LONGEST_COUNTED_QUEUE = 10_000
 """Places in the queue are counted for people up to this many waiting jobs."""
 
@@ -49,12 +55,20 @@ class Engine:
     """Drives the scheduler. All methods are called on the event loop's thread."""
 
     def __init__(
-        self, *, store: Store, sessions: Sessions, settings: Settings, clock: Callable[[], Now], story: Story
+        self,
+        *,
+        store: Store,
+        sessions: Sessions,
+        settings: Settings,
+        clock: Callable[[], Now],
+        story: Story,
+        space: Space,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._clock = clock
         self._story = story
+        self._space = space
         self.settings = settings
         self.changes = Changes()
         self._inbox: deque[_Envelope] = deque()
@@ -63,12 +77,28 @@ class Engine:
         self._has_room.set()
         self._is_stopping = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
-        self._scheduler = Scheduler(settings, store.start_epoch())
-        self._restore()
+        awake = self._take_up()
+        self._scheduler = awake if awake is not None else self._restored(store.load().counters)[0]
+        space.is_writable = awake is not None
+        if awake is None:
+            self._story.tell_asleep()
+        self._story.tell_restored(self._scheduler.ledger)
 
-    def _restore(self) -> None:
+    def _take_up(self) -> Scheduler | None:
+        """Raise the epoch and take up what is not finished; None while the disk is full."""
+        try:
+            if not self._space.can_write():
+                return None
+            scheduler, step = self._restored(self._store.start_epoch())
+            self._store.commit(step.writes)
+        except StoreFull:
+            return None
+        return scheduler
+
+    def _restored(self, counters: Counters) -> tuple[Scheduler, Step]:
+        scheduler = Scheduler(self.settings, counters)
         snapshot = self._store.load()
-        step = self._scheduler.restore(
+        step = scheduler.restore(
             jobs=snapshot.jobs,
             attempts=snapshot.attempts,
             leases=snapshot.leases,
@@ -77,8 +107,7 @@ class Engine:
             builds=snapshot.builds,
             now=self._clock(),
         )
-        self._store.commit(step.writes)
-        self._story.tell_restored(self._scheduler.ledger)
+        return scheduler, step
 
     @property
     def epoch(self) -> int:
@@ -110,6 +139,7 @@ class Engine:
             await self._has_room.wait()
         if self._is_stopping:
             raise ShuttingDown("the coordinator is stopping; repeat the call in a moment")
+        self._space.check_writable()
         self._inbox.append(_Envelope(event, answer, self._clock().mono_us))
         self._has_mail.set()
 
@@ -118,6 +148,8 @@ class Engine:
     async def run(self) -> None:
         """Turn until `stop`. Ends with the error of a commit that failed."""
         try:
+            while not self._space.is_writable and not self._is_stopping:
+                await self._try_to_wake()
             while not (self._is_stopping and not self._inbox):
                 await self._wait_for_work()
                 await self._turn()
@@ -127,6 +159,16 @@ class Engine:
             self._refuse(self._inbox)
             self._inbox.clear()
             self._writer.shutdown(wait=True)
+
+    async def _try_to_wake(self) -> None:
+        try:
+            await asyncio.wait_for(self._has_mail.wait(), PROBE_INTERVAL_S)
+        except TimeoutError:
+            scheduler = await asyncio.get_running_loop().run_in_executor(self._writer, self._take_up)
+            if scheduler is not None:
+                self._scheduler = scheduler
+                self._space.is_writable = True
+                self._story.tell_writable()
 
     def stop(self) -> None:
         """Take no more events, finish those that wait, and end `run`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.config import Config, ConfigError, TlsFiles, checked_listen, checked_tls
+from coordinator.config import Config, ConfigError, TlsFiles, checked_listen, checked_tls, parsed_size
 from coordinator.core.model import SECOND_US, Settings
 from qgjob.program import print_release, run_program
 
@@ -69,6 +69,9 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="Who may connect: lines of NAME ROLES TOKEN; roles are client and agent.")
     ] = None,
+    min_free: Annotated[
+        str, typer.Option(help="Space on disk, as in 512MiB, below which new jobs and new logs are refused.")
+    ] = "512MiB",
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow to listen beyond loopback without TLS or tokens.")
     ] = False,
@@ -88,6 +91,7 @@ def serve(
             is_insecure=insecure,
             tls=checked_tls(tls_cert, tls_key, tls_ca),
             token_file=token_file,
+            min_free=parsed_size("--min-free", min_free),
         )
         sys.exit(asyncio.run(_serve(config)))
     except ConfigError as error:
@@ -141,6 +145,7 @@ def _config(
     is_insecure: bool,
     tls: TlsFiles | None,
     token_file: Path | None,
+    min_free: int,
 ) -> Config:
     from platformdirs import user_data_path
 
@@ -163,6 +168,7 @@ def _config(
         is_insecure=is_insecure,
         tls=tls,
         token_file=token_file,
+        min_free=min_free,
     )
 
 

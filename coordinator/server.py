@@ -22,8 +22,9 @@ from coordinator.services.lab import BuildService, DeviceService
 from coordinator.services.log import LogService
 from coordinator.services.queue import QueueService
 from coordinator.sessions import Sessions
+from coordinator.space import Space
 from coordinator.storage import Directory, claim
-from coordinator.store import Store
+from coordinator.store import Store, StoreFull
 from coordinator.story import Story
 from coordinator.tls import server_credentials
 from coordinator.tokens import TokenFile
@@ -44,6 +45,8 @@ from qgjob.v1 import (
 )
 
 STOP_GRACE_S = 2.0
+TEND_INTERVAL_S = 10.0
+"""Between two looks after what nobody waits for."""
 
 SERVICES = (
     agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
@@ -90,10 +93,12 @@ class Server:
 
     def __init__(self, config: Config, version: str) -> None:
         self._config = config
-        self._store = Store.open(config.database_url, is_sole=True)
+        self._space = Space(config.data_dir, min_free=config.min_free)
+        self._store = self._open_store()
         storage = Directory(config.data_dir)
         claim(storage, self._store.storage_id, may_be_new=self._may_name_storage())
         self._logs = LogStore(storage, self._store)
+        self._space.keep_ballast()
         self._sessions = Sessions()
         self.engine = Engine(
             store=self._store,
@@ -101,12 +106,25 @@ class Server:
             settings=config.settings,
             clock=read_clocks,
             story=Story(),
+            space=self._space,
         )
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(interceptors=_interceptors(config, version), options=OPTIONS)
         self._credentials = server_credentials(config.tls) if config.tls is not None else None
         self._register(version)
         self._turning: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
+
+    def _open_store(self) -> Store:
+        def open_it() -> Store:
+            return Store.open(self._config.database_url, is_sole=True, give_back=self._space.give_back)
+
+        try:
+            return open_it()
+        except StoreFull:
+            if not self._space.give_back_all():
+                raise
+            return open_it()
 
     def _may_name_storage(self) -> bool:
         """Whether a data directory without a name may be ours.
@@ -118,13 +136,13 @@ class Server:
     def _register(self, version: str) -> None:
         agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._grpc)
-        jobs = JobService(self.engine, self._store, self._logs)
+        jobs = JobService(self.engine, self._store, self._logs, self._space)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._grpc)
         queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(self.engine, self._store), self._grpc)
         device_service_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceService(self.engine), self._grpc)
         build_service_pb2_grpc.add_BuildServiceServicer_to_server(BuildService(self._store), self._grpc)
         log_service_pb2_grpc.add_LogServiceServicer_to_server(
-            LogService(self._store, self._logs, self.engine.changes), self._grpc
+            LogService(self._store, self._logs, self.engine.changes, self._space), self._grpc
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
@@ -144,6 +162,7 @@ class Server:
                 "another coordinator may run there; choose another --listen, port 0 picks a free one",
             ) from error
         self._turning = asyncio.create_task(self.engine.run())
+        self._tending = asyncio.create_task(self._tend())
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         await self._grpc.start()
@@ -167,6 +186,12 @@ class Server:
         if self._turning.done():
             self._turning.result()
 
+    async def _tend(self) -> None:
+        """Make the ballast whole again once there is room."""
+        while True:
+            await asyncio.sleep(TEND_INTERVAL_S)
+            await asyncio.to_thread(self._space.keep_ballast)
+
     async def stop(self) -> None:
         """Refuse new calls, end the streams, finish what waits, close the files."""
         await self._health.enter_graceful_shutdown()
@@ -175,5 +200,8 @@ class Server:
         self.engine.stop()
         if self._turning is not None:
             await asyncio.gather(self._turning, return_exceptions=True)
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
         await self._logs.close()
         self._store.close()

@@ -54,6 +54,14 @@ class Story:
         self._agents: dict[AgentId, Agent] = {}
         self._holds: dict[DeviceId, DeviceHold] = {}
 
+    def tell_asleep(self) -> None:
+        """Tell that nothing can be written."""
+        self._out.error("disk_full", story="Serving reads alone until there is space again; then it goes on by itself")
+
+    def tell_writable(self) -> None:
+        """Tell that the disk takes writes again."""
+        self._out.info("disk_has_space", story="Writing again, and taking up the work")
+
     def tell_restored(self, ledger: Ledger) -> None:
         """Tell what an earlier life left."""
         self._builds.update(ledger.builds)

@@ -85,6 +85,9 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
             return NotAllowed(message, reason=reason, hint=_hint_of_access(reason), fields=fields)
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
             return UsageError(message, reason=reason, fields=fields)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if reason == "STORAGE_FULL":
+            hint = "ask the coordinator's owner to free space; what was accepted before goes on"
+            return LabError(message, reason=reason, hint=hint, fields=fields)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if reason:
             hint = "wait until the queue has drained, or cancel jobs"
             return LabError(message, reason=reason, hint=hint, fields=fields)

@@ -64,6 +64,12 @@ class QueueFull(QgjobError):
     reason = "QUEUE_FULL"
 
 
+class StorageFull(QgjobError):
+    """There is too little space for what is new."""
+
+    reason = "STORAGE_FULL"
+
+
 class Conflict(QgjobError):
     """Another agent owns this name or device."""
 

@@ -15,6 +15,7 @@ from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequest
 from coordinator.core.model import TERMINAL_JOB_STATES, Job, JobId, JobState
 from coordinator.engine import Engine
 from coordinator.logstore import LogStore
+from coordinator.space import Space
 from coordinator.store import JobFilter, Store
 from qgjob.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 
@@ -25,10 +26,11 @@ JOBS_PER_READ = 10_000
 class JobService(job_service_pb2_grpc.JobServiceServicer):
     """Thin: wire -> engine or store -> wire."""
 
-    def __init__(self, engine: Engine, store: Store, logs: LogStore) -> None:
+    def __init__(self, engine: Engine, store: Store, logs: LogStore, space: Space) -> None:
         self._engine = engine
         self._store = store
         self._logs = logs
+        self._space = space
 
     async def SubmitJobs(
         self, request: job_service_pb2.SubmitJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -39,6 +41,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         known = None
         if request.request_id:
             known = await asyncio.to_thread(self._store.find_request, specs[0].org_id, key)
+        if known is None:
+            self._space.check_new()
         accepted = await self._engine.submit(
             JobsSubmitted(
                 org_id=specs[0].org_id,
@@ -109,6 +113,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         key = wire.optional_text("request_id", request.request_id) or uuid.uuid4().hex
         old = await self._job(JobId(request.job_id))
         known = await asyncio.to_thread(self._store.find_request, old.spec.org_id, key) if request.request_id else None
+        if known is None:
+            self._space.check_new()
         accepted = await self._engine.submit(
             RetryRequested(job=old, key=key, payload_sha256=wire.payload_sha256([old.spec], old.id), known=known)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
@@ -10,10 +11,11 @@ import grpc
 import structlog
 
 from coordinator.changes import Changes
-from coordinator.core.errors import InvalidRequest, NotFound
+from coordinator.core.errors import InvalidRequest, NotFound, StorageFull
 from coordinator.core.logfile import LogState
 from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, Fence, JobId
 from coordinator.logstore import MAX_CHUNK_BYTES, LogStore
+from coordinator.space import Space
 from coordinator.store import Store
 from qgjob.v1 import job_pb2, lease_pb2, log_pb2, log_service_pb2, log_service_pb2_grpc
 
@@ -33,14 +35,15 @@ _STATES = {
 class LogService(log_service_pb2_grpc.LogServiceServicer):
     """Thin over the log store."""
 
-    def __init__(self, store: Store, logs: LogStore, changes: Changes) -> None:
+    def __init__(self, store: Store, logs: LogStore, changes: Changes, space: Space) -> None:
         self._store = store
         self._logs = logs
         self._changes = changes
+        self._space = space
 
     async def AppendLogs(self, request_iterator: object, context: AppendContext) -> None:  # type: ignore[override]  # it reads and writes through the context
         """Take chunks in, and tell how much of each log is durable."""
-        await _Upload(self._store, self._logs, context).run()
+        await _Upload(self._store, self._logs, self._space, context).run()
 
     async def FollowLogs(self, request: log_service_pb2.FollowLogsRequest, context: FollowContext) -> None:  # type: ignore[override]  # it writes through the context
         """Send a job's log through its attempts in order."""
@@ -50,9 +53,10 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
 class _Upload:
     """One agent's stream. A reader takes in while a writer answers, so that many chunks share a sync of the disk."""
 
-    def __init__(self, store: Store, logs: LogStore, context: AppendContext) -> None:
+    def __init__(self, store: Store, logs: LogStore, space: Space, context: AppendContext) -> None:
         self._store = store
         self._logs = logs
+        self._space = space
         self._context = context
         self._keys: dict[AttemptId, tuple[int, Fence] | None] = {}
         self._unanswered: dict[AttemptId, bool] = {}
@@ -73,9 +77,10 @@ class _Upload:
             structlog.get_logger("coordinator").error(
                 "log_not_stored", reason=str(error), story="the agent keeps the log and sends it again"
             )
-            await self._context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"the log could not be stored: {error.strerror or error}"
-            )
+            sentence = f"the log could not be stored: {error.strerror or error}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(sentence) from error
+            await self._context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
         finally:
             reader.cancel()
             writer.cancel()
@@ -93,6 +98,7 @@ class _Upload:
         self._has_unanswered.set()
 
     async def _take(self, attempt: AttemptId, message: log_service_pb2.AppendLogsRequest) -> None:
+        self._space.check_writable()
         if message.WhichOneof("event") == "finished":
             await self._logs.finish(attempt, message.finished.size, message.finished.sha256[:64])
             return
@@ -101,7 +107,15 @@ class _Upload:
             raise InvalidRequest("chunk", f"a chunk of {len(chunk.data)} bytes; {MAX_CHUNK_BYTES} is the limit")
         if chunk.offset < 0:
             raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {chunk.offset}")
+        await self._check_space(attempt, chunk.offset)
         await self._logs.offer(attempt, chunk.offset, chunk.data)
+
+    async def _check_space(self, attempt: AttemptId, offset: int) -> None:
+        """Refuse a log that begins while little space is left, and any log before the database has none."""
+        if offset == 0 and await self._logs.size(attempt) == 0:
+            self._space.check_new()
+        else:
+            self._space.check_growth()
 
     async def _answer(self) -> None:
         while not (self._is_read and not self._unanswered):

@@ -6,8 +6,7 @@ No method knows of asyncio. All may be called from any thread; those that write 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, select, update
@@ -37,6 +36,7 @@ from coordinator.store.dialect import (
     translated,
     writer_engine,
 )
+from coordinator.store.errors import StoreFull
 from coordinator.store.filter import JobFilter
 from coordinator.store.lock import DatabaseLock
 from coordinator.store.reading import Snapshot
@@ -49,9 +49,10 @@ Answer = TypeVar("Answer")
 class Store:
     """A database. All methods raise `StoreError` when it cannot do what it was asked."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, give_back: Callable[[], bool]) -> None:
         """Connect; `Store.open` is the way in."""
         self._url = url
+        self._give_back = give_back
         self._writer = writer_engine(url)
         self._readers = reader_engine(url)
         self._lock: DatabaseLock | None = None
@@ -65,13 +66,14 @@ class Store:
         """Whether no coordinator had served from this database when it was opened."""
 
     @classmethod
-    def open(cls, url: str, *, is_sole: bool = False) -> Store:
+    def open(cls, url: str, *, is_sole: bool = False, give_back: Callable[[], bool] = lambda: False) -> Store:
         """Open a database, make it or bring it to this release's schema.
 
         Args:
             url: SQLAlchemy's.
             is_sole: Until `close`, no other process may open a SQLite database in this way. It is locked before
                 anything is changed in it.
+            give_back: Frees space that was held for a commit on a full disk, and returns whether there was any.
 
         Raises:
             StoreInUse: Another process has it for itself.
@@ -80,7 +82,7 @@ class Store:
         """
         checked = checked_url(url)
         refuse_foreign_file(checked)
-        store = cls(checked)
+        store = cls(checked, give_back)
         try:
             if is_sole and store.is_sqlite:
                 store._lock = DatabaseLock(checked)
@@ -111,21 +113,30 @@ class Store:
 
     # Writes
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """Have the one connection that writes, in a transaction that is committed at the end."""
+    def _write(self, work: Callable[[Connection], Answer]) -> Answer:
+        """Do work in a transaction of the one connection that writes; again if the disk is full and has ballast."""
+        try:
+            return self._try_to_write(work)
+        except StoreFull:
+            if not self._give_back():
+                raise
+            return self._try_to_write(work)
+
+    def _try_to_write(self, work: Callable[[Connection], Answer]) -> Answer:
         with self._turn, translated(self._url, is_commit=True), self._writer.begin() as connection:
-            yield connection
+            return work(connection)
 
     def start_epoch(self) -> Counters:
         """Raise the epoch durably: from now on no earlier opener of this database can commit."""
         table = tables.counters
-        with self._writing() as connection:
+
+        def raise_epoch(connection: Connection) -> tuple[Counters, BatchWriter]:
             connection.execute(update(table).values(epoch=table.c.epoch + 1))
             counters = reading.counters(connection)
             highest = reading.highest_job(connection)
-            backend = connection.dialect.name
-        self._batches = BatchWriter(backend, counters.epoch, highest)
+            return counters, BatchWriter(connection.dialect.name, counters.epoch, highest)
+
+        counters, self._batches = self._write(raise_epoch)
         return counters
 
     def commit(self, writes: Sequence[Write]) -> None:
@@ -136,13 +147,13 @@ class Store:
             StoreFull: There is no space.
             OutcomeUnknown: It may have happened or not.
         """
-        assert self._batches is not None, "start_epoch comes before the first commit"
+        batches = self._batches
+        assert batches is not None, "start_epoch comes before the first commit"
         if not writes:
             return
         batch = fold(writes)
-        with self._writing() as connection:
-            self._batches.write(connection, batch)
-        self._batches.note_committed(batch)
+        self._write(lambda connection: batches.write(connection, batch))
+        batches.note_committed(batch)
 
     @property
     def epoch(self) -> int:
@@ -157,9 +168,9 @@ class Store:
             StaleEpoch: Another coordinator has started an epoch of its own.
             StoreFull: There is no space.
         """
-        assert self._batches is not None, "start_epoch comes before the first commit"
-        with self._writing() as connection:
-            self._batches.write_logs(connection, writes)
+        batches = self._batches
+        assert batches is not None, "start_epoch comes before the first commit"
+        self._write(lambda connection: batches.write_logs(connection, writes))
 
     # Reads
 

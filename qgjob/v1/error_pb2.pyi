@@ -48,6 +48,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """No device that is known now could serve the request, and the request was strict."""
     REASON_UNAUTHENTICATED: _Reason.ValueType  # 12
     """The call came without a token, or with one that nobody has."""
+    REASON_STORAGE_FULL: _Reason.ValueType  # 13
+    """The coordinator has too little space for what is new (metadata: free, least)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is carried, by its name without the prefix, in the `reason` of the google.rpc.ErrorInfo of every refused call.
@@ -80,4 +82,6 @@ REASON_NO_MATCHING_DEVICE: Reason.ValueType  # 11
 """No device that is known now could serve the request, and the request was strict."""
 REASON_UNAUTHENTICATED: Reason.ValueType  # 12
 """The call came without a token, or with one that nobody has."""
+REASON_STORAGE_FULL: Reason.ValueType  # 13
+"""The coordinator has too little space for what is new (metadata: free, least)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -23,6 +23,7 @@ from coordinator.core.events import (
 from coordinator.core.model import SECOND_US, AgentId, Now, SessionId, Settings
 from coordinator.engine import Engine
 from coordinator.sessions import Session, Sessions
+from coordinator.space import Space
 from coordinator.store import Store
 from coordinator.story import Story
 from tests.core.lab import START_WALL_US, emulator, spec
@@ -48,7 +49,12 @@ class EngineLab:
         self.sessions = Sessions()
         self.clock = Clock()
         self.engine = Engine(
-            store=self.store, sessions=self.sessions, settings=Settings(), clock=self.clock, story=Story()
+            store=self.store,
+            sessions=self.sessions,
+            settings=Settings(),
+            clock=self.clock,
+            story=Story(),
+            space=Space(directory),
         )
 
     def submitted(self, key: str = "k") -> JobsSubmitted:

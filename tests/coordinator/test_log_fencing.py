@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
@@ -177,9 +178,7 @@ async def test_logs_that_begin_together_are_recorded_together(
         put_logs(writes)
 
     monkeypatch.setattr(logs._store, "put_logs", counted)
-    for number in range(1, 101):
-        await logs.offer(AttemptId(number), 0, TEXT[:10])
-    for number in range(1, 101):
-        assert (await logs.committed(AttemptId(number))).size == 10
-    assert sum(commits) == 100
-    assert len(commits) < 50
+    parts = [LogPart(attempt=AttemptId(number), epoch=1, start=0) for number in range(1, 101)]
+    await asyncio.gather(*(logs._record(part) for part in parts))
+    assert commits == [100]
+    assert [logs._store.log_of(part.attempt).parts for part in parts] == [(part,) for part in parts]

@@ -16,9 +16,11 @@ from coordinator.core.step import PutAttempt, PutDevice, PutJob, PutLease, Write
 from coordinator.interceptors import RefusalInterceptor
 from coordinator.logstore import LogStore
 from coordinator.services.log import LogService
+from coordinator.space import Space
 from coordinator.storage import Directory
 from coordinator.store import Store
 from qgjob.v1 import lease_pb2, log_pb2, log_service_pb2, log_service_pb2_grpc
+from tests.rpc.grid import error_info
 from tests.store.records import a_device, a_job, a_lease, an_attempt
 
 TEXT = b"".join(b"line %d\n" % number for number in range(20_000))
@@ -40,6 +42,8 @@ class Lab:
     store: Store
     logs: LogStore
     changes: Changes
+    free: list[int]
+    """Bytes that the disk has free, as the service is told."""
     stub: log_service_pb2_grpc.LogServiceAsyncStub
 
     def commit(self, *writes: Write) -> None:
@@ -67,12 +71,14 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     store.start_epoch()
     logs = LogStore(Directory(tmp_path, sync_interval_s=0.001), store)
     changes = Changes()
+    free = [1_000]
+    space = Space(tmp_path, min_free=100, ballast_bytes=10, read_free=lambda _: free[0])
     server = grpc.aio.server(interceptors=(RefusalInterceptor(),))
-    log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(store, logs, changes), server)
+    log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(store, logs, changes, space), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        lab = Lab(store, logs, changes, log_service_pb2_grpc.LogServiceStub(channel))
+        lab = Lab(store, logs, changes, free, log_service_pb2_grpc.LogServiceStub(channel))
         lab.commit(PutDevice(a_device()), PutLease(a_lease()), PutJob(RUNNING_JOB), PutAttempt(RUNNING))
         yield lab
     await server.stop(None)
@@ -213,6 +219,22 @@ async def test_malformed_message_ends_that_stream_alone(lab: Lab, message: log_s
         await append(lab, message)
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert await append(lab, chunk(0, b"fine")) == [(1, 4, False)]
+
+
+async def test_little_space_refuses_new_logs_and_lets_others_grow(lab: Lab) -> None:
+    await append(lab, chunk(0, b"before"))
+    lab.commit(PutJob(a_job(2)), PutAttempt(replace(an_attempt(2, job=2, of_job=1), start_us=1)))
+    lab.free[0] = 99
+    assert await append(lab, chunk(6, b" after")) == [(1, 12, False)]
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await append(lab, chunk(0, b"new", attempt=2))
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error_info(refusal.value.trailing_metadata()).reason == "STORAGE_FULL"
+    lab.free[0] = 9
+    with pytest.raises(grpc.aio.AioRpcError):
+        await append(lab, chunk(12, b" more"))
+    lab.free[0] = 1_000
+    assert await append(lab, chunk(12, b" more"), chunk(0, b"new", attempt=2)) == [(1, 17, False), (2, 3, False)]
 
 
 async def test_full_disk_ends_the_stream_and_the_next_one_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,16 @@ async def test_same_key_gives_the_same_jobs_back_after_a_restart(grid: Grid) -> 
     assert await grid.submit(spec(), request_id="other") == [2]
 
 
+async def test_full_disk_refuses_new_jobs_but_not_the_repetition_of_old_ones(grid: Grid) -> None:
+    assert await grid.submit(spec(), request_id="k") == [1]
+    grid.server._space._min_free = 2**62
+    assert await grid.submit(spec(), request_id="k") == [1]
+    code, sentence, info = await refusal(grid.jobs.SubmitJobs(job_service_pb2.SubmitJobsRequest(jobs=[spec()])))
+    assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
+    assert "free space there" in sentence
+    assert int(info.metadata["free"]) < int(info.metadata["least"])
+
+
 async def test_twins_in_flight_are_accepted_once(grid: Grid) -> None:
     request = job_service_pb2.SubmitJobsRequest(jobs=[spec()], request_id="k")
     answers = await asyncio.gather(*(grid.jobs.SubmitJobs(request) for _ in range(50)))

@@ -1,0 +1,161 @@
+"""Room on disk: what is refused when it gets short, so that what was accepted can still be finished.
+
+New work and new logs are refused first, then the growth of logs, which agents keep until it is taken. The database may
+use all there is; when it meets a full disk all the same, a file of ballast is given back to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from coordinator.core.errors import StorageFull
+
+MIB = 1_024 * 1_024
+MIN_FREE_BYTES = 512 * MIB
+BALLAST_BYTES = 32 * MIB
+LAST_RESERVE_BYTES = MIB
+"""Stays of the ballast until a start needs it: SQLite cannot even be read without a little room."""
+PROBE_BYTES = 4 * MIB
+"""More than the last reserve, so that giving that back does not pass for room."""
+BALLAST = "ballast"
+PROBE = "probe"
+
+
+class Space:
+    """The room where database and logs lie. May be used from any thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        others: Sequence[Path] = (),
+        *,
+        min_free: int = MIN_FREE_BYTES,
+        ballast_bytes: int = BALLAST_BYTES,
+        read_free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+    ) -> None:
+        """Watch directories.
+
+        Args:
+            directory: Where the ballast lies; it should share its file system with the database.
+            others: Further directories that need room.
+            min_free: Bytes below which nothing new is taken in.
+            ballast_bytes: Size of the ballast, and what logs leave to the database.
+            read_free: Tells the free bytes of a directory's file system.
+        """
+        self._directory = directory
+        self._directories = (directory, *others)
+        self._min_free = min_free
+        self._ballast_bytes = ballast_bytes
+        self._read_free = read_free
+        self.is_writable = True
+        """Whether the database takes anything at all; the engine tells."""
+
+    def check_new(self) -> None:
+        """Check that there is room for new work.
+
+        Raises:
+            StorageFull: There is not.
+        """
+        self._check(self._min_free, "nothing new is taken in; free space there, or lower --min-free")
+
+    def check_growth(self) -> None:
+        """Check that there is room for what belongs to accepted work, apart from the database's own.
+
+        Raises:
+            StorageFull: There is not.
+        """
+        self._check(min(self._min_free, self._ballast_bytes), "logs stay with their agents; free space there")
+
+    def check_writable(self) -> None:
+        """Check that the database takes anything at all.
+
+        Raises:
+            StorageFull: It does not.
+        """
+        if not self.is_writable:
+            raise StorageFull(
+                f"the coordinator cannot write to {self._directory}: its disk is full, it serves reads alone; "
+                "free space there, and it goes on by itself"
+            )
+
+    def _check(self, least: int, consequence: str) -> None:
+        self.check_writable()
+        for directory in self._directories:
+            free = self._read_free(directory)
+            if free < least:
+                raise StorageFull(
+                    f"the coordinator has {free // MIB} MiB free in {directory}, and {least // MIB} MiB are to stay: "
+                    f"{consequence}",
+                    free=free,
+                    least=least,
+                )
+
+    # Ballast
+
+    def keep_ballast(self) -> None:
+        """Make the ballast whole where there is room beside it for what is to stay free."""
+        path = self._directory / BALLAST
+        missing = self._ballast_bytes - self._held()
+        if missing <= 0 or self._read_free(self._directory) - missing < self._min_free:
+            return
+        try:
+            _fill(path, self._ballast_bytes)
+        except OSError as error:
+            structlog.get_logger("coordinator").warning("no_ballast", reason=error.strerror)
+
+    def _held(self) -> int:
+        try:
+            return (self._directory / BALLAST).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def give_back(self) -> bool:
+        """Give the ballast back, all but the last reserve; return whether that was anything."""
+        return self._shrink(LAST_RESERVE_BYTES)
+
+    def give_back_all(self) -> bool:
+        """Give back what is left of the ballast; return whether that was anything."""
+        return self._shrink(0)
+
+    def _shrink(self, size: int) -> bool:
+        held = self._held()
+        if held <= size:
+            return False
+        os.truncate(self._directory / BALLAST, size)
+        structlog.get_logger("coordinator").error(
+            "ballast_given_back", story=f"the disk is full; {self._directory} needs space now", bytes=held - size
+        )
+        return True
+
+    def can_write(self) -> bool:
+        """Whether there is ballast, or a file of some size can be written and removed again."""
+        if self._held() >= self._ballast_bytes:
+            return True
+        path = self._directory / PROBE
+        try:
+            _fill(path, PROBE_BYTES)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        finally:
+            path.unlink(missing_ok=True)
+        return True
+
+
+def _fill(path: Path, size: int) -> None:
+    """Make a file that really has its space; bytes that compress to nothing would not."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            for _ in range(0, size, MIB):
+                file.write(os.urandom(min(MIB, size)))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coordinator.config import ConfigError, parsed_size
+from coordinator.core.errors import StorageFull
+from coordinator.space import BALLAST, MIB, PROBE, Space
+
+
+def space_with(directory: Path, free: int, *others: Path, min_free: int = 512 * MIB) -> Space:
+    return Space(directory, others, min_free=min_free, ballast_bytes=4 * MIB, read_free=lambda _: free)
+
+
+def test_refusal_says_how_much_is_free_where_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        StorageFull, match=rf"511 MiB free in {tmp_path}, and 512 MiB are to stay.*free space"
+    ) as refusal:
+        space_with(tmp_path, 512 * MIB - 1).check_new()
+    assert refusal.value.reason == "STORAGE_FULL"
+    space_with(tmp_path, 512 * MIB).check_new()
+
+
+def test_every_directory_needs_the_room(tmp_path: Path) -> None:
+    free = {tmp_path: 999 * MIB, tmp_path / "logs": 1 * MIB}
+    with pytest.raises(StorageFull, match="logs"):
+        Space(tmp_path, (tmp_path / "logs",), read_free=free.__getitem__).check_new()
+
+
+def test_logs_that_have_begun_may_use_what_is_closed_to_new_work_but_not_all(tmp_path: Path) -> None:
+    space_with(tmp_path, 4 * MIB).check_growth()
+    with pytest.raises(StorageFull, match="logs stay with their agents"):
+        space_with(tmp_path, 4 * MIB - 1).check_growth()
+
+
+def test_database_that_cannot_be_written_to_takes_nothing(tmp_path: Path) -> None:
+    space = space_with(tmp_path, 999 * MIB)
+    space.is_writable = False
+    for check in (space.check_new, space.check_growth, space.check_writable):
+        with pytest.raises(StorageFull, match="serves reads alone"):
+            check()
+
+
+def test_ballast_takes_real_room_and_is_given_back_but_for_the_last_reserve(tmp_path: Path) -> None:
+    space = space_with(tmp_path, 999 * MIB)
+    space.keep_ballast()
+    ballast = tmp_path / BALLAST
+    assert ballast.stat().st_blocks * 512 >= 4 * MIB
+    assert space.give_back()
+    assert ballast.stat().st_size == MIB
+    assert not space.give_back()
+    assert space.give_back_all()
+    assert ballast.stat().st_size == 0
+    assert not space.give_back_all()
+    space.keep_ballast()
+    assert ballast.stat().st_size == 4 * MIB
+
+
+def test_ballast_is_not_made_of_the_room_that_is_to_stay(tmp_path: Path) -> None:
+    space_with(tmp_path, 515 * MIB).keep_ballast()
+    assert not (tmp_path / BALLAST).exists()
+
+
+def test_probe_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert space_with(tmp_path, 0).can_write()
+    assert not (tmp_path / PROBE).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("1000", 1_000), ("512MiB", 512 * MIB), ("512 mib", 512 * MIB), ("2G", 2 * 10**9), ("3KB", 3_000)],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert parsed_size("--min-free", text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "lots", "1.5G", "5PB", "9" * 16])
+def test_what_is_no_size_is_refused_by_its_flag(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--min-free .*is not a size"):
+        parsed_size("--min-free", text)
