@@ -2,16 +2,20 @@
 
 One folder holds, for each attempt, `ID.log` (the bytes), `ID.lease` (the right to them) and `ID.end` (length and
 SHA-256, written when the log is whole), and one file for each result that was not acknowledged.
+
+Nothing is begun without a file in reserve: when the disk is full, its room goes to the results of what runs, and to a
+mark in each log where bytes are missing.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +40,8 @@ from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCl
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024
 CUT_MARK = b"\n[qgjob: the log was cut here, at 64 MiB]\n"
+RESERVE_BYTES = 4 * 1_024 * 1_024
+"""Room for about a thousand results."""
 T = TypeVar("T")
 
 _UNREADABLE = (ValueError, KeyError, TypeError)
@@ -56,11 +62,18 @@ class SpooledLog:
 class LogWriter:
     """Appends one attempt's output to disk. Called from the pump of a running test, it only ever writes.
 
-    A disk that refuses costs the rest of the log, never the test.
+    A disk that refuses costs the rest of the log, never the test; a mark says so where it was cut.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, give_back: Callable[[], object]) -> None:
+        """Begin a file.
+
+        Args:
+            path: Its name.
+            give_back: Makes room for the mark.
+        """
         self._file = path.open("wb", buffering=0)
+        self._give_back = give_back
         self._hash = hashlib.sha256()
         self.size = 0
         self._is_cut = False
@@ -75,13 +88,15 @@ class LogWriter:
         if len(data) > room:
             self._is_cut = True
             data = data[:room] + CUT_MARK
+        try:
+            self._write(data)
+        except OSError as error:
+            self._is_cut, self.lost = True, error.strerror or str(error)
+
+    def _write(self, data: bytes) -> None:
         left = memoryview(data)
         while left:
-            try:
-                written = self._file.write(left)
-            except OSError as error:
-                self._is_cut, self.lost = True, error.strerror or str(error)
-                return
+            written = self._file.write(left)
             self._hash.update(left[:written])
             self.size += written
             left = left[written:]
@@ -89,6 +104,11 @@ class LogWriter:
     def close(self) -> LogSummary:
         """Make the log durable and return its length and hash."""
         with self._file:
+            if self.lost is not None:
+                self._give_back()
+                self._write(
+                    f"\n[qgjob: the rest of the log is missing, the agent could not keep it: {self.lost}]\n".encode()
+                )
             os.fsync(self._file.fileno())
         return LogSummary(size=self.size, sha256=self._hash.hexdigest())
 
@@ -117,6 +137,7 @@ class Spool:
         except BlockingIOError:
             self._lock.close()
             raise SpoolBusy(f"another agent works in {directory}") from None
+        self._reserve = directory / "reserve"
 
     def close(self) -> None:
         """Leave the folder to another agent."""
@@ -192,11 +213,11 @@ class Spool:
         for write in writes:
             match write:
                 case RememberCluster():
-                    _write(self._cluster, {"cluster_id": write.cluster_id, "epoch": write.epoch})
+                    self._write(self._cluster, {"cluster_id": write.cluster_id, "epoch": write.epoch})
                 case ForgetCluster():
                     self._forget_all()
                 case KeepResult():
-                    _write(self._results / f"{write.result.attempt_id:020d}.json", asdict(write.result))
+                    self._write(self._results / f"{write.result.attempt_id:020d}.json", asdict(write.result))
                 case ForgetResults():
                     for attempt in write.attempt_ids:
                         (self._results / f"{attempt:020d}.json").unlink(missing_ok=True)
@@ -207,11 +228,16 @@ class Spool:
             folder.mkdir(mode=0o700)
 
     def open_log(self, attempt: AttemptId, key: LeaseKey) -> LogWriter:
-        """Begin the log of an attempt."""
+        """Begin the log of an attempt.
+
+        Raises:
+            OSError: There is no room for what may come of it.
+        """
+        self._keep_reserve()
         path = self._logs / f"{attempt}.log"
         path.with_suffix(".end").unlink(missing_ok=True)
-        _write(path.with_suffix(".lease"), asdict(key))
-        return LogWriter(path)
+        self._write(path.with_suffix(".lease"), asdict(key))
+        return LogWriter(path, self._give_back)
 
     def end_log(self, attempt: AttemptId, writer: LogWriter) -> LogSummary:
         """Close the log of an attempt and keep its length and hash, unless nobody wants it any more."""
@@ -222,7 +248,7 @@ class Spool:
         return summary
 
     def _end(self, path: Path, summary: LogSummary) -> None:
-        _write(path.with_suffix(".end"), asdict(summary))
+        self._write(path.with_suffix(".end"), asdict(summary))
 
     def logs(self) -> Iterator[SpooledLog]:
         """Yield the logs that the coordinator does not have whole."""
@@ -246,8 +272,43 @@ class Spool:
         for suffix in (".log", ".end", ".lease"):
             (self._logs / f"{attempt}{suffix}").unlink(missing_ok=True)
 
+    def _write(self, path: Path, value: object) -> None:
+        """Replace a file durably; on a full disk with the room that was held in reserve."""
+        try:
+            _replace(path, value)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not self._give_back():
+                raise
+            _replace(path, value)
 
-def _write(path: Path, value: object) -> None:
+    def _keep_reserve(self) -> None:
+        if self._reserve.exists():
+            return
+        try:
+            with self._reserve.open("wb") as file:
+                _take_room(file.fileno(), RESERVE_BYTES)
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+            raise
+
+    def _give_back(self) -> bool:
+        """Free what was held in reserve; return whether there was any."""
+        if not self._reserve.exists():
+            return False
+        self._reserve.unlink()
+        return True
+
+
+def _take_room(descriptor: int, size: int) -> None:
+    """Give a file real room; bytes that compress to nothing would take none."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.write(descriptor, os.urandom(size))
+    os.fsync(descriptor)
+
+
+def _replace(path: Path, value: object) -> None:
     temporary = path.with_suffix(".new")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file)

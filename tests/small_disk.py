@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -34,14 +35,21 @@ def small_disk(mount: Path, mib: int) -> Iterator[Path]:
 
 
 def fill(disk: Path, *, leave: int = 0) -> None:
-    """Fill a disk with a file until so many bytes are left."""
-    statistics = os.statvfs(disk)
-    missing = statistics.f_bavail * statistics.f_frsize - leave
+    """Fill a disk with a file until so many bytes are left; others may take of them meanwhile."""
     path = disk / FILLER
-    size = path.stat().st_size if path.exists() else 0
-    if missing > 0:
-        with path.open("ab") as file:
-            os.posix_fallocate(file.fileno(), size, missing)
+    with path.open("ab") as file:
+        while (missing := _free_bytes(disk) - leave) > 0:
+            try:
+                os.posix_fallocate(file.fileno(), file.tell(), missing)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+            file.seek(0, os.SEEK_END)
+
+
+def _free_bytes(disk: Path) -> int:
+    statistics = os.statvfs(disk)
+    return statistics.f_bavail * statistics.f_frsize
 
 
 def free(disk: Path) -> None:

@@ -25,6 +25,7 @@ from agent.core.model import (
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster
 from agent.spool import LogWriter, Spool, SpoolBusy
+from tests.small_disk import fill, free, small_disk
 
 KEY = LeaseKey(lease_id=LeaseId(1), fence=Fence(epoch=2, number=3))
 ONE = AttemptId(1)
@@ -57,7 +58,9 @@ def result(attempt: int) -> AttemptResult:
 
 def files(folder: Path) -> list[str]:
     return sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "spool.lock"
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("spool.lock", "reserve")
     )
 
 
@@ -211,13 +214,60 @@ def test_another_database_empties_the_spool(open_spool: Callable[[], Spool], tmp
 
 
 def test_full_disk_cuts_the_log_and_says_so() -> None:
-    writer = LogWriter(Path("/dev/full"))
+    writer = LogWriter(Path("/dev/full"), lambda: None)
     writer.append(b"lost")
     writer.append(b"more")
     assert writer.lost == "No space left on device"
     assert writer.size == 0
-    with pytest.raises(OSError, match="Invalid argument"):
-        writer.close()  # the device file cannot be synced
+    with pytest.raises(OSError, match="No space left"):
+        writer.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 16) as disk:
+        yield disk
+
+
+def test_log_on_a_full_disk_says_where_bytes_are_missing_and_its_result_is_kept(disk: Path) -> None:
+    with contextlib.closing(Spool(disk)) as spool:
+        writer = spool.open_log(ONE, KEY)
+        writer.append(b"before\n")
+        fill(disk)
+        writer.append(b"x" * 100_000)
+        writer.append(b"after\n")
+        summary = spool.end_log(ONE, writer)
+        spool.commit((KeepResult(result=result(1)),))
+        assert spool.recall().results == (result(1),)
+        log = spool.find_log(ONE)
+        assert log is not None
+        kept = log.path.read_bytes()
+    assert log.summary == summary == LogSummary(size=len(kept), sha256=hashlib.sha256(kept).hexdigest())
+    assert kept.startswith(b"before\n")
+    assert kept.endswith(
+        b"\n[qgjob: the rest of the log is missing, the agent could not keep it: No space left on device]\n"
+    )
+    assert b"after" not in kept
+
+
+def test_nothing_is_begun_on_a_disk_that_could_not_keep_its_result(disk: Path) -> None:
+    with contextlib.closing(Spool(disk)) as spool:
+        fill(disk)
+        with pytest.raises(OSError, match="No space left"):
+            spool.open_log(ONE, KEY)
+        assert list(spool.logs()) == []
+        free(disk)
+        spool.end_log(ONE, spool.open_log(ONE, KEY))
+        assert [log.attempt for log in spool.logs()] == [ONE]
+
+
+def test_results_of_what_runs_fit_into_the_reserve(disk: Path) -> None:
+    with contextlib.closing(Spool(disk)) as spool:
+        writer = spool.open_log(ONE, KEY)
+        fill(disk)
+        spool.commit(tuple(KeepResult(result=result(number)) for number in range(1, 501)))
+        assert len(spool.recall().results) == 500
+        spool.end_log(ONE, writer)
 
 
 def test_two_agents_never_share_a_spool(open_spool: Callable[[], Spool], tmp_path: Path) -> None:

@@ -94,3 +94,34 @@ def test_disk_without_any_room_ends_the_process_and_the_next_serves_reads_until_
     assert second.process is not None
     assert second.process.poll() is None
     assert grid.submit("b.spec.ts")
+
+
+def test_agent_with_a_full_disk_keeps_results_marks_logs_and_begins_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "agent-lab", 16) as disk, running_grid(tmp_path) as grid:
+        grid.coordinator()
+        agent = grid.agent("lab", "--simulate", "emulator=1")
+        # The devices' own truth lies on the same disk, and gets the room for its few lines with this one.
+        grid.run("jobs", "wait", *map(str, grid.submit("first.spec.ts")))
+        chatty = ("--env", "QGJOB_SIM_LOG_LINES=20000", "--env", "QGJOB_SIM_SECONDS=3")
+        running, *waiting = grid.submit(*(f"{number}.spec.ts" for number in range(5)), options=chatty)
+        eventually(lambda: grid.status(running) == "running", "the job runs")
+        fill(disk)
+        eventually(lambda: grid.status(running) == "completed", "the test that runs keeps its result")
+        mark = "the rest of the log is missing, the agent could not keep it: No space left on device"
+        eventually(lambda: mark in grid.run("logs", str(running)).stdout, "the log says that bytes are missing")
+
+        def is_refused_by_the_full_disk() -> bool:
+            fill(disk)
+            return any(errored_on_a_full_disk(grid, job) for job in waiting)
+
+        eventually(is_refused_by_the_full_disk, "another one is not begun", seconds=20)
+        free(disk)
+        grid.run("jobs", "wait", *map(str, grid.submit("later.spec.ts")))
+        assert agent.process is not None
+        assert agent.process.poll() is None
+
+
+def errored_on_a_full_disk(grid: Grid, job: int) -> bool:
+    attempts = grid.job(job)["attempts"]
+    failure = attempts[0]["failure_reason"] if attempts else None
+    return failure is not None and failure["blame"] == "host" and "No space left" in failure["message"]
