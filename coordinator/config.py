@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.core.model import Settings
+from coordinator.core.model import SECOND_US, Settings
 from coordinator.space import MIN_FREE_BYTES
 
 
@@ -43,6 +43,10 @@ class Config:
     token_file: Path | None = None
     min_free: int = MIN_FREE_BYTES
     """Bytes of the disk below which nothing new is taken in."""
+    retain_us: int | None = None
+    """How long ended jobs are kept; None for ever."""
+    retain_bytes: int | None = None
+    """Of all logs together; None for any number."""
 
 
 _SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
@@ -62,6 +66,31 @@ def parsed_size(flag: str, text: str) -> int:
     power = "kmgt".index(unit[0].lower()) + 1 if unit else 0
     size: int = int(number) * base**power
     return size
+
+
+_SPAN = re.compile(r"(\d{1,6})\s*([smhdw])", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+FOR_EVER = "forever"
+SHORTEST_RETENTION_S = 60
+
+
+def parsed_retention(flag: str, text: str) -> int | None:
+    """Return a span in microseconds: 90s, 12h, 30d, 8w; None for "forever".
+
+    Raises:
+        ConfigError: It is none, or under a minute.
+    """
+    if text.strip().lower() == FOR_EVER:
+        return None
+    match = _SPAN.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"{flag} {text} is not a span of time", f"use for example 30d, 12h, or {FOR_EVER}")
+    seconds = int(match.group(1)) * _SECONDS[match.group(2).lower()]
+    if seconds < SHORTEST_RETENTION_S:
+        raise ConfigError(
+            f"{flag} {text} is too short: clients still ask for jobs that have just ended", "use 1m or more"
+        )
+    return seconds * SECOND_US
 
 
 def checked_tls(certificate: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:

@@ -18,7 +18,7 @@ import errno
 import hashlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
@@ -408,6 +408,62 @@ class LogStore:
             if not piece:
                 raise OSError(errno.EIO, f"bytes {offset} to {end} of a log are missing")
             found += piece
+        return found
+
+    async def forget(self, attempts: Sequence[AttemptId]) -> int:
+        """Free the bytes of logs that cannot be read any more, and then forget of which parts they consisted.
+
+        Returns:
+            How many; those that are just being written are left for another time.
+
+        Raises:
+            OSError: The storage refused.
+            StoreError: The database refused.
+        """
+        idle = self._closed(attempts)
+        for attempt in idle:
+            await self._run(self._storage.remove, attempt)
+        await self._run(self._store.forget_parts, idle)
+        return len(idle)
+
+    async def empty(self, attempts: Sequence[AttemptId]) -> int:
+        """Take the bytes from logs whose attempts stay: to readers they are truncated at once; `forget` frees the room.
+
+        Returns:
+            How many; those that are just being written are left for another time.
+
+        Raises:
+            StoreError: The database refused.
+        """
+        idle = self._closed(attempts)
+        ends = [LogEnd(attempt=attempt, state=LogState.TRUNCATED, size=0) for attempt in idle]
+        await self._run(self._store.put_logs, ends)
+        return len(idle)
+
+    def _closed(self, attempts: Sequence[AttemptId]) -> list[AttemptId]:
+        """Close in memory those logs that nobody writes to now, so that nobody begins to, and return them."""
+        idle: list[AttemptId] = []
+        for attempt in attempts:
+            log = self._logs.get(attempt)
+            if log is not None:
+                if log.flush is not None:
+                    continue
+                log.file = LogFile(size=0, state=LogState.TRUNCATED)
+                log.parts, log.durable, log.has_verdict = (), 0, True
+                log.changed.give()
+                # Whoever comes later reads anew what is recorded.
+                del self._logs[attempt]
+            idle.append(attempt)
+        return idle
+
+    async def used(self) -> dict[AttemptId, int]:
+        """Return the space that each log takes."""
+        return await self._run(self._used)
+
+    def _used(self) -> dict[AttemptId, int]:
+        found: dict[AttemptId, int] = {}
+        for attempt, size in self._storage.sizes():
+            found[attempt] = found.get(attempt, 0) + size
         return found
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.config import Config, ConfigError, TlsFiles, checked_listen, checked_tls, parsed_size
+from coordinator.config import Config, ConfigError, TlsFiles, checked_listen, checked_tls, parsed_retention, parsed_size
 from coordinator.core.model import SECOND_US, Settings
 from qgjob.program import print_release, run_program
 
@@ -72,6 +72,15 @@ def serve(
     min_free: Annotated[
         str, typer.Option(help="Space on disk, as in 512MiB, below which new jobs and new logs are refused.")
     ] = "512MiB",
+    retain: Annotated[
+        str, typer.Option(help="How long ended jobs are kept with their tests and logs, as in 30d; or forever.")
+    ] = "30d",
+    retain_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of all logs, as in 20GiB, above which the oldest go. Default: any.", show_default=False
+        ),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow to listen beyond loopback without TLS or tokens.")
     ] = False,
@@ -92,6 +101,8 @@ def serve(
             tls=checked_tls(tls_cert, tls_key, tls_ca),
             token_file=token_file,
             min_free=parsed_size("--min-free", min_free),
+            retain_us=parsed_retention("--retain", retain),
+            retain_bytes=parsed_size("--retain-size", retain_size) if retain_size is not None else None,
         )
         sys.exit(asyncio.run(_serve(config)))
     except ConfigError as error:
@@ -146,6 +157,8 @@ def _config(
     tls: TlsFiles | None,
     token_file: Path | None,
     min_free: int,
+    retain_us: int | None,
+    retain_bytes: int | None,
 ) -> Config:
     from platformdirs import user_data_path
 
@@ -169,6 +182,8 @@ def _config(
         tls=tls,
         token_file=token_file,
         min_free=min_free,
+        retain_us=retain_us,
+        retain_bytes=retain_bytes,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -16,6 +17,7 @@ from coordinator.core.model import Now
 from coordinator.engine import Engine
 from coordinator.interceptors import AccessInterceptor, RefusalInterceptor, ReleaseInterceptor
 from coordinator.logstore import LogStore
+from coordinator.retention import Limits, Retention
 from coordinator.services.agent import AgentService
 from coordinator.services.job import JobService
 from coordinator.services.lab import BuildService, DeviceService
@@ -24,7 +26,7 @@ from coordinator.services.queue import QueueService
 from coordinator.sessions import Sessions
 from coordinator.space import Space
 from coordinator.storage import Directory, claim
-from coordinator.store import Store, StoreFull
+from coordinator.store import Store, StoreError, StoreFull
 from coordinator.story import Story
 from coordinator.tls import server_credentials
 from coordinator.tokens import TokenFile
@@ -45,6 +47,7 @@ from qgjob.v1 import (
 )
 
 STOP_GRACE_S = 2.0
+PRUNE_INTERVAL_S = 600.0
 TEND_INTERVAL_S = 10.0
 """Between two looks after what nobody waits for."""
 
@@ -98,6 +101,8 @@ class Server:
         storage = Directory(config.data_dir)
         claim(storage, self._store.storage_id, may_be_new=self._may_name_storage())
         self._logs = LogStore(storage, self._store)
+        limits = Limits(age_us=config.retain_us, log_bytes=config.retain_bytes)
+        self._retention = Retention(self._store, self._logs, limits, lambda: read_clocks().wall_us)
         self._space.keep_ballast()
         self._sessions = Sessions()
         self.engine = Engine(
@@ -187,10 +192,20 @@ class Server:
             self._turning.result()
 
     async def _tend(self) -> None:
-        """Make the ballast whole again once there is room."""
+        """Make the ballast whole again once there is room, and forget what is old."""
+        pruned_s = -PRUNE_INTERVAL_S
         while True:
             await asyncio.sleep(TEND_INTERVAL_S)
             await asyncio.to_thread(self._space.keep_ballast)
+            if self._space.is_writable and time.monotonic() - pruned_s >= PRUNE_INTERVAL_S:
+                await self._prune()
+                pruned_s = time.monotonic()
+
+    async def _prune(self) -> None:
+        try:
+            await self._retention.run_once()
+        except (StoreError, OSError) as error:
+            structlog.get_logger("coordinator").error("not_pruned", reason=str(error), story="It is tried again later")
 
     async def stop(self) -> None:
         """Refuse new calls, end the streams, finish what waits, close the files."""

@@ -26,7 +26,7 @@ from coordinator.core.model import (
     TestResult,
 )
 from coordinator.core.step import Write
-from coordinator.store import reading, tables
+from coordinator.store import pruning, reading, tables
 from coordinator.store.batch import fold
 from coordinator.store.dialect import (
     checked_url,
@@ -171,6 +171,48 @@ class Store:
         batches = self._batches
         assert batches is not None, "start_epoch comes before the first commit"
         self._write(lambda connection: batches.write_logs(connection, writes))
+
+    # Forgetting
+
+    def old_jobs(self, before_us: int, limit: int) -> list[JobId]:
+        """Return at most `limit` jobs that ended before a wall time, the lowest ids first."""
+        return self._read(lambda connection: pruning.old_jobs(connection, before_us, limit))
+
+    def forget_jobs(self, ids: Sequence[JobId]) -> None:
+        """Delete ended jobs with their attempts, tests and labels, in one transaction; their logs become strays."""
+        self._write_checked(lambda connection: pruning.delete_jobs(connection, ids))
+
+    def spent_requests(
+        self, after: tuple[str, str], limit: int
+    ) -> tuple[list[tuple[str, str]], tuple[str, str] | None]:
+        """Look at `limit` requests after one; return the (org_id, key) of those without a job, and where to go on."""
+        return self._read(lambda connection: pruning.spent_requests(connection, after, limit))
+
+    def forget_requests(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Delete requests, in one transaction."""
+        self._write_checked(lambda connection: pruning.delete_requests(connection, keys))
+
+    def ended_attempts(self, ids: Sequence[AttemptId]) -> list[AttemptId]:
+        """Return those attempts of which nothing more is awaited: their jobs have ended."""
+        return self._read(lambda connection: pruning.ended_attempts(connection, ids))
+
+    def stray_logs(self, limit: int) -> list[AttemptId]:
+        """Return at most `limit` attempts of which log parts are recorded, though nobody can read them any more."""
+        return self._read(lambda connection: pruning.stray_logs(connection, limit))
+
+    def forget_parts(self, attempts: Sequence[AttemptId]) -> None:
+        """Delete what is recorded of the parts of logs whose bytes are gone, in one transaction."""
+        self._write_checked(lambda connection: pruning.delete_parts(connection, attempts))
+
+    def _write_checked(self, work: Callable[[Connection], None]) -> None:
+        batches = self._batches
+        assert batches is not None, "start_epoch comes before the first commit"
+
+        def check_and_work(connection: Connection) -> None:
+            batches.check_epoch(connection)
+            work(connection)
+
+        self._write(check_and_work)
 
     # Reads
 

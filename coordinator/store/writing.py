@@ -68,7 +68,7 @@ class BatchWriter:
         Raises:
             StaleEpoch: Somebody else has raised the epoch.
         """
-        self._check_epoch(connection, None)
+        self.check_epoch(connection)
         restarted = [write.attempt for write in writes if isinstance(write, LogRestart)]
         if restarted:
             connection.execute(delete(tables.log_parts).where(tables.log_parts.c.attempt.in_(restarted)))
@@ -95,6 +95,14 @@ class BatchWriter:
         _run(connection, self._put_test, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
         _run(connection, self._put_build, [rows.build_values(build) for build in batch.builds.values()])
         _run(connection, self._insert_request, [rows.request_values(request) for request in batch.requests])
+
+    def check_epoch(self, connection: Connection) -> None:
+        """Make sure that nobody else takes the database over before this transaction has ended.
+
+        Raises:
+            StaleEpoch: Somebody has.
+        """
+        self._check_epoch(connection, None)
 
     def note_committed(self, batch: Batch) -> None:
         """Remember which jobs the table holds."""

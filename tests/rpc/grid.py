@@ -42,9 +42,10 @@ Command = agent_service_pb2.ConnectResponse
 class Grid:
     """A coordinator that can be started again on what it left."""
 
-    def __init__(self, directory: Path, settings: Settings) -> None:
+    def __init__(self, directory: Path, settings: Settings, *, retain_us: int | None = None) -> None:
         self._directory = directory
         self._settings = settings
+        self._retain_us = retain_us
         self._keys = itertools.count(1)
         self.server: Server
 
@@ -54,6 +55,7 @@ class Grid:
             data_dir=self._directory,
             database_url=f"sqlite:///{self._directory / 'qgjob.db'}",
             settings=self._settings,
+            retain_us=self._retain_us,
         )
         self.server = Server(config, "0.1.0")
         self.address = await self.server.start()

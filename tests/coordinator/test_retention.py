@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from coordinator import retention
+from coordinator.core.logfile import LogState
+from coordinator.core.model import Attempt, AttemptId, JobId, JobState
+from coordinator.core.step import PutAttempt, PutJob
+from coordinator.logstore import LogStore
+from coordinator.retention import Limits, Pruned, Retention
+from coordinator.storage import Directory
+from coordinator.store import Store
+from tests.coordinator.test_logstore import append, content
+from tests.store.records import a_job
+from tests.store.test_pruning import commit_ended, request
+
+
+@dataclass
+class Archive:
+    """Jobs 1 to 9 that ended at 100 times their number, each with a log of 100 bytes."""
+
+    store: Store
+    storage: Directory
+    logs: LogStore
+    now_us: int = 1_000
+
+    def retention(self, **limits: int) -> Retention:
+        return Retention(self.store, self.logs, Limits(**limits), lambda: self.now_us)
+
+    def jobs(self) -> list[int]:
+        return [number for number in range(1, 10) if self.store.get_job(JobId(number)) is not None]
+
+    def files(self) -> list[int]:
+        return sorted(attempt for attempt, _ in self.storage.sizes())
+
+    def attempt(self, number: int) -> Attempt:
+        found = self.store.get_attempt(AttemptId(number))
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
+    store = Store.open(f"sqlite:///{tmp_path / 'qgjob.db'}")
+    store.start_epoch()
+    storage = Directory(tmp_path, sync_interval_s=0.001)
+    logs = LogStore(storage, store)
+    for number in range(1, 10):
+        commit_ended(store, number, end_us=100 * number, lease=number)
+        await append(logs, b"x" * 100, attempt=AttemptId(number))
+    yield Archive(store, storage, logs)
+    await logs.close()
+    store.close()
+
+
+async def test_jobs_go_by_age_with_their_requests_and_logs(archive: Archive) -> None:
+    archive.store.commit([request("k", 1, 2), request("l", 3)])
+    assert await archive.retention(age_us=750).run_once() == Pruned(jobs=2, requests=1, logs=2)
+    assert archive.jobs() == archive.files() == [3, 4, 5, 6, 7, 8, 9]
+    assert archive.store.find_request("acme", "l") is not None
+    assert await archive.retention(age_us=750).run_once() == Pruned()
+
+
+async def test_without_limits_everything_stays(archive: Archive) -> None:
+    archive.now_us = 2**60
+    assert await archive.retention().run_once() == Pruned()
+    assert len(archive.jobs()) == 9
+
+
+async def test_oldest_logs_give_way_when_all_together_are_too_large(archive: Archive) -> None:
+    assert await archive.retention(log_bytes=450).run_once() == Pruned(emptied=5, logs=5)
+    assert archive.files() == [6, 7, 8, 9]
+    assert len(archive.jobs()) == 9
+    assert await content(archive.logs, AttemptId(1)) == b""
+    assert await archive.logs.state(archive.attempt(1)) is LogState.TRUNCATED
+    assert await content(archive.logs, AttemptId(6)) == b"x" * 100
+    assert await archive.retention(log_bytes=450).run_once() == Pruned()
+
+
+async def test_log_of_a_job_that_goes_on_is_never_emptied(archive: Archive) -> None:
+    job = a_job(10, state=JobState.RUNNING)
+    running = replace(archive.attempt(1), id=AttemptId(10), job=job.id, outcome=None, end_us=None)
+    archive.store.commit([PutJob(job), PutAttempt(running)])
+    await append(archive.logs, b"y" * 100, attempt=AttemptId(10))
+    await archive.retention(log_bytes=0).run_once()
+    assert archive.files() == [10]
+
+
+async def test_emptied_log_takes_no_bytes_any_more(archive: Archive) -> None:
+    await archive.retention(log_bytes=0).run_once()
+    assert (await append(archive.logs, b"late", attempt=AttemptId(1))).is_closed
+    assert archive.files() == []
+
+
+async def test_pass_that_was_cut_after_the_rows_is_finished_by_the_next(archive: Archive) -> None:
+    archive.store.forget_jobs([JobId(1), JobId(2)])
+    assert archive.files() == list(range(1, 10))
+    assert await archive.retention().run_once() == Pruned(logs=2)
+    assert archive.files() == list(range(3, 10))
+
+
+async def test_pass_that_was_cut_after_the_bytes_is_finished_by_the_next(archive: Archive) -> None:
+    archive.store.forget_jobs([JobId(1)])
+    archive.storage.remove(AttemptId(1))
+    assert await archive.retention().run_once() == Pruned(logs=1)
+    assert archive.store.log_of(AttemptId(1)).parts == ()
+
+
+async def test_each_step_is_small(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "JOBS_PER_STEP", 4)
+    forget_jobs = archive.store.forget_jobs
+    steps: list[int] = []
+
+    def counted(ids: list[JobId]) -> None:
+        steps.append(len(ids))
+        forget_jobs(ids)
+
+    monkeypatch.setattr(archive.store, "forget_jobs", counted)
+    await archive.retention(age_us=0).run_once()
+    assert steps == [4, 4, 1]
