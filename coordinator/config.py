@@ -41,6 +41,8 @@ class Config:
     is_insecure: bool = False
     tls: TlsFiles | None = None
     token_file: Path | None = None
+    storage: str | None = None
+    """s3://BUCKET/PREFIX of the logs; None for the data directory."""
     min_free: int = MIN_FREE_BYTES
     """Bytes of the disk below which nothing new is taken in."""
     retain_us: int | None = None

@@ -35,7 +35,7 @@ from coordinator.core.logfile import (
     LogWrite,
 )
 from coordinator.core.model import SECOND_US, Attempt, AttemptId
-from coordinator.storage import Storage
+from coordinator.storage import Storage, Stored
 from coordinator.store import StaleEpoch, Store, StoreError, StoreFull
 
 MAX_CHUNK_BYTES = 64 * 1_024
@@ -488,16 +488,17 @@ class LogStore:
 
     def _load(self, attempt: AttemptId) -> _Log:
         record = self._store.log_of(attempt)
-        stored = self._storage.load(record.parts)
-        state = stored.state if record.end is None else record.end.state
-        size = stored.size if record.end is None else record.end.size
+        if record.end is None:
+            stored = self._storage.load(record.parts)
+        else:
+            stored = Stored(size=record.end.size, state=record.end.state)
         return _Log(
             attempt=attempt,
-            file=LogFile(size=size, state=state, is_inherited=size > 0),
+            file=LogFile(size=stored.size, state=stored.state, is_inherited=stored.size > 0),
             parts=record.parts,
-            durable=size,
+            durable=stored.size,
             grown_us=stored.grown_us,
-            has_verdict=state is not LogState.OPEN,
+            has_verdict=stored.state is not LogState.OPEN,
         )
 
     async def _run(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:

@@ -69,6 +69,13 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="Who may connect: lines of NAME ROLES TOKEN; roles are client and agent.")
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Where logs go: s3://BUCKET/PREFIX, with AWS_* in the environment. Default: the data directory.",
+            show_default=False,
+        ),
+    ] = None,
     min_free: Annotated[
         str, typer.Option(help="Space on disk, as in 512MiB, below which new jobs and new logs are refused.")
     ] = "512MiB",
@@ -100,6 +107,7 @@ def serve(
             is_insecure=insecure,
             tls=checked_tls(tls_cert, tls_key, tls_ca),
             token_file=token_file,
+            storage=storage,
             min_free=parsed_size("--min-free", min_free),
             retain_us=parsed_retention("--retain", retain),
             retain_bytes=parsed_size("--retain-size", retain_size) if retain_size is not None else None,
@@ -156,6 +164,7 @@ def _config(
     is_insecure: bool,
     tls: TlsFiles | None,
     token_file: Path | None,
+    storage: str | None,
     min_free: int,
     retain_us: int | None,
     retain_bytes: int | None,
@@ -181,6 +190,7 @@ def _config(
         is_insecure=is_insecure,
         tls=tls,
         token_file=token_file,
+        storage=storage,
         min_free=min_free,
         retain_us=retain_us,
         retain_bytes=retain_bytes,

@@ -25,7 +25,7 @@ from coordinator.services.log import LogService
 from coordinator.services.queue import QueueService
 from coordinator.sessions import Sessions
 from coordinator.space import Space
-from coordinator.storage import Directory, claim
+from coordinator.storage import claim, open_storage
 from coordinator.store import Store, StoreError, StoreFull
 from coordinator.story import Story
 from coordinator.tls import server_credentials
@@ -98,7 +98,7 @@ class Server:
         self._config = config
         self._space = Space(config.data_dir, min_free=config.min_free)
         self._store = self._open_store()
-        storage = Directory(config.data_dir)
+        storage = open_storage(config.data_dir, config.storage)
         claim(storage, self._store.storage_id, may_be_new=self._may_name_storage())
         self._logs = LogStore(storage, self._store)
         limits = Limits(age_us=config.retain_us, log_bytes=config.retain_bytes)
@@ -134,9 +134,10 @@ class Server:
     def _may_name_storage(self) -> bool:
         """Whether a data directory without a name may be ours.
 
-        A SQLite database has one coordinator, which is told its directory; one on PostgreSQL could be anywhere.
+        A SQLite database has one coordinator, which is told its directory; one on PostgreSQL could be anywhere. A
+        bucket that does not bear the name holds no logs of a database that has some.
         """
-        return self._store.is_sqlite or self._store.is_new
+        return self._store.is_new or (self._store.is_sqlite and self._config.storage is None)
 
     def _register(self, version: str) -> None:
         agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)

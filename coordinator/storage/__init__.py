@@ -2,6 +2,7 @@
 
 from coordinator.storage.claim import claim
 from coordinator.storage.directory import Directory
+from coordinator.storage.opening import open_storage
 from coordinator.storage.protocol import Storage, Stored
 
-__all__ = ["Directory", "Storage", "Stored", "claim"]
+__all__ = ["Directory", "Storage", "Stored", "claim", "open_storage"]

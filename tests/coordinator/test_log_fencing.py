@@ -14,21 +14,21 @@ from coordinator.core.model import AttemptId
 from coordinator.logstore import Committed, LogStore
 from coordinator.storage import Directory
 from coordinator.store import Store
-from tests.coordinator.test_logstore import ONE, RUNNING, SHA256, TEXT, append, content
+from tests.coordinator.conftest import MakeStorage
+from tests.coordinator.test_logstore import ONE, RUNNING, SHA256, TEXT, append, content, looks_at_files
 
 TakeOver = Callable[..., LogStore]
 
 
 @pytest.fixture
-async def take_over(tmp_path: Path) -> AsyncIterator[TakeOver]:
+async def take_over(make_storage: MakeStorage, tmp_path: Path) -> AsyncIterator[TakeOver]:
     """Begins an epoch on the same database and directory; those before do not hear of it."""
     opened: list[tuple[Store, LogStore]] = []
 
     def begin(may_acknowledge: Callable[[], bool] = lambda: True) -> LogStore:
         store = Store.open(f"sqlite:///{tmp_path / 'qgjob.db'}")
         store.start_epoch()
-        directory = Directory(tmp_path, sync_interval_s=0.001)
-        logs = LogStore(directory, store, may_acknowledge=may_acknowledge)
+        logs = LogStore(make_storage(), store, may_acknowledge=may_acknowledge)
         opened.append((store, logs))
         return logs
 
@@ -38,6 +38,7 @@ async def take_over(tmp_path: Path) -> AsyncIterator[TakeOver]:
         store.close()
 
 
+@looks_at_files
 async def test_old_leader_that_writes_on_changes_nothing_that_anyone_reads(take_over: TakeOver) -> None:
     old = take_over()
     await append(old, TEXT[:100])
@@ -45,6 +46,21 @@ async def test_old_leader_that_writes_on_changes_nothing_that_anyone_reads(take_
     await append(new, TEXT[100:200], 100)
     await append(old, b"x" * 500, 100)
     assert await content(new) == TEXT[:200]
+    newest = take_over()
+    assert await content(newest) == TEXT[:200]
+    await append(newest, TEXT[200:], 200)
+    await newest.finish(ONE, len(TEXT), SHA256)
+    assert await newest.committed(ONE) == Committed(size=len(TEXT), is_closed=True)
+
+
+@pytest.mark.parametrize("kind", ["s3"], indirect=True)
+async def test_old_leader_that_uploads_on_changes_nothing_and_is_told(take_over: TakeOver) -> None:
+    old = take_over()
+    await append(old, TEXT[:100])
+    new = take_over()
+    await append(new, TEXT[100:200], 100)
+    with pytest.raises(ShuttingDown):
+        await append(old, b"x" * 500, 100)
     newest = take_over()
     assert await content(newest) == TEXT[:200]
     await append(newest, TEXT[200:], 200)
@@ -77,6 +93,7 @@ async def test_whoever_does_not_lead_any_more_acknowledges_nothing(take_over: Ta
     assert await logs.read(ONE, 100) == b""
 
 
+@looks_at_files
 async def test_leadership_that_is_lost_during_the_sync_counts(
     take_over: TakeOver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +129,7 @@ async def test_log_of_many_epochs_is_read_as_one(take_over: TakeOver) -> None:
         assert TEXT[await again.tail_offset(ONE, count) :] == b"".join(lines[-count:])
 
 
+@looks_at_files
 async def test_takeover_that_was_killed_before_its_first_byte_costs_nothing(
     take_over: TakeOver, tmp_path: Path
 ) -> None:
@@ -126,6 +144,7 @@ async def test_takeover_that_was_killed_before_its_first_byte_costs_nothing(
     assert await content(logs) == TEXT
 
 
+@looks_at_files
 async def test_log_of_one_file_from_an_earlier_release_is_read_and_goes_on(take_over: TakeOver, tmp_path: Path) -> None:
     shard = tmp_path / "logs" / "01"
     shard.mkdir(parents=True)
@@ -139,6 +158,7 @@ async def test_log_of_one_file_from_an_earlier_release_is_read_and_goes_on(take_
     assert (shard / "1.log").read_bytes() == TEXT[:300]
 
 
+@looks_at_files
 async def test_end_of_a_log_from_an_earlier_release_counts(take_over: TakeOver, tmp_path: Path) -> None:
     shard = tmp_path / "logs" / "01"
     shard.mkdir(parents=True)
@@ -150,6 +170,7 @@ async def test_end_of_a_log_from_an_earlier_release_counts(take_over: TakeOver, 
     assert await append(logs, b"more", len(TEXT)) == Committed(size=len(TEXT), is_closed=True)
 
 
+@looks_at_files
 async def test_log_that_began_anew_outlives_the_parts_that_it_had(take_over: TakeOver, tmp_path: Path) -> None:
     await append(take_over(), TEXT[:100])
     (path,) = (tmp_path / "logs").rglob("*.log")

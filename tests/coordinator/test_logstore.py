@@ -18,6 +18,7 @@ from coordinator.core.model import AttemptId, AttemptOutcome
 from coordinator.logstore import Committed, LogStore
 from coordinator.storage import Directory
 from coordinator.store import Store
+from tests.coordinator.conftest import MakeStorage
 from tests.store.records import an_attempt
 
 ONE = AttemptId(1)
@@ -28,15 +29,17 @@ ENDED = replace(RUNNING, end_us=10, outcome=AttemptOutcome.PASSED, log_size=len(
 
 Open = Callable[[], LogStore]
 
+looks_at_files = pytest.mark.parametrize("kind", ["directory"], indirect=True)
+
 
 @pytest.fixture
-async def open_logs(tmp_path: Path) -> AsyncIterator[Open]:
+async def open_logs(make_storage: MakeStorage, tmp_path: Path) -> AsyncIterator[Open]:
     """Opens the same storage and database, as often as it is asked to, each time in a new epoch."""
     opened: list[tuple[Store, LogStore]] = []
 
     def open_it() -> LogStore:
         store = open_store(tmp_path)
-        logs = LogStore(storage(tmp_path), store, patience_us=100, read_wall_us=lambda: 50)
+        logs = LogStore(make_storage(), store, patience_us=100, read_wall_us=lambda: 50)
         opened.append((store, logs))
         return logs
 
@@ -145,6 +148,7 @@ async def test_state_and_bytes_survive_a_restart(logs: LogStore, open_logs: Open
     assert await again.committed(ONE) == Committed(size=len(TEXT), is_closed=True)
 
 
+@looks_at_files
 async def test_bytes_that_a_loss_of_power_damaged_are_asked_for_again(
     logs: LogStore, open_logs: Open, tmp_path: Path
 ) -> None:
@@ -161,6 +165,7 @@ async def test_bytes_that_a_loss_of_power_damaged_are_asked_for_again(
     assert await content(again) == TEXT
 
 
+@looks_at_files
 async def test_what_is_not_durable_is_not_shown(logs: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -252,6 +257,7 @@ async def test_follower_is_woken_though_its_log_is_long_forgotten(
     await asyncio.wait_for(following, 10)
 
 
+@looks_at_files
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 async def test_refusal_of_the_disk_is_told_once_and_nothing_of_the_chunk_counts(
     logs: LogStore, monkeypatch: pytest.MonkeyPatch, code: int
@@ -272,6 +278,7 @@ def refuse(code: int) -> int:
     raise OSError(code, os.strerror(code))
 
 
+@looks_at_files
 async def test_write_that_was_cut_short_leaves_nothing_behind(
     logs: LogStore, open_logs: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +371,7 @@ async def test_negative_length_is_refused(logs: LogStore) -> None:
         await logs.finish(ONE, -1, "")
 
 
+@looks_at_files
 async def test_files_lie_in_shards_and_belong_to_us_alone(logs: LogStore, tmp_path: Path) -> None:
     for number in (1, 255, 256, 2**62):
         await append(logs, b"x", attempt=AttemptId(number))

@@ -12,8 +12,9 @@ from coordinator.core.model import Attempt, AttemptId, JobId, JobState
 from coordinator.core.step import PutAttempt, PutJob
 from coordinator.logstore import LogStore
 from coordinator.retention import Limits, Pruned, Retention
-from coordinator.storage import Directory
+from coordinator.storage import Storage
 from coordinator.store import Store
+from tests.coordinator.conftest import MakeStorage
 from tests.coordinator.test_logstore import append, content
 from tests.store.records import a_job
 from tests.store.test_pruning import commit_ended, request
@@ -24,7 +25,7 @@ class Archive:
     """Jobs 1 to 9 that ended at 100 times their number, each with a log of 100 bytes."""
 
     store: Store
-    storage: Directory
+    storage: Storage
     logs: LogStore
     now_us: int = 1_000
 
@@ -44,10 +45,10 @@ class Archive:
 
 
 @pytest.fixture
-async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
+async def archive(make_storage: MakeStorage, tmp_path: Path) -> AsyncIterator[Archive]:
     store = Store.open(f"sqlite:///{tmp_path / 'qgjob.db'}")
     store.start_epoch()
-    storage = Directory(tmp_path, sync_interval_s=0.001)
+    storage = make_storage()
     logs = LogStore(storage, store)
     for number in range(1, 10):
         commit_ended(store, number, end_us=100 * number, lease=number)

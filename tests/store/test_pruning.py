@@ -23,7 +23,6 @@ def commit_ended(store: Store, number: int, end_us: int, lease: int = 1) -> None
     )
     put_lease = PutLease(a_lease(lease, state=LeaseState.RELEASED))
     store.commit([PutDevice(a_device()), put_lease, PutJob(job), PutAttempt(attempt), PutTest(attempt, a_test())])
-    store.put_logs([LogPart(attempt=attempt.id, epoch=1, start=0)])
 
 
 def request(key: str, *jobs: int) -> PutRequest:
@@ -89,6 +88,7 @@ def test_request_lives_as_long_as_one_of_its_jobs(store: Store) -> None:
 def test_logs_without_attempt_or_without_bytes_are_strays(store: Store) -> None:
     for number in (1, 2, 3):
         commit_ended(store, number, end_us=number)
+        store.put_logs([LogPart(attempt=AttemptId(number), epoch=1, start=0)])
     store.put_logs([LogEnd(attempt=AttemptId(number), state=LogState.TRUNCATED, size=9) for number in (1, 2, 3)])
     assert store.stray_logs(100) == []
     forget_older_than(store, 2)
