@@ -1,4 +1,4 @@
-"""Measures log upload over gRPC into files that are synced, and how much memory readers that stop cost.
+"""Measures log upload over gRPC into files that are synced.
 
 python -m benchmarks.logs [LOGS]
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import resource
 import sys
 import tempfile
 import time
@@ -22,12 +21,13 @@ from coordinator.core.step import PutAttempt, PutDevice, PutJob, PutLease
 from coordinator.logstore import LogStore
 from coordinator.server import OPTIONS
 from coordinator.services.log import LogService
+from coordinator.space import Space
+from coordinator.storage import Directory
 from coordinator.store import Store
 from qgjob.v1 import lease_pb2, log_pb2, log_service_pb2, log_service_pb2_grpc
 from tests.store.records import a_device, a_job, a_lease, an_attempt
 
 LOG_BYTES = 1_024 * 1_024
-STOPPED_READERS = 200
 KEY = lease_pb2.LeaseKey(lease_id=1, fence=lease_pb2.Fence(epoch=1, number=1))
 
 
@@ -39,9 +39,10 @@ async def main(logs: int) -> None:
         for number in range(1, 3 * logs + 1):
             job = replace(a_job(), id=JobId(number), sequence=SubmitSequence(number), attempt_count=1)
             store.commit([PutJob(job), PutAttempt(replace(an_attempt(number, job=number, of_job=1), start_us=1))])
-        log_store = LogStore(Path(directory) / "logs")
+        log_store = LogStore(Directory(Path(directory)), store)
+        space = Space(Path(directory))
         server = grpc.aio.server(options=OPTIONS)
-        log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(store, log_store, Changes()), server)
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(store, log_store, Changes(), space), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
@@ -52,7 +53,6 @@ async def main(logs: int) -> None:
                 took_s = time.perf_counter() - started
                 rate = logs * LOG_BYTES / took_s / 1e6
                 print(f"{logs} logs of 1 MiB in chunks of {chunk_bytes}: {took_s:.2f} s, {rate:.0f} MB/s")
-            await stop_reading(stub)
         await server.stop(None)
         await log_store.close()
         store.close()
@@ -76,18 +76,6 @@ async def upload(stub: log_service_pb2_grpc.LogServiceAsyncStub, attempt: int, c
     await sending
     await call.done_writing()
     call.cancel()
-
-
-async def stop_reading(stub: log_service_pb2_grpc.LogServiceAsyncStub) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    calls = [stub.FollowLogs(log_service_pb2.FollowLogsRequest(job_id=1, follow=True)) for _ in range(STOPPED_READERS)]
-    for call in calls:
-        await call.read()
-    await asyncio.sleep(2)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"{STOPPED_READERS} readers that stopped: {grown / STOPPED_READERS:.0f} KiB each, both ends")
-    for call in calls:
-        call.cancel()
 
 
 if __name__ == "__main__":

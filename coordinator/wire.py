@@ -59,6 +59,7 @@ CODES: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         "INVALID_TRANSITION": grpc.StatusCode.FAILED_PRECONDITION,
         "LEASE_FENCED": grpc.StatusCode.FAILED_PRECONDITION,
         "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_MANY_FOLLOWERS": grpc.StatusCode.RESOURCE_EXHAUSTED,
         "STORAGE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
         "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
         "PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED,

@@ -88,6 +88,9 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         case grpc.StatusCode.RESOURCE_EXHAUSTED if reason == "STORAGE_FULL":
             hint = "ask the coordinator's owner to free space; what was accepted before goes on"
             return LabError(message, reason=reason, hint=hint, fields=fields)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if reason == "TOO_MANY_FOLLOWERS":
+            hint = "look at what is there without --follow, or try again later"
+            return LabError(message, reason=reason, hint=hint, fields=fields)
         case grpc.StatusCode.RESOURCE_EXHAUSTED if reason:
             hint = "wait until the queue has drained, or cancel jobs"
             return LabError(message, reason=reason, hint=hint, fields=fields)

@@ -64,6 +64,12 @@ class QueueFull(QgjobError):
     reason = "QUEUE_FULL"
 
 
+class TooManyFollowers(QgjobError):
+    """A log is followed by as many as may follow one."""
+
+    reason = "TOO_MANY_FOLLOWERS"
+
+
 class StorageFull(QgjobError):
     """There is too little space for what is new."""
 

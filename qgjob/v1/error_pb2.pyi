@@ -50,6 +50,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The call came without a token, or with one that nobody has."""
     REASON_STORAGE_FULL: _Reason.ValueType  # 13
     """The coordinator has too little space for what is new (metadata: free, least)."""
+    REASON_TOO_MANY_FOLLOWERS: _Reason.ValueType  # 14
+    """As many follow this job's log as may (metadata: limit)."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is carried, by its name without the prefix, in the `reason` of the google.rpc.ErrorInfo of every refused call.
@@ -84,4 +86,6 @@ REASON_UNAUTHENTICATED: Reason.ValueType  # 12
 """The call came without a token, or with one that nobody has."""
 REASON_STORAGE_FULL: Reason.ValueType  # 13
 """The coordinator has too little space for what is new (metadata: free, least)."""
+REASON_TOO_MANY_FOLLOWERS: Reason.ValueType  # 14
+"""As many follow this job's log as may (metadata: limit)."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

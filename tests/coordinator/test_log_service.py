@@ -15,6 +15,7 @@ from coordinator.core.model import AttemptId, AttemptOutcome, Job, JobId, JobSta
 from coordinator.core.step import PutAttempt, PutDevice, PutJob, PutLease, Write
 from coordinator.interceptors import RefusalInterceptor
 from coordinator.logstore import LogStore
+from coordinator.services import log as log_service
 from coordinator.services.log import LogService
 from coordinator.space import Space
 from coordinator.storage import Directory
@@ -373,7 +374,7 @@ async def test_chunks_are_of_bounded_size(lab: Lab) -> None:
     await lab.store_log(TEXT)
     lab.commit(PutAttempt(ENDED), PutJob(ENDED_JOB))
     sizes = [len(message.chunk.data) async for message in lab.follow()]
-    assert 0 < max(sizes) <= 65_536
+    assert max(sizes) == log_service.FOLLOW_CHUNK_BYTES
 
 
 @pytest.mark.parametrize(
@@ -401,6 +402,28 @@ async def test_many_followers_each_get_every_byte_while_it_is_written(lab: Lab) 
     lab.commit(PutAttempt(ENDED), PutJob(ENDED_JOB))
     for found in await asyncio.wait_for(asyncio.gather(*following), 60):
         assert found == [("open", 1), TEXT, ("complete", 1)]
+
+
+async def test_one_follower_more_than_may_follow_is_refused_until_another_goes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_service, "MAX_FOLLOWERS", 2)
+    first, second = lab.follow(), lab.follow()
+    for call in (first, second):
+        await next_piece(call)
+    with pytest.raises(grpc.aio.AioRpcError, match="2 followers") as refusal:
+        await lab.followed()
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    info = error_info(refusal.value.trailing_metadata())
+    assert (info.reason, info.metadata["limit"]) == ("TOO_MANY_FOLLOWERS", "2")
+    lab.commit(PutAttempt(ENDED), PutJob(ENDED_JOB))
+    lab.logs._patience_us = 0
+    first.cancel()
+    async with asyncio.timeout(20):
+        while len(lab.changes._subscriptions) > 1:
+            lab.changes.publish(unrelated_job())
+            await asyncio.sleep(0.01)
+    assert await lab.followed() != []
 
 
 async def test_follower_that_goes_away_leaves_nothing_behind(lab: Lab) -> None:
