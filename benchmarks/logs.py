@@ -40,7 +40,7 @@ async def main(logs: int) -> None:
             job = replace(a_job(), id=JobId(number), sequence=SubmitSequence(number), attempt_count=1)
             store.commit([PutJob(job), PutAttempt(replace(an_attempt(number, job=number, of_job=1), start_us=1))])
         log_store = LogStore(Directory(Path(directory)), store)
-        space = Space(Path(directory))
+        space = Space(Path(directory), min_free=0)
         server = grpc.aio.server(options=OPTIONS)
         log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(store, log_store, Changes(), space), server)
         port = server.add_insecure_port("127.0.0.1:0")

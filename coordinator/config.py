@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.core.model import SECOND_US, Settings
-from coordinator.space import MIN_FREE_BYTES
+
+MIN_FREE_BYTES = 512 * 1_024 * 1_024
 
 
 class ConfigError(Exception):

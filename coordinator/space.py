@@ -17,7 +17,6 @@ import structlog
 from coordinator.core.errors import StorageFull
 
 MIB = 1_024 * 1_024
-MIN_FREE_BYTES = 512 * MIB
 BALLAST_BYTES = 32 * MIB
 LAST_RESERVE_BYTES = MIB
 """Stays of the ballast until a start needs it: SQLite cannot even be read without a little room."""
@@ -35,7 +34,7 @@ class Space:
         directory: Path,
         others: Sequence[Path] = (),
         *,
-        min_free: int = MIN_FREE_BYTES,
+        min_free: int,
         ballast_bytes: int = BALLAST_BYTES,
         read_free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:

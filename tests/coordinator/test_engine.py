@@ -54,7 +54,7 @@ class EngineLab:
             settings=Settings(),
             clock=self.clock,
             story=Story(),
-            space=Space(directory),
+            space=Space(directory, min_free=0),
         )
 
     def submitted(self, key: str = "k") -> JobsSubmitted:

@@ -25,7 +25,7 @@ def test_refusal_says_how_much_is_free_where_and_what_to_do(tmp_path: Path) -> N
 def test_every_directory_needs_the_room(tmp_path: Path) -> None:
     free = {tmp_path: 999 * MIB, tmp_path / "logs": 1 * MIB}
     with pytest.raises(StorageFull, match="logs"):
-        Space(tmp_path, (tmp_path / "logs",), read_free=free.__getitem__).check_new()
+        Space(tmp_path, (tmp_path / "logs",), min_free=512 * MIB, read_free=free.__getitem__).check_new()
 
 
 def test_logs_that_have_begun_may_use_what_is_closed_to_new_work_but_not_all(tmp_path: Path) -> None:
