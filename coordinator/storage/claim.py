@@ -34,7 +34,8 @@ def claim(storage: Storage, storage_id: str, *, may_be_new: bool) -> None:
     if not may_be_new:
         raise ConfigError(
             f"the {storage} does not hold the logs of this database",
-            f"give what its other coordinators use; if it is this one, write {storage_id} into {where}",
+            "give the --data-dir or --storage that its other coordinators use; "
+            f"if it is this one, write {storage_id} into {where}",
         )
     try:
         storage.write_storage_id(storage_id)
