@@ -18,6 +18,8 @@ DEADLINE_S = 60.0
 BIN = Path(sys.executable).parent
 
 QUICK = ("--heartbeat", "0.2", "--lease-ttl", "1.5", "--signal-grace", "1", "--preempt-grace", "2")
+PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1", "--preempt-grace", "2")
+"""For tests in which no lease may run out, however slowly a busy machine starts a coordinator again."""
 
 
 def eventually(is_so: Callable[[], object], what: str, *, seconds: float = DEADLINE_S) -> None:
