@@ -12,6 +12,10 @@ from coordinator.core.model import SECOND_US, Settings
 MIN_FREE_BYTES = 512 * 1_024 * 1_024
 
 
+DATABASE = "qgjob.db"
+"""File of the database in the data directory."""
+
+
 class ConfigError(Exception):
     """The program was started with something that cannot work; the sentence says what to do."""
 
@@ -50,6 +54,11 @@ class Config:
     """How long ended jobs are kept; None for ever."""
     retain_bytes: int | None = None
     """Of all logs together; None for any number."""
+
+
+def sqlite_in(directory: Path) -> str:
+    """Return the URL of a data directory's own database."""
+    return f"sqlite:///{directory / DATABASE}"
 
 
 _SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)

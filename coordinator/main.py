@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coordinator.config import Config, ConfigError, TlsFiles, checked_listen, checked_tls, parsed_retention, parsed_size
+from coordinator.config import (
+    Config,
+    ConfigError,
+    TlsFiles,
+    checked_listen,
+    checked_tls,
+    parsed_retention,
+    parsed_size,
+    sqlite_in,
+)
 from coordinator.core.model import SECOND_US, Settings
 from qgjob.program import print_release, run_program
 
@@ -121,6 +130,34 @@ def serve(
         _die(str(error), _store_hint(database_url))
 
 
+@app.command()
+def restored(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the backup was put. Default: the user's data directory.")
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(help="SQLAlchemy URL; default: SQLite in the data directory.", show_default=False),
+    ] = None,
+) -> None:
+    """Say that a backup was put back, before the coordinator starts on it.
+
+    Agents then end what they hold of the time after the backup, and do not mix it up with what comes now.
+    """
+    from coordinator.restored import begin_anew
+    from coordinator.store import StoreError, StoreInUse
+
+    try:
+        begin_anew(_data_dir(data_dir), _named_database(database_url))
+    except ConfigError as error:
+        _die(str(error), error.hint)
+    except StoreInUse as error:
+        _die(str(error), "stop it, put the backup back, and say this before it is started again")
+    except StoreError as error:
+        _die(str(error), _store_hint(database_url))
+    print("the database has a new name; start the coordinator, agents begin anew with it", file=sys.stderr)  # noqa: T201
+
+
 def _store_hint(database_url: str | None) -> str:
     if _named_database(database_url):
         return "check --database-url, QGJOB_DATABASE_URL or DATABASE_URL: does it name a database that answers?"
@@ -155,6 +192,12 @@ def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_gr
     )
 
 
+def _data_dir(chosen: Path | None) -> Path:
+    from platformdirs import user_data_path
+
+    return chosen or user_data_path("qgjob-coordinator")
+
+
 def _config(
     *,
     listen: str,
@@ -169,12 +212,10 @@ def _config(
     retain_us: int | None,
     retain_bytes: int | None,
 ) -> Config:
-    from platformdirs import user_data_path
-
     address = checked_listen(
         listen, is_insecure=is_insecure, has_tls=tls is not None, has_tokens=token_file is not None
     )
-    directory = data_dir or user_data_path("qgjob-coordinator")
+    directory = _data_dir(data_dir)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -185,7 +226,7 @@ def _config(
     return Config(
         listen=address,
         data_dir=directory,
-        database_url=url or f"sqlite:///{directory / 'qgjob.db'}",
+        database_url=url or sqlite_in(directory),
         settings=settings,
         is_insecure=is_insecure,
         tls=tls,

@@ -434,6 +434,7 @@ def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello, cluste
         devices=_facts(hello.devices),
         leases=_echoes(hello.leases) if is_ours else (),
         results=tuple(_result(session, result) for result in hello.results) if is_ours else (),
+        is_stranger=not is_ours,
     )
 
 

@@ -313,7 +313,7 @@ class Machine:
 
     def _welcomed(self, welcome: Welcome, now: Now) -> None:
         if welcome.cluster_id == self._cluster_id and welcome.epoch < self._epoch:
-            reason = f"epoch {welcome.epoch} is older than {self._epoch}: this coordinator was replaced"
+            reason = f"epoch {welcome.epoch} is older than {self._epoch}: it was replaced, or restored from a backup"
             self._actions.append(CloseSession(session=self._session, reason=reason))
             return
         if self._cluster_id and welcome.cluster_id != self._cluster_id:

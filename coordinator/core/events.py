@@ -121,6 +121,8 @@ class AgentConnected:
     devices: tuple[DeviceFacts, ...]
     leases: tuple[LeaseEcho, ...] = ()
     results: tuple[AttemptFinished, ...] = ()
+    is_stranger: bool = False
+    """It comes from another database, so it has nothing of what this one may believe it holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -396,7 +396,7 @@ class Scheduler:
         for result in event.results:
             self._attempt_finished(result, now)
         for lease in ledger.fleet.leases_of(event.agent):
-            if lease.boot_id != event.boot_id:
+            if event.is_stranger or lease.boot_id != event.boot_id:
                 ledger.close_lease(lease, LeaseState.EXPIRED, "the agent was started again", now)
         self._sync(event.session, event.agent, event.leases, now, lab_us)
         self._update_devices(event.agent, event.devices, event.leases, now)

@@ -6,6 +6,7 @@ No method knows of asyncio. All may be called from any thread; those that write 
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -138,6 +139,17 @@ class Store:
 
         counters, self._batches = self._write(raise_epoch)
         return counters
+
+    def begin_new_cluster(self) -> None:
+        """Say that this database was restored: give it another name, and let nobody who wrote to it before go on."""
+
+        def rename(connection: Connection) -> str:
+            name = uuid.uuid4().hex
+            connection.execute(update(tables.meta).values(cluster_id=name))
+            connection.execute(update(tables.counters).values(epoch=tables.counters.c.epoch + 1))
+            return name
+
+        self.cluster_id = self._write(rename)
 
     def commit(self, writes: Sequence[Write]) -> None:
         """Make all writes durable in one transaction, or none.

@@ -424,6 +424,17 @@ def test_new_boot_loses_what_ran_and_runs_it_again() -> None:
     assert (lab.job(1).attempt_count, lab.job(1).lab_failures) == (2, 1)
 
 
+def test_agent_of_another_database_has_nothing_of_this_one_whatever_its_boot() -> None:
+    lab = Lab()
+    lab.submit(spec("a"), spec("b"))
+    agent = lab.connect()
+    agent.start(agent.adopt(E1))
+    agent.lose()
+    lab.connect(is_stranger=True)
+    assert (lab.job(1).attempt_count, lab.job(1).lab_failures) == (2, 1)
+    assert lab.job(2).lab_failures == 0
+
+
 def test_new_stream_of_the_same_boot_replaces_the_old_and_its_late_end_is_ignored() -> None:
     lab = Lab()
     agent = lab.connect()

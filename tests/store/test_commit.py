@@ -317,6 +317,19 @@ def test_what_was_committed_is_there_after_reopening(open_store: OpenStore, stor
     assert again.load().jobs == (a_job(),)
 
 
+def test_restored_database_has_another_name_and_whoever_wrote_to_it_before_is_fenced_off(
+    open_store: OpenStore, store: Store
+) -> None:
+    commit_a_running_job(store)
+    again = open_store()
+    again.begin_new_cluster()
+    assert again.cluster_id != store.cluster_id
+    assert open_store().cluster_id == again.cluster_id
+    assert again.load().jobs == (a_job(),)
+    with pytest.raises(StaleEpoch):
+        store.commit([PutJob(a_job(2))])
+
+
 def test_epoch_rises_with_every_start(open_store: OpenStore) -> None:
     assert [open_store().start_epoch().epoch for _ in range(3)] == [1, 2, 3]
 

@@ -331,6 +331,7 @@ def test_only_what_was_held_of_this_database_is_taken(cluster_id: str, is_taken:
     )
     event: AgentConnected = wire.agent_connected(SESSION, hello, CLUSTER)
     assert (len(event.leases), len(event.results)) == ((1, 1) if is_taken else (0, 0))
+    assert event.is_stranger is not is_taken
 
 
 def test_unknown_words_of_an_agent_are_taken_for_the_nearest_known() -> None:
