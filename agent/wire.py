@@ -95,7 +95,9 @@ def command(message: agent_service_pb2.ConnectResponse) -> ev.Command | None:
         case "adopt_lease":
             return ev.AdoptLease(lease=_lease(message.adopt_lease.lease))
         case "close_lease":
-            return ev.CloseLease(key=_key(message.close_lease.key), reason=message.close_lease.reason)
+            close = message.close_lease
+            device = m.DeviceId(close.device_id) if close.device_id else None
+            return ev.CloseLease(key=_key(close.key), reason=close.reason, device_id=device)
         case "acknowledge_results":
             ids = tuple(m.AttemptId(attempt) for attempt in message.acknowledge_results.attempt_ids)
             return ev.AcknowledgeResults(attempt_ids=ids)
@@ -196,6 +198,9 @@ def fact(send: st.Send) -> agent_service_pb2.ConnectRequest:
             return request(lease_rejected=rejected)
         case st.ReleaseLease():
             return request(lease_released=agent_service_pb2.LeaseReleased(key=key_out(send.key)))
+        case st.ReportClosed():
+            closed = agent_service_pb2.LeaseClosed(key=key_out(send.key), device_id=send.device_id)
+            return request(lease_closed=closed)
         case st.ReportStart():
             started = agent_service_pb2.AttemptStarted(key=key_out(send.key), attempt_id=send.attempt_id)
             return request(attempt_started=started)
@@ -222,4 +227,5 @@ def _hello(hello: st.Hello) -> agent_service_pb2.Hello:
         results=[_result(result) for result in hello.results],
         cluster_id=hello.cluster_id,
         epoch=hello.epoch,
+        answers_close=True,
     )

@@ -435,6 +435,7 @@ def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello, cluste
         leases=_echoes(hello.leases) if is_ours else (),
         results=tuple(_result(session, result) for result in hello.results) if is_ours else (),
         is_stranger=not is_ours,
+        answers_close=hello.answers_close,
     )
 
 
@@ -450,6 +451,11 @@ def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest)
             return ev.HeartbeatReceived(session=session, sequence=beat.sequence, leases=_echoes(beat.leases))
         case "lease_adopted":
             return ev.LeaseAdopted(session=session, echo=_echo(message.lease_adopted.echo))
+        case "lease_closed":
+            closed = message.lease_closed
+            return ev.LeaseClosed(
+                session=session, lease=m.LeaseId(closed.key.lease_id), device=m.DeviceId(closed.device_id)
+            )
         case "devices_reported":
             return ev.DevicesReported(session=session, devices=_facts(message.devices_reported.devices))
         case "build_installed":
@@ -525,7 +531,9 @@ def command(send: st.Send) -> agent_service_pb2.ConnectResponse:
             return agent_service_pb2.ConnectResponse(adopt_lease=agent_service_pb2.AdoptLease(lease=_lease_spec(send)))
         case st.SendClose():
             return agent_service_pb2.ConnectResponse(
-                close_lease=agent_service_pb2.CloseLease(key=_key(send.lease, send.fence), reason=send.why)
+                close_lease=agent_service_pb2.CloseLease(
+                    key=_key(send.lease, send.fence), reason=send.why, device_id=send.device or ""
+                )
             )
         case st.SendResultsAcknowledged():
             return agent_service_pb2.ConnectResponse(

@@ -42,6 +42,8 @@ class CloseLease:
 
     key: LeaseKey
     reason: str = ""
+    device_id: DeviceId | None = None
+    """The device that waits for the answer, if one does: everything on it up to this fence is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,7 @@ from agent.core.step import (
     RejectLease,
     ReleaseLease,
     RememberCluster,
+    ReportClosed,
     ReportDevices,
     ReportInstallation,
     ReportResult,
@@ -125,11 +126,12 @@ class _Slot:
     facts: DeviceFacts
     phase: Phase = Phase.EMPTY
     lease: LeaseSpec | None = None
-    highest: Fence = NO_FENCE
     next_lease: LeaseSpec | None = None
     """A newer lease that waits until the old one has stopped."""
     is_over: bool = False
     """The lease was closed while something of it ran."""
+    awaited: LeaseKey | None = None
+    """What the coordinator closed and waits to hear of when nothing runs any more."""
     is_foreign: bool = False
     """The lease belongs to a database that does not answer any more: what comes of it concerns nobody."""
     installation: Installation | None = None
@@ -169,6 +171,8 @@ class Machine:
         self._epoch = memory.epoch
         self._results = {result.attempt_id: result for result in memory.results}
         self._slots: dict[DeviceId, _Slot] = {}
+        self._fences: dict[DeviceId, Fence] = {}
+        """The highest that was heard of each device, also of one that has gone: an offer below it comes too late."""
         self._pace = Pace()
         self._session = 0
         self._is_open = False
@@ -304,8 +308,8 @@ class Machine:
                 self._welcomed(welcome, now)
             case AdoptLease(lease=lease):
                 self._adopt(lease, now)
-            case CloseLease(key=key):
-                self._close(key, now)
+            case CloseLease() as close:
+                self._close(close, now)
             case AcknowledgeResults(attempt_ids=attempts):
                 self._acknowledged(attempts)
             case AcknowledgeHeartbeat():
@@ -347,8 +351,9 @@ class Machine:
         """Another database answers: its ids are not the ones that were worked for."""
         self._writes.append(ForgetCluster(cluster_id=self._cluster_id))
         self._results.clear()
+        self._fences.clear()
         for slot in self._slots.values():
-            slot.highest = NO_FENCE
+            slot.awaited = None
             slot.next_lease = None
             if slot.lease is not None:
                 slot.is_foreign = True
@@ -407,26 +412,30 @@ class Machine:
 
     def _adopt(self, lease: LeaseSpec, now: Now) -> None:
         slot = self._slots.get(lease.device_id)
+        is_newer = self._raise_fence(lease.device_id, lease.key.fence)
         if slot is None:
             self._send(RejectLease(key=lease.key, failure=_device_gone(lease.device_id)))
             return
-        if slot.lease is not None and slot.lease.key == lease.key and not slot.is_over:
-            self._revise(slot, lease, now)
-        elif lease.key.fence > slot.highest:
-            slot.highest = lease.key.fence
-            if self._is_draining:
-                self._send(ReleaseLease(key=lease.key))
-            elif slot.lease is None:
-                self._take(slot, lease)
-            else:
+        if slot.lease is not None and slot.lease.key == lease.key and not slot.is_foreign:
+            if not slot.is_over:
+                self._revise(slot, lease, now)
+        elif slot.next_lease is not None and slot.next_lease.key == lease.key:
+            if lease.revision > slot.next_lease.revision:
                 slot.next_lease = lease
-                self._end_lease(slot, now)
-        elif (
-            slot.next_lease is not None
-            and slot.next_lease.key == lease.key
-            and lease.revision > slot.next_lease.revision
-        ):
+        elif is_newer:
+            self._accept(slot, lease, now)
+        elif lease.key.fence == self._fences.get(lease.device_id):
+            # It was given back or refused before, and the word of that was lost.
+            self._send(ReleaseLease(key=lease.key))
+
+    def _accept(self, slot: _Slot, lease: LeaseSpec, now: Now) -> None:
+        if self._is_draining:
+            self._send(ReleaseLease(key=lease.key))
+        elif slot.lease is None:
+            self._take(slot, lease)
+        else:
             slot.next_lease = lease
+            self._end_lease(slot, now)
 
     def _take(self, slot: _Slot, lease: LeaseSpec) -> None:
         slot.lease = lease
@@ -463,12 +472,34 @@ class Machine:
             if slot.lease is not None:
                 self._end_lease(slot, now)
 
-    def _close(self, key: LeaseKey, now: Now) -> None:
-        for slot in self._slots.values():
-            if slot.next_lease is not None and slot.next_lease.key == key:
+    def _raise_fence(self, device_id: DeviceId, fence: Fence) -> bool:
+        """Note a fence that was heard of. Returns whether it is higher than all before."""
+        is_higher = fence > self._fences.get(device_id, NO_FENCE)
+        if is_higher:
+            self._fences[device_id] = fence
+        return is_higher
+
+    def _close(self, close: CloseLease, now: Now) -> None:
+        if close.device_id is not None:
+            self._close_device(close.device_id, close.key, now)
+            return
+        for slot in list(self._slots.values()):
+            if slot.next_lease is not None and slot.next_lease.key == close.key:
                 slot.next_lease = None
-            if slot.lease is not None and slot.lease.key == key:
+            if slot.lease is not None and slot.lease.key == close.key:
                 self._end_lease(slot, now)
+
+    def _close_device(self, device_id: DeviceId, key: LeaseKey, now: Now) -> None:
+        """End all that a device has up to a fence, also what it may yet be offered; answer when it has ended."""
+        self._raise_fence(device_id, key.fence)
+        slot = self._slots.get(device_id)
+        if slot is not None and slot.next_lease is not None and slot.next_lease.key.fence <= key.fence:
+            slot.next_lease = None
+        if slot is None or slot.lease is None or slot.lease.key.fence > key.fence:
+            self._send(ReportClosed(key=key, device_id=device_id))
+            return
+        slot.awaited = key
+        self._end_lease(slot, now)
 
     def _end_lease(self, slot: _Slot, now: Now) -> None:
         """Forget the lease of a slot as soon as nothing of it runs."""
@@ -484,7 +515,9 @@ class Machine:
             return
         self._actions.append(EndLease(device_id=slot.facts.id, key=slot.lease.key))
         next_lease = slot.next_lease
-        self._slots[slot.facts.id] = fresh = _Slot(slot.facts, highest=slot.highest)
+        if slot.awaited is not None:
+            self._send(ReportClosed(key=slot.awaited, device_id=slot.facts.id))
+        self._slots[slot.facts.id] = fresh = _Slot(slot.facts)
         if next_lease is not None:
             self._take(fresh, next_lease)
 

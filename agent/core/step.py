@@ -115,6 +115,14 @@ class ReleaseLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportClosed:
+    """Tell that nothing of a closed lease is left on its device, and that nothing of it will begin."""
+
+    key: LeaseKey
+    device_id: DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportStart:
     """Tell that a test run began."""
 
@@ -153,6 +161,7 @@ Send = (
     | ReportInstallation
     | RejectLease
     | ReleaseLease
+    | ReportClosed
     | ReportStart
     | ReportTest
     | ReportResult

@@ -123,6 +123,8 @@ class AgentConnected:
     results: tuple[AttemptFinished, ...] = ()
     is_stranger: bool = False
     """It comes from another database, so it has nothing of what this one may believe it holds."""
+    answers_close: bool = False
+    """Whether it says when nothing of a closed lease is left; agents of older releases do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,15 @@ class LeaseAdopted:
 
     session: SessionId
     echo: LeaseEcho
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseClosed:
+    """Nothing of a lease that was closed is left on its device, and nothing of it will begin."""
+
+    session: SessionId
+    lease: LeaseId
+    device: DeviceId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +229,7 @@ AgentEvent = (
     | AgentDisconnected
     | HeartbeatReceived
     | LeaseAdopted
+    | LeaseClosed
     | DevicesReported
     | BuildInstalled
     | LeaseRejected

@@ -83,15 +83,20 @@ class Fleet:
         self._sessions: dict[AgentId, SessionId] = {}
         self._senders: dict[SessionId, AgentId] = {}
         self._heard_us: dict[AgentId, int] = {}
+        self._answering: dict[AgentId, None] = {}
         self._idle: dict[DeviceId, None] = {}
         self._deadlines: dict[LeaseId, int] = {}
         self._deadline_heap: list[tuple[int, LeaseId]] = []
 
     # Sessions
 
-    def open_session(self, agent: AgentId, session: SessionId, lab_us: int) -> SessionId | None:
+    def open_session(self, agent: AgentId, session: SessionId, lab_us: int, *, answers_close: bool) -> SessionId | None:
         """Bind a session to an agent and return the one that it replaces."""
         replaced = self._sessions.get(agent)
+        if answers_close:
+            self._answering[agent] = None
+        else:
+            self._answering.pop(agent, None)
         self.hear(agent, lab_us)
         self._sessions[agent] = session
         self._senders[session] = agent
@@ -109,6 +114,10 @@ class Fleet:
     def hear(self, agent: AgentId, lab_us: int) -> None:
         """Note that an agent with a session was heard."""
         self._heard_us[agent] = lab_us
+
+    def answers_close(self, agent: AgentId) -> bool:
+        """Whether an agent says when nothing of a closed lease is left."""
+        return agent in self._answering
 
     def heard_us(self, agent: AgentId) -> int | None:
         """Return when an agent was heard last, in lab time; None without a session."""
@@ -153,6 +162,10 @@ class Fleet:
     def devices_of(self, agent: AgentId) -> list[Device]:
         """Return the devices that an agent announced last."""
         return [self.devices[device_id] for device_id in self._devices_by_agent.get(agent, ())]
+
+    def fencing_of(self, agent: AgentId) -> list[Device]:
+        """Return an agent's devices whose lease has expired, and whose work is not known to have stopped."""
+        return [device for device in self.devices_of(agent) if device.state is DeviceState.FENCING]
 
     def is_at_rest(self, device: Device) -> bool:
         """Whether a device could be used, and nothing is done with it."""

@@ -31,6 +31,7 @@ from coordinator.core.model import (
     Now,
     Request,
     RevokeReason,
+    SessionId,
     Settings,
 )
 from coordinator.core.policy import EXPECTED_INSTALL_US
@@ -264,21 +265,34 @@ class Ledger:
     def close_lease(self, lease: Lease, state: LeaseState, why: str, now: Now) -> None:
         """End a lease: what has started under it is lost, what has not is released, its device falls free.
 
-        An expired lease leaves its device FENCING: only the agent knows when the work on it has stopped.
+        An expired lease leaves its device FENCING: only the agent knows when the work on it has stopped, and that it
+        will not take up an offer which is still on its way.
         """
         for attempt_id in lease.attempts:
             self._abandon(self.attempts[attempt_id], now)
         lease = self.fleet.leases[lease.id]
         self._save_avoided_installs(lease)
         self.put_lease(replace(moved_lease(lease, state), end_us=now.wall_us))
+        device = worked(self.fleet.devices[lease.device], lease.grant_us, now.wall_us)
+        fenced = device.id if state is LeaseState.EXPIRED else None
         session = self.fleet.session_of(lease.agent)
         if session is not None:
-            self.send(SendClose(session=session, lease=lease.id, fence=lease.fence, why=why))
-        device = worked(self.fleet.devices[lease.device], lease.grant_us, now.wall_us)
-        if state is LeaseState.EXPIRED:
+            self.send(SendClose(session=session, lease=lease.id, fence=lease.fence, why=why, device=fenced))
+        if fenced is not None:
             self.put_device(replace(device, state=DeviceState.FENCING))
         else:
             self.free_device(device)
+
+    def ask_to_close(self, session: SessionId, device: Device) -> None:
+        """Ask an agent once more to say that nothing of the expired lease of a FENCING device is left.
+
+        The lease itself is forgotten, with the epoch that it was granted in; this fence is at least as high, and below
+        the device's next.
+        """
+        assert device.lease is not None
+        fence = Fence(self.counters.epoch, device.fence_number)
+        why = "the lease ran out"
+        self.send(SendClose(session=session, lease=device.lease, fence=fence, why=why, device=device.id))
 
     def _abandon(self, attempt: Attempt, now: Now) -> None:
         if attempt.start_us is None:

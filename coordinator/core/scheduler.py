@@ -34,6 +34,7 @@ from coordinator.core.events import (
     HoldRequested,
     JobsSubmitted,
     LeaseAdopted,
+    LeaseClosed,
     LeaseEcho,
     LeaseRejected,
     LeaseReleased,
@@ -211,6 +212,8 @@ class Scheduler:
                 self._heartbeat(event, now, lab_us)
             case LeaseAdopted():
                 self._adopt(event, now, lab_us)
+            case LeaseClosed():
+                self._closed(event)
             case DevicesReported():
                 self._report_devices(event, now)
             case BuildInstalled():
@@ -376,7 +379,7 @@ class Scheduler:
         ledger = self._ledger
         self._refuse_second_agent(event, lab_us)
         self._refuse_foreign_devices(event.agent, event.devices)
-        replaced = ledger.fleet.open_session(event.agent, event.session, lab_us)
+        replaced = ledger.fleet.open_session(event.agent, event.session, lab_us, answers_close=event.answers_close)
         if replaced is not None:
             ledger.send(CloseSession(session=replaced, why="the agent opened a new session"))
         known = ledger.fleet.agents.get(event.agent)
@@ -450,7 +453,11 @@ class Scheduler:
         self._ledger.fleet.hear(agent_id, lab_us)
         self._ledger.send(SendHeartbeatAcknowledged(session=event.session, sequence=event.sequence))
         self._sync(event.session, agent_id, event.leases, now, lab_us)
-        self._confirm_stopped(agent_id, event.leases)
+        if self._ledger.fleet.answers_close(agent_id):
+            self._ask_to_close(event.session, agent_id, event.leases)
+        else:
+            # An agent of an older release: nothing better will come of it.
+            self._confirm_stopped(agent_id, event.leases)
 
     def _sync(
         self, session: SessionId, agent_id: AgentId, echoes: tuple[LeaseEcho, ...], now: Now, lab_us: int
@@ -529,14 +536,36 @@ class Scheduler:
             self._ledger.put_device(unplugged)
 
     def _confirm_stopped(self, agent_id: AgentId, echoes: tuple[LeaseEcho, ...]) -> None:
-        """Free the FENCING devices whose expired lease the agent does not hold any more."""
+        """Free the FENCING devices whose expired lease the agent does not hold, and cannot take up any more.
+
+        Hello says so: what was offered before it went to a stream that the agent has given up. A heartbeat does not: it
+        may have left before an offer arrived that was on its way.
+        """
         held = {echo.lease for echo in echoes}
-        for device in self._ledger.fleet.devices_of(agent_id):
-            if device.state is DeviceState.FENCING and device.lease not in held:
+        for device in self._ledger.fleet.fencing_of(agent_id):
+            if device.lease not in held:
                 self._ledger.free_device(device)
 
+    def _ask_to_close(self, session: SessionId, agent_id: AgentId, echoes: tuple[LeaseEcho, ...]) -> None:
+        """Ask again for the answers that FENCING devices wait for; those whose lease is echoed were just asked for."""
+        held = {echo.lease for echo in echoes}
+        for device in self._ledger.fleet.fencing_of(agent_id):
+            if device.lease not in held:
+                self._ledger.ask_to_close(session, device)
+
+    def _closed(self, event: LeaseClosed) -> None:
+        """Free a FENCING device by its agent's word on the very lease that it waits for."""
+        device = self._ledger.fleet.devices.get(event.device)
+        if device is None or device.agent != self._ledger.fleet.sender_of(event.session):
+            return
+        if device.state is DeviceState.FENCING and device.lease == event.lease:
+            self._ledger.free_device(device)
+
     def _send_spent(self, session: SessionId, lease: LeaseId, fence: Fence) -> None:
-        self._ledger.send(SendClose(session=session, lease=lease, fence=fence, why="the lease is over"))
+        agent = self._ledger.fleet.sender_of(session)
+        fenced = self._ledger.fleet.fencing_of(agent) if agent is not None else ()
+        device = next((device.id for device in fenced if device.lease == lease), None)
+        self._ledger.send(SendClose(session=session, lease=lease, fence=fence, why="the lease is over", device=device))
 
     def _put_agent(self, agent: Agent) -> None:
         self._ledger.fleet.agents[agent.id] = agent

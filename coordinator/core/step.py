@@ -11,6 +11,7 @@ from coordinator.core.model import (
     Build,
     Counters,
     Device,
+    DeviceId,
     Fence,
     Job,
     Lease,
@@ -123,6 +124,8 @@ class SendClose:
     lease: LeaseId
     fence: Fence
     why: str
+    device: DeviceId | None = None
+    """The FENCING device that the agent's answer frees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

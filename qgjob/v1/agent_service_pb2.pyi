@@ -40,6 +40,7 @@ class ConnectRequest(_message.Message):
     ATTEMPT_FINISHED_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     LEASE_ADOPTED_FIELD_NUMBER: _builtins.int
+    LEASE_CLOSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Opens the session."""
@@ -84,6 +85,10 @@ class ConnectRequest(_message.Message):
     def lease_adopted(self) -> Global___LeaseAdopted:
         """The agent has adopted a revision of a lease."""
 
+    @_builtins.property
+    def lease_closed(self) -> Global___LeaseClosed:
+        """Nothing of a closed lease is left on its device, and nothing of it will begin."""
+
     def __init__(
         self,
         *,
@@ -98,12 +103,13 @@ class ConnectRequest(_message.Message):
         attempt_finished: Global___AttemptFinished | None = ...,
         goodbye: Global___Goodbye | None = ...,
         lease_adopted: Global___LeaseAdopted | None = ...,
+        lease_closed: Global___LeaseClosed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_closed", b"lease_closed", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_closed", b"lease_closed", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "devices_reported", "build_installed", "lease_rejected", "lease_released", "attempt_started", "test_reported", "attempt_finished", "goodbye", "lease_adopted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "devices_reported", "build_installed", "lease_rejected", "lease_released", "attempt_started", "test_reported", "attempt_finished", "goodbye", "lease_adopted", "lease_closed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -175,6 +181,7 @@ class Hello(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ANSWERS_CLOSE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's name, unique in the lab."""
     boot_id: _builtins.str
@@ -189,6 +196,8 @@ class Hello(_message.Message):
     """The database that the agent knew before; empty at first."""
     epoch: _builtins.int
     """The highest epoch that the agent has seen."""
+    answers_close: _builtins.bool
+    """The agent answers CloseLease with LeaseClosed. Agents of releases before this field never do."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[_device_pb2.DeviceFacts]:
         """All devices."""
@@ -214,10 +223,11 @@ class Hello(_message.Message):
         results: _abc.Iterable[_lease_pb2.AttemptResult] | None = ...,
         cluster_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        answers_close: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "devices", b"devices", "epoch", b"epoch", "host", b"host", "leases", b"leases", "protocol", b"protocol", "results", b"results", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answers_close", b"answers_close", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "devices", b"devices", "epoch", b"epoch", "host", b"host", "leases", b"leases", "protocol", b"protocol", "results", b"results", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,6 +564,36 @@ class AttemptFinished(_message.Message):
 Global___AttemptFinished: _TypeAlias = AttemptFinished  # noqa: Y015
 
 @_typing.final
+class LeaseClosed(_message.Message):
+    """LeaseClosed answers a CloseLease that names a device: nothing up to this fence is left there, and an offer of it that
+    comes late will be refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    @_builtins.property
+    def key(self) -> _lease_pb2.LeaseKey:
+        """The lease, as CloseLease named it."""
+
+    def __init__(
+        self,
+        *,
+        key: _lease_pb2.LeaseKey | None = ...,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseClosed: _TypeAlias = LeaseClosed  # noqa: Y015
+
+@_typing.final
 class Goodbye(_message.Message):
     """Goodbye ends a session on purpose."""
 
@@ -607,8 +647,11 @@ class CloseLease(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """For people."""
+    device_id: _builtins.str
+    """The device that waits for LeaseClosed; everything on it up to this fence is over. Empty where no answer is awaited."""
     @_builtins.property
     def key(self) -> _lease_pb2.LeaseKey:
         """The lease."""
@@ -618,10 +661,11 @@ class CloseLease(_message.Message):
         *,
         key: _lease_pb2.LeaseKey | None = ...,
         reason: _builtins.str = ...,
+        device_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "key", b"key", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,7 @@ from agent.core.step import (
     PrepareDevice,
     RejectLease,
     ReleaseLease,
+    ReportClosed,
     ReportDevices,
     ReportInstallation,
     ReportResult,
@@ -354,6 +355,68 @@ def test_closed_lease_is_forgotten_when_nothing_of_it_runs() -> None:
     assert beat == Heartbeat(sequence=1, leases=())
 
 
+CLOSE = CloseLease(key=KEY, device_id=PHONE)
+CLOSED = ReportClosed(key=KEY, device_id=PHONE)
+
+
+def test_agent_that_never_had_a_closed_lease_says_so_and_refuses_an_offer_that_comes_late() -> None:
+    desk = Desk()
+    assert desk.receive(CLOSE).sends == (CLOSED,)
+    assert desk.receive(AdoptLease(lease=lease(1))).actions == ()
+    assert [type(action) for action in desk.receive(AdoptLease(lease=lease(2, key=NEWER))).actions] == [PrepareDevice]
+
+
+def test_closed_lease_is_answered_when_nothing_of_it_runs_any_more() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    for _ in range(2):
+        assert desk.receive(CLOSE).sends == ()
+    assert [send for send in desk.ended(1, None).sends if isinstance(send, ReportClosed)] == [CLOSED]
+
+
+def test_answer_waits_for_what_still_runs_under_an_older_lease() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.receive(AdoptLease(lease=lease(9, key=NEWER)))
+    assert desk.receive(CloseLease(key=NEWER, device_id=PHONE)).sends == ()
+    step = desk.ended(1, None)
+    assert ReportClosed(key=NEWER, device_id=PHONE) in step.sends
+    assert [type(action) for action in step.actions] == [EndLease]
+
+
+def test_close_of_an_older_lease_leaves_the_newer_one_alone() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(9, key=NEWER)))
+    step = desk.receive(CLOSE)
+    assert (step.sends, step.actions) == ((CLOSED,), ())
+
+
+def test_close_without_a_device_is_not_answered() -> None:
+    desk = Desk()
+    assert desk.receive(CloseLease(key=KEY)).sends == ()
+
+
+def test_offer_that_comes_late_is_refused_after_its_device_was_away() -> None:
+    desk = Desk()
+    phone = DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR)
+    desk.handle(DevicesObserved(devices=()))
+    assert desk.receive(CLOSE).sends == (CLOSED,)
+    desk.handle(DevicesObserved(devices=(phone,)))
+    assert desk.receive(AdoptLease(lease=lease(1))).actions == ()
+
+
+def test_offer_that_was_refused_or_given_back_is_given_back_again() -> None:
+    desk = Desk()
+    phone = DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR)
+    desk.handle(DevicesObserved(devices=()))
+    assert [type(send) for send in desk.receive(AdoptLease(lease=lease(1))).sends] == [RejectLease]
+    desk.handle(DevicesObserved(devices=(phone,)))
+    step = desk.receive(AdoptLease(lease=lease(1)))
+    assert (step.sends, step.actions) == ((ReleaseLease(key=KEY),), ())
+
+
 def test_failed_preparation_rejects_the_lease_and_says_so_again_after_a_lost_link() -> None:
     failure = Failure(reason="BUILD_INVALID", message="no APK", blame=Blame.BUILD)
     desk = Desk()
@@ -569,7 +632,7 @@ class Host:
                 if self.is_up and victim not in self.started:
                     self.forbidden.add(victim)
             case "close" if self.number:
-                self.send(CloseLease(key=self.spec.key))
+                self.send(CloseLease(key=self.spec.key, device_id=self.random.choice((PHONE, None))))
             case "stale":
                 old = LeaseKey(lease_id=LeaseId(0), fence=Fence(epoch=0, number=0))
                 before = (self.busy, len(self.started))

@@ -14,6 +14,7 @@ from coordinator.core.events import (
     HeartbeatReceived,
     JobsSubmitted,
     LeaseAdopted,
+    LeaseClosed,
     LeaseEcho,
     LeaseRejected,
     LeaseReleased,
@@ -227,6 +228,10 @@ class AgentOnPaper:
 
     def release(self, lease: Lease) -> Step:
         return self.lab.handle(LeaseReleased(session=self.session, lease=lease.id, fence=lease.fence))
+
+    def close(self, lease: Lease) -> Step:
+        """Say that nothing of a lease is left on its device."""
+        return self.lab.handle(LeaseClosed(session=self.session, lease=lease.id, device=lease.device))
 
     def lose(self, *, goodbye: bool = False) -> Step:
         return self.lab.handle(AgentDisconnected(session=self.session, is_goodbye=goodbye))

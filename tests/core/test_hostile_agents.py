@@ -29,6 +29,7 @@ from coordinator.core.events import (
     HoldRequested,
     JobsSubmitted,
     LeaseAdopted,
+    LeaseClosed,
     LeaseEcho,
     LeaseRejected,
     LeaseReleased,
@@ -112,6 +113,7 @@ class HostileLab:
             self.installed: 3,
             self.rejected: 1,
             self.released: 1,
+            self.closed: 2,
             self.started: 12,
             self.test_reported: 3,
             self.finished: 16,
@@ -249,6 +251,7 @@ class HostileLab:
             devices=self.facts(),
             leases=(*(self.echo(lease) for lease in held), self.echo()),
             results=tuple(replace(self.finished(), session=session) for _ in range(self.random.randint(0, 2))),
+            answers_close=self.random.random() < 0.5,
         )
 
     def disconnected(self) -> Event:
@@ -287,6 +290,13 @@ class HostileLab:
     def released(self) -> Event:
         lease, fence = self.lease()
         return LeaseReleased(session=self.session(lease), lease=lease, fence=fence)
+
+    def closed(self) -> Event | None:
+        if not self.ledger.fleet.devices:
+            return None
+        device = self.random.choice(list(self.ledger.fleet.devices.values()))
+        lease = device.lease if device.lease is not None and self.random.random() < 0.7 else self.lease()[0]
+        return LeaseClosed(session=self.session(), lease=lease, device=device.id)
 
     def started(self) -> Event:
         lease, fence = self.lease()

@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 from agent.core import machine as agent_machine
 from agent.core.logsender import LogSender
-from agent.core.model import NO_FENCE, LeaseSpec, Now
-from agent.core.step import KeepResult
+from agent.core.model import NO_FENCE, DeviceId, LeaseKey, LeaseSpec, Now
+from agent.core.step import KeepResult, ReportClosed
 from coordinator.core import lanes
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
 from coordinator.core.fleet import Fleet
@@ -57,9 +57,7 @@ def replacing(owner: Any, name: str, make: Callable[[Any], Any]) -> Plant:  # no
 
 def _adopt_whatever_comes(sound: Any) -> Any:  # noqa: ANN401 - the sound function
     def adopt(self: agent_machine.Machine, lease: LeaseSpec, now: Now) -> None:
-        slot = self._slots.get(lease.device_id)
-        if slot is not None:
-            slot.highest = NO_FENCE
+        self._fences.pop(lease.device_id, None)
         sound(self, lease, now)
 
     return adopt
@@ -151,9 +149,11 @@ def _stale_disconnects_accepted() -> Iterator[None]:
     agents: dict[tuple[Fleet, SessionId], AgentId] = {}
     sound_open, sound_close = Fleet.open_session, Fleet.close_session
 
-    def open_session(self: Fleet, agent: AgentId, session: SessionId, lab_us: int) -> SessionId | None:
+    def open_session(
+        self: Fleet, agent: AgentId, session: SessionId, lab_us: int, *, answers_close: bool
+    ) -> SessionId | None:
         agents[self, session] = agent
-        return sound_open(self, agent, session, lab_us)
+        return sound_open(self, agent, session, lab_us, answers_close=answers_close)
 
     def close_session(self: Fleet, session: SessionId) -> AgentId | None:
         agent = agents.get((self, session))
@@ -171,6 +171,23 @@ def _free_devices_at_expiry(sound: Any) -> Any:  # noqa: ANN401
             self.free_device(self.fleet.devices[lease.device])
 
     return close_lease
+
+
+def _answer_before_the_end(sound: Any) -> Any:  # noqa: ANN401
+    def close_device(self: agent_machine.Machine, device: DeviceId, key: LeaseKey, now: Now) -> None:
+        sound(self, device, key, now)
+        self._send(ReportClosed(key=key, device_id=device))
+
+    return close_device
+
+
+def _close_without_a_fence(sound: Any) -> Any:  # noqa: ANN401
+    def close_device(self: agent_machine.Machine, device: DeviceId, key: LeaseKey, now: Now) -> None:
+        before = self._fences.get(device, NO_FENCE)
+        sound(self, device, key, now)
+        self._fences[device] = before
+
+    return close_device
 
 
 # Batches
@@ -251,7 +268,7 @@ def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
 
 
 MUTANTS = (
-    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=31),
+    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=28),
     Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=2),
     Mutant(
         name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=1
@@ -286,6 +303,16 @@ MUTANTS = (
     Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=2),
     Mutant(name="top-up without the gate", plant=replacing(Scheduler, "_top_up", _top_up_without_the_gate), seed=2),
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=2),
+    Mutant(
+        name="answer for a closed lease before its end",
+        plant=replacing(agent_machine.Machine, "_close_device", _answer_before_the_end),
+        seed=2,
+    ),
+    Mutant(
+        name="closed lease without a fence",
+        plant=replacing(agent_machine.Machine, "_close_device", _close_without_a_fence),
+        seed=49,
+    ),
     Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=1),
     Mutant(
         name="start what was taken back",
@@ -299,7 +326,9 @@ MUTANTS = (
         seed=60,
     ),
     Mutant(
-        name="lock dropped with the agent", plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent), seed=1
+        name="lock dropped with the agent",
+        plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent),
+        seed=39,
     ),
 )
 

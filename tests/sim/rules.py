@@ -72,8 +72,8 @@ def what_has_ended_stays(scene: Scene, _step: Committed, write: Write) -> Breach
 def device_has_one_lease(scene: Scene, step: Committed, write: Write) -> Breaches:
     """I3: a device is granted only when no lease of it lives, no test runs on it, and no expired lease is at work.
 
-    Two things may go on, because the agent lets them end before it begins anything else: an installation that it is
-    just stopping, and what it does for a lease that it was not heard to hold before that was closed.
+    One thing may go on, because the agent lets it end before it begins anything else: an installation for a lease that
+    did not expire, which it is just stopping.
     """
     if not isinstance(write, PutLease) or not write.lease.is_live:
         return
@@ -85,8 +85,7 @@ def device_has_one_lease(scene: Scene, step: Committed, write: Write) -> Breache
     if lease.id in scene.records.leases or work is None or LeaseId(work.lease) == lease.id:
         return
     old = scene.records.leases[LeaseId(work.lease)]
-    was_known = work.at_us < scene.closed_us.get(old.id, 0)
-    if was_known and (work.attempt or old.state is LeaseState.EXPIRED):
+    if work.attempt or old.state is LeaseState.EXPIRED:
         yield f"I3: {lease.device} still works for lease {work.lease} and gets lease {lease.id}"
 
 

@@ -36,10 +36,6 @@ class Scene:
     live: dict[CoordinatorDeviceId, dict[LeaseId, None]] = field(default_factory=dict)
     """The live leases of each device."""
     granted_us: dict[LeaseId, int] = field(default_factory=dict)
-    heard: dict[LeaseId, None] = field(default_factory=dict)
-    """Leases that their agents were heard to hold."""
-    closed_us: dict[LeaseId, int] = field(default_factory=dict)
-    """When each of those was closed."""
     work: dict[DeviceId, WorkBegan] = field(default_factory=dict)
     """What runs on each device."""
     begun: dict[AttemptId, WorkBegan] = field(default_factory=dict)
@@ -68,7 +64,6 @@ class Scene:
             case CoordinatorPaused():
                 self.pauses.append(record)
             case EchoArrived() if record.epoch == self.epoch:
-                self.heard[record.lease] = None
                 self.echoes.setdefault(record.lease, []).append(record.at_us)
             case WorkBegan():
                 self.work[record.device] = record
@@ -101,8 +96,6 @@ class Scene:
             live[lease.id] = None
         else:
             live.pop(lease.id, None)
-            if lease.id in self.heard:
-                self.closed_us.setdefault(lease.id, step.at_us)
 
     def running_us(self, since_us: int, until_us: int) -> int:
         """Return how long the coordinator ran between two times; of each pause a heartbeat may count as running."""

@@ -13,7 +13,14 @@ from coordinator import wire
 from coordinator.core import errors
 from coordinator.core import model as m
 from coordinator.core.errors import InvalidRequest, QgjobError
-from coordinator.core.events import AgentConnected, AttemptFinished, BuildInstalled, HeartbeatReceived, TestReported
+from coordinator.core.events import (
+    AgentConnected,
+    AttemptFinished,
+    BuildInstalled,
+    HeartbeatReceived,
+    LeaseClosed,
+    TestReported,
+)
 from coordinator.core.step import (
     CloseSession,
     LeasedJob,
@@ -214,7 +221,9 @@ def test_lease_is_told_as_a_snapshot() -> None:
 def test_other_commands_are_told() -> None:
     fence = m.Fence(2, 3)
     close = wire.command(SendClose(session=SESSION, lease=m.LeaseId(1), fence=fence, why="over")).close_lease
-    assert (close.key.fence.number, close.reason) == (3, "over")
+    assert (close.key.fence.number, close.reason, close.device_id) == (3, "over", "")
+    awaited = SendClose(session=SESSION, lease=m.LeaseId(1), fence=fence, why="over", device=m.DeviceId("phone"))
+    assert wire.command(awaited).close_lease.device_id == "phone"
     acknowledged = SendResultsAcknowledged(session=SESSION, attempts=(m.AttemptId(4),))
     assert wire.command(acknowledged).acknowledge_results.attempt_ids == [4]
     beat = SendHeartbeatAcknowledged(session=SESSION, sequence=5)
@@ -357,3 +366,15 @@ def test_heartbeat_keeps_its_echoes() -> None:
     held = event.leases[0]
     assert (event.sequence, held.lease, held.fence, held.revision) == (7, 1, m.Fence(2, 3), 4)
     assert (held.started, held.finished) == ((5, 6), (5,))
+
+
+def test_answer_for_a_closed_lease_names_lease_and_device() -> None:
+    closed = agent_service_pb2.LeaseClosed(key=lease_pb2.LeaseKey(lease_id=7), device_id="phone")
+    event = wire.agent_event(SESSION, agent_service_pb2.ConnectRequest(lease_closed=closed))
+    assert event == LeaseClosed(session=SESSION, lease=m.LeaseId(7), device=m.DeviceId("phone"))
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_hello_says_whether_the_agent_answers_for_closed_leases(answers: bool) -> None:
+    hello = agent_service_pb2.Hello(agent_id="lab", boot_id="b", answers_close=answers)
+    assert wire.agent_connected(SESSION, hello, "c").answers_close is answers
