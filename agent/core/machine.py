@@ -297,7 +297,9 @@ class Machine:
             self._window_us = LAST_WINDOW_US
         # A whole window with jitter in it, not a fixed step: thousands of agents must not come back at once.
         self._reconnect_us = now.mono_us + self._window_us * event.jitter // JITTER_RANGE
-        self._window_us = min(LAST_WINDOW_US, self._window_us * 2)
+        # Within a third of a lease, so that one lost try does not cost it.
+        widest_us = min(LAST_WINDOW_US, max(FIRST_WINDOW_US, self._pace.lease_ttl_us // 3))
+        self._window_us = min(widest_us, self._window_us * 2)
 
     def _received(self, event: Received, now: Now) -> None:
         if event.session != self._session:

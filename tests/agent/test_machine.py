@@ -462,6 +462,16 @@ def test_reconnect_waits_inside_a_growing_window_of_at_most_ten_seconds() -> Non
     assert waits[-1] <= 10_000_000
 
 
+def test_reconnect_waits_no_longer_than_a_third_of_a_lease() -> None:
+    desk = Desk()
+    for session in range(1, 9):
+        desk.handle(SessionLost(session=session, reason="", jitter=65_535))
+        deadline = desk.machine.next_deadline()
+        assert deadline is not None
+        assert deadline - desk.us <= PACE.lease_ttl_us // 3
+        desk.expire_at(deadline)
+
+
 def test_refused_agent_waits_in_the_widest_window_at_once() -> None:
     desk = Desk(is_connected=False)
     desk.handle(SessionLost(session=1, reason="", jitter=32_768, is_refused=True))
