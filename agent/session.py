@@ -13,6 +13,7 @@ import structlog
 from agent import wire
 from agent.core.events import Event, Received, SessionLost, SessionOpened
 from agent.core.step import Send
+from qgjob import links
 from qgjob.access import Access, MetadataChannel
 from qgjob.errors import ClientError, connection_fault
 from qgjob.v1 import agent_service_pb2, agent_service_pb2_grpc
@@ -28,13 +29,7 @@ REFUSALS = frozenset(
 """What stays so until a human has mended something."""
 
 OPTIONS: Sequence[tuple[str, Any]] = (
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 15_000),
+    *links.CHANNEL,
     ("grpc.max_receive_message_length", 4 * 1_024 * 1_024),
     ("grpc.max_send_message_length", 4 * 1_024 * 1_024),
 )

@@ -31,6 +31,7 @@ from coordinator.story import Story
 from coordinator.tls import server_credentials
 from coordinator.tokens import TokenFile
 from coordinator.wire import MAX_MESSAGE_BYTES
+from qgjob import links
 from qgjob.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -63,13 +64,7 @@ SERVICES = (
 OPTIONS: Sequence[tuple[str, Any]] = (
     # Without this a second coordinator binds the same port in silence.
     ("grpc.so_reuseport", 0),
-    # A black hole is seen within 30 s; without the ping timeout a stopped peer took over a minute.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
+    *links.SERVER,
     # A follower that stops reading then holds about 100 KB here instead of several MB.
     ("grpc.http2.bdp_probe", 0),
     # A reconnect storm of thousands of streams is taken in, not refused.

@@ -7,6 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, cast
 
+from qgjob import links
 from qgjob.access import RELEASE_KEY, Access, MetadataChannel, is_loopback
 from qgjob.errors import UsageError
 
@@ -75,13 +76,7 @@ def open_channel(target: str, access: Access = NO_ACCESS) -> grpc.Channel:
     host = _host(target)
     access.check(host)
     options = (
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.ping_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        *links.CHANNEL,
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         # A proxy for the world outside must not be asked for a coordinator on this very host.

@@ -232,7 +232,7 @@ class Machine:
             self._open_session()
         if self._is_connected and _is_due(self._beat_us, now):
             self._beat(now)
-        if self._is_open and now.mono_us - self._heard_us > self._pace.lease_ttl_us:
+        if self._is_open and now.mono_us - self._heard_us > self._silence_us:
             self._heard_us = now.mono_us
             self._actions.append(CloseSession(session=self._session, reason="the coordinator is silent"))
         if _is_due(self._orphan_end_us(), now):
@@ -252,11 +252,19 @@ class Machine:
         if self._is_connected:
             deadlines.append(self._beat_us)
         if self._is_open:
-            deadlines.append(self._heard_us + self._pace.lease_ttl_us + 1)
+            deadlines.append(self._heard_us + self._silence_us + 1)
         if not self._is_flushing:
             deadlines.append(self._drain_end_us)
         deadlines += [slot.stop_at_us for slot in self._slots.values()]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    @property
+    def _silence_us(self) -> int:
+        """How long a coordinator may be silent that should answer heartbeats: then half a lease is left to come back.
+
+        Keepalive sees dead links; this sees a dead coordinator behind a proxy that lives.
+        """
+        return self._pace.lease_ttl_us // 2
 
     def _take_step(self) -> Step:
         step = Step(writes=tuple(self._writes), sends=tuple(self._sends), actions=tuple(self._actions))

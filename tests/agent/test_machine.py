@@ -480,9 +480,10 @@ def test_refused_agent_waits_in_the_widest_window_at_once() -> None:
     assert deadline - desk.us == 5_000_000
 
 
-def test_silent_coordinator_is_given_up() -> None:
+def test_coordinator_that_is_silent_for_half_a_lease_is_given_up() -> None:
     desk = Desk()
-    step = desk.expire_at(5_000_001)
+    assert desk.expire_at(2_500_000).actions == ()
+    step = desk.expire_at(2_500_001)
     assert CloseSession(session=1, reason="the coordinator is silent") in step.actions
 
 

@@ -15,8 +15,8 @@ PATIENCE_S = 20.0
 class _Link:
     """One connection through the proxy, both ways."""
 
-    def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
-        self.is_stranded = False
+    def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter, *, is_stranded: bool) -> None:
+        self.is_stranded = is_stranded
         self._writers = (near, far)
 
     def close(self) -> None:
@@ -35,6 +35,7 @@ class Proxy:
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
+        self._is_severed = False
         self._delay_s = 0.0
         self._spoilt: str | None = None
         self.address = ""
@@ -64,6 +65,14 @@ class Proxy:
     def strand(self) -> None:
         """Let every connection stay open and carry nothing any more; new ones work."""
         self._do(self._strand)
+
+    def sever(self) -> None:
+        """Do the same to new connections as well, until `mend`."""
+        self._do(self._sever)
+
+    def mend(self) -> None:
+        """End `sever`; what was stranded stays so."""
+        self._is_severed = False
 
     def hold(self) -> None:
         """Carry nothing until `release`: what is sent comes late, as after a partition."""
@@ -117,6 +126,10 @@ class Proxy:
         for link in self._links:
             link.is_stranded = True
 
+    def _sever(self) -> None:
+        self._is_severed = True
+        self._strand()
+
     def _take(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         task = self._loop.create_task(self._serve(near, near_out))
         self._tasks.add(task)
@@ -129,7 +142,7 @@ class Proxy:
             near_out.transport.abort()  # the coordinator is away: the caller sees what it would see without us
             return
         self.accepted += 1
-        link = _Link(near_out, far_out)
+        link = _Link(near_out, far_out, is_stranded=self._is_severed)
         self._links.add(link)
         ways = (self._pump(link, near, far_out), self._pump(link, far, near_out))
         pumps = [asyncio.create_task(way) for way in ways]

@@ -271,7 +271,7 @@ MUTANTS = (
     Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=28),
     Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=2),
     Mutant(
-        name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=1
+        name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=2
     ),
     Mutant(
         name="no grace for a lost link", plant=replacing(Scheduler, "_disconnect", _lose_leases_with_the_link), seed=1
@@ -279,14 +279,14 @@ MUTANTS = (
     Mutant(
         name="expire before the inbox",
         plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
-        seed=141,
+        seed=168,
     ),
     Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=10),
     Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=2),
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
-        seed=2,
+        seed=1,
     ),
     Mutant(
         name="close leases before the results of Hello",
@@ -300,7 +300,7 @@ MUTANTS = (
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
         seed=10,
     ),
-    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=2),
+    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=5),
     Mutant(name="top-up without the gate", plant=replacing(Scheduler, "_top_up", _top_up_without_the_gate), seed=2),
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=2),
     Mutant(
@@ -317,13 +317,13 @@ MUTANTS = (
     Mutant(
         name="start what was taken back",
         plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
-        seed=1,
+        seed=2,
     ),
     Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=4),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
-        seed=60,
+        seed=2,
     ),
     Mutant(
         name="lock dropped with the agent",

@@ -14,8 +14,8 @@ from typing import Protocol
 from tests.sim.plan import Direction, Weather
 from tests.sim.world import SECOND_US, Process, World
 
-KEEPALIVE_US = (12 * SECOND_US, 32 * SECOND_US)
-"""After which time a silent peer counts as gone: 20 s until the ping, 10 s for its answer, less where one is due."""
+KEEPALIVE_US = (8 * SECOND_US, 17 * SECOND_US)
+"""After which time a silent peer counts as gone: 8 s until the ping, 8 s for its answer, less where one is due."""
 CONNECT_TIMEOUT_US = (2 * SECOND_US, 8 * SECOND_US)
 RESET_US = 20_000
 LATE_US = 3 * SECOND_US
