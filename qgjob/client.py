@@ -23,7 +23,7 @@ import grpc
 
 from qgjob.access import Access
 from qgjob.channel import NO_ACCESS, Coordinators
-from qgjob.errors import ClientError, error_of, is_passing, unreachable
+from qgjob.errors import ClientError, error_of, has_reached, is_passing, unreachable
 from qgjob.v1.job_pb2 import (
     JOB_STATE_CANCELLED,
     JOB_STATE_COMPLETED,
@@ -66,7 +66,8 @@ CALL_PATIENCE_S = 1.5
 FAILOVER_PATIENCE_S = 20.0
 """The same where several coordinators are named: when one has died, another needs a moment to take over."""
 RESTART_PATIENCE_S = 20.0
-"""How long a call is repeated that a stopping coordinator refused: another one will start."""
+"""How long a call is repeated that a stopping coordinator refused, or whose link broke: another coordinator will start,
+and to notice a dead link alone takes up to 16 s."""
 STREAM_PATIENCE_S = 300.0
 FIRST_DELAY_S = 0.2
 MAX_DELAY_S = 3.0
@@ -175,7 +176,7 @@ class Client:
                 answer = call()
             except grpc.RpcError as error:
                 failure = error_of(error, self.target)
-                if failure.reason == "SHUTTING_DOWN":
+                if has_reached(error):
                     patience.extend(RESTART_PATIENCE_S)
                 if not is_passing(error) or patience.is_over():
                     raise failure from error
@@ -190,6 +191,8 @@ class Client:
     ) -> None:
         """Wait a moment before a broken stream is opened again, or raise what it died of."""
         failure = error_of(error, self.target)
+        if has_reached(error):
+            patience.extend(RESTART_PATIENCE_S)
         if self._is_closed or not is_passing(error) or patience.is_over():
             raise failure from error
         if not self._is_lost and self._on_lost is not None:
@@ -584,6 +587,8 @@ class _Patience:
 
     def extend(self, seconds: float) -> None:
         self._seconds = max(self._seconds, seconds)
+        if self._unproven_s is not None:
+            self._unproven_s = max(self._unproven_s, seconds)
 
     def is_over(self) -> bool:
         seconds = self._seconds if self._unproven_s is None else min(self._seconds, self._unproven_s)

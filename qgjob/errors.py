@@ -169,6 +169,12 @@ def is_passing(error: grpc.RpcError) -> bool:
     return code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
+def has_reached(error: grpc.RpcError) -> bool:
+    """Whether a call that failed had a link: it broke under the call, which somebody may have heard."""
+    details = cast("grpc.Call", error).details() or ""
+    return not any(sign in details for sign in ("failed to connect", "DNS resolution failed"))
+
+
 def error_info(call: grpc.Call) -> ErrorInfo | None:
     """Return our ErrorInfo of a failed call, None where there is none."""
     from google.protobuf.message import DecodeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import grpc
 import pytest
@@ -34,7 +35,7 @@ def accept(request: SubmitJobsRequest) -> SubmitJobsResponse:
     return SubmitJobsResponse(jobs=[Job(id=number, spec=spec) for number, spec in enumerate(request.jobs, 1)])
 
 
-def drop(request: object) -> SubmitJobsResponse:
+def drop(request: object) -> NoReturn:
     raise Dropped
 
 
@@ -47,6 +48,27 @@ def test_a_submit_whose_answer_was_lost_is_repeated_under_the_same_key(stand_in:
     assert isinstance(first, SubmitJobsRequest)
     assert first.request_id
     assert first == second
+
+
+def test_a_call_whose_link_broke_is_repeated_although_noticing_that_took_all_patience(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qgjob.client.CALL_PATIENCE_S", 0.0)
+    stand_in.submits = [drop, accept]
+    with Client(stand_in.address) as client:
+        assert [job.id for job in client.submit_jobs([LOGIN]).jobs] == [1]
+
+
+def test_a_stream_whose_link_broke_before_its_first_message_is_opened_again(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(request: WatchJobsRequest) -> Iterator[Job]:
+        yield job_message(1, state=JOB_STATE_COMPLETED)
+
+    monkeypatch.setattr("qgjob.client.CALL_PATIENCE_S", 0.0)
+    stand_in.watches = [drop, end]
+    with Client(stand_in.address) as client:
+        assert [job.state for job in client.watch_jobs(JobFilter(ids=[1]))] == [JOB_STATE_COMPLETED]
 
 
 def test_a_refused_submit_is_not_repeated(stand_in: StandIn) -> None:
