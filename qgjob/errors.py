@@ -102,6 +102,8 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
             )
         case grpc.StatusCode.UNIMPLEMENTED:
             return UsageError(f"what answers at {target} is no coordinator of this release", hint="compare --version")
+        case _ if is_passing(error):
+            return unreachable(target)
         case _:
             return LabError(message or code.name, reason=reason, hint="the coordinator's diagnostics say more")
 
@@ -162,11 +164,11 @@ def is_passing(error: grpc.RpcError) -> bool:
     import grpc
 
     call = cast("grpc.Call", error)
-    code = call.code()
-    if code is grpc.StatusCode.INTERNAL:
-        # A link that breaks inside a message reads like this; the coordinator's own mistakes don't.
-        return "RST_STREAM" in (call.details() or "")
-    return code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    # A link that breaks inside a message, or carries noise, reads like this; the coordinator's own mistakes don't.
+    sign = {grpc.StatusCode.INTERNAL: "RST_STREAM", grpc.StatusCode.UNKNOWN: "Stream removed"}.get(call.code())
+    if sign is not None:
+        return sign in (call.details() or "")
+    return call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 def has_reached(error: grpc.RpcError) -> bool:

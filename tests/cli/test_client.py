@@ -59,6 +59,24 @@ def test_a_call_whose_link_broke_is_repeated_although_noticing_that_took_all_pat
         assert [job.id for job in client.submit_jobs([LOGIN]).jobs] == [1]
 
 
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+        (grpc.StatusCode.UNKNOWN, "Stream removed (Failed parsing HTTP/2 (Frame size 16101733 is too large))"),
+    ],
+)
+def test_a_call_is_repeated_whose_link_carried_half_a_message_or_noise(
+    stand_in: StandIn, code: grpc.StatusCode, details: str
+) -> None:
+    def break_inside(request: SubmitJobsRequest) -> NoReturn:
+        raise Refused(code, "", details)
+
+    stand_in.submits = [break_inside, accept]
+    with Client(stand_in.address) as client:
+        assert [job.id for job in client.submit_jobs([LOGIN]).jobs] == [1]
+
+
 def test_a_stream_whose_link_broke_before_its_first_message_is_opened_again(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
