@@ -168,6 +168,18 @@ class Grid:
             if program.process is not None and program.process.poll() is None:
                 program.stop()
 
+    def processes(self) -> list[str]:
+        """Return the command lines of what runs with this grid's home directory: ours, and what they started."""
+        mark = f"HOME={self.env['HOME']}".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                pass  # it has just ended, or is somebody else's
+        return found
+
 
 @contextmanager
 def running_grid(directory: Path) -> Iterator[Grid]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self
 
 from qgjob import resources
 from qgjob.client import Client
 from qgjob.v1.job_pb2 import JobFilter
+from tests.faults.load import Followed, Load
 
-FINAL = {"passed": "completed", "failed": "failed", "hang": "timed_out"}
+FINAL = {"passed": "completed", "failed": "failed", "hang": "timed_out", "error": "errored"}
+VERDICTS = ("passed", "failed", "timed_out")
 
 
 class Verdict:
@@ -27,6 +30,8 @@ class Verdict:
         listed: list[int],
         truth: list[list[dict[str, Any]]],
         read_log: Callable[[int, int], bytes],
+        cancelled: Collection[int] = (),
+        followed: Collection[Followed] = (),
     ) -> None:
         """Take what is judged.
 
@@ -36,24 +41,40 @@ class Verdict:
             listed: All jobs that the coordinator has.
             truth: For each agent what its devices wrote down.
             read_log: Returns the log of a job's attempt, by its number.
+            cancelled: Jobs whose end users asked for.
+            followed: What followers of logs saw.
         """
         self._accepted = accepted
         self._jobs = jobs
         self._listed = listed
         self._truth = truth
         self._read_log = read_log
+        self._cancelled = cancelled
+        self._followed = followed
+
+    def keeps_every_promise(self) -> int:
+        """Check all of them. Returns how many logs were compared with what devices wrote."""
+        self.nothing_is_lost_or_doubled()
+        self.each_attempt_ended_once()
+        self.no_device_ran_two_tests()
+        self.no_attempt_ran_twice()
+        self.followers_saw_the_logs()
+        return self.logs_equal_what_devices_wrote()
 
     @classmethod
-    def gather(cls, client: Client, directory: Path, accepted: dict[int, str]) -> Self:
+    def gather(cls, client: Client, directory: Path, load: Load) -> Self:
         """Ask the coordinator, and read what the devices wrote down."""
 
+        @functools.cache
         def read_log(job: int, attempt: int) -> bytes:
             return b"".join(piece.data for piece in client.follow_logs(job, attempt=attempt))
 
         files = sorted(directory.glob("agent-*/device-truth.jsonl"))
         return cls(
-            accepted=accepted,
-            jobs={job: resources.job(client.get_job(job)) for job in accepted},
+            accepted=load.accepted,
+            cancelled=load.cancelled,
+            followed=load.followed,
+            jobs={job: resources.job(client.get_job(job)) for job in load.accepted},
             listed=[job.id for job in client.iter_jobs(JobFilter())],
             truth=[[json.loads(line) for line in path.read_text().splitlines()] for path in files],
             read_log=read_log,
@@ -69,13 +90,18 @@ class Verdict:
         """I2: every attempt has its outcome; the last one's made the job's end, unless the lab gave up."""
         for job, one in self._jobs.items():
             outcomes = [attempt["outcome"] for attempt in one["attempts"]]
-            assert outcomes, f"job {job} ended without an attempt"
+            is_cancelled = one["status"] == "cancelled"
+            assert outcomes or is_cancelled, f"job {job} ended without an attempt"
             assert None not in outcomes, f"job {job}: {outcomes}"
             numbers = [attempt["number"] for attempt in one["attempts"]]
             assert numbers == list(range(1, len(numbers) + 1)), f"job {job}: attempts {numbers}"
-            if one["status"] != "errored":
+            verdicts = [outcome for outcome in outcomes if outcome in VERDICTS]
+            if is_cancelled:
+                assert job in self._cancelled, f"nobody asked for the end of job {job}"
+            if is_cancelled or one["status"] == "errored":
+                assert not verdicts, f"job {job} has the verdicts {verdicts} and is {one['status']}"
+            else:
                 assert one["status"] == FINAL[self._accepted[job]], f"job {job} was to be {self._accepted[job]}"
-                verdicts = [outcome for outcome in outcomes if outcome in ("passed", "failed", "timed_out")]
                 assert len(verdicts) == 1, f"job {job} has the verdicts {verdicts}"
 
     def no_device_ran_two_tests(self) -> None:
@@ -108,7 +134,7 @@ class Verdict:
         compared = 0
         for job, one in self._jobs.items():
             for attempt in one["attempts"]:
-                if attempt["outcome"] in ("lost", "released", "rejected"):
+                if attempt["outcome"] in ("lost", "released", "rejected") or attempt["start_time"] is None:
                     continue
                 data = self._read_log(job, attempt["number"])
                 found = (len(data), hashlib.sha256(data).hexdigest())
@@ -116,6 +142,23 @@ class Verdict:
                 assert attempt["log"] == "complete", f"job {job}, attempt {attempt['number']}: {attempt['log']}"
                 compared += 1
         return compared
+
+    def followers_saw_the_logs(self) -> int:
+        """I5: what a follower saw of an attempt is how its log begins, and all of it where its end was told.
+
+        Returns how many logs were seen to their end.
+        """
+        whole = 0
+        for followed in self._followed:
+            outcomes = {attempt["number"]: attempt["outcome"] for attempt in self._jobs[followed.job]["attempts"]}
+            for number, seen in followed.seen.items():
+                log = self._read_log(followed.job, number)
+                assert log.startswith(seen), f"job {followed.job}, attempt {number}: a follower saw something else"
+                # An agent that is back may bring more of a log that was given up.
+                if number in followed.whole and outcomes[number] != "lost":
+                    assert len(seen) == len(log), f"job {followed.job}, attempt {number}: {len(seen)} of {len(log)}"
+                    whole += 1
+        return whole
 
     def outcomes(self) -> Counter[str]:
         """Return how all attempts ended."""

@@ -1,52 +1,97 @@
-"""Users who submit all the time, whatever happens to the lab, and remember what they were told."""
+"""Users who submit, cancel and follow all the time, whatever happens to the lab, and remember what they were told."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from qgjob.client import Client
 from qgjob.errors import ClientError
-from qgjob.v1.job_pb2 import JobFilter, JobSpec
+from qgjob.v1.job_pb2 import LOG_STATE_COMPLETE, LOG_STATE_TRUNCATED, JobFilter, JobSpec
+
+Answer = TypeVar("Answer")
 
 APPS = ("v1", "v2", "v3")
 ORGS = ("acme", "globex")
-OUTCOMES = ("passed", "passed", "passed", "passed", "failed", "hang")
+OUTCOMES = ("passed",) * 8 + ("failed", "failed", "hang", "error")
+CANCELS_ONE_IN = 8
+FOLLOWERS = 3
+"""At a time; they come and go."""
+MOST_PIECES = 12
+"""A follower that loses interest has read at most so many pieces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What a follower of a job's log saw."""
+
+    job: int
+    seen: dict[int, bytes] = field(default_factory=dict)
+    """Attempt, by its number -> bytes."""
+    whole: set[int] = field(default_factory=set)
+    """Attempts whose end was told."""
 
 
 class Load:
-    """Submits jobs of every kind until it is told to stop. Each submit has a key, and is repeated until answered."""
+    """Works until it is told to stop. Each submit has a key, and each call is repeated until answered."""
 
     def __init__(self, address: str, seed: int) -> None:
         self._client = Client(address)
         self._random = random.Random(seed)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="load")
+        follow = [functools.partial(self._follow_all_the_time, random.Random(seed + n)) for n in range(FOLLOWERS)]
+        works = (self._submit_all_the_time, *follow)
+        self._threads = [threading.Thread(target=self._run, args=(work,), name="load") for work in works]
         self.accepted: dict[int, str] = {}
         """Job -> how its test was to end."""
+        self.cancelled: set[int] = set()
+        """Jobs whose end was asked for."""
+        self.followed: list[Followed] = []
         self.repeated = 0
         self.failure: ClientError | None = None
         """The first refusal that no repetition can mend: users must never see one."""
 
     @contextmanager
     def running(self) -> Iterator[Load]:
-        """Submit while the context lasts."""
-        self._thread.start()
+        """Work while the context lasts."""
+        for thread in self._threads:
+            thread.start()
         try:
             yield self
         finally:
             self._stopping.set()
-            self._thread.join()
+            for thread in self._threads:
+                thread.join()
         if self.failure is not None:
             raise self.failure
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         try:
-            self._submit_all_the_time()
+            work()
         except ClientError as error:
             self.failure = error
+
+    def _follow_all_the_time(self, fickle: random.Random) -> None:
+        while not self._stopping.wait(fickle.uniform(0.05, 0.3)):
+            if recent := list(self.accepted)[-20:]:
+                self._follow(fickle.choice(recent), fickle.choice((None, fickle.randint(1, MOST_PIECES))))
+
+    def _follow(self, job: int, most: int | None) -> None:
+        """Read a log as it grows, to its end or until it becomes boring."""
+        followed = Followed(job=job)
+        self.followed.append(followed)
+        for piece in itertools.islice(self._client.follow_logs(job), most):
+            followed.seen[piece.attempt] = followed.seen.get(piece.attempt, b"") + piece.data
+            if piece.state in (LOG_STATE_COMPLETE, LOG_STATE_TRUNCATED):
+                followed.whole.add(piece.attempt)
+            if self._stopping.is_set():
+                return
 
     def _submit_all_the_time(self) -> None:
         number = 0
@@ -58,11 +103,20 @@ class Load:
             for job, outcome in zip(self._submit(specs, f"key-{number}"), outcomes, strict=True):
                 self.accepted[job] = outcome
             self._stopping.wait(self._random.uniform(0.05, 0.3))
+            if self._random.randrange(CANCELS_ONE_IN) == 0:
+                self._cancel(self._random.choice(list(self.accepted)[-20:]))
+
+    def _cancel(self, job: int) -> None:
+        self.cancelled.add(job)
+        self._until_answered(lambda: self._client.cancel_jobs([job]))
 
     def _submit(self, specs: list[JobSpec], key: str) -> list[int]:
+        return [job.id for job in self._until_answered(lambda: self._client.submit_jobs(specs, request_id=key).jobs)]
+
+    def _until_answered(self, call: Callable[[], Answer]) -> Answer:
         while True:
             try:
-                return [job.id for job in self._client.submit_jobs(specs, request_id=key).jobs]
+                return call()
             except ClientError as error:
                 if error.reason not in ("UNREACHABLE", "SHUTTING_DOWN"):
                     raise

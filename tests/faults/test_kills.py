@@ -60,16 +60,15 @@ def judged(directory: Path, kill: Callable[[Lab], None]) -> Verdict:
                 kill(lab)
         load.wait_until_all_ended(60)
         with Client(grid.address) as client:
-            verdict = Verdict.gather(client, directory, load.accepted)
-            verdict.nothing_is_lost_or_doubled()
-            verdict.each_attempt_ended_once()
-            verdict.no_device_ran_two_tests()
-            verdict.no_attempt_ran_twice()
-            compared = verdict.logs_equal_what_devices_wrote()
+            verdict = Verdict.gather(client, directory, load)
+            compared = verdict.keeps_every_promise()
+            followed = verdict.followers_saw_the_logs()
         load.close()
-        print(f"{KILLS} kills, {len(load.accepted)} jobs, {load.repeated} submits repeated, {compared} logs compared,")  # noqa: T201
+        print(f"{KILLS} kills, {len(load.accepted)} jobs, {load.repeated} calls repeated, {compared} logs compared,")  # noqa: T201
+        print(f"{len(load.cancelled)} jobs cancelled, {len(load.followed)} followers, {followed} logs seen whole")  # noqa: T201
         print(dict(verdict.outcomes()))  # noqa: T201
         assert compared > KILLS
+    assert grid.processes() == [], "processes are left behind"
     return verdict
 
 
