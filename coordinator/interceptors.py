@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
-from coordinator.core.errors import PermissionDenied, QgjobError, Unauthenticated, VersionUnsupported
+from coordinator.core.errors import InvalidRequest, PermissionDenied, QgjobError, Unauthenticated, VersionUnsupported
 from coordinator.core.releases import misfit
 from coordinator.tokens import Role, TokenFile
 from coordinator.wire import code_of
@@ -28,6 +31,9 @@ AGENT_METHODS = frozenset({"/qgjob.v1.AgentService/Connect", "/qgjob.v1.LogServi
 MAX_SENTENCE_BYTES = 800
 MAX_FIELD_BYTES = 200
 """A status travels in HTTP/2 trailers, for which gRPC allows 8 KiB: what a caller sent must not come back whole."""
+
+COMPLAINT_INTERVAL_S = 60.0
+"""Between two lines of diagnostics about bytes that are no message, for each method."""
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
@@ -45,8 +51,44 @@ def _shortened(text: str, most_bytes: int) -> str:
     return text if len(encoded) <= most_bytes else encoded[: most_bytes - 3].decode(errors="ignore") + "..."
 
 
+class _Unreadable(InvalidRequest):
+    """Bytes that are no message of the method: a caller's mistake, of which the operator should know."""
+
+    def __init__(self) -> None:
+        super().__init__("message", "the bytes are no message of this method")
+
+
+class Complaints:
+    """Tells the operator of unreadable messages, seldom enough that nobody can fill the diagnostics with them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Take a clock in seconds."""
+        self._clock = clock
+        self._told_s: dict[str, float] = {}
+        self._untold: Counter[str] = Counter()
+
+    def add(self, method: str, peer: str) -> None:
+        """Tell of one, or count it among those that the next line tells of."""
+        self._untold[method] += 1
+        now_s = self._clock()
+        if now_s - self._told_s.get(method, -COMPLAINT_INTERVAL_S) < COMPLAINT_INTERVAL_S:
+            return
+        self._told_s[method] = now_s
+        structlog.get_logger("coordinator").warning(
+            "message_unreadable",
+            story="bytes came that are no message of the method",
+            method=method,
+            peer=peer,
+            count=self._untold.pop(method),
+        )
+
+
 class RefusalInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of ours. Handlers of streams read and write through the context."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take a clock in seconds, by which complaints are spaced."""
+        self._complaints = Complaints(clock)
 
     async def intercept_service(
         self,
@@ -58,7 +100,7 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith("/qgjob."):
             return handler
-        return _wrapped(handler, lambda inner: _guard(inner, method))
+        return _wrapped(handler, lambda inner: _guard(inner, method, self._complaints), _reading(handler))
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
@@ -145,9 +187,11 @@ async def _refuse(context: grpc.aio.ServicerContext[Any, Any], refusal: QgjobErr
 
 
 def _wrapped(
-    handler: grpc.RpcMethodHandler[Any, Any], wrap: Callable[[Handler], Handler]
+    handler: grpc.RpcMethodHandler[Any, Any],
+    wrap: Callable[[Handler], Handler],
+    deserialize: Callable[[bytes], Any] | None = None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return a handler of the same kind whose behaviour is wrapped."""
+    """Return a handler of the same kind whose behaviour is wrapped; with another deserializer where one is given."""
     kinds: dict[tuple[bool, bool], tuple[str, Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
         (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
         (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
@@ -157,15 +201,40 @@ def _wrapped(
     name, make = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
     return make(
         wrap(getattr(handler, name)),
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=deserialize or handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )
 
 
-def _guard(handler: Handler, method: str) -> Handler:
+def _reading(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[bytes], Any]:
+    """Return a deserializer whose failure is a refusal.
+
+    A stream's messages are read under the guard, so it may raise there. The one message of other calls is read before
+    any code of ours, and what is raised then would be told as the coordinator's own error.
+    """
+    parse = handler.request_deserializer
+    assert parse is not None, "a generated handler has one"
+
+    def read(data: bytes) -> Any:  # noqa: ANN401
+        try:
+            return parse(data)
+        except DecodeError as error:
+            if handler.request_streaming:
+                raise _Unreadable from error
+            return _Unreadable()
+
+    return read
+
+
+def _guard(handler: Handler, method: str, complaints: Complaints) -> Handler:
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
         try:
+            if isinstance(request, _Unreadable):
+                raise request
             return await handler(request, context)
+        except _Unreadable as refusal:
+            complaints.add(method, context.peer())
+            await _refuse(context, refusal)
         except QgjobError as refusal:
             await _refuse(context, refusal)
         except (grpc.aio.AbortError, grpc.aio.UsageError):

@@ -276,14 +276,6 @@ async def test_message_that_is_too_large_ends_that_stream_alone(grid: Grid) -> N
     await grid.agent().hello(phone())
 
 
-async def test_bytes_that_are_no_message_end_that_stream_alone(grid: Grid) -> None:
-    call: grpc.aio.StreamStreamCall[bytes, bytes] = grid.channel.stream_stream("/qgjob.v1.AgentService/Connect")()
-    await call.write(b"\xff\xff\xff\xff")
-    async with asyncio.timeout(PATIENCE_S):
-        assert await call.code() is grpc.StatusCode.INTERNAL
-    assert await grid.submit(spec()) == [1]
-
-
 GARBAGE: dict[str, dict[str, Any]] = {
     "unknown lease": {
         "attempt_started": agent_service_pb2.AttemptStarted(
