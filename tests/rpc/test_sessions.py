@@ -106,10 +106,12 @@ async def test_what_an_agent_holds_of_another_database_is_not_of_this_one(grid: 
     back = grid.agent()
     await back.hello(phone(), cluster_id="another", leases=[echo(lease)], results=[result])
     offered = (await back.hear("adopt_lease")).adopt_lease.lease
-    assert offered.key == lease.key
+    assert offered.key.fence.number > lease.key.fence.number
     assert (await grid.job(1)).state == job_pb2.JOB_STATE_ASSIGNED
+    result.key.CopyFrom(offered.key)
+    result.attempt_id = offered.jobs[0].attempt_id
     third = grid.agent()
-    await third.hello(phone(), cluster_id=welcome.cluster_id, leases=[echo(lease)], results=[result])
+    await third.hello(phone(), cluster_id=welcome.cluster_id, leases=[echo(offered)], results=[result])
     await third.hear("acknowledge_results")
     assert (await grid.job(1)).state == job_pb2.JOB_STATE_FAILED
 
