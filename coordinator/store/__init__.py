@@ -1,5 +1,6 @@
 """The database: records in, records out."""
 
+from coordinator.store.dialect import LEADER_TTL_S
 from coordinator.store.errors import (
     OutcomeUnknown,
     SchemaTooNew,
@@ -11,12 +12,16 @@ from coordinator.store.errors import (
     StoreUnreadable,
 )
 from coordinator.store.filter import JobFilter
+from coordinator.store.leader import LeaderRow, Reign
 from coordinator.store.reading import Snapshot
 from coordinator.store.store import Store
 
 __all__ = [
+    "LEADER_TTL_S",
     "JobFilter",
+    "LeaderRow",
     "OutcomeUnknown",
+    "Reign",
     "SchemaTooNew",
     "Snapshot",
     "StaleEpoch",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, ColumnElement, Engine, Table, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -17,6 +18,8 @@ from coordinator.store.errors import OutcomeUnknown, StoreBusy, StoreError, Stor
 
 READERS = 4
 BUSY_TIMEOUT_S = 5.0
+LEADER_TTL_S = 10.0
+"""How long a leader counts on leading after it has renewed its leadership, if it is not told otherwise."""
 APPLICATION_ID = 0x51474A42
 """Marks a SQLite file as ours ("QGJB"); `file` and other programs can see it."""
 
@@ -55,20 +58,63 @@ def shown(url: URL) -> str:
     return f"database {url.render_as_string(hide_password=True)}"
 
 
-def writer_engine(url: URL) -> Engine:
+def writer_engine(url: URL, leader_ttl_s: float = LEADER_TTL_S) -> Engine:
     """Return an engine with one connection whose transactions hold the write lock from their begin."""
-    return _engine(url, size=1, begin="BEGIN IMMEDIATE", pragmas=("journal_mode=WAL", "synchronous=FULL"))
+    pragmas = ("journal_mode=WAL", "synchronous=FULL")
+    return _engine(url, size=1, begin="BEGIN IMMEDIATE", pragmas=pragmas, leader_ttl_s=leader_ttl_s)
 
 
-def reader_engine(url: URL) -> Engine:
+def reader_engine(url: URL, leader_ttl_s: float = LEADER_TTL_S) -> Engine:
     """Return an engine with a few connections that cannot write; each transaction sees one state."""
-    return _engine(url, size=READERS, begin="BEGIN", pragmas=("query_only=ON",))
+    return _engine(url, size=READERS, begin="BEGIN", pragmas=("query_only=ON",), leader_ttl_s=leader_ttl_s)
 
 
-def _engine(url: URL, *, size: int, begin: str, pragmas: tuple[str, ...]) -> Engine:
+def leader_engine(url: URL, leader_ttl_s: float) -> Engine:
+    """Return an engine with one connection for single statements; on PostgreSQL each commits itself.
+
+    A process that is stopped in mid-statement then keeps nobody from the leader row.
+    """
+    engine = _engine(url, size=1, begin="BEGIN IMMEDIATE", pragmas=(), leader_ttl_s=leader_ttl_s)
+    return engine if url.get_backend_name() == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _postgresql_engine(url: URL, size: int, leader_ttl_s: float) -> Engine:
+    """Return an engine whose connections hold up neither us nor a successor for as long as leadership lasts.
+
+    A coordinator that stands still within a transaction holds the lock on the counters, for which the next leader
+    waits: PostgreSQL ends that transaction before the leadership has run out. A server that does not answer any more
+    is given up as soon.
+    """
+    ttl_ms = int(leader_ttl_s * 1_000)
+    patience = {
+        "connect_timeout": max(2, math.ceil(leader_ttl_s)),
+        "tcp_user_timeout": ttl_ms,
+        "keepalives_idle": max(1, int(leader_ttl_s / 2)),
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+    }
+    # What the operator's URL says, counts.
+    arguments = {name: value for name, value in patience.items() if name not in url.query}
+    engine = create_engine(url, pool_size=size, max_overflow=0, pool_pre_ping=True, connect_args=arguments)
+
+    @event.listens_for(engine, "connect")
+    def limit_idleness(connection: Any, _record: object) -> None:  # noqa: ANN401 - a connection of psycopg
+        connection.execute(f"SET idle_in_transaction_session_timeout = {ttl_ms // 2}")
+        connection.commit()
+
+    return engine
+
+
+def lock_schema(connection: Any) -> None:  # noqa: ANN401 - a connection of either driver
+    """Let nobody else bring the schema up to date until the transaction ends; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(APPLICATION_ID)))
+
+
+def _engine(url: URL, *, size: int, begin: str, pragmas: tuple[str, ...], leader_ttl_s: float) -> Engine:
     try:
         if url.get_backend_name() != "sqlite":
-            return create_engine(url, pool_size=size, max_overflow=0, pool_pre_ping=True)
+            return _postgresql_engine(url, size, leader_ttl_s)
         engine = create_engine(
             url,
             poolclass=QueuePool,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, inspect, select
 
 from coordinator.core.model import Counters
 from coordinator.store import rows, tables
-from coordinator.store.dialect import mark_as_ours
+from coordinator.store.dialect import lock_schema, mark_as_ours
 from coordinator.store.errors import SchemaTooNew, StoreUnreadable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -24,6 +24,24 @@ def migrate(connection: Connection, name: str) -> None:
 
     Args:
         connection: In a transaction that the caller commits.
+        name: How messages call the database.
+
+    Raises:
+        SchemaTooNew: A newer release wrote it.
+        StoreUnreadable: It holds tables of somebody else.
+    """
+    lock_schema(connection)
+    config = check_schema(connection, name)
+    mark_as_ours(connection)
+    command.upgrade(config, "head")
+    _fill(connection)
+
+
+def check_schema(connection: Connection, name: str) -> Config:
+    """Return how a database is brought up to date, if that can be.
+
+    Args:
+        connection: Any.
         name: How messages call the database.
 
     Raises:
@@ -42,9 +60,14 @@ def migrate(connection: Connection, name: str) -> None:
             f"{name} has schema {', '.join(current)}, which this release does not know: a newer release wrote it; "
             "start that one, or restore a backup"
         )
-    mark_as_ours(connection)
-    command.upgrade(config, "head")
-    _fill(connection)
+    return config
+
+
+def is_led(connection: Connection) -> bool:
+    """Whether a coordinator holds the leader row, or did so when it died."""
+    if not inspect(connection).has_table(tables.leadership.name):
+        return False
+    return bool(connection.scalar(select(tables.leadership.c.holder)))
 
 
 def _fill(connection: Connection) -> None:

@@ -30,6 +30,7 @@ from coordinator.core.step import Write
 from coordinator.store import pruning, reading, tables
 from coordinator.store.batch import fold
 from coordinator.store.dialect import (
+    LEADER_TTL_S,
     checked_url,
     reader_engine,
     refuse_foreign_file,
@@ -39,9 +40,10 @@ from coordinator.store.dialect import (
 )
 from coordinator.store.errors import StoreFull
 from coordinator.store.filter import JobFilter
+from coordinator.store.leader import LeaderRow
 from coordinator.store.lock import DatabaseLock
 from coordinator.store.reading import Snapshot
-from coordinator.store.schema import migrate
+from coordinator.store.schema import check_schema, is_led, migrate
 from coordinator.store.writing import BatchWriter
 
 Answer = TypeVar("Answer")
@@ -50,13 +52,15 @@ Answer = TypeVar("Answer")
 class Store:
     """A database. All methods raise `StoreError` when it cannot do what it was asked."""
 
-    def __init__(self, url: URL, give_back: Callable[[], bool]) -> None:
+    def __init__(self, url: URL, give_back: Callable[[], bool], leader_ttl_s: float) -> None:
         """Connect; `Store.open` is the way in."""
         self._url = url
         self._give_back = give_back
-        self._writer = writer_engine(url)
-        self._readers = reader_engine(url)
+        self._writer = writer_engine(url, leader_ttl_s)
+        self._readers = reader_engine(url, leader_ttl_s)
         self._lock: DatabaseLock | None = None
+        self.leader_row: LeaderRow | None = None
+        """Says who leads, where several processes may open this database for themselves; else nobody asks."""
         self._turn = threading.Lock()
         self._batches: BatchWriter | None = None
         self.cluster_id = ""
@@ -67,13 +71,22 @@ class Store:
         """Whether no coordinator had served from this database when it was opened."""
 
     @classmethod
-    def open(cls, url: str, *, is_sole: bool = False, give_back: Callable[[], bool] = lambda: False) -> Store:
+    def open(
+        cls,
+        url: str,
+        *,
+        is_sole: bool = False,
+        leader_ttl_s: float = LEADER_TTL_S,
+        give_back: Callable[[], bool] = lambda: False,
+    ) -> Store:
         """Open a database, make it or bring it to this release's schema.
 
         Args:
             url: SQLAlchemy's.
             is_sole: Until `close`, no other process may open a SQLite database in this way. It is locked before
-                anything is changed in it.
+                anything is changed in it. On PostgreSQL others may, and who holds the leader row has it for itself:
+                nobody else begins an epoch, or changes the schema.
+            leader_ttl_s: How long the leader row is held after a renewal.
             give_back: Frees space that was held for a commit on a full disk, and returns whether there was any.
 
         Raises:
@@ -83,10 +96,12 @@ class Store:
         """
         checked = checked_url(url)
         refuse_foreign_file(checked)
-        store = cls(checked, give_back)
+        store = cls(checked, give_back, leader_ttl_s)
         try:
             if is_sole and store.is_sqlite:
                 store._lock = DatabaseLock(checked)
+            elif is_sole:
+                store.leader_row = LeaderRow(checked, leader_ttl_s)
             store._prepare()
         except BaseException:
             store.close()
@@ -95,10 +110,29 @@ class Store:
 
     def _prepare(self) -> None:
         with translated(self._url), self._writer.begin() as connection:
-            migrate(connection, shown(self._url))
+            if self.leader_row is not None and is_led(connection):
+                check_schema(connection, shown(self._url))
+            else:
+                migrate(connection, shown(self._url))
             meta = connection.execute(select(tables.meta)).one()
-            self.is_new = reading.counters(connection).epoch == 0
+            self.is_new = _is_new(connection)
         self.cluster_id, self.storage_id = meta.cluster_id, meta.storage_id
+
+    def take_over(self) -> None:
+        """Bring the schema up to date where somebody else led meanwhile: once the leader row is ours.
+
+        Raises:
+            SchemaTooNew: A newer release led.
+        """
+        if self.leader_row is None:
+            return
+        with translated(self._url), self._writer.begin() as connection:
+            migrate(connection, shown(self._url))
+            self.is_new = _is_new(connection)
+
+    def has_been_led(self) -> bool:
+        """Whether any coordinator has begun an epoch."""
+        return not self._read(_is_new)
 
     @property
     def is_sqlite(self) -> bool:
@@ -109,6 +143,8 @@ class Store:
         """Close all connections, then let another process have the database."""
         self._readers.dispose()
         self._writer.dispose()
+        if self.leader_row is not None:
+            self.leader_row.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -128,11 +164,18 @@ class Store:
             return work(connection)
 
     def start_epoch(self) -> Counters:
-        """Raise the epoch durably: from now on no earlier opener of this database can commit."""
+        """Raise the epoch durably: from now on no earlier opener of this database can commit.
+
+        Raises:
+            StaleEpoch: Another coordinator holds the leader row.
+        """
         table = tables.counters
 
         def raise_epoch(connection: Connection) -> tuple[Counters, BatchWriter]:
             connection.execute(update(table).values(epoch=table.c.epoch + 1))
+            if self.leader_row is not None:
+                # After the update, which may have waited for the lock of one who led before.
+                self.leader_row.check(connection)
             counters = reading.counters(connection)
             highest = reading.highest_job(connection)
             return counters, BatchWriter(connection.dialect.name, counters.epoch, highest)
@@ -287,3 +330,7 @@ class Store:
     def list_builds(self) -> list[Build]:
         """Return all builds by organisation and app version."""
         return self._read(reading.builds)
+
+
+def _is_new(connection: Connection) -> bool:
+    return connection.scalar(select(tables.counters.c.epoch)) == 0

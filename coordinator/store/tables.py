@@ -63,6 +63,18 @@ counters = Table(
     CheckConstraint("id = 1", name="single_row"),
 )
 
+# Not in `counters`, which every commit locks: a renewal must not wait for one.
+leadership = Table(
+    "leadership",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("holder", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("term", BigInteger, nullable=False),
+    Column("ttl_us", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="single_row"),
+)
+
 jobs = Table(
     "jobs",
     metadata,

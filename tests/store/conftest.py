@@ -31,10 +31,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'qgjob.db'}"
-        return
+    else:
+        yield request.getfixturevalue("postgresql")
+
+
+@pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[str]:
+    """An empty database on PostgreSQL."""
     name = f"qgjob_{uuid.uuid4().hex}"
-    postgresql = checked_url(request.getfixturevalue("postgresql_url"))
-    server = create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    server = create_engine(checked_url(postgresql_url), isolation_level="AUTOCOMMIT")
     try:
         with server.connect() as connection:
             connection.execute(text(f"CREATE DATABASE {name}"))
