@@ -66,7 +66,7 @@ CALL_PATIENCE_S = 1.5
 FAILOVER_PATIENCE_S = 20.0
 """The same where several coordinators are named: when one has died, another needs a moment to take over."""
 RESTART_PATIENCE_S = 20.0
-"""How long a call is repeated that a stopping coordinator refused, or whose link broke: another coordinator will start,
+"""How long a call is repeated that a stopping coordinator or a standby refused, or whose link broke: another will serve,
 and to notice a dead link alone takes up to 16 s."""
 STREAM_PATIENCE_S = 300.0
 FIRST_DELAY_S = 0.2

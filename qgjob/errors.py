@@ -70,6 +70,9 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         return UsageError(message, reason=reason, hint="releases may be one minor release apart", fields=fields)
     if reason == "SHUTTING_DOWN":
         return Unreachable(message, reason=reason, hint="try again in a moment", fields=fields)
+    if reason == "NOT_LEADER":
+        hint = "name all coordinators with --coordinator or QGJOB_COORDINATOR, with commas between them"
+        return Unreachable(message, reason=reason, hint=hint, fields=fields)
     match code:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return connection_fault(f"the coordinator at {target}", message) or unreachable(target)
