@@ -52,6 +52,8 @@ class Config:
     """Bytes of the disk below which nothing new is taken in."""
     retain_us: int | None = None
     """How long ended jobs are kept; None for ever."""
+    leader_ttl_s: float = 10.0
+    """How long a coordinator on PostgreSQL counts on leading after a renewal."""
     retain_bytes: int | None = None
     """Of all logs together; None for any number."""
 

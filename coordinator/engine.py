@@ -63,12 +63,25 @@ class Engine:
         clock: Callable[[], Now],
         story: Story,
         space: Space,
+        check_leadership: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take up what is not finished.
+
+        Args:
+            store: Where everything is committed.
+            sessions: How agents are reached.
+            settings: The pace.
+            clock: Both clocks.
+            story: Tells what happened.
+            space: The room on disk.
+            check_leadership: Raises NotLeader once this coordinator must not tell anything any more.
+        """
         self._store = store
         self._sessions = sessions
         self._clock = clock
         self._story = story
         self._space = space
+        self._check_leadership = check_leadership
         self.settings = settings
         self.changes = Changes()
         self._inbox: deque[_Envelope] = deque()
@@ -207,8 +220,10 @@ class Engine:
             writes = [write for step in steps for write in step.writes]
             if writes:
                 await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writes)
+            # What was committed in time and is told too late might not be so any more.
+            self._check_leadership()
         except BaseException:
-            # What is in memory now will never be durable. Nothing of it was told, and nothing of it is committed.
+            # What is in memory now may never be durable, or not be the newest. Nothing of it was told.
             self._refuse(taken)
             raise
         self._deliver(steps, list(zip(taken, replies, strict=True)), writes)

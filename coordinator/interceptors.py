@@ -100,7 +100,7 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith("/qgjob."):
             return handler
-        return _wrapped(handler, lambda inner: _guard(inner, method, self._complaints), _reading(handler))
+        return wrapped(handler, lambda inner: _guard(inner, method, self._complaints), _reading(handler))
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
@@ -123,7 +123,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         try:
             check_access(self._tokens, method, handler_call_details.invocation_metadata or ())
         except QgjobError as refusal:
-            return _wrapped(handler, functools.partial(_refusing, refusal))
+            return wrapped(handler, functools.partial(_refusing, refusal))
         return handler
 
 
@@ -147,7 +147,7 @@ class ReleaseInterceptor(grpc.aio.ServerInterceptor):
         reason = misfit(self._release, theirs, "client")
         if reason is None:
             return handler
-        return _wrapped(handler, functools.partial(_refusing, VersionUnsupported(reason, accepted=self._release)))
+        return wrapped(handler, functools.partial(_refusing, VersionUnsupported(reason, accepted=self._release)))
 
 
 def _first(metadata: Iterable[tuple[str, str | bytes]], wanted: str) -> str:
@@ -186,7 +186,7 @@ async def _refuse(context: grpc.aio.ServicerContext[Any, Any], refusal: QgjobErr
         await context.abort_with_status(to_status(status_of(refusal)))
 
 
-def _wrapped(
+def wrapped(
     handler: grpc.RpcMethodHandler[Any, Any],
     wrap: Callable[[Handler], Handler],
     deserialize: Callable[[bytes], Any] | None = None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 
     import structlog
 
+    from coordinator.server import Server
+
 EX_SOFTWARE = 70
+EX_TEMPFAIL = 75
+"""Of a coordinator that does not lead any more."""
+LONGEST_LEAVE_S = 5.0
 LONGEST_SPAN_S = 86_400
 
 app = typer.Typer(
@@ -97,6 +103,14 @@ def serve(
             help="Size of all logs, as in 20GiB, above which the oldest go. Default: any.", show_default=False
         ),
     ] = None,
+    leader_ttl: Annotated[
+        float,
+        typer.Option(
+            help="On PostgreSQL, where several coordinators may run and one leads: seconds without a sign of life "
+            "from it after which another takes over.",
+            min=0.5,
+        ),
+    ] = 10.0,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow to listen beyond loopback without TLS or tokens.")
     ] = False,
@@ -120,6 +134,7 @@ def serve(
             min_free=parsed_size("--min-free", min_free),
             retain_us=parsed_retention("--retain", retain),
             retain_bytes=parsed_size("--retain-size", retain_size) if retain_size is not None else None,
+            leader_ttl_s=_checked_span("--leader-ttl", leader_ttl),
         )
         sys.exit(asyncio.run(_serve(config)))
     except ConfigError as error:
@@ -176,8 +191,7 @@ def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_gr
         ("--signal-grace", signal_grace),
         ("--preempt-grace", preempt),
     ):
-        if not seconds <= LONGEST_SPAN_S:  # not a number is not, either
-            raise ConfigError(f"{flag} {seconds:g} is out of range", "use at most a day, 86400")
+        _checked_span(flag, seconds)
     if lease_ttl < 2 * heartbeat:
         raise ConfigError(
             f"--lease-ttl {lease_ttl:g} is shorter than two heartbeats of {heartbeat:g} s",
@@ -198,6 +212,12 @@ def _data_dir(chosen: Path | None) -> Path:
     return chosen or user_data_path("qgjob-coordinator")
 
 
+def _checked_span(flag: str, seconds: float) -> float:
+    if not seconds <= LONGEST_SPAN_S:  # not a number is not, either
+        raise ConfigError(f"{flag} {seconds:g} is out of range", "use at most a day, 86400")
+    return seconds
+
+
 def _config(
     *,
     listen: str,
@@ -211,6 +231,7 @@ def _config(
     min_free: int,
     retain_us: int | None,
     retain_bytes: int | None,
+    leader_ttl_s: float,
 ) -> Config:
     address = checked_listen(
         listen, is_insecure=is_insecure, has_tls=tls is not None, has_tokens=token_file is not None
@@ -235,6 +256,7 @@ def _config(
         min_free=min_free,
         retain_us=retain_us,
         retain_bytes=retain_bytes,
+        leader_ttl_s=leader_ttl_s,
     )
 
 
@@ -244,17 +266,25 @@ async def _serve(config: Config) -> int:
 
     import structlog
 
+    from coordinator.core.errors import NotLeader
     from coordinator.server import Server
+    from coordinator.store import StaleEpoch
 
     release = version("qgjob")
     server = Server(config, release)
     address = await server.start()
     stopping = _stop_on_signal(asyncio.get_running_loop())
-    print(f"ready grpc={address}", flush=True)  # noqa: T201 - the promised line on stdout
+    print(f"ready grpc={address}{'' if server.leads else ' role=standby'}", flush=True)  # noqa: T201 - the promised line
     out = structlog.get_logger("coordinator")
-    out.info("serving", release=release, address=address, data_dir=str(config.data_dir), epoch=server.engine.epoch)
+    epoch = server.engine.epoch if server.leads else None
+    event = "standing_by" if epoch is None else "serving"
+    out.info(event, release=release, address=address, data_dir=str(config.data_dir), epoch=epoch)
     try:
         await server.wait(stopping)
+    except (NotLeader, StaleEpoch) as error:
+        await _leave(server, error)
+    except ConfigError:
+        raise
     except Exception:  # noqa: BLE001 - the top of the program
         out.exception("engine_failed", story="Nothing more can be made durable, so the process ends; start it again")
         return EX_SOFTWARE
@@ -262,6 +292,25 @@ async def _serve(config: Config) -> int:
         await server.stop()
     out.info("stopped")
     return 0
+
+
+async def _leave(server: Server, error: Exception) -> NoReturn:
+    """End the process of a coordinator that does not lead any more, as surely as a kill would.
+
+    A database that does not answer would hold an orderly end up, and nothing that is left in memory counts.
+    """
+    import asyncio
+
+    import structlog
+
+    from coordinator.core.errors import NotLeader
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(server.fall_silent(NotLeader(str(error))), LONGEST_LEAVE_S)
+    structlog.get_logger("coordinator").error(
+        "not_leading", reason=str(error), story="The process ends; started again it stands by"
+    )
+    os._exit(EX_TEMPFAIL)
 
 
 def _stop_on_signal(loop: asyncio.AbstractEventLoop) -> asyncio.Event:

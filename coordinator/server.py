@@ -1,9 +1,8 @@
-"""Builds the gRPC server, wires the parts, and stops gracefully."""
+"""Builds the gRPC server, leads or stands by behind it, and stops gracefully."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,44 +12,32 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coordinator.config import Config, ConfigError
-from coordinator.core.model import Now
+from coordinator.core.errors import NotLeader, ShuttingDown
 from coordinator.engine import Engine
+from coordinator.house import House
 from coordinator.interceptors import AccessInterceptor, RefusalInterceptor, ReleaseInterceptor
-from coordinator.logstore import LogStore
-from coordinator.retention import Limits, Retention
-from coordinator.services.agent import AgentService
-from coordinator.services.job import JobService
-from coordinator.services.lab import BuildService, DeviceService
-from coordinator.services.log import LogService
-from coordinator.services.queue import QueueService
-from coordinator.sessions import Sessions
+from coordinator.leadership import Leadership, RowLeadership, Sole
 from coordinator.space import Space
-from coordinator.storage import claim, open_storage
-from coordinator.store import Store, StoreError, StoreFull
-from coordinator.story import Story
+from coordinator.storage import check, claim, open_storage
+from coordinator.store import Store, StoreFull
+from coordinator.switchboard import Switchboard
 from coordinator.tls import server_credentials
 from coordinator.tokens import TokenFile
 from coordinator.wire import MAX_MESSAGE_BYTES
 from qgjob import links
 from qgjob.v1 import (
     agent_service_pb2,
-    agent_service_pb2_grpc,
     build_service_pb2,
-    build_service_pb2_grpc,
     device_service_pb2,
-    device_service_pb2_grpc,
     job_service_pb2,
-    job_service_pb2_grpc,
     log_service_pb2,
-    log_service_pb2_grpc,
     queue_service_pb2,
-    queue_service_pb2_grpc,
 )
 
 STOP_GRACE_S = 2.0
-PRUNE_INTERVAL_S = 600.0
-TEND_INTERVAL_S = 10.0
-"""Between two looks after what nobody waits for."""
+LEADER = "qgjob.Leader"
+"""What health calls the coordinator that leads; the others serve nothing but refusals."""
+FIRST_LOOK_S = 0.1
 
 SERVICES = (
     agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
@@ -75,11 +62,6 @@ OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
-def read_clocks() -> Now:
-    """Read both clocks."""
-    return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)
-
-
 def _interceptors(config: Config, release: str) -> tuple[grpc.aio.ServerInterceptor, ...]:
     """Return what a call passes, in order: who has no token is told of nothing else."""
     access = () if config.token_file is None else (AccessInterceptor(TokenFile(config.token_file)),)
@@ -87,37 +69,36 @@ def _interceptors(config: Config, release: str) -> tuple[grpc.aio.ServerIntercep
 
 
 class Server:
-    """A whole coordinator."""
+    """A whole coordinator, which leads or stands by."""
 
     def __init__(self, config: Config, version: str) -> None:
+        """Open the database and the storage."""
         self._config = config
+        self._version = version
         self._space = Space(config.data_dir, min_free=config.min_free)
         self._store = self._open_store()
-        storage = open_storage(config.data_dir, config.storage)
-        claim(storage, self._store.storage_id, may_be_new=self._may_name_storage())
-        self._logs = LogStore(storage, self._store)
-        limits = Limits(age_us=config.retain_us, log_bytes=config.retain_bytes)
-        self._retention = Retention(self._store, self._logs, limits, lambda: read_clocks().wall_us)
-        self._space.keep_ballast()
-        self._sessions = Sessions()
-        self.engine = Engine(
-            store=self._store,
-            sessions=self._sessions,
-            settings=config.settings,
-            clock=read_clocks,
-            story=Story(),
-            space=self._space,
-        )
+        self._storage = open_storage(config.data_dir, config.storage)
+        self._check_storage()
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(interceptors=_interceptors(config, version), options=OPTIONS)
         self._credentials = server_credentials(config.tls) if config.tls is not None else None
-        self._register(version)
-        self._turning: asyncio.Task[None] | None = None
-        self._tending: asyncio.Task[None] | None = None
+        self._leadership: Leadership = Sole()
+        self._switchboard = Switchboard(lambda: self._leadership.check())
+        self._grpc.add_generic_rpc_handlers((self._switchboard,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        self._house: House | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._life: asyncio.Task[None] | None = None
 
     def _open_store(self) -> Store:
         def open_it() -> Store:
-            return Store.open(self._config.database_url, is_sole=True, give_back=self._space.give_back)
+            return Store.open(
+                self._config.database_url,
+                is_sole=True,
+                leader_ttl_s=self._config.leader_ttl_s,
+                give_back=self._space.give_back,
+            )
 
         try:
             return open_it()
@@ -125,6 +106,11 @@ class Server:
             if not self._space.give_back_all():
                 raise
             return open_it()
+
+    # The storage
+
+    def _check_storage(self) -> None:
+        check(self._storage, self._store.storage_id, may_be_new=self._may_name_storage())
 
     def _may_name_storage(self) -> bool:
         """Whether a data directory without a name may be ours.
@@ -134,25 +120,25 @@ class Server:
         """
         return self._store.is_new or (self._store.is_sqlite and self._config.storage is None)
 
-    def _register(self, version: str) -> None:
-        agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)
-        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, self._grpc)
-        jobs = JobService(self.engine, self._store, self._logs, self._space)
-        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, self._grpc)
-        queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(self.engine, self._store), self._grpc)
-        device_service_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceService(self.engine), self._grpc)
-        build_service_pb2_grpc.add_BuildServiceServicer_to_server(BuildService(self._store), self._grpc)
-        log_service_pb2_grpc.add_LogServiceServicer_to_server(
-            LogService(self._store, self._logs, self.engine.changes, self._space), self._grpc
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+    # Start
+
+    @property
+    def engine(self) -> Engine:
+        """Of the coordinator that leads."""
+        assert self._house is not None, "a standby has no engine"
+        return self._house.engine
+
+    @property
+    def leads(self) -> bool:
+        """Whether this coordinator leads, rather than standing by."""
+        return self._house is not None
 
     async def start(self) -> str:
-        """Begin to serve and return HOST:PORT.
+        """Begin to serve, or to stand by, and return HOST:PORT.
 
         Raises:
-            ConfigError: The address is taken or not ours.
+            ConfigError: The address is taken or not ours, or the storage is not the database's.
+            StoreError: The database refused.
         """
         host = self._config.listen.rpartition(":")[0]
         try:
@@ -162,57 +148,111 @@ class Server:
                 f"cannot listen on {self._config.listen}",
                 "another coordinator may run there; choose another --listen, port 0 picks a free one",
             ) from error
-        self._turning = asyncio.create_task(self.engine.run())
-        self._tending = asyncio.create_task(self._tend())
-        for service in ("", *SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        address = f"{host}:{port}"
+        if self._store.leader_row is not None:
+            self._leadership = RowLeadership(self._store.leader_row, self._config.leader_ttl_s, address)
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        for service in (LEADER, *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
+        if await self._is_first():
+            await self._lead()
+        else:
+            self._check_storage()
+        self._life = asyncio.create_task(self._live())
         await self._grpc.start()
-        return f"{host}:{port}"
+        return address
 
     def _add_port(self) -> int:
         if self._credentials is None:
             return self._grpc.add_insecure_port(self._config.listen)
         return self._grpc.add_secure_port(self._config.listen, self._credentials)
 
+    async def _is_first(self) -> bool:
+        """Whether this coordinator leads from the start on.
+
+        A database that was never led bears no storage yet. Who stands by there waits until the leader has named its
+        own: to find at the takeover that it was another one would be too late.
+        """
+        while not await self._leadership.try_to_take():
+            if await asyncio.to_thread(self._store.has_been_led):
+                return False
+            await asyncio.sleep(FIRST_LOOK_S)
+        return True
+
+    # Leading
+
+    async def _live(self) -> None:
+        """Stand by until this coordinator leads, and lead.
+
+        Raises:
+            Exception: What ended that.
+        """
+        if self._house is None:
+            await self._leadership.win()
+            await self._lead()
+            structlog.get_logger("coordinator").info("took_over", epoch=self.engine.epoch)
+        assert self._keeping is not None
+        assert self._house is not None
+        turning = self._house.turning
+        assert turning is not None
+        await asyncio.wait((turning, self._keeping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (self._keeping, turning):
+            if task.done():
+                task.result()
+
+    async def _lead(self) -> None:
+        """Begin an epoch, and serve. The leadership is renewed meanwhile: to restore a large queue takes time."""
+        self._keeping = asyncio.create_task(self._leadership.keep())
+        try:
+            house = await asyncio.to_thread(self._open_house)
+        except BaseException:
+            self._keeping.cancel()
+            await self._leadership.release()
+            raise
+        house.connect(self._switchboard, self._version)
+        house.start()
+        self._house = house
+        for service in (LEADER, *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def _open_house(self) -> House:
+        self._store.take_over()
+        claim(self._storage, self._store.storage_id, may_be_new=self._may_name_storage())
+        return House(self._config, self._store, self._storage, self._space, self._leadership)
+
     async def wait(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set.
 
         Raises:
-            Exception: What ended the engine.
+            NotLeader: Another coordinator leads, or may do so.
+            Exception: What else ended this one.
         """
-        assert self._turning is not None
+        assert self._life is not None
         waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait((waiting, self._turning), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((waiting, self._life), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if self._turning.done():
-            self._turning.result()
+        if self._life.done():
+            self._life.result()
 
-    async def _tend(self) -> None:
-        """Make the ballast whole again once there is room, and forget what is old."""
-        pruned_s = -PRUNE_INTERVAL_S
-        while True:
-            await asyncio.sleep(TEND_INTERVAL_S)
-            await asyncio.to_thread(self._space.keep_ballast)
-            if self._space.is_writable and time.monotonic() - pruned_s >= PRUNE_INTERVAL_S:
-                await self._prune()
-                pruned_s = time.monotonic()
-
-    async def _prune(self) -> None:
-        try:
-            await self._retention.run_once()
-        except (StoreError, OSError) as error:
-            structlog.get_logger("coordinator").error("not_pruned", reason=str(error), story="It is tried again later")
+    # End
 
     async def stop(self) -> None:
-        """Refuse new calls, end the streams, finish what waits, close the files."""
+        """Refuse new calls, end the streams, finish what waits, close the files, and let another lead."""
         await self._health.enter_graceful_shutdown()
-        self._sessions.close_all()
+        if self._house is not None:
+            self._house.end_sessions(ShuttingDown("the coordinator is stopping"))
         await self._grpc.stop(STOP_GRACE_S)
-        self.engine.stop()
-        if self._turning is not None:
-            await asyncio.gather(self._turning, return_exceptions=True)
-        if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.gather(self._tending, return_exceptions=True)
-        await self._logs.close()
+        if self._house is not None:
+            await self._house.stop()
+        for task in (self._life, self._keeping):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self._leadership.release()
         self._store.close()
+
+    async def fall_silent(self, why: NotLeader) -> None:
+        """End all streams at once. What is in memory counts no more, so nothing else is worth an orderly end."""
+        if self._house is not None:
+            self._house.end_sessions(why)
+        await self._grpc.stop(None)

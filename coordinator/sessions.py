@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from collections.abc import Callable
 
 from coordinator.core.errors import Conflict, QgjobError, ShuttingDown
 from coordinator.core.model import SessionId
@@ -17,8 +18,9 @@ OUTBOX_LIMIT = 4_096
 class Session:
     """The way down to one agent."""
 
-    def __init__(self, session_id: SessionId) -> None:
+    def __init__(self, session_id: SessionId, check_leadership: Callable[[], None]) -> None:
         self.id = session_id
+        self._check_leadership = check_leadership
         self._outbox: deque[Send] = deque()
         self._has_news = asyncio.Event()
         self._ended_by: QgjobError | None = None
@@ -46,6 +48,7 @@ class Session:
         while True:
             if self._ended_by is not None:
                 raise self._ended_by
+            self._check_leadership()
             if self._outbox:
                 return self._outbox.popleft()
             self._has_news.clear()
@@ -55,13 +58,15 @@ class Session:
 class Sessions:
     """All open sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, check_leadership: Callable[[], None] = lambda: None) -> None:
+        """Take what raises NotLeader once this coordinator must not tell anything any more."""
+        self._check_leadership = check_leadership
         self._ids = itertools.count(1)
         self._open: dict[SessionId, Session] = {}
 
     def open(self) -> Session:
         """Make a session for a new stream."""
-        session = Session(SessionId(next(self._ids)))
+        session = Session(SessionId(next(self._ids)), self._check_leadership)
         self._open[session.id] = session
         return session
 
@@ -85,7 +90,7 @@ class Sessions:
         if session is not None:
             session.close(error)
 
-    def close_all(self) -> None:
-        """End every session, because the coordinator stops."""
+    def close_all(self, why: QgjobError) -> None:
+        """End every session."""
         for session in list(self._open.values()):
-            session.close(ShuttingDown("the coordinator is stopping"))
+            session.close(why)

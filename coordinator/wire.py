@@ -66,6 +66,7 @@ CODES: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         "CONFLICT": grpc.StatusCode.ALREADY_EXISTS,
         "VERSION_UNSUPPORTED": grpc.StatusCode.FAILED_PRECONDITION,
         "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+        "NOT_LEADER": grpc.StatusCode.UNAVAILABLE,
         "NO_MATCHING_DEVICE": grpc.StatusCode.FAILED_PRECONDITION,
     }
 )

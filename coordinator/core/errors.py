@@ -112,5 +112,15 @@ class ShuttingDown(QgjobError):
     reason = "SHUTTING_DOWN"
 
 
+class NotLeader(QgjobError):
+    """Another coordinator leads, or is about to."""
+
+    reason = "NOT_LEADER"
+
+    def __init__(self, message: str, leader: str = "") -> None:
+        """Take the sentence, and the address of the one that leads, where it is known."""
+        super().__init__(message, **({"leader": leader} if leader else {}))
+
+
 class IllegalTransition(AssertionError):
     """Our own bug: a state change that the tables do not have."""

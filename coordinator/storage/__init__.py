@@ -1,8 +1,8 @@
 """Where the bytes of logs lie."""
 
-from coordinator.storage.claim import claim
+from coordinator.storage.claim import check, claim
 from coordinator.storage.directory import Directory
 from coordinator.storage.opening import open_storage
 from coordinator.storage.protocol import Storage, Stored
 
-__all__ = ["Directory", "Storage", "Stored", "claim", "open_storage"]
+__all__ = ["Directory", "Storage", "Stored", "check", "claim", "open_storage"]

@@ -104,12 +104,17 @@ class Grid:
 
     def coordinator(self, *options: str) -> Program:
         """Start the coordinator; again on the same port and data after a kill."""
-        listen = self.address or "127.0.0.1:0"
-        command = [str(BIN / "qgjob-coordinator"), "serve", "--listen", listen]
-        command += ["--data-dir", str(self.directory / "coordinator"), *(options or QUICK)]
-        program = self._start("coordinator", command)
+        program = self.one_coordinator("coordinator", self.address or "127.0.0.1:0", *options)
         self.address = program.ready_line().partition("grpc=")[2].split()[0]
         self.env["QGJOB_COORDINATOR"] = self.address
+        return program
+
+    def one_coordinator(self, name: str, listen: str, *options: str) -> Program:
+        """Start one of several on the same data, by a name of its own, and wait until it serves or stands by."""
+        command = [str(BIN / "qgjob-coordinator"), "serve", "--listen", listen]
+        command += ["--data-dir", str(self.directory / "coordinator"), *(options or QUICK)]
+        program = self._start(name, command)
+        program.ready_line()
         return program
 
     def agent(self, name: str = "lab", *options: str) -> Program:

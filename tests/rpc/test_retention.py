@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from coordinator import server
+from coordinator import house
 from coordinator.core.model import Settings
 from coordinator.retention import Pruned, Retention
 from qgjob.v1 import job_pb2, job_service_pb2
@@ -26,8 +26,8 @@ async def test_coordinator_forgets_ended_jobs_and_keeps_the_others(
         return pruned
 
     monkeypatch.setattr(Retention, "run_once", observed)
-    monkeypatch.setattr(server, "TEND_INTERVAL_S", 0.01)
-    monkeypatch.setattr(server, "PRUNE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(house, "TEND_INTERVAL_S", 0.01)
+    monkeypatch.setattr(house, "PRUNE_INTERVAL_S", 0.01)
     grid = Grid(tmp_path, Settings(), retain_us=0)
     await grid.start()
     ended, waiting = await grid.submit(spec("a"), spec("b"), request_id="k")

@@ -1,0 +1,127 @@
+"""What a coordinator has while it leads: engine, logs, sessions and services. It is made once, and never again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from coordinator.config import Config
+from coordinator.core.errors import QgjobError
+from coordinator.core.model import Now
+from coordinator.engine import Engine
+from coordinator.leadership import Leadership
+from coordinator.logstore import LogStore
+from coordinator.retention import Limits, Retention
+from coordinator.services.agent import AgentService
+from coordinator.services.job import JobService
+from coordinator.services.lab import BuildService, DeviceService
+from coordinator.services.log import LogService
+from coordinator.services.queue import QueueService
+from coordinator.sessions import Sessions
+from coordinator.space import Space
+from coordinator.storage import Storage
+from coordinator.store import Store, StoreError
+from coordinator.story import Story
+from coordinator.switchboard import Switchboard
+from qgjob.v1 import (
+    agent_service_pb2_grpc,
+    build_service_pb2_grpc,
+    device_service_pb2_grpc,
+    job_service_pb2_grpc,
+    log_service_pb2_grpc,
+    queue_service_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+PRUNE_INTERVAL_S = 600.0
+TEND_INTERVAL_S = 10.0
+"""Between two looks after what nobody waits for."""
+
+
+def read_clocks() -> Now:
+    """Read both clocks."""
+    return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)
+
+
+class House:
+    """Everything behind the services."""
+
+    def __init__(self, config: Config, store: Store, storage: Storage, space: Space, leadership: Leadership) -> None:
+        """Raise the epoch and take up what is not finished.
+
+        Raises:
+            StoreError: The database refused.
+        """
+        self._store = store
+        self._space = space
+        self._logs = LogStore(storage, store, may_acknowledge=leadership.leads)
+        limits = Limits(age_us=config.retain_us, log_bytes=config.retain_bytes)
+        self._retention = Retention(store, self._logs, limits, lambda: read_clocks().wall_us)
+        space.keep_ballast()
+        self._sessions = Sessions(leadership.check)
+        self.engine = Engine(
+            store=store,
+            sessions=self._sessions,
+            settings=config.settings,
+            clock=read_clocks,
+            story=Story(),
+            space=space,
+            check_leadership=leadership.check,
+        )
+        self.turning: asyncio.Task[None] | None = None
+        """Ends with what ended the engine."""
+        self._tending: asyncio.Task[None] | None = None
+
+    def connect(self, switchboard: Switchboard, version: str) -> None:
+        """Connect every service."""
+        server = cast("grpc.aio.Server", switchboard)  # all that the generated code knows
+        agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+        jobs = JobService(self.engine, self._store, self._logs, self._space)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+        queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(self.engine, self._store), server)
+        device_service_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceService(self.engine), server)
+        build_service_pb2_grpc.add_BuildServiceServicer_to_server(BuildService(self._store), server)
+        logs = LogService(self._store, self._logs, self.engine.changes, self._space)
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(logs, server)
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to turn and to tend; return what ends when the engine does."""
+        self._tending = asyncio.create_task(self._tend())
+        self.turning = asyncio.create_task(self.engine.run())
+        return self.turning
+
+    async def _tend(self) -> None:
+        """Make the ballast whole again once there is room, and forget what is old."""
+        pruned_s = -PRUNE_INTERVAL_S
+        while True:
+            await asyncio.sleep(TEND_INTERVAL_S)
+            await asyncio.to_thread(self._space.keep_ballast)
+            if self._space.is_writable and time.monotonic() - pruned_s >= PRUNE_INTERVAL_S:
+                await self._prune()
+                pruned_s = time.monotonic()
+
+    async def _prune(self) -> None:
+        try:
+            await self._retention.run_once()
+        except (StoreError, OSError) as error:
+            structlog.get_logger("coordinator").error("not_pruned", reason=str(error), story="It is tried again later")
+
+    def end_sessions(self, why: QgjobError) -> None:
+        """End the session of every agent."""
+        self._sessions.close_all(why)
+
+    async def stop(self) -> None:
+        """Finish what waits, and close the files."""
+        self.engine.stop()
+        if self.turning is not None:
+            await asyncio.gather(self.turning, return_exceptions=True)
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
+        await self._logs.close()
