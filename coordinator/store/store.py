@@ -68,7 +68,7 @@ class Store:
         self.storage_id = ""
         """Names the directory of logs and blobs that belongs to this database."""
         self.is_new = False
-        """Whether no coordinator had served from this database when it was opened."""
+        """Whether no coordinator had served from this database when that was last asked."""
 
     @classmethod
     def open(
@@ -132,7 +132,8 @@ class Store:
 
     def has_been_led(self) -> bool:
         """Whether any coordinator has begun an epoch."""
-        return not self._read(_is_new)
+        self.is_new = self._read(_is_new)
+        return not self.is_new
 
     @property
     def is_sqlite(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator import engine as engines
-from coordinator.core.errors import Conflict, ShuttingDown
+from coordinator.core.errors import Conflict, NotLeader, ShuttingDown
 from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
@@ -21,6 +21,7 @@ from coordinator.core.events import (
     LeaseEcho,
 )
 from coordinator.core.model import SECOND_US, AgentId, Now, SessionId, Settings
+from coordinator.core.step import PutJob, SendWelcome
 from coordinator.engine import Engine
 from coordinator.sessions import Session, Sessions
 from coordinator.space import Space
@@ -46,7 +47,8 @@ class EngineLab:
 
     def __init__(self, directory: Path) -> None:
         self.store = Store.open(f"sqlite:///{directory / 'qgjob.db'}")
-        self.sessions = Sessions()
+        self.leads_no_more = LeadsNoMore()
+        self.sessions = Sessions(self.leads_no_more)
         self.clock = Clock()
         self.engine = Engine(
             store=self.store,
@@ -55,6 +57,7 @@ class EngineLab:
             clock=self.clock,
             story=Story(),
             space=Space(directory, min_free=0),
+            check_leadership=self.leads_no_more,
         )
 
     def submitted(self, key: str = "k") -> JobsSubmitted:
@@ -79,6 +82,17 @@ def lab(tmp_path: Path) -> Any:  # noqa: ANN401 - a fixture that yields
     lab.store.close()
 
 
+class LeadsNoMore:
+    """Says once that this coordinator leads no more."""
+
+    def __init__(self) -> None:
+        self.is_so = False
+
+    def __call__(self) -> None:
+        if self.is_so:
+            raise NotLeader("another leads")
+
+
 def failing(_writes: Sequence[object]) -> None:
     raise OSError("the disk is gone")
 
@@ -96,6 +110,30 @@ async def test_all_who_wait_are_told_when_a_commit_fails(lab: EngineLab, monkeyp
         answers = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(answer) for answer in answers] == [ShuttingDown] * 5
     assert lab.store.load().jobs == ()
+
+
+async def test_what_was_committed_is_told_to_nobody_once_the_leadership_is_over(
+    lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = lab.store.commit
+
+    def commit_slowly(writes: Sequence[Any]) -> None:
+        commit(writes)
+        lab.leads_no_more.is_so = any(isinstance(write, PutJob) for write in writes)
+
+    monkeypatch.setattr(lab.store, "commit", commit_slowly)
+    session, hello = lab.connected()
+    turning = asyncio.create_task(lab.engine.run())
+    async with asyncio.timeout(PATIENCE_S):
+        await lab.engine.submit(hello)
+        assert isinstance(await session.next(), SendWelcome)
+        with pytest.raises(ShuttingDown):
+            await lab.engine.submit(lab.submitted())
+        with pytest.raises(NotLeader):
+            await turning
+        with pytest.raises(NotLeader):
+            await session.next()
+    assert len(lab.store.load().leases) == 1
 
 
 async def test_bug_of_our_own_commits_nothing_of_its_turn(lab: EngineLab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,10 +42,20 @@ Command = agent_service_pb2.ConnectResponse
 class Grid:
     """A coordinator that can be started again on what it left."""
 
-    def __init__(self, directory: Path, settings: Settings, *, retain_us: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Settings,
+        *,
+        retain_us: int | None = None,
+        database_url: str = "",
+        leader_ttl_s: float = 10.0,
+    ) -> None:
         self._directory = directory
         self._settings = settings
         self._retain_us = retain_us
+        self._database_url = database_url or f"sqlite:///{directory / 'qgjob.db'}"
+        self._leader_ttl_s = leader_ttl_s
         self._keys = itertools.count(1)
         self.server: Server
 
@@ -53,9 +63,10 @@ class Grid:
         config = Config(
             listen="127.0.0.1:0",
             data_dir=self._directory,
-            database_url=f"sqlite:///{self._directory / 'qgjob.db'}",
+            database_url=self._database_url,
             settings=self._settings,
             retain_us=self._retain_us,
+            leader_ttl_s=self._leader_ttl_s,
         )
         self.server = Server(config, "0.1.0")
         self.address = await self.server.start()

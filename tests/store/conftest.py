@@ -1,29 +1,13 @@
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from coordinator.store import Store
-from coordinator.store.dialect import checked_url
-from tests.postgresql import running_postgresql
 
 OpenStore = Callable[[], Store]
-
-
-@pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
-    """A server on which the suite may make and drop databases: the one of QGJOB_TEST_POSTGRESQL_URL, or its own."""
-    given = os.environ.get("QGJOB_TEST_POSTGRESQL_URL")
-    if given:
-        yield given
-        return
-    with running_postgresql() as server:
-        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -33,21 +17,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{tmp_path / 'qgjob.db'}"
     else:
         yield request.getfixturevalue("postgresql")
-
-
-@pytest.fixture
-def postgresql(postgresql_url: str) -> Iterator[str]:
-    """An empty database on PostgreSQL."""
-    name = f"qgjob_{uuid.uuid4().hex}"
-    server = create_engine(checked_url(postgresql_url), isolation_level="AUTOCOMMIT")
-    try:
-        with server.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        yield server.url.set(database=name).render_as_string(hide_password=False)
-        with server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    finally:
-        server.dispose()
 
 
 @pytest.fixture
