@@ -66,8 +66,8 @@ CALL_PATIENCE_S = 1.5
 FAILOVER_PATIENCE_S = 20.0
 """The same where several coordinators are named: when one has died, another needs a moment to take over."""
 RESTART_PATIENCE_S = 20.0
-"""How long a call is repeated that a stopping coordinator or a standby refused, or whose link broke: another will serve,
-and to notice a dead link alone takes up to 16 s."""
+"""How long a call is repeated that a stopping coordinator or a standby refused, or whose link broke: another one will
+serve, and to notice a dead link alone takes up to 16 s."""
 STREAM_PATIENCE_S = 300.0
 FIRST_DELAY_S = 0.2
 MAX_DELAY_S = 3.0
@@ -181,7 +181,7 @@ class Client:
                 if not is_passing(error) or patience.is_over():
                     raise failure from error
                 self._coordinators.leave(channel)
-                patience.wait()
+                patience.wait(0 if _leads_elsewhere(failure, patience) else None)
             else:
                 self._has_heard = True
                 return answer
@@ -195,11 +195,12 @@ class Client:
             patience.extend(RESTART_PATIENCE_S)
         if self._is_closed or not is_passing(error) or patience.is_over():
             raise failure from error
-        if not self._is_lost and self._on_lost is not None:
+        is_elsewhere = _leads_elsewhere(failure, patience)
+        if not is_elsewhere and not self._is_lost and self._on_lost is not None:
             self._is_lost = True
             self._on_lost(failure)
         self._coordinators.leave(channel)
-        patience.wait(_left(deadline))
+        patience.wait(0 if is_elsewhere else _left(deadline))
         if self._is_closed:
             raise failure from error
 
@@ -475,6 +476,11 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
+def _leads_elsewhere(failure: ClientError, patience: _Patience) -> bool:
+    """Whether a standby refused, and an address is left where the leader may be: nothing is waited for then."""
+    return failure.reason == "NOT_LEADER" and patience.has_untried
+
+
 def _parts(specs: Sequence[JobSpec]) -> Iterator[list[JobSpec]]:
     """Yield specs in as few calls as can carry them; the same specs are always cut in the same places."""
     part: list[JobSpec] = []
@@ -589,6 +595,11 @@ class _Patience:
         self._seconds = max(self._seconds, seconds)
         if self._unproven_s is not None:
             self._unproven_s = max(self._unproven_s, seconds)
+
+    @property
+    def has_untried(self) -> bool:
+        """Whether an address is left that was not tried."""
+        return self._tries_left > 0
 
     def is_over(self) -> bool:
         seconds = self._seconds if self._unproven_s is None else min(self._seconds, self._unproven_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import grpc
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from qgjob import client as client_module
 from qgjob.channel import Coordinators
 from qgjob.client import Client
-from qgjob.errors import Unreachable, UsageError
+from qgjob.errors import ClientError, Unreachable, UsageError
 from qgjob.v1.job_pb2 import (
     JOB_STATE_COMPLETED,
     JOB_STATE_RUNNING,
@@ -62,6 +63,55 @@ def test_call_that_a_coordinator_cannot_serve_reaches_the_other_under_the_same_k
         client.submit_jobs([LOGIN])
     assert stand_in.asked == other.asked
     assert len(other.asked) == 1
+
+
+def stand_by(_request: object) -> NoReturn:
+    raise Refused(grpc.StatusCode.UNAVAILABLE, "NOT_LEADER", "this coordinator does not lead: lab:2 does")
+
+
+def test_call_to_a_standby_reaches_the_leader_without_a_pause(
+    stand_in: StandIn, other: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    stand_in.submits, other.submits = [stand_by], [accept]
+    with both(stand_in, other) as client:
+        client.submit_jobs([LOGIN])
+    assert (len(other.asked), slept) == (1, [0])
+
+
+def test_stream_that_a_standby_refuses_was_not_lost(stand_in: StandIn, other: StandIn) -> None:
+    def finish(_request: WatchJobsRequest) -> Iterator[Job]:
+        yield job_message(1, state=JOB_STATE_COMPLETED)
+
+    lost: list[ClientError] = []
+    stand_in.watches, other.watches = [stand_by], [finish]
+    with Client(f"{stand_in.address},{other.address}", on_lost=lost.append) as client:
+        states = [job.state for job in client.watch_jobs(JobFilter(ids=[1]))]
+    assert (states, lost) == ([JOB_STATE_COMPLETED], [])
+
+
+def test_standby_alone_is_asked_until_it_leads(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "CALL_PATIENCE_S", 0.0)
+
+    def finish(_request: WatchJobsRequest) -> Iterator[Job]:
+        yield job_message(1, state=JOB_STATE_COMPLETED)
+
+    stand_in.submits, stand_in.watches = [stand_by, accept], [stand_by, finish]
+    with Client(stand_in.address) as client:
+        client.submit_jobs([LOGIN])
+    with Client(stand_in.address) as client:
+        assert [job.state for job in client.watch_jobs(JobFilter(ids=[1]))] == [JOB_STATE_COMPLETED]
+
+
+def test_standby_that_never_leads_is_told_of_as_such(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "CALL_PATIENCE_S", 0.0)
+    monkeypatch.setattr(client_module, "RESTART_PATIENCE_S", 0.0)
+    stand_in.submits = [stand_by]
+    with Client(stand_in.address) as client, pytest.raises(Unreachable, match=r"lab:2 does$") as failure:
+        client.submit_jobs([LOGIN])
+    assert failure.value.reason == "NOT_LEADER"
+    assert "name all coordinators with --coordinator" in failure.value.hint
 
 
 def test_client_stays_with_the_address_that_served(stand_in: StandIn, other: StandIn) -> None:
