@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from coordinator.store.dialect import checked_url
 from tests.e2e.grid import BIN, QUICK, Grid, Program, eventually, running_grid
-from tests.postgresql import PostgresServer, running_postgresql
+from tests.postgresql import running_postgresql
 
 # An agent tries two addresses in turn, which can take longer than the leases of the other tests live.
 PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1")
@@ -98,11 +98,10 @@ def test_coordinator_outlives_a_crash_of_postgresql_between_two_commits(tmp_path
 class Pair:
     """Two coordinators of one grid, on one database and one data directory."""
 
-    def __init__(self, grid: Grid, server: PostgresServer, *options: str) -> None:
+    def __init__(self, grid: Grid, url: str, *options: str) -> None:
         self.grid = grid
-        self.server = server
-        self._options = (*PATIENT, "--database-url", server.url, *options)
-        self._engine = create_engine(checked_url(server.url), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+        self._options = (*PATIENT, "--database-url", url, *options)
+        self._engine = create_engine(checked_url(url), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         self.leader = grid.one_coordinator("first", "127.0.0.1:0", *self._options)
         self.standby = grid.one_coordinator("second", "127.0.0.1:0", *self._options)
         self.addresses = [address_of(program) for program in (self.leader, self.standby)]
@@ -118,6 +117,11 @@ class Pair:
         """Ask the database itself."""
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(query))]
+
+    def sessions(self, condition: str) -> int:
+        """Return how many connections to the database are so."""
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
+        return int(self.rows(query)[0][0])
 
     def until_taken_over(self) -> float:
         """Wait until the standby leads; return how many seconds that took."""
@@ -137,17 +141,14 @@ def address_of(program: Program) -> str:
     return program.ready_line().partition("grpc=")[2].split()[0]
 
 
-@pytest.fixture
-def make_pair(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
-    pairs: list[Pair] = []
-    with running_postgresql() as server, running_grid(tmp_path) as grid:
-
-        def make(*options: str) -> Pair:
-            pairs.append(Pair(grid, server, *options))
-            return pairs[-1]
-
-        yield make
-        for pair in pairs:
+@contextmanager
+def running_pair(directory: Path, url: str, *options: str) -> Iterator[Pair]:
+    """Two coordinators that are stopped at the end, whatever happened."""
+    with running_grid(directory) as grid:
+        pair = Pair(grid, url, *options)
+        try:
+            yield pair
+        finally:
             pair.close()
 
 
@@ -169,62 +170,64 @@ def assert_each_job_ended_once(pair: Pair, count: int) -> None:
 
 
 def test_standby_takes_over_from_a_killed_leader_and_nothing_that_ran_is_interrupted(
-    make_pair: Callable[..., Pair],
+    tmp_path: Path, postgresql: str
 ) -> None:
-    pair = make_pair("--leader-ttl", "2")
-    grid = pair.grid
-    assert [program.ready_line().endswith("role=standby") for program in (pair.leader, pair.standby)] == [False, True]
-    grid.agent("lab", "--simulate", "emulator=2", "--sim-install-seconds", "0.1")
-    following = submit_and_follow(grid, 6, 400)
-    grid.submit("a.spec.ts", "b.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
-    eventually(lambda: running_jobs(pair) == 2, "two jobs run")
-    granted = pair.rows("SELECT max(id) FROM leases")
-    pair.leader.kill()
-    killed = time.monotonic()
-    assert pair.until_taken_over() < 2 + 2
-    (late,) = grid.submit("late.spec.ts", app="other", options=("--env", "QGJOB_SIM_SECONDS=0.2"))
-    shown, told = following.communicate(timeout=30)
-    assert following.returncode == 0, told
-    eventually(lambda: grid.status(late) == "completed", "what was submitted after the takeover runs")
-    assert pair.rows("SELECT max(id) FROM leases") > granted
-    assert time.monotonic() - killed < 2 + 10
-    assert_each_job_ended_once(pair, 4)
-    (followed,) = (job["id"] for job in grid.json("jobs", "list", "--app-version-id", "followed"))
-    assert shown == grid.run("logs", str(followed)).stdout
-    assert shown.count("\n") >= 400
-    assert pair.start_again("first-again", pair.addresses[0]).ready_line().endswith("role=standby")
+    with running_pair(tmp_path, postgresql, "--leader-ttl", "2") as pair:
+        grid = pair.grid
+        assert [program.ready_line().endswith("role=standby") for program in (pair.leader, pair.standby)] == [
+            False,
+            True,
+        ]
+        grid.agent("lab", "--simulate", "emulator=2", "--sim-install-seconds", "0.1")
+        following = submit_and_follow(grid, 6, 400)
+        grid.submit("a.spec.ts", "b.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
+        eventually(lambda: running_jobs(pair) == 2, "two jobs run")
+        granted = pair.rows("SELECT max(id) FROM leases")
+        pair.leader.kill()
+        killed = time.monotonic()
+        assert pair.until_taken_over() < 2 + 2
+        (late,) = grid.submit("late.spec.ts", app="other", options=("--env", "QGJOB_SIM_SECONDS=0.2"))
+        shown, told = following.communicate(timeout=30)
+        assert following.returncode == 0, told
+        eventually(lambda: grid.status(late) == "completed", "what was submitted after the takeover runs")
+        assert pair.rows("SELECT max(id) FROM leases") > granted
+        assert time.monotonic() - killed < 2 + 10
+        assert_each_job_ended_once(pair, 4)
+        (followed,) = (job["id"] for job in grid.json("jobs", "list", "--app-version-id", "followed"))
+        assert shown == grid.run("logs", str(followed)).stdout
+        assert shown.count("\n") >= 400
+        assert pair.start_again("first-again", pair.addresses[0]).ready_line().endswith("role=standby")
 
 
-def test_leader_that_slept_through_its_time_tells_nothing_and_ends(make_pair: Callable[..., Pair]) -> None:
-    pair = make_pair("--leader-ttl", "2")
-    grid = pair.grid
-    assert pair.leader.process is not None
-    grid.agent("lab", "--simulate", "emulator=2", "--sim-install-seconds", "0.1")
-    following = submit_and_follow(grid, 8, 400)
-    eventually(lambda: running_jobs(pair) == 1, "the job runs")
-    ((epoch,),) = pair.rows("SELECT epoch FROM counters")
-    with pair.locked_jobs():
-        submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts")
-        submitting = grid.follow(*submit, "--env", "QGJOB_SIM_SECONDS=0.2")
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%jobs%'"
-        eventually(lambda: pair.rows(waiting) == [(1,)], "a commit is under way")
-        os.kill(pair.leader.process.pid, signal.SIGSTOP)
-    frozen = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
-    assert pair.rows(frozen) == [(1,)], "the leader stands still with the counters locked"
-    assert pair.until_taken_over() < 2 + 3
-    before = fenced_off(pair, epoch)
-    os.kill(pair.leader.process.pid, signal.SIGCONT)
-    assert pair.leader.process.wait(10) == 75
-    assert "not_leading" in pair.leader.diagnostics.read_text()
-    shown, told = following.communicate(timeout=30)
-    assert following.returncode == 0, told
-    _, told = submitting.communicate(timeout=30)
-    assert submitting.returncode == 0, told
-    assert_each_job_ended_once(pair, 2)
-    assert fenced_off(pair, epoch) == before
-    (followed,) = (job["id"] for job in grid.json("jobs", "list", "--app-version-id", "followed"))
-    assert shown == grid.run("logs", str(followed)).stdout
-    assert pair.start_again("first-again", pair.addresses[0]).ready_line().endswith("role=standby")
+def test_leader_that_slept_through_its_time_tells_nothing_and_ends(tmp_path: Path, postgresql: str) -> None:
+    with running_pair(tmp_path, postgresql, "--leader-ttl", "2") as pair:
+        grid = pair.grid
+        assert pair.leader.process is not None
+        grid.agent("lab", "--simulate", "emulator=2", "--sim-install-seconds", "0.1")
+        following = submit_and_follow(grid, 6, 400)
+        eventually(lambda: running_jobs(pair) == 1, "the job runs")
+        ((epoch,),) = pair.rows("SELECT epoch FROM counters")
+        with pair.locked_jobs():
+            submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts")
+            submitting = grid.follow(*submit, "--env", "QGJOB_SIM_SECONDS=0.2")
+            waiting = "wait_event_type = 'Lock' AND query LIKE '%jobs%'"
+            eventually(lambda: pair.sessions(waiting) == 1, "a commit is under way")
+            os.kill(pair.leader.process.pid, signal.SIGSTOP)
+        assert pair.sessions("state = 'idle in transaction'") == 1, "the leader stands still with the counters locked"
+        assert pair.until_taken_over() < 2 + 3
+        before = fenced_off(pair, epoch)
+        os.kill(pair.leader.process.pid, signal.SIGCONT)
+        assert pair.leader.process.wait(10) == 75
+        assert "not_leading" in pair.leader.diagnostics.read_text()
+        shown, told = following.communicate(timeout=30)
+        assert following.returncode == 0, told
+        _, told = submitting.communicate(timeout=30)
+        assert submitting.returncode == 0, told
+        assert_each_job_ended_once(pair, 2)
+        assert fenced_off(pair, epoch) == before
+        (followed,) = (job["id"] for job in grid.json("jobs", "list", "--app-version-id", "followed"))
+        assert shown == grid.run("logs", str(followed)).stdout
+        assert pair.start_again("first-again", pair.addresses[0]).ready_line().endswith("role=standby")
 
 
 def fenced_off(pair: Pair, epoch: int) -> list[object]:
@@ -237,31 +240,41 @@ def fenced_off(pair: Pair, epoch: int) -> list[object]:
     ]
 
 
-def test_stop_of_the_leader_hands_over_at_once(make_pair: Callable[..., Pair]) -> None:
-    pair = make_pair("--leader-ttl", "30")
-    (job,) = pair.grid.submit("a.spec.ts")
-    assert pair.leader.stop() == 0
-    assert pair.until_taken_over() < 5
-    assert pair.grid.status(job) == "queued"
+def test_stop_of_the_leader_hands_over_at_once(tmp_path: Path, postgresql: str) -> None:
+    with running_pair(tmp_path, postgresql, "--leader-ttl", "30") as pair:
+        (job,) = pair.grid.submit("a.spec.ts")
+        assert pair.leader.stop() == 0
+        assert pair.until_taken_over() < 5
+        assert pair.grid.status(job) == "queued"
 
 
-def test_crash_of_postgresql_under_load_heals_by_itself(make_pair: Callable[..., Pair]) -> None:
-    pair = make_pair("--leader-ttl", "2")
-    grid = pair.grid
-    grid.agent("lab", "--simulate", "emulator=3", "--sim-install-seconds", "0.1")
-    specs = [flag for number in range(20) for flag in ("--test", f"{number}.spec.ts")]
-    submit = ("submit", "--org-id", "q", "--app-version-id", "v", *specs, "--wait", "--env", "QGJOB_SIM_SECONDS=0.5")
-    waiting = grid.follow(*submit)
-    eventually(lambda: running_jobs(pair) == 3, "three jobs run")
-    pair.server.stop("immediate")
-    pair.server.start()
-    _, told = waiting.communicate(timeout=40)
-    assert waiting.returncode == 0, told
-    assert_each_job_ended_once(pair, 20)
+def test_crash_of_postgresql_under_load_heals_by_itself(tmp_path: Path) -> None:
+    with running_postgresql() as server, running_pair(tmp_path, server.url, "--leader-ttl", "2") as pair:
+        grid = pair.grid
+        grid.agent("lab", "--simulate", "emulator=3", "--sim-install-seconds", "0.1")
+        specs = [flag for number in range(20) for flag in ("--test", f"{number}.spec.ts")]
+        submit = (
+            "submit",
+            "--org-id",
+            "q",
+            "--app-version-id",
+            "v",
+            *specs,
+            "--wait",
+            "--env",
+            "QGJOB_SIM_SECONDS=0.5",
+        )
+        waiting = grid.follow(*submit)
+        eventually(lambda: running_jobs(pair) == 3, "three jobs run")
+        server.stop("immediate")
+        server.start()
+        _, told = waiting.communicate(timeout=40)
+        assert waiting.returncode == 0, told
+        assert_each_job_ended_once(pair, 20)
 
 
-def test_standby_without_the_storage_of_the_leader_refuses(make_pair: Callable[..., Pair]) -> None:
-    pair = make_pair()
-    elsewhere = start_a_second(pair.grid, "--database-url", pair.server.url, directory="elsewhere")
-    assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
-    assert "elsewhere does not hold the logs of this database\nhint: give the --data-dir" in elsewhere.stderr
+def test_standby_without_the_storage_of_the_leader_refuses(tmp_path: Path, postgresql: str) -> None:
+    with running_pair(tmp_path, postgresql) as pair:
+        elsewhere = start_a_second(pair.grid, "--database-url", postgresql, directory="elsewhere")
+        assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
+        assert "elsewhere does not hold the logs of this database\nhint: give the --data-dir" in elsewhere.stderr

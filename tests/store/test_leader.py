@@ -115,6 +115,16 @@ def test_who_wakes_up_between_taking_the_row_and_its_epoch_disturbs_nobody(store
     second.commit([PutJob(a_job()), PutCounters(replace(counters, next_job=2))])
 
 
+def test_renewal_waits_for_no_commit(stores: Callable[[], Store]) -> None:
+    leader = stores()
+    take(leader)
+    leader.start_epoch()
+    assert leader.leader_row is not None
+    with leader._writer.begin() as connection:
+        connection.execute(update(tables.counters).values(next_job=100))
+        assert leader.leader_row.renew()
+
+
 def test_leader_that_stands_still_within_a_commit_keeps_nobody_out(stores: Callable[[], Store]) -> None:
     frozen, standby = stores(), stores()
     take(frozen)
