@@ -137,6 +137,10 @@ class Pair:
             yield
 
 
+def stands_by(program: Program) -> bool:
+    return program.ready_line().endswith(" role=standby")
+
+
 def address_of(program: Program) -> str:
     return program.ready_line().partition("grpc=")[2].split()[0]
 
@@ -174,10 +178,7 @@ def test_standby_takes_over_from_a_killed_leader_and_nothing_that_ran_is_interru
 ) -> None:
     with running_pair(tmp_path, postgresql, "--leader-ttl", "2") as pair:
         grid = pair.grid
-        assert [program.ready_line().endswith("role=standby") for program in (pair.leader, pair.standby)] == [
-            False,
-            True,
-        ]
+        assert [stands_by(program) for program in (pair.leader, pair.standby)] == [False, True]
         grid.agent("lab", "--simulate", "emulator=2", "--sim-install-seconds", "0.1")
         following = submit_and_follow(grid, 6, 400)
         grid.submit("a.spec.ts", "b.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
@@ -196,7 +197,7 @@ def test_standby_takes_over_from_a_killed_leader_and_nothing_that_ran_is_interru
         (followed,) = (job["id"] for job in grid.json("jobs", "list", "--app-version-id", "followed"))
         assert shown == grid.run("logs", str(followed)).stdout
         assert shown.count("\n") >= 400
-        assert pair.start_again("first-again", pair.addresses[0]).ready_line().endswith("role=standby")
+        assert stands_by(pair.start_again("first-again", pair.addresses[0]))
 
 
 def test_leader_that_slept_through_its_time_tells_nothing_and_ends(tmp_path: Path, postgresql: str) -> None:
@@ -227,7 +228,7 @@ def test_leader_that_slept_through_its_time_tells_nothing_and_ends(tmp_path: Pat
         assert fenced_off(pair, epoch) == before
         (followed,) = (job["id"] for job in grid.json("jobs", "list", "--app-version-id", "followed"))
         assert shown == grid.run("logs", str(followed)).stdout
-        assert pair.start_again("first-again", pair.addresses[0]).ready_line().endswith("role=standby")
+        assert stands_by(pair.start_again("first-again", pair.addresses[0]))
 
 
 def fenced_off(pair: Pair, epoch: int) -> list[object]:

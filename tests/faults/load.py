@@ -118,7 +118,7 @@ class Load:
             try:
                 return call()
             except ClientError as error:
-                if error.reason not in ("UNREACHABLE", "SHUTTING_DOWN"):
+                if error.reason not in ("UNREACHABLE", "SHUTTING_DOWN", "NOT_LEADER"):
                     raise
                 self.repeated += 1
 

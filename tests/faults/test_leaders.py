@@ -1,0 +1,99 @@
+"""Leaders are killed, and put to sleep past their time, under load: the standby takes over and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from qgjob.client import Client
+from tests.e2e.grid import Grid, Program, eventually, running_grid
+from tests.faults.checker import Verdict
+from tests.faults.load import Load
+
+FAILOVERS = int(os.environ.get("QGJOB_FAILOVERS", "4"))
+SEED = int(os.environ.get("QGJOB_KILL_SEED", "1"))
+# A lease outlives a takeover and the agents' pauses on a busy machine.
+PACE = ("--heartbeat", "0.2", "--lease-ttl", "12", "--leader-ttl", "1.5", "--signal-grace", "0.5")
+DEVICES = ("--simulate", "emulator=3,device=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 20 * FAILOVERS)]
+
+
+class Lab:
+    """Two coordinators and two agents; one of the coordinators leads."""
+
+    def __init__(self, grid: Grid, database_url: str) -> None:
+        self.grid = grid
+        self.random = random.Random(SEED)
+        self._options = (*PACE, "--database-url", database_url)
+        self._lives = 0
+        self.leader = self._start("127.0.0.1:0")
+        self.standby = self._start("127.0.0.1:0")
+        grid.address = ",".join(address_of(program) for program in (self.leader, self.standby))
+        for name in ("one", "two"):
+            grid.agent(name, *DEVICES)
+
+    def _start(self, listen: str) -> Program:
+        self._lives += 1
+        return self.grid.one_coordinator(f"coordinator-{self._lives}", listen, *self._options)
+
+    def pause(self) -> None:
+        """Let work go on for a moment of random length."""
+        threading.Event().wait(self.random.uniform(0.5, 2))
+
+    def kill_leader(self) -> None:
+        self.leader.kill()
+        self._wait_for_takeover()
+        self._take_turns()
+
+    def freeze_leader(self) -> None:
+        """SIGSTOP until another leads; what wakes up then has to end by itself."""
+        assert self.leader.process is not None
+        os.kill(self.leader.process.pid, signal.SIGSTOP)
+        self._wait_for_takeover()
+        os.kill(self.leader.process.pid, signal.SIGCONT)
+        assert self.leader.process.wait(20) == 75
+        self._take_turns()
+
+    def _wait_for_takeover(self) -> None:
+        eventually(lambda: "took_over" in self.standby.diagnostics.read_text(), "the standby takes over", seconds=30)
+
+    def _take_turns(self) -> None:
+        fallen, self.leader = self.leader, self.standby
+        self.standby = self._start(address_of(fallen))
+        assert self.standby.ready_line().endswith(" role=standby")
+
+
+def address_of(program: Program) -> str:
+    return program.ready_line().partition("grpc=")[2].split()[0]
+
+
+def test_leaders_that_fall_or_sleep_cost_no_job_no_log_and_no_running_test(tmp_path: Path, postgresql: str) -> None:
+    with running_grid(tmp_path) as grid:
+        lab = Lab(grid, postgresql)
+        load = Load(grid.address, SEED)
+        with load.running():
+            for number in range(FAILOVERS):
+                lab.pause()
+                if number % 2:
+                    lab.freeze_leader()
+                else:
+                    lab.kill_leader()
+        load.wait_until_all_ended(60)
+        with Client(grid.address) as client:
+            verdict = Verdict.gather(client, tmp_path, load.accepted)
+            verdict.nothing_is_lost_or_doubled()
+            verdict.each_attempt_ended_once()
+            verdict.no_device_ran_two_tests()
+            verdict.no_attempt_ran_twice()
+            compared = verdict.logs_equal_what_devices_wrote()
+        load.close()
+        print(f"{FAILOVERS} takeovers, {len(load.accepted)} jobs, {compared} logs compared,")  # noqa: T201
+        print(dict(verdict.outcomes()))  # noqa: T201
+        assert compared > FAILOVERS
+        assert verdict.outcomes()["lost"] == 0
