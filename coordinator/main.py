@@ -268,7 +268,7 @@ async def _serve(config: Config) -> int:
 
     from coordinator.core.errors import NotLeader
     from coordinator.server import Server
-    from coordinator.store import StaleEpoch
+    from coordinator.store import SchemaTooNew, StaleEpoch
 
     release = version("qgjob")
     server = Server(config, release)
@@ -283,7 +283,7 @@ async def _serve(config: Config) -> int:
         await server.wait(stopping)
     except (NotLeader, StaleEpoch) as error:
         await _leave(server, error)
-    except ConfigError:
+    except (ConfigError, SchemaTooNew):  # found at a takeover
         raise
     except Exception:  # noqa: BLE001 - the top of the program
         out.exception("engine_failed", story="Nothing more can be made durable, so the process ends; start it again")

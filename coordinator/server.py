@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ STOP_GRACE_S = 2.0
 LEADER = "qgjob.Leader"
 """What health calls the coordinator that leads; the others serve nothing but refusals."""
 FIRST_LOOK_S = 0.1
+EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not listened on
 
 SERVICES = (
     agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
@@ -66,6 +68,12 @@ def _interceptors(config: Config, release: str) -> tuple[grpc.aio.ServerIntercep
     """Return what a call passes, in order: who has no token is told of nothing else."""
     access = () if config.token_file is None else (AccessInterceptor(TokenFile(config.token_file)),)
     return (RefusalInterceptor(), *access, ReleaseInterceptor(release))
+
+
+def shown(address: str) -> str:
+    """Return how others can reach an address of ours: one that stands for all is none to call."""
+    host, _, port = address.rpartition(":")
+    return f"{socket.gethostname()}:{port}" if host in EVERYWHERE else address
 
 
 class Server:
@@ -150,7 +158,7 @@ class Server:
             ) from error
         address = f"{host}:{port}"
         if self._store.leader_row is not None:
-            self._leadership = RowLeadership(self._store.leader_row, self._config.leader_ttl_s, address)
+            self._leadership = RowLeadership(self._store.leader_row, self._config.leader_ttl_s, shown(address))
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         for service in (LEADER, *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)

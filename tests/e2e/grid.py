@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +169,11 @@ class Grid:
         return str(self.job(job_id)["status"])
 
     def stop(self) -> None:
-        for program in reversed(self._programs):
-            if program.process is not None and program.process.poll() is None:
-                program.stop()
+        """Stop every program, also when one of them does not stop by itself."""
+        with ExitStack() as stops:
+            for program in self._programs:
+                if program.process is not None and program.process.poll() is None:
+                    stops.callback(program.stop)
 
     def processes(self) -> list[str]:
         """Return the command lines of what runs with this grid's home directory: ours, and what they started."""

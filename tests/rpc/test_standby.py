@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sqlalchemy import create_engine, text
 
 from coordinator.config import ConfigError
 from coordinator.core.errors import NotLeader
 from coordinator.core.model import Settings
 from coordinator.leadership import RowLeadership
-from coordinator.server import LEADER, SERVICES
-from coordinator.store import LeaderRow
+from coordinator.server import LEADER, SERVICES, shown
+from coordinator.store import LeaderRow, SchemaTooNew
 from coordinator.store.dialect import checked_url
 from qgjob.v1 import agent_service_pb2, job_pb2, job_service_pb2, log_service_pb2
 from tests.rpc.grid import PATIENCE_S, Grid, error_info, phone, refusal, spec
@@ -176,3 +178,25 @@ async def test_standby_whose_storage_has_gone_leaves_the_row_to_others(
     row = LeaderRow(checked_url(postgresql), TTL_S)
     assert row.read().is_free
     row.close()
+
+
+def test_address_that_stands_for_all_is_told_by_the_name_of_the_host() -> None:
+    name = socket.gethostname()
+    addresses = ("0.0.0.0:50051", "[::]:50051", "127.0.0.1:50051")
+    assert [shown(address) for address in addresses] == [f"{name}:50051", f"{name}:50051", "127.0.0.1:50051"]
+
+
+async def test_standby_of_an_older_release_does_not_take_over_a_newer_database(
+    pair: tuple[Grid, Grid], postgresql: str
+) -> None:
+    leader, standby = pair
+    engine = create_engine(checked_url(postgresql))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await leader.server.stop()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(SchemaTooNew, match="9999"):
+            await standby.server.wait(asyncio.Event())
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT holder FROM leadership")) == ""
+    engine.dispose()
