@@ -39,6 +39,11 @@ class Reign:
         return self.holder == NOBODY
 
 
+def free(connection: Connection) -> None:
+    """Let nobody hold the row, whoever did."""
+    connection.execute(update(_ROW).values(holder=NOBODY, address=NOBODY, term=_ROW.c.term + 1))
+
+
 class LeaderRow:
     """The row as one coordinator uses it, over a connection of its own. Methods raise `StoreError`."""
 
@@ -76,7 +81,7 @@ class LeaderRow:
 
     def release(self) -> None:
         """Let another take the row at once."""
-        self._change(_ROW.c.holder == self.holder, {"holder": NOBODY, "address": ""})
+        self._change(_ROW.c.holder == self.holder, {"holder": NOBODY, "address": NOBODY})
 
     def _change(self, condition: ColumnElement[bool], values: dict[str, str | int]) -> bool:
         statement = update(_ROW).where(condition).values({"term": _ROW.c.term + 1, **values})

@@ -27,7 +27,7 @@ from coordinator.core.model import (
     TestResult,
 )
 from coordinator.core.step import Write
-from coordinator.store import pruning, reading, tables
+from coordinator.store import leader, pruning, reading, tables
 from coordinator.store.batch import fold
 from coordinator.store.dialect import (
     LEADER_TTL_S,
@@ -114,12 +114,15 @@ class Store:
                 check_schema(connection, shown(self._url))
             else:
                 migrate(connection, shown(self._url))
-            meta = connection.execute(select(tables.meta)).one()
-            self.is_new = _is_new(connection)
+            self._read_meta(connection)
+
+    def _read_meta(self, connection: Connection) -> None:
+        meta = connection.execute(select(tables.meta)).one()
         self.cluster_id, self.storage_id = meta.cluster_id, meta.storage_id
+        self.is_new = _is_new(connection)
 
     def take_over(self) -> None:
-        """Bring the schema up to date where somebody else led meanwhile: once the leader row is ours.
+        """Catch up where somebody else may have led meanwhile, or have put a backup back: once the leader row is ours.
 
         Raises:
             SchemaTooNew: A newer release led.
@@ -128,7 +131,7 @@ class Store:
             return
         with translated(self._url), self._writer.begin() as connection:
             migrate(connection, shown(self._url))
-            self.is_new = _is_new(connection)
+            self._read_meta(connection)
 
     def has_been_led(self) -> bool:
         """Whether any coordinator has begun an epoch."""
@@ -191,6 +194,7 @@ class Store:
             name = uuid.uuid4().hex
             connection.execute(update(tables.meta).values(cluster_id=name))
             connection.execute(update(tables.counters).values(epoch=tables.counters.c.epoch + 1))
+            leader.free(connection)
             return name
 
         self.cluster_id = self._write(rename)

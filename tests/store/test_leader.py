@@ -155,3 +155,18 @@ def test_standby_leaves_the_schema_alone_until_it_has_taken_over(
     take(newer)
     newer.take_over()
     assert len(migrated) == 1
+
+
+def test_restored_database_is_led_by_nobody_and_who_stood_by_learns_its_new_name(stores: Callable[[], Store]) -> None:
+    dead = stores()
+    take(dead)
+    dead.start_epoch()
+    standby, operator = stores(), stores()
+    operator.begin_new_cluster()
+    assert standby.leader_row is not None
+    assert standby.leader_row.read().is_free
+    take(standby)
+    standby.take_over()
+    assert dead.cluster_id != standby.cluster_id == operator.cluster_id
+    with pytest.raises(StaleEpoch):
+        dead.commit([PutJob(a_job())])
