@@ -62,7 +62,7 @@ class Leadership(Protocol):
         """
 
     async def release(self) -> None:
-        """Let another lead at once. Nothing more may be told."""
+        """Let another lead at once, and ask no more. Nothing more may be told."""
 
 
 class Sole:
@@ -216,14 +216,16 @@ class RowLeadership:
             raise NotLeader(f"the leadership could not be renewed within {self._ttl_s:g} s")
 
     async def release(self) -> None:
-        """Let another lead at once. Nothing more may be told."""
-        if self._deadline_s == -math.inf:
-            return
+        """Let another lead at once, and ask no more. Nothing more may be told."""
+        may_be_ours = self._deadline_s != -math.inf
         self._deadline_s = -math.inf
         try:
-            await self._run(self._row.release)
+            if may_be_ours:
+                await self._run(self._row.release)
         except StoreError as error:
             self._out.warning("leadership_not_released", reason=str(error), story="It runs out by itself")
+        # A question may still be under way, and its connection is about to be closed.
+        await asyncio.to_thread(self._thread.shutdown)
 
     @property
     def _poll_s(self) -> float:

@@ -86,7 +86,6 @@ class Server:
         self._space = Space(config.data_dir, min_free=config.min_free)
         self._store = self._open_store()
         self._storage = open_storage(config.data_dir, config.storage)
-        self._check_storage()
         self._health = health.aio.HealthServicer()
         self._grpc = grpc.aio.server(interceptors=_interceptors(config, version), options=OPTIONS)
         self._credentials = server_credentials(config.tls) if config.tls is not None else None
@@ -148,6 +147,7 @@ class Server:
             ConfigError: The address is taken or not ours, or the storage is not the database's.
             StoreError: The database refused.
         """
+        self._check_storage()
         host = self._config.listen.rpartition(":")[0]
         try:
             port = self._add_port()
