@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 60.0
 BIN = Path(sys.executable).parent
+COORDINATOR = (str(BIN / "qgjob-coordinator"),)
 
 QUICK = ("--heartbeat", "0.2", "--lease-ttl", "1.5", "--signal-grace", "1", "--preempt-grace", "2")
 PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1", "--preempt-grace", "2")
@@ -65,6 +66,12 @@ class Program:
     def _has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
 
+    def wait_for_death(self) -> None:
+        """Wait until it was killed by what it met, and reap it."""
+        eventually(self._has_ended, f"{self.name} dies")
+        assert self.process is not None
+        assert self.process.returncode == -signal.SIGKILL, self.diagnostics.read_text()[-4000:]
+
     def kill(self) -> None:
         """kill -9 of the process alone, and reap it."""
         assert self.process is not None
@@ -102,20 +109,22 @@ class Grid:
         keep = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT") if name in os.environ}
         self.env = {**keep, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "NO_COLOR": "1"}
 
-    def coordinator(self, *options: str) -> Program:
+    def coordinator(self, *options: str, program: Sequence[str] = COORDINATOR) -> Program:
         """Start the coordinator; again on the same port and data after a kill."""
-        program = self.one_coordinator("coordinator", self.address or "127.0.0.1:0", *options)
-        self.address = program.ready_line().partition("grpc=")[2].split()[0]
+        started = self.one_coordinator("coordinator", self.address or "127.0.0.1:0", *options, program=program)
+        self.address = started.ready_line().partition("grpc=")[2].split()[0]
         self.env["QGJOB_COORDINATOR"] = self.address
-        return program
+        return started
 
-    def one_coordinator(self, name: str, listen: str, *options: str) -> Program:
+    def one_coordinator(
+        self, name: str, listen: str, *options: str, program: Sequence[str] = COORDINATOR
+    ) -> Program:
         """Start one of several on the same data, by a name of its own, and wait until it serves or stands by."""
-        command = [str(BIN / "qgjob-coordinator"), "serve", "--listen", listen]
+        command = [*program, "serve", "--listen", listen]
         command += ["--data-dir", str(self.directory / "coordinator"), *(options or QUICK)]
-        program = self._start(name, command)
-        program.ready_line()
-        return program
+        started = self._start(name, command)
+        started.ready_line()
+        return started
 
     def agent(self, name: str = "lab", *options: str) -> Program:
         """Start an agent of simulated devices and wait until it is ready."""

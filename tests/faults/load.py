@@ -64,6 +64,10 @@ class Load:
             thread.start()
         try:
             yield self
+        except BaseException:
+            # The lab may be gone, and whoever waits for it must not hide why.
+            self.close()
+            raise
         finally:
             self._stopping.set()
             for thread in self._threads:
@@ -75,7 +79,8 @@ class Load:
         try:
             work()
         except ClientError as error:
-            self.failure = error
+            if not self._client.is_closed:
+                self.failure = error
 
     def _follow_all_the_time(self, fickle: random.Random) -> None:
         while not self._stopping.wait(fickle.uniform(0.05, 0.3)):
@@ -118,7 +123,7 @@ class Load:
             try:
                 return call()
             except ClientError as error:
-                if error.reason not in ("UNREACHABLE", "SHUTTING_DOWN", "NOT_LEADER"):
+                if error.reason not in ("UNREACHABLE", "SHUTTING_DOWN", "NOT_LEADER") or self._client.is_closed:
                     raise
                 self.repeated += 1
 
