@@ -37,6 +37,8 @@ EX_TEMPFAIL = 75
 """Of a coordinator that does not lead any more."""
 LONGEST_LEAVE_S = 5.0
 LONGEST_SPAN_S = 86_400
+WANTED_FILES = 32_768
+"""Enough for the agents and followers of a large lab; every connection holds one."""
 
 app = typer.Typer(
     name="qgjob-coordinator",
@@ -136,6 +138,7 @@ def serve(
             retain_bytes=parsed_size("--retain-size", retain_size) if retain_size is not None else None,
             leader_ttl_s=_checked_span("--leader-ttl", leader_ttl),
         )
+        _raise_file_limit()
         sys.exit(asyncio.run(_serve(config)))
     except ConfigError as error:
         _die(str(error), error.hint)
@@ -258,6 +261,16 @@ def _config(
         retain_bytes=retain_bytes,
         leader_ttl_s=leader_ttl_s,
     )
+
+
+def _raise_file_limit() -> None:
+    """Let thousands of agents and followers connect: each holds a file, and many hosts begin with 1,024."""
+    import resource
+
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if most == resource.RLIM_INFINITY else min(WANTED_FILES, most)
+    if now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 async def _serve(config: Config) -> int:

@@ -122,7 +122,7 @@ class Grid:
         """Start one of several on the same data, by a name of its own, and wait until it serves or stands by."""
         command = [*program, "serve", "--listen", listen]
         command += ["--data-dir", str(self.directory / "coordinator"), *(options or QUICK)]
-        started = self._start(name, command)
+        started = self.start(name, command)
         started.ready_line()
         return started
 
@@ -130,11 +130,12 @@ class Grid:
         """Start an agent of simulated devices and wait until it is ready."""
         command = [str(BIN / "qgjob-agent"), "run", "--coordinator", self.address, "--name", name]
         command += ["--state-dir", str(self.directory / f"agent-{name}"), *(options or ("--simulate", "emulator=2"))]
-        program = self._start(f"agent-{name}", command)
+        program = self.start(f"agent-{name}", command)
         program.ready_line()
         return program
 
-    def _start(self, name: str, command: list[str]) -> Program:
+    def start(self, name: str, command: list[str]) -> Program:
+        """Start any program beside the others; it is stopped with them."""
         program = Program(name, command, self.directory, self.env).start()
         self._programs.append(program)
         return program
