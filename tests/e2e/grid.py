@@ -17,6 +17,7 @@ from typing import Any
 DEADLINE_S = 60.0
 BIN = Path(sys.executable).parent
 COORDINATOR = (str(BIN / "qgjob-coordinator"),)
+AGENT = (str(BIN / "qgjob-agent"),)
 
 QUICK = ("--heartbeat", "0.2", "--lease-ttl", "1.5", "--signal-grace", "1", "--preempt-grace", "2")
 PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1", "--preempt-grace", "2")
@@ -43,11 +44,11 @@ class Program:
         self._command = command
         self._env = env
         self.diagnostics = directory / f"{name}.err"
-        self._out = directory / f"{name}.out"
+        self.output = directory / f"{name}.out"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Program:
-        with self.diagnostics.open("ab") as err, self._out.open("wb") as out:
+        with self.diagnostics.open("ab") as err, self.output.open("wb") as out:
             self.process = subprocess.Popen(
                 self._command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=self._env, start_new_session=True
             )
@@ -60,17 +61,21 @@ class Program:
         return self._line()
 
     def _line(self) -> str:
-        lines = [line for line in self._out.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in self.output.read_text().splitlines(keepends=True) if line.endswith("\n")]
         return next((line.strip() for line in lines if "ready" in line), "")
 
     def _has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
 
-    def wait_for_death(self) -> None:
-        """Wait until it was killed by what it met, and reap it."""
-        eventually(self._has_ended, f"{self.name} dies")
+    def wait(self) -> int:
+        """Wait for the end that comes by itself, and return the exit code."""
+        eventually(self._has_ended, f"{self.name} ends")
         assert self.process is not None
-        assert self.process.returncode == -signal.SIGKILL, self.diagnostics.read_text()[-4000:]
+        return int(self.process.returncode)
+
+    def wait_for_death(self) -> None:
+        """Wait until it was killed by what it met."""
+        assert self.wait() == -signal.SIGKILL, self.diagnostics.read_text()[-4000:]
 
     def kill(self) -> None:
         """kill -9 of the process alone, and reap it."""
@@ -103,6 +108,8 @@ class Grid:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.address = ""
+        self.client: Sequence[str] = (str(BIN / "qgjob"),)
+        """What a command of a user begins with."""
         self._programs: list[Program] = []
         home = directory / "home"
         home.mkdir(exist_ok=True)
@@ -126,13 +133,13 @@ class Grid:
         started.ready_line()
         return started
 
-    def agent(self, name: str = "lab", *options: str) -> Program:
+    def agent(self, name: str = "lab", *options: str, program: Sequence[str] = AGENT) -> Program:
         """Start an agent of simulated devices and wait until it is ready."""
-        command = [str(BIN / "qgjob-agent"), "run", "--coordinator", self.address, "--name", name]
+        command = [*program, "run", "--coordinator", self.address, "--name", name]
         command += ["--state-dir", str(self.directory / f"agent-{name}"), *(options or ("--simulate", "emulator=2"))]
-        program = self.start(f"agent-{name}", command)
-        program.ready_line()
-        return program
+        started = self.start(f"agent-{name}", command)
+        started.ready_line()
+        return started
 
     def start(self, name: str, command: list[str]) -> Program:
         """Start any program beside the others; it is stopped with them."""
@@ -145,7 +152,7 @@ class Grid:
     ) -> subprocess.CompletedProcess[str]:
         """Run one qgjob command to its end."""
         done = subprocess.run(
-            [str(BIN / "qgjob"), *arguments], capture_output=True, text=True, env=self.env, timeout=seconds, check=False
+            [*self.client, *arguments], capture_output=True, text=True, env=self.env, timeout=seconds, check=False
         )
         if code is not None:
             assert done.returncode == code, (
@@ -156,7 +163,7 @@ class Grid:
     def follow(self, *arguments: str) -> subprocess.Popen[str]:
         """Start one qgjob command and leave it running."""
         return subprocess.Popen(
-            [str(BIN / "qgjob"), *arguments],
+            [*self.client, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
