@@ -123,9 +123,7 @@ class Grid:
         self.env["QGJOB_COORDINATOR"] = self.address
         return started
 
-    def one_coordinator(
-        self, name: str, listen: str, *options: str, program: Sequence[str] = COORDINATOR
-    ) -> Program:
+    def one_coordinator(self, name: str, listen: str, *options: str, program: Sequence[str] = COORDINATOR) -> Program:
         """Start one of several on the same data, by a name of its own, and wait until it serves or stands by."""
         command = [*program, "serve", "--listen", listen]
         command += ["--data-dir", str(self.directory / "coordinator"), *(options or QUICK)]

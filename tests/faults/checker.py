@@ -69,12 +69,18 @@ class Verdict:
         def read_log(job: int, attempt: int) -> bytes:
             return b"".join(piece.data for piece in client.follow_logs(job, attempt=attempt))
 
+        def job_with_its_logs(job: int) -> dict[str, Any]:
+            """A job ends before its logs have come in: they are waited for."""
+            for _ in client.follow_logs(job):
+                pass
+            return resources.job(client.get_job(job))
+
         files = sorted(directory.glob("agent-*/device-truth.jsonl"))
         return cls(
             accepted=load.accepted,
             cancelled=load.cancelled,
             followed=load.followed,
-            jobs={job: resources.job(client.get_job(job)) for job in load.accepted},
+            jobs={job: job_with_its_logs(job) for job in load.accepted},
             listed=[job.id for job in client.iter_jobs(JobFilter())],
             truth=[[json.loads(line) for line in path.read_text().splitlines()] for path in files],
             read_log=read_log,

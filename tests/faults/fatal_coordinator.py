@@ -14,10 +14,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import sqlalchemy
 
-from coordinator import main, server
+from coordinator import house, main, server
 from coordinator.core.logfile import LogWrite
 from coordinator.core.step import Write
 from coordinator.engine import Engine
@@ -49,9 +50,10 @@ class Countdown:
             self._act()
 
 
-def put_in_place(name: str, substitute: type) -> None:
-    """Let the server be built with another class."""
-    setattr(server, name, substitute)
+def put_in_place(module: ModuleType, name: str, substitute: type) -> None:
+    """Let the coordinator be built with another class, which must be known there under this name."""
+    assert name in vars(module), f"{module.__name__} has no {name}: the point would never be reached"
+    setattr(module, name, substitute)
 
 
 def before_commit(visits: int) -> None:
@@ -63,7 +65,7 @@ def before_commit(visits: int) -> None:
             countdown.visit()
             super().commit(writes)
 
-    put_in_place("Store", FatalStore)
+    put_in_place(server, "Store", FatalStore)
 
 
 def within_commit(visits: int) -> None:
@@ -85,7 +87,7 @@ def after_commit(visits: int) -> None:
             super().commit(writes)
             countdown.visit()
 
-    put_in_place("Store", FatalStore)
+    put_in_place(server, "Store", FatalStore)
 
 
 def before_send(visits: int) -> None:
@@ -97,7 +99,7 @@ def before_send(visits: int) -> None:
             countdown.visit()
             super()._deliver(*turn)  # type: ignore[arg-type]
 
-    put_in_place("Engine", FatalEngine)
+    put_in_place(house, "Engine", FatalEngine)
 
 
 def after_log(visits: int) -> None:
@@ -109,7 +111,7 @@ def after_log(visits: int) -> None:
             super().put_logs(writes)
             countdown.visit()
 
-    put_in_place("Store", FatalStore)
+    put_in_place(server, "Store", FatalStore)
 
 
 POINTS = {
