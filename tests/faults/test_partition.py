@@ -60,7 +60,7 @@ def scene(directory: Path, pace: tuple[str, ...], seconds: int) -> Iterator[Scen
 
 
 def test_partition_is_seen_at_both_ends_in_time_and_costs_neither_test_nor_line(tmp_path: Path) -> None:
-    with scene(tmp_path, DEFAULTS, seconds=30) as lab:
+    with scene(tmp_path, DEFAULTS, seconds=24) as lab:
         lab.unplug_all()
         both_ends_see_it(lab.grid, lab.agent)
         lab.plug_all()
