@@ -44,7 +44,7 @@ MOST_EACH_BYTES = 256_000
 """What a reader that has stopped may cost."""
 MOST_SLOWDOWN = 2.0
 """How much more work a log may be for the coordinator with such readers. There is no reason for any; on a busy machine
-the measure wavers between 0.75 and 1.4. Were each of a thousand woken for each growth, it would be tenfold."""
+the measure wavers between 0.6 and 1.6. Were each of a thousand woken for each growth, it would be tenfold."""
 READERS_PER_PROCESS = 250
 KEY = lease_pb2.LeaseKey(lease_id=1, fence=lease_pb2.Fence(epoch=1, number=1))
 
