@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import Blame, Failure
+from agent.journal import Claim
 from agent.process import capture, start
 
 ADB_TIMEOUT_S = 20.0
@@ -51,9 +52,9 @@ class InstallFailed(Exception):
 class Adb:
     """One device, through one adb server that somebody else owns."""
 
-    def __init__(self, udid: str, server_port: int, lock: int | None = None) -> None:
-        """`lock` is the device's: an install holds it, should its agent be killed."""
-        self._lock = lock
+    def __init__(self, udid: str, server_port: int, claim: Claim | None = None) -> None:
+        """`claim` is the right to the device: an install holds its lock, should its agent be killed."""
+        self._claim = claim
         self.udid = udid
         self.server_port = server_port
         self._adb = shutil.which("adb") or "adb"
@@ -124,7 +125,8 @@ class Adb:
             env={name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
             directory=apk.path.parent,
             output=said.extend,
-            locks=() if self._lock is None else (self._lock,),
+            claim=self._claim,
+            what=f"install of {apk.package}",
         )
         try:
             code = await asyncio.wait_for(asyncio.shield(install.wait()), INSTALL_TIMEOUT_S)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.journal import Claim
 from agent.process import Supervised, capture, start
 
 DRIVER = "appium-uiautomator2-driver"
@@ -209,12 +210,12 @@ def _appium(tools: Toolbox) -> tuple[str, str]:
 class AppiumServer:
     """The Appium of one device."""
 
-    def __init__(self, tools: Toolbox, slot: int, directory: Path, lock: int | None = None) -> None:
-        """`lock` is the device's: nobody else may have the device before the server is gone."""
+    def __init__(self, tools: Toolbox, slot: int, directory: Path, claim: Claim | None = None) -> None:
+        """`claim` is the right to the device: nobody else may have it before the server is gone."""
         self._tools = tools
         self._directory = directory
         self._slot = slot
-        self._lock = lock
+        self._claim = claim
         self._server: Supervised | None = None
         self._log: _CappedLog | None = None
         self._system_port: SystemPort | None = None
@@ -244,13 +245,14 @@ class AppiumServer:
         self._log = _CappedLog(self._directory / "appium.log")
         env = {**self._tools.environment(), "APPIUM_HOME": str(self._tools.appium_home)}
         command = (*_appium(self._tools), "server", "--address", "127.0.0.1", "--port", str(self.port))
-        locks = [self._system_port.descriptor] + ([self._lock] if self._lock is not None else [])
         self._server = await start(
             (*command, "--base-path", self.base_path, "--log-timestamp", "--log-no-colors"),
             env=env,
             directory=self._directory,
             output=self._log.write,
-            locks=locks,
+            claim=self._claim,
+            what="Appium",
+            locks=(self._system_port.descriptor,),
         )
         await self._wait_until_ready()
 

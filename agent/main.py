@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent.appium import Toolbox
     from agent.devices.adb import AdbDiscovery
     from agent.devices.bench import Discovery, RunnerMaker
-    from agent.devices.lock import DeviceLock
+    from agent.journal import Claim
     from agent.runners.protocol import Runner
     from agent.spool import Spool
 
@@ -230,6 +230,7 @@ async def _serve(config: Config) -> int:
 
     from agent.app import App
     from agent.devices.bench import Bench
+    from agent.journal import Journal
 
     async with contextlib.AsyncExitStack() as stack:
         spool = stack.enter_context(contextlib.closing(_spool(config)))
@@ -237,10 +238,10 @@ async def _serve(config: Config) -> int:
         simulated = simulated_devices(dict(config.simulate), config.name)
         names = {facts.id for facts in simulated}
 
-        def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
+        def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
             if facts.id in names or real is None:
                 return _simulated_runner(config, facts)
-            return real.make(facts, slot, lock)
+            return real.make(facts, slot, claim)
 
         def lock_name(facts: DeviceFacts) -> str:
             # The id of an emulator speaks of its agent; two agents that see the same one must meet at one lock.
@@ -250,7 +251,8 @@ async def _serve(config: Config) -> int:
         discoveries: list[Discovery] = [SimulatedDiscovery(simulated)] if simulated else []
         if real is not None:
             discoveries.append(real.discovery)
-        agent = App(config, version("qgjob"), spool, Bench(make, lock_name), discoveries)
+        bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
+        agent = App(config, version("qgjob"), spool, bench, discoveries)
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
@@ -304,16 +306,16 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     else:
         await start_server(adb_port)
 
-    def make(facts: DeviceFacts, slot: int, lock: DeviceLock) -> Runner:
+    def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
         source = BuildSource(config.build_source, workspace, functools.partial(build_path, tools, provider))
         return AppwrightRunner(
-            adb=Adb(facts.udid, adb_port, lock.descriptor),
+            adb=Adb(facts.udid, adb_port, claim),
             tools=tools,
             source=source,
             slot=slot,
             provider=provider,
-            lock=lock.descriptor,
+            claim=claim,
         )
 
     return _Real(discovery, make)

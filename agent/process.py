@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import structlog
+
+from agent.journal import MARK, Claim, Entry, Journal, new_mark
 
 PUMP_BYTES = 64 * 1_024
 KILL_MARGIN_S = 10.0
@@ -15,9 +20,17 @@ KILL_MARGIN_S = 10.0
 class Supervised:
     """A running command. When `wait` returns, nothing of it is left on the host."""
 
-    def __init__(self, process: asyncio.subprocess.Process, output: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        output: Callable[[bytes], None],
+        noted: tuple[Journal, Entry] | None = None,
+    ) -> None:
+        """`noted` is what the journal says of it."""
         self._process = process
+        self._noted = noted
         self._pump = asyncio.create_task(self._read(output))
+        self._end = asyncio.create_task(self._settle())
 
     @property
     def is_running(self) -> bool:
@@ -28,6 +41,16 @@ class Supervised:
     def supervisor_pid(self) -> int:
         """The process id of its supervisor."""
         return self._process.pid
+
+    async def _settle(self) -> int:
+        """Wait for the supervisor's end. One that was killed has ended nothing: then the journal tells what it left."""
+        if self._noted is not None:
+            journal, entry = self._noted
+            await _exited(self._process.pid)
+            if not await asyncio.to_thread(journal.wait_until_ended, entry):
+                structlog.get_logger("agent").error("left_process_stays", of=entry.what)
+        code = await self._process.wait()
+        return code if code >= 0 else 128 - code
 
     async def _read(self, output: Callable[[bytes], None]) -> None:
         """Pass the output on. Whatever happens to it there, the pipe is emptied: a full one would hold the command."""
@@ -44,7 +67,7 @@ class Supervised:
 
     async def wait(self) -> int:
         """Return the exit code, 128 + signal where it was killed, after all output was taken in."""
-        code = await self._process.wait()
+        code = await asyncio.shield(self._end)
         try:
             await self._pump
         finally:
@@ -59,10 +82,27 @@ class Supervised:
             self._process.stdin.write(f"stop {grace_s:g}\n".encode())
             await self._process.stdin.drain()
         try:
-            await asyncio.wait_for(self._process.wait(), grace_s + KILL_MARGIN_S)
+            await asyncio.wait_for(asyncio.shield(self._end), grace_s + KILL_MARGIN_S)
         except TimeoutError:
             self._process.kill()
-            await self._process.wait()
+            await self._end
+
+
+async def _exited(pid: int) -> None:
+    """Wait until a child has exited; the event loop's own wait lasts until nobody holds its pipes any more."""
+    if sys.platform != "linux":
+        return
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, has_exited = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, has_exited.set)
+    try:
+        await has_exited.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 async def start(
@@ -71,10 +111,28 @@ async def start(
     env: Mapping[str, str],
     directory: Path,
     output: Callable[[bytes], None],
+    claim: Claim | None = None,
+    what: str = "",
     locks: Sequence[int] = (),
 ) -> Supervised:
-    """Start a command; its stdout and stderr go to `output`, and `locks` are held until nothing of it is left."""
-    keep = [word for lock in locks for word in ("--keep-fd", str(lock))]
+    """Start a command; its stdout and stderr go to `output`.
+
+    Args:
+        command: The command.
+        env: All of its environment.
+        directory: Where it runs.
+        output: Takes what it prints.
+        claim: The device that it works on. Its lock is held until nothing of the command is left, and its journal
+            knows of the command before that starts.
+        what: What the journal calls it.
+        locks: More locks to hold.
+
+    Raises:
+        OSError: It cannot be started, or not be written down.
+    """
+    held = (*locks, claim.lock) if claim is not None else tuple(locks)
+    keep = [word for lock in held for word in ("--keep-fd", str(lock))]
+    mark = new_mark()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -86,13 +144,23 @@ async def start(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=dict(env),
+        env={**env, MARK: mark},
         cwd=directory,
-        pass_fds=tuple(locks),
+        pass_fds=held,
         # Its own session: a kill of the agent's whole group must not take it along.
         start_new_session=True,
     )
-    return Supervised(process, output)
+    assert process.stdin is not None
+    try:
+        noted = None
+        if claim is not None:
+            noted = claim.journal, await asyncio.to_thread(claim.journal.note, process.pid, mark, claim.device, what)
+        process.stdin.write(b"go\n")
+    except BaseException:
+        process.stdin.close()  # it was not let go: it ends without having started anything
+        await process.wait()
+        raise
+    return Supervised(process, output, noted)
 
 
 async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float) -> tuple[int, str]:

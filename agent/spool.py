@@ -37,6 +37,7 @@ from agent.core.model import (
     TestState,
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster, Write
+from agent.disk import replace_file
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024
 CUT_MARK = b"\n[qgjob: the log was cut here, at 64 MiB]\n"
@@ -275,11 +276,11 @@ class Spool:
     def _write(self, path: Path, value: object) -> None:
         """Replace a file durably; on a full disk with the room that was held in reserve."""
         try:
-            _replace(path, value)
+            replace_file(path, value)
         except OSError as error:
             if error.errno != errno.ENOSPC or not self._give_back():
                 raise
-            _replace(path, value)
+            replace_file(path, value)
 
     def _keep_reserve(self) -> None:
         if self._reserve.exists():
@@ -306,25 +307,6 @@ def _take_room(descriptor: int, size: int) -> None:
     else:
         os.write(descriptor, os.urandom(size))
     os.fsync(descriptor)
-
-
-def _replace(path: Path, value: object) -> None:
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make new names durable: the bytes of a file alone do not bring it back after the power was lost."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _put_aside(path: Path, to: Path, error: Exception) -> None:

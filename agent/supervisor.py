@@ -2,11 +2,13 @@
 
     python supervisor.py [--grace SECONDS] [--keep-fd FD] -- COMMAND ...
 
-It starts the command in a process group of its own and ends with the command's exit code (128 + signal where it was
-killed). Its standard input is the agent's hand: a line `stop SECONDS` asks the group to end and insists after the
-grace, and the end of the input, which is what a killed agent leaves behind, does the same at once. `--keep-fd` is the
-device's lock, inherited from the agent: it is held here until nothing of the command is left, and the command itself
-never gets it. Only the standard library is used: it has to start fast, and to be hard to break.
+It waits for the line `go`, with which the agent says that its journal knows of this process, starts the command in a
+process group of its own and ends with the command's exit code (128 + signal where it was killed). Its standard input is
+the agent's hand: a line `stop SECONDS` asks the group to end and insists after the grace, and the end of the input,
+which is what a killed agent leaves behind, does the same at once. `--keep-fd` is the device's lock, inherited from the
+agent: it is held here until nothing of the command is left, and the command itself never gets it. Should this process
+be killed, the kernel kills the command; what that has started is ended by the agent, from its journal. Only the
+standard library is used: it has to start fast, and to be hard to break.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 DEFAULT_GRACE_S = 10.0
 SWEEP_S = 0.02
@@ -31,6 +34,39 @@ def adopt_orphans() -> None:
     """Become the parent of what the command leaves behind. Linux only; elsewhere the process group has to do."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start the command in a group of its own; on Linux it does not survive this process.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    supervisor = os.getpid()
+
+    def die_with_supervisor() -> None:
+        if libc is None:
+            return
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != supervisor:  # it died before the kernel was told
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    # No other thread runs here that could hold a lock between fork and exec.
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, process_group=0, restore_signals=True, preexec_fn=die_with_supervisor
+    )
+
+
+def is_let_go() -> bool:
+    """Wait for the agent's word. Returns whether the command may start."""
+    word = b""
+    while not word.endswith(b"\n"):
+        data = os.read(0, 1)
+        if not data:
+            return False
+        word += data
+    return word == b"go\n"
 
 
 def children() -> list[int]:
@@ -131,8 +167,10 @@ def main(arguments: list[str]) -> int:
     os.set_blocking(wakeup_in, False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(wakeup_in)
+    if not is_let_go():
+        return 128 + signal.SIGTERM
     try:
-        leader = subprocess.Popen(arguments[1:], stdin=subprocess.DEVNULL, process_group=0, restore_signals=True)
+        leader = start(arguments[1:])
     except OSError as error:
         sys.stderr.write(f"supervisor: cannot start {arguments[1]}: {error.strerror}\n")
         return 127

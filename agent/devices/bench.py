@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agent.core.model import DeviceFacts, DeviceId
 from agent.devices.lock import DeviceBusy, DeviceLock
+from agent.journal import Claim, Journal
 from agent.runners.protocol import Runner
 
-RunnerMaker = Callable[[DeviceFacts, int, DeviceLock], Runner]
-"""Makes the runner of a device in a slot, numbered from 0, whose lock is held."""
+RunnerMaker = Callable[[DeviceFacts, int, Claim], Runner]
+"""Makes the runner of a device in a slot, numbered from 0."""
+
+OVERDUE_S = 20.0
+"""A supervisor that has lost its agent needs its grace of 10 s and 5 s of killing; one that takes longer hangs."""
+BEING_ENDED = "what ran on it when this agent ended is being stopped; it is usable in a moment"
 
 
 class Discovery(Protocol):
@@ -25,6 +31,7 @@ class Discovery(Protocol):
 class _Place:
     slot: int
     lock: DeviceLock
+    claim: Claim
     facts: DeviceFacts
     """What was seen last."""
     runner: Runner
@@ -33,13 +40,21 @@ class _Place:
 
 
 class Bench:
-    """A device is offered only with its lock in hand; the lock is held until the agent ends."""
+    """A device is offered only with its lock in hand, and with nothing left on it; the lock is held until the end."""
 
-    def __init__(self, make: RunnerMaker, lock_name: Callable[[DeviceFacts], str]) -> None:
-        """`lock_name` says what a device is called on this host by every agent, whatever the agent calls it itself."""
+    def __init__(self, make: RunnerMaker, lock_name: Callable[[DeviceFacts], str], journal: Journal) -> None:
+        """Begin with no device.
+
+        Args:
+            make: Makes runners.
+            lock_name: Says what a device is called on this host by every agent, whatever the agent calls it itself.
+            journal: Knows what earlier lives of this agent have started.
+        """
         self._make = make
         self._lock_name = lock_name
+        self._journal = journal
         self._places: dict[DeviceId, _Place] = {}
+        self._busy_since: dict[str, float] = {}
 
     def claimed(self, facts: DeviceFacts) -> DeviceFacts:
         """Return the facts of a device after its lock was asked for: unusable while somebody else has it."""
@@ -48,14 +63,28 @@ class Bench:
             return facts
         if not facts.usable:
             return facts
-        lock = DeviceLock(self._lock_name(facts))
+        name = self._lock_name(facts)
+        lock = DeviceLock(name)
         try:
             lock.acquire()
         except DeviceBusy as busy:
-            return replace(facts, usable=False, reason=f"{busy}; stop that one first")
-        slot = len(self._places)
-        self._places[facts.id] = _Place(slot, lock, facts, self._make(facts, slot, lock), facts.udid)
+            return replace(facts, usable=False, reason=self._why_busy(name, busy))
+        self._busy_since.pop(name, None)
+        if not self._journal.end_left(name):
+            lock.release()
+            return replace(facts, usable=False, reason=BEING_ENDED)
+        slot, claim = len(self._places), Claim(name, lock.descriptor, self._journal)
+        self._places[facts.id] = _Place(slot, lock, claim, facts, self._make(facts, slot, claim), facts.udid)
         return facts
+
+    def _why_busy(self, name: str, busy: DeviceBusy) -> str:
+        """Say who has a device; a supervisor of an earlier life that hangs is killed."""
+        if not self._journal.entries(name):
+            return f"{busy}; stop that one first"
+        now = time.monotonic()
+        if now - self._busy_since.setdefault(name, now) > OVERDUE_S:
+            self._journal.kill_supervisors(name)
+        return BEING_ENDED
 
     def runner(self, device: DeviceId) -> Runner:
         """Return the runner of a device that was claimed."""
@@ -66,7 +95,7 @@ class Bench:
         place = self._places[device]
         if place.udid != place.facts.udid:
             await place.runner.close()
-            place.runner, place.udid = self._make(place.facts, place.slot, place.lock), place.facts.udid
+            place.runner, place.udid = self._make(place.facts, place.slot, place.claim), place.facts.udid
         return place.runner
 
     async def close(self) -> None:

@@ -23,6 +23,7 @@ from agent.core.model import (
     LeaseSpec,
     Outcome,
 )
+from agent.journal import Claim
 from agent.process import start
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
@@ -52,15 +53,15 @@ class AppwrightRunner:
         source: BuildSource,
         slot: int,
         provider: str,
-        lock: int | None,
+        claim: Claim,
     ) -> None:
         self._adb = adb
         self._tools = tools
         self._source = source
         self._provider = provider
-        self._lock = lock
+        self._claim = claim
         self._directory = tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", adb.udid)
-        self._appium = AppiumServer(tools, slot, self._directory, lock)
+        self._appium = AppiumServer(tools, slot, self._directory, claim)
         self._apk: Apk | None = None
 
     # Preparing
@@ -132,7 +133,7 @@ class AppwrightRunner:
                 observer.test(event.result(job.attempt_number))
 
         with event_pipe(out / "events", take) as events:
-            code, end = await self._play(job, spec, out, observer, stop)
+            code, end = await self._play(key, job, spec, out, observer, stop)
             # Nobody writes any more, and the reporter's last word may still lie in the pipe.
             events.read()
         return await self._judge(job, seen, code, end, stop)
@@ -157,7 +158,9 @@ class AppwrightRunner:
         except (OSError, ValueError, RuntimeError):
             return None  # no path at all: too long, a loop of links
 
-    async def _play(self, job: LeasedJob, spec: Path, out: Path, observer: Observer, stop: Stop) -> tuple[int, _End]:
+    async def _play(
+        self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, observer: Observer, stop: Stop
+    ) -> tuple[int, _End]:
         """Run Playwright while the job may run and the device is there; return its exit code, and why it ended.
 
         Without its device a spec may go on until its timeout, which would be blamed on the test.
@@ -177,7 +180,8 @@ class AppwrightRunner:
             env=self._environment(job, out),
             directory=await asyncio.to_thread(self._workspace),
             output=observer.output,
-            locks=() if self._lock is None else (self._lock,),
+            claim=self._claim,
+            what=f"attempt {job.attempt_id} (lease {key.lease_id}, fence {key.fence.epoch}.{key.fence.number})",
         )
         ending = asyncio.create_task(run.wait())
         stopping = asyncio.create_task(stop.wait())

@@ -32,6 +32,7 @@ from agent.core.model import (
 from agent.core.step import Action, PrepareDevice, StartAttempt, Step, StopAttempt, StopPreparing
 from agent.devices.bench import Bench
 from agent.devices.lock import DeviceLock
+from agent.journal import Claim, Journal
 from agent.runners.simulated import SimulatedRunner
 from agent.spool import Spool
 
@@ -65,7 +66,7 @@ class Desk(App):
 async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
-    def make(facts: DeviceFacts, _slot: int, _lock: DeviceLock) -> SimulatedRunner:
+    def make(facts: DeviceFacts, _slot: int, _claim: Claim) -> SimulatedRunner:
         return SimulatedRunner(facts.id, install_s=60, test_s=60, truth=tmp_path / "truth")
 
     config = Config(
@@ -77,7 +78,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         sim_test_s=0,
         drain_grace_s=0,
     )
-    bench = Bench(make, lambda facts: facts.id)
+    bench = Bench(make, lambda facts: facts.id, Journal(tmp_path / "processes"))
     bench.claimed(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR))
     with contextlib.closing(Spool(tmp_path)) as spool:
         yield Desk(config, "0", spool, bench, [])

@@ -118,13 +118,14 @@ async def test_lock_is_held_until_nothing_is_left_even_when_the_agent_is_killed(
         "import asyncio,os,sys\n"
         "from pathlib import Path\n"
         "from agent.devices.lock import DeviceLock\n"
+        "from agent.journal import Claim, Journal\n"
         "from agent.process import start\n"
         "async def main():\n"
         "    lock = DeviceLock('phone', Path(sys.argv[1])); lock.acquire()\n"
         '    code = "import os,signal,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN);'
         "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)\"\n"
         "    await start((sys.executable, '-c', code, sys.argv[2]), env={}, directory=Path('/'),"
-        " output=lambda data: None, locks=(lock.descriptor,))\n"
+        " output=lambda data: None, claim=Claim('phone', lock.descriptor, Journal(Path(sys.argv[1]))))\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )

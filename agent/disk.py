@@ -1,0 +1,31 @@
+"""Files that are there whole, or not at all, after a kill or a loss of power."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, value: object) -> None:
+    """Write a value as JSON, durably, in place of what the file held.
+
+    Raises:
+        OSError: It cannot be written; the file is what it was.
+    """
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make new names durable: the bytes of a file alone do not bring it back after the power was lost."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

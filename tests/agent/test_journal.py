@@ -1,0 +1,282 @@
+"""What an agent has started is known to its next life: real processes, killed in every order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import DeviceFacts, DeviceId, DeviceKind
+from agent.devices import bench
+from agent.devices.bench import BEING_ENDED, Bench
+from agent.devices.lock import DeviceBusy, DeviceLock
+from agent.disk import replace_file
+from agent.journal import MARK, Claim, Entry, Journal
+from agent.process import start
+from agent.runners.simulated import SimulatedRunner
+from tests.agent.test_supervisor import Output, lives, until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by /proc")
+
+PHONE = "phone"
+FACTS = DeviceFacts(id=DeviceId(PHONE), kind=DeviceKind.DEVICE)
+SLEEP = "import time; time.sleep(600)"
+TREE = (
+    "import os, signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "gone = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+    "path = sys.argv[1]\n"
+    "open(path + '.new', 'w').write(f'{os.getpid()} {child.pid} {gone.pid}')\n"
+    "os.replace(path + '.new', path)\n"
+    "time.sleep(600)\n"
+)
+"""A command with a child in its group and one in a session of its own; none of them listens to TERM or ends."""
+AGENT = (
+    "import asyncio, os, sys\n"
+    "from pathlib import Path\n"
+    "from agent.devices.lock import DeviceLock\n"
+    "from agent.journal import Claim, Journal\n"
+    "from agent.process import start\n"
+    "async def main():\n"
+    "    lock = DeviceLock('phone'); lock.acquire()\n"
+    "    claim = Claim('phone', lock.descriptor, Journal(Path(sys.argv[1])))\n"
+    "    await start((sys.executable, '-c', sys.argv[2], sys.argv[3]), env={}, directory=Path('/'),\n"
+    "        output=lambda data: None, claim=claim, what='attempt 7')\n"
+    "    await asyncio.sleep(600)\n"
+    "asyncio.run(main())\n"
+)
+"""An agent that has one command running on its phone."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "processes"
+
+
+@pytest.fixture
+def journal(folder: Path) -> Journal:
+    return Journal(folder)
+
+
+@contextmanager
+def claimed(journal: Journal) -> Iterator[Claim]:
+    lock = DeviceLock(PHONE)
+    lock.acquire()
+    yield Claim(PHONE, lock.descriptor, journal)
+    lock.release()
+
+
+def bench_of(journal: Journal, folder: Path) -> Bench:
+    def make(facts: DeviceFacts, _slot: int, _claim: Claim) -> SimulatedRunner:
+        return SimulatedRunner(facts.id, install_s=0, test_s=0, truth=folder.parent / "truth")
+
+    return Bench(make, lambda facts: facts.id, journal)
+
+
+async def tree(mark: Path) -> list[int]:
+    await until(mark.exists, "the command and its children are up")
+    return [int(pid) for pid in mark.read_text().split()]
+
+
+@contextmanager
+def agent_at_work(folder: Path, mark: Path) -> Iterator[subprocess.Popen[bytes]]:
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", AGENT, str(folder), TREE, str(mark)]
+    with subprocess.Popen(command, cwd=root, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_command_finds_itself_in_the_journal_when_it_starts(journal: Journal, folder: Path) -> None:
+    output = Output()
+    code = "import pathlib, sys; [print(path.read_text()) for path in pathlib.Path(sys.argv[1]).glob('*.json')]"
+    with claimed(journal) as claim:
+        command = (sys.executable, "-c", code, str(folder))
+        run = await start(command, env={}, directory=folder, output=output, claim=claim, what="attempt 7")
+        supervisor = run.supervisor_pid
+        assert await run.wait() == 0
+    noted = json.loads(output.data)
+    assert (noted["device"], noted["what"], noted["supervisor"]) == (PHONE, "attempt 7", supervisor)
+    assert noted["start"] > 0
+    assert journal.entries(PHONE) == []
+
+
+async def test_command_that_cannot_be_written_down_never_starts(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisors: list[int] = []
+
+    def full(supervisor: int, *_rest: str) -> Entry:
+        supervisors.append(supervisor)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal, "note", full)
+    ran = folder / "ran"
+    command = (sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", str(ran))
+    with claimed(journal) as claim, pytest.raises(OSError, match="No space left"):
+        await start(command, env={}, directory=folder, output=Output(), claim=claim)
+    await until(lambda: not lives(supervisors[0]), "its supervisor ends")
+    assert not ran.exists()
+
+
+async def test_agent_that_dies_before_it_has_written_the_command_down_has_started_nothing(folder: Path) -> None:
+    folder.mkdir()
+    ran, at_gate = folder / "ran", folder / "at-gate"
+    agent = AGENT.replace(
+        "async def main",
+        "def note(self, supervisor, *rest):\n"
+        "    Path(sys.argv[3]).write_text(str(supervisor)); os.kill(os.getpid(), 9)\n"
+        "Journal.note = note\n"
+        "async def main",
+    )
+    code = f"open({str(ran)!r}, 'w')"
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen([sys.executable, "-c", agent, str(folder), code, str(at_gate)], cwd=root) as process:
+        assert process.wait(20) == -signal.SIGKILL
+    supervisor = int(at_gate.read_text())
+    await until(lambda: not lives(supervisor), "its supervisor ends")
+    assert not ran.exists()
+
+
+async def test_killed_supervisor_leaves_nothing_to_a_living_agent(journal: Journal, folder: Path) -> None:
+    mark = folder / "pids"
+    with claimed(journal) as claim:
+        command = (sys.executable, "-c", TREE, str(mark))
+        run = await start(command, env={}, directory=folder, output=Output(), claim=claim)
+        pids = await tree(mark)
+        os.kill(run.supervisor_pid, signal.SIGKILL)
+        assert await asyncio.wait_for(run.wait(), 20) == 128 + signal.SIGKILL
+    assert [pid for pid in pids if lives(pid)] == []
+    assert journal.entries(PHONE) == []
+
+
+async def test_supervisor_that_hangs_is_killed_after_the_grace_with_all_it_guards(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.process.KILL_MARGIN_S", 0.1)
+    mark = folder / "pids"
+    with claimed(journal) as claim:
+        command = (sys.executable, "-c", TREE, str(mark))
+        run = await start(command, env={}, directory=folder, output=Output(), claim=claim)
+        pids = await tree(mark)
+        os.kill(run.supervisor_pid, signal.SIGSTOP)
+        await asyncio.wait_for(run.stop(0), 20)
+        assert await run.wait() == 128 + signal.SIGKILL
+    assert [pid for pid in pids if lives(pid)] == []
+
+
+async def test_next_life_ends_what_agent_and_supervisor_left_before_it_offers_the_device(folder: Path) -> None:
+    mark = folder.parent / "pids"
+    with agent_at_work(folder, mark) as agent:
+        pids = await tree(mark)
+        journal = Journal(folder)
+        (entry,) = journal.entries(PHONE)
+        os.kill(entry.supervisor, signal.SIGSTOP)  # it shall not see its agent die
+        agent.kill()
+        agent.wait(10)
+        os.kill(entry.supervisor, signal.SIGKILL)
+    await until(lambda: not lives(entry.supervisor), "the supervisor is dead")
+    assert any(lives(pid) for pid in pids), "nothing was left: this run proves nothing"
+    lab = bench_of(journal, folder)
+    first = lab.claimed(FACTS)
+    assert (first.usable, first.reason) == (False, BEING_ENDED)
+    await until(lambda: lab.claimed(FACTS).usable, "the device is offered")
+    assert [pid for pid in pids if lives(pid)] == []
+    assert journal.entries(PHONE) == []
+    await lab.close()
+
+
+async def test_supervisor_of_an_earlier_life_that_hangs_is_killed_when_it_is_overdue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = folder.parent / "pids"
+    with agent_at_work(folder, mark) as agent:
+        pids = await tree(mark)
+        journal = Journal(folder)
+        (entry,) = journal.entries(PHONE)
+        os.kill(entry.supervisor, signal.SIGSTOP)
+        agent.kill()
+        agent.wait(10)
+    lab = bench_of(journal, folder)
+    assert (lab.claimed(FACTS).usable, lab.claimed(FACTS).reason) == (False, BEING_ENDED)
+    assert lives(entry.supervisor), "it has its time"
+    monkeypatch.setattr(bench, "OVERDUE_S", 0.0)
+    await until(lambda: lab.claimed(FACTS).usable, "the device is offered")
+    assert [pid for pid in (entry.supervisor, *pids) if lives(pid)] == []
+    await lab.close()
+
+
+def test_device_of_another_agent_is_not_said_to_be_our_own(journal: Journal, folder: Path) -> None:
+    with claimed(journal):
+        facts = bench_of(journal, folder).claimed(FACTS)
+    assert (facts.usable, facts.reason) == (
+        False,
+        f"{PHONE} is used by another agent on this host; stop that one first",
+    )
+
+
+@contextmanager
+def bystander(**env: str) -> Iterator[int]:
+    """A process of somebody else's that leads a session, as a supervisor does."""
+    with subprocess.Popen([sys.executable, "-c", SLEEP], env=env, start_new_session=True) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+Change = Callable[[Entry], Entry]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: replace(entry, start=entry.start - 1),
+        lambda entry: replace(entry, start=entry.start + 1),
+        lambda entry: replace(entry, boot="another start of this host"),
+    ],
+    ids=["an earlier holder of the number", "a later one", "before the host was started"],
+)
+def test_process_that_merely_has_the_number_is_left_alone(journal: Journal, folder: Path, change: Change) -> None:
+    with bystander() as pid:
+        entry = change(journal.note(pid, "0" * 32, PHONE, "attempt 7"))
+        replace_file(folder / f"{entry.mark}.json", asdict(entry))
+        journal.kill_supervisors(PHONE)
+        assert journal.end_left(PHONE)
+        assert lives(pid)
+    assert journal.entries(PHONE) == []
+
+
+async def test_process_is_known_by_its_mark_alone(journal: Journal) -> None:
+    with bystander() as supervisor:
+        journal.note(supervisor, "a" * 32, PHONE, "attempt 7")
+    with bystander(**{MARK: "a" * 32}) as ours, bystander(**{MARK: "b" * 32}) as foreign:
+        assert not journal.end_left(PHONE)
+        await until(lambda: not lives(ours), "what bears the mark is ended")
+        assert lives(foreign)
+        assert journal.end_left(PHONE)
+
+
+def test_lock_is_not_kept_while_something_is_left(journal: Journal, folder: Path) -> None:
+    lock = DeviceLock(PHONE)
+    with bystander() as pid:
+        journal.note(pid, "0" * 32, PHONE, "attempt 7")
+        assert not bench_of(journal, folder).claimed(FACTS).usable
+        try:
+            lock.acquire()
+        except DeviceBusy:
+            pytest.fail("the lock of a device that is not offered is held")
+        lock.release()
