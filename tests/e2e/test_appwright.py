@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -270,6 +272,28 @@ def test_phone_that_outlives_its_agent_never_runs_two_tests(grid: Grid, workspac
         job = submit_gated(grid, workspace)
         eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
         first.kill_group()
+        real_agent(grid, *options)
+        eventually(lambda: len(journal(grid.directory / "journal")) == 2, "the job runs again", seconds=120)
+        (grid.directory / "gate").touch()
+        grid.run("jobs", "wait", str(job), seconds=120)
+    first_tries, second_tries = journal(grid.directory / "journal").values()
+    assert max(first_tries) < min(second_tries), "two tests were at work on one phone"
+
+
+def test_phone_whose_agent_and_supervisors_were_killed_never_runs_two_tests(grid: Grid, workspace: Path) -> None:
+    with standing_phone(grid.directory / "phone") as adb_port:
+        project = ("--workspace", str(workspace), "--build-source", "apps/{app_version_id}.apk")
+        options = (*project, "--adb-port", str(adb_port))
+        first = real_agent(grid, *options)
+        job = submit_gated(grid, workspace)
+        eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
+        entries = [json.loads(path.read_text()) for path in grid.directory.glob("agent-*/processes/*.json")]
+        assert {entry["what"].split()[0] for entry in entries} == {"Appium", "attempt"}
+        for entry in entries:
+            os.kill(entry["supervisor"], signal.SIGSTOP)  # none shall see its agent die
+        first.kill_group()
+        for entry in entries:
+            os.kill(entry["supervisor"], signal.SIGKILL)
         real_agent(grid, *options)
         eventually(lambda: len(journal(grid.directory / "journal")) == 2, "the job runs again", seconds=120)
         (grid.directory / "gate").touch()
