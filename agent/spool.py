@@ -1,7 +1,8 @@
 """Disk first: logs and results stay here until the coordinator has them.
 
 One folder holds, for each attempt, `ID.log` (the bytes), `ID.lease` (the right to them) and `ID.end` (length and
-SHA-256, written when the log is whole), and one file for each result that was not acknowledged.
+SHA-256, written when the log is whole). Another one tells which attempts have begun and have no result yet, and a third
+holds the results that were not acknowledged.
 
 Nothing is begun without a file in reserve: when the disk is full, its room goes to the results of what runs, and to a
 mark in each log where bytes are missing.
@@ -25,6 +26,7 @@ import structlog
 from agent.core.model import (
     AttemptId,
     AttemptResult,
+    BegunAttempt,
     Blame,
     Failure,
     Fence,
@@ -128,9 +130,10 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self._logs = directory / "logs"
+        self._begun = directory / "begun"
         self._results = directory / "results"
         self._cluster = directory / "cluster.json"
-        for folder in (self._logs, self._results):
+        for folder in self._folders:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = (directory / "spool.lock").open("w")
         try:
@@ -139,6 +142,10 @@ class Spool:
             self._lock.close()
             raise SpoolBusy(f"another agent works in {directory}") from None
         self._reserve = directory / "reserve"
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return (self._logs, self._begun, self._results)
 
     def close(self) -> None:
         """Leave the folder to another agent."""
@@ -153,7 +160,9 @@ class Spool:
                     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 self._end(path, LogSummary(size=path.stat().st_size, sha256=sha256))
         cluster_id, epoch = self._recall_cluster()
-        return Memory(cluster_id=cluster_id, epoch=epoch, results=tuple(self._recall_results()))
+        results = tuple(self._recall_results())
+        begun = tuple(self._recall_begun({result.attempt_id for result in results}))
+        return Memory(cluster_id=cluster_id, epoch=epoch, results=results, begun=begun)
 
     # What cannot be read is put aside, for it would stop every start of the agent.
 
@@ -174,6 +183,20 @@ class Spool:
                 yield _result(json.loads(path.read_bytes()))
             except _UNREADABLE as error:
                 _put_aside(path, path.with_suffix(".broken"), error)
+
+    def _recall_begun(self, ended: set[AttemptId]) -> Iterator[BegunAttempt]:
+        for path in sorted(self._begun.glob("*.json")):
+            try:
+                attempt, key = AttemptId(int(path.stem)), _key(json.loads(path.read_bytes()))
+            except _UNREADABLE as error:
+                _put_aside(path, path.with_suffix(".broken"), error)
+                continue
+            if attempt in ended:  # killed before it was forgotten
+                path.unlink()
+                continue
+            log = self.find_log(attempt)
+            summary = log.summary if log is not None and log.summary is not None else LogSummary()
+            yield BegunAttempt(attempt_id=attempt, key=key, log=summary)
 
     def _is_ours(self, path: Path) -> bool:
         """Whether a log names its attempt and its lease: nobody would take it in without."""
@@ -199,7 +222,7 @@ class Spool:
 
     def _sweep(self) -> None:
         """Remove what a kill in the middle has left: half-written files, and files of a log that is forgotten."""
-        for folder in (self._logs, self._results):
+        for folder in self._folders:
             for path in folder.glob("*.new"):
                 path.unlink()
         for path in (*self._logs.glob("*.lease"), *self._logs.glob("*.end")):
@@ -218,23 +241,27 @@ class Spool:
                 case ForgetCluster():
                     self._forget_all()
                 case KeepResult():
-                    self._write(self._results / f"{write.result.attempt_id:020d}.json", asdict(write.result))
+                    name = _file_name(write.result.attempt_id)
+                    self._write(self._results / name, asdict(write.result))
+                    (self._begun / name).unlink(missing_ok=True)
                 case ForgetResults():
                     for attempt in write.attempt_ids:
-                        (self._results / f"{attempt:020d}.json").unlink(missing_ok=True)
+                        for folder in (self._begun, self._results):
+                            (folder / _file_name(attempt)).unlink(missing_ok=True)
 
     def _forget_all(self) -> None:
-        for folder in (self._logs, self._results):
+        for folder in self._folders:
             shutil.rmtree(folder)
             folder.mkdir(mode=0o700)
 
     def open_log(self, attempt: AttemptId, key: LeaseKey) -> LogWriter:
-        """Begin the log of an attempt.
+        """Write down that an attempt begins, and begin its log. Nothing of the attempt may run before.
 
         Raises:
             OSError: There is no room for what may come of it.
         """
         self._keep_reserve()
+        self._write(self._begun / _file_name(attempt), asdict(key))
         path = self._logs / f"{attempt}.log"
         path.with_suffix(".end").unlink(missing_ok=True)
         self._write(path.with_suffix(".lease"), asdict(key))
@@ -298,6 +325,10 @@ class Spool:
             return False
         self._reserve.unlink()
         return True
+
+
+def _file_name(attempt: AttemptId) -> str:
+    return f"{attempt:020d}.json"
 
 
 def _take_room(descriptor: int, size: int) -> None:

@@ -17,6 +17,7 @@ A slot goes through these phases, always for one lease:
   the start of its next test or after the grace when it is preempted.
 - Every started attempt ends in exactly one result. Results are kept until the coordinator acknowledges them, and go
   with Hello after a lost link and after each heartbeat; so does the rejection of a lease until the lease is closed.
+- What an earlier life began and did not end is LOST: the coordinator may not have heard that it ever started.
 - Cut off, the machine goes on with the leases that it holds, starts nothing else, and gives up after the orphan limit.
 
 Heartbeats, back-off and graces are deadlines of the machine; the tasks outside only carry bytes.
@@ -50,6 +51,7 @@ from agent.core.model import (
     NO_FENCE,
     AttemptId,
     AttemptResult,
+    BegunAttempt,
     Blame,
     DeviceFacts,
     DeviceId,
@@ -170,6 +172,7 @@ class Machine:
         self._cluster_id = memory.cluster_id
         self._epoch = memory.epoch
         self._results = {result.attempt_id: result for result in memory.results}
+        self._lost = tuple(_lost(begun) for begun in memory.begun)
         self._slots: dict[DeviceId, _Slot] = {}
         self._fences: dict[DeviceId, Fence] = {}
         """The highest that was heard of each device, also of one that has gone: an offer below it comes too late."""
@@ -198,6 +201,7 @@ class Machine:
         """Take in one fact or command."""
         match event:
             case Started():
+                self._keep_lost()
                 self._open_session()
             case SessionOpened():
                 self._session_opened(event, now)
@@ -270,6 +274,12 @@ class Machine:
         step = Step(writes=tuple(self._writes), sends=tuple(self._sends), actions=tuple(self._actions))
         self._writes, self._sends, self._actions = [], [], []
         return step
+
+    def _keep_lost(self) -> None:
+        """Keep what an earlier life could not: by the next one the log that tells the length may be handed in."""
+        for result in self._lost:
+            self._results[result.attempt_id] = result
+            self._writes.append(KeepResult(result=result))
 
     # Session
 
@@ -700,6 +710,19 @@ def _stopped_outcome(lease: LeaseSpec, attempt: AttemptId) -> Outcome:
             return Outcome.PREEMPTED
         case RevokeReason.RELEASE | None:
             return Outcome.RELEASED
+
+
+def _lost(begun: BegunAttempt) -> AttemptResult:
+    return AttemptResult(
+        attempt_id=begun.attempt_id,
+        key=begun.key,
+        outcome=Outcome.LOST,
+        failure=Failure(reason="AGENT_LOST", message="the agent ended while the test ran", blame=Blame.HOST),
+        tests=(),
+        log=begun.log,
+        duration_us=0,
+        build_digest="",
+    )
 
 
 def _ended_test(test: TestResult) -> TestResult:

@@ -39,6 +39,7 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"
+    LOST = "lost"
     RELEASED = "released"
 
 
@@ -235,6 +236,15 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BegunAttempt:
+    """An attempt that an earlier life began, and of whose end nothing is known."""
+
+    attempt_id: AttemptId
+    key: LeaseKey
+    log: LogSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """What an agent process finds of its earlier lives when it starts."""
 
@@ -242,3 +252,4 @@ class Memory:
     epoch: int = 0
     results: tuple[AttemptResult, ...] = field(default=())
     """Not acknowledged yet, oldest first."""
+    begun: tuple[BegunAttempt, ...] = ()

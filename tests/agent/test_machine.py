@@ -33,6 +33,7 @@ from agent.core.model import (
     AgentId,
     AttemptId,
     AttemptResult,
+    BegunAttempt,
     Blame,
     DeviceFacts,
     DeviceId,
@@ -193,6 +194,22 @@ def test_result_is_kept_until_it_is_acknowledged_and_goes_with_hello() -> None:
     desk.receive(Welcome(cluster_id="c", epoch=1, pace=PACE), 2)
     step = desk.receive(AcknowledgeResults(attempt_ids=(AttemptId(1),)), 2)
     assert step.writes == (ForgetResults(attempt_ids=(AttemptId(1),)),)
+
+
+def test_run_that_an_earlier_life_began_and_did_not_end_is_lost() -> None:
+    log = LogSummary(size=3, sha256="x")
+    identity = Identity(agent_id=AgentId("lab"), boot_id="b", version="0", host="h")
+    memory = Memory(begun=(BegunAttempt(attempt_id=AttemptId(7), key=KEY, log=log),))
+    (kept,) = Machine(identity, memory).handle(Started(), Now(mono_us=0, wall_us=0)).writes
+    desk = Desk(memory, is_connected=False)
+    (hello,) = desk.handle(SessionOpened(session=1)).sends
+    assert isinstance(hello, Hello)
+    (lost,) = hello.results
+    assert kept == KeepResult(result=lost)
+    assert (lost.attempt_id, lost.key, lost.outcome, lost.log) == (7, KEY, Outcome.LOST, log)
+    desk.receive(Welcome(cluster_id="c", epoch=1, pace=PACE))
+    step = desk.receive(AcknowledgeResults(attempt_ids=(AttemptId(7),)))
+    assert step.writes == (ForgetResults(attempt_ids=(AttemptId(7),)),)
 
 
 def test_what_comes_about_between_hello_and_welcome_is_said_after_it() -> None:

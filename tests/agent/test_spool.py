@@ -193,6 +193,7 @@ def test_forgotten_log_leaves_nothing_though_its_test_still_writes(
     spool.forget_log(ONE)
     writer.append(b"more")
     assert spool.end_log(ONE, writer).size == 8
+    spool.commit((KeepResult(result=result(1)), ForgetResults(attempt_ids=(ONE,))))
     assert files(tmp_path) == []
 
 
@@ -274,3 +275,61 @@ def test_two_agents_never_share_a_spool(open_spool: Callable[[], Spool], tmp_pat
     open_spool()
     with pytest.raises(SpoolBusy, match=str(tmp_path)):
         Spool(tmp_path)
+
+
+def begun_of(spool: Spool) -> list[tuple[int, LeaseKey, int]]:
+    return [(begun.attempt_id, begun.key, begun.log.size) for begun in spool.recall().begun]
+
+
+def test_attempt_that_was_begun_is_known_to_every_life_until_its_result_is_kept(
+    open_spool: Callable[[], Spool],
+) -> None:
+    spool = open_spool()
+    writer = spool.open_log(ONE, KEY)
+    writer.append(b"half a li")
+    writer.close()
+    for _ in range(2):
+        assert begun_of(open_spool()) == [(ONE, KEY, 9)]
+    open_spool().commit((KeepResult(result=result(1)),))
+    memory = open_spool().recall()
+    assert ([kept.attempt_id for kept in memory.results], memory.begun) == ([ONE], ())
+
+
+def test_attempt_whose_loss_is_acknowledged_is_forgotten(open_spool: Callable[[], Spool]) -> None:
+    open_spool().open_log(ONE, KEY).close()
+    spool = open_spool()
+    assert begun_of(spool)
+    spool.commit((ForgetResults(attempt_ids=(ONE,)),))
+    assert begun_of(open_spool()) == []
+
+
+def test_kill_between_the_result_and_the_end_of_the_attempt_loses_neither(
+    open_spool: Callable[[], Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = open_spool()
+    spool.open_log(ONE, KEY).close()
+
+    def killed(_path: Path, **_options: bool) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            spool.commit((KeepResult(result=result(1)),))
+    memory = open_spool().recall()
+    assert ([kept.outcome for kept in memory.results], memory.begun) == ([Outcome.FAILED], ())
+
+
+def test_attempts_of_another_database_are_forgotten(open_spool: Callable[[], Spool]) -> None:
+    spool = open_spool()
+    spool.open_log(ONE, KEY).close()
+    spool.commit((ForgetCluster(cluster_id="old"),))
+    assert begun_of(open_spool()) == []
+
+
+def test_attempt_that_cannot_be_read_is_put_aside(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
+    open_spool().open_log(ONE, KEY).close()
+    (path,) = (tmp_path / "begun").iterdir()
+    path.write_text("{}")
+    assert begun_of(open_spool()) == []
+    assert path.with_suffix(".broken").exists()

@@ -163,7 +163,8 @@ class AgentProcess(Process):
 
     def _follow(self, step: Step) -> None:
         self._spool.commit(step.writes)
-        kept = [write.result.attempt_id for write in step.writes if isinstance(write, KeepResult)]
+        results = [write.result for write in step.writes if isinstance(write, KeepResult)]
+        kept = [result.attempt_id for result in results if result.outcome is not Outcome.LOST]
         for attempt in kept:
             self._history.add(ResultKept(self.world.now_us, attempt))
         if self.dies_at_commit and kept:

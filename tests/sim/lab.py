@@ -113,6 +113,8 @@ class Lab:
         for host in self._hosts.values():
             if host.spool.results:
                 return f"{host.name} keeps the results of attempts {sorted(host.spool.results)}"
+            if host.spool.begun:
+                return f"{host.name} knows nothing of the end of attempts {sorted(host.spool.begun)}"
             if host.spool.logs:
                 return f"{host.name} keeps the logs of attempts {sorted(host.spool.logs)}"
         for device in records.devices.values():

@@ -252,6 +252,14 @@ def _forget_results_at_once(sound: Any) -> Any:  # noqa: ANN401
     return commit
 
 
+def _forget_what_was_begun(sound: Any) -> Any:  # noqa: ANN401
+    def recall(self: Spool) -> Any:  # noqa: ANN401
+        self.begun.clear()
+        return sound(self)
+
+    return recall
+
+
 def _free_logs_that_are_not_whole(sound: Any) -> Any:  # noqa: ANN401
     def answered(self: Any, committed: int, *, is_closed: bool) -> Any:  # noqa: ANN401
         return sound(self, committed, is_closed=is_closed or self.is_finish_sent)
@@ -320,6 +328,7 @@ MUTANTS = (
         seed=1,
     ),
     Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=4),
+    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=88),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),

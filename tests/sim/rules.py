@@ -132,6 +132,18 @@ def kept_result_is_not_lost(scene: Scene, step: Committed, write: Write) -> Brea
         yield f"I4: attempt {attempt.id} is given up as lost, and its agent has kept its result"
 
 
+def run_that_began_is_not_free(scene: Scene, step: Committed, write: Write) -> Breaches:
+    """I4: an agent that was started anew knows which runs it had begun: none of them is given back as unstarted."""
+    if not isinstance(write, PutAttempt) or not isinstance(step.event, AgentConnected):
+        return
+    attempt = write.attempt
+    is_unended = AttemptId(attempt.id) in scene.begun and AttemptId(attempt.id) not in scene.kept
+    if attempt.outcome is not AttemptOutcome.RELEASED or not is_unended:
+        return
+    if step.event.boot_id != scene.records.leases[attempt.lease].boot_id:
+        yield f"I4: attempt {attempt.id} has run, and is given back as if it had not"
+
+
 def only_silence_expires(scene: Scene, step: Committed, write: Write) -> Breaches:
     """I4: a lease expires only a whole time to live after the last word of it, or when its agent was started anew."""
     if not isinstance(write, PutLease) or write.lease.state is not LeaseState.EXPIRED:
@@ -259,6 +271,7 @@ WRITE_RULES: tuple[WriteRule, ...] = (
     fenced_attempt_changes_nothing,
     verdict_is_what_the_device_did,
     kept_result_is_not_lost,
+    run_that_began_is_not_free,
     only_silence_expires,
 )
 STEP_RULES: tuple[StepRule, ...] = (

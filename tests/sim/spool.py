@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from agent.core.model import AttemptId, AttemptResult, LeaseKey, LogSummary, Memory
+from agent.core.model import AttemptId, AttemptResult, BegunAttempt, LeaseKey, LogSummary, Memory
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster, Write
 from tests.sim.history import History
 from tests.sim.world import World
@@ -27,6 +27,8 @@ class Spool:
         self._history = history
         self._cluster = ("", 0)
         self.results: dict[AttemptId, AttemptResult] = {}
+        self.begun: dict[AttemptId, LeaseKey] = {}
+        """Attempts that have begun and have no result yet."""
         self.logs: dict[AttemptId, SpooledLog] = {}
 
     def recall(self) -> Memory:
@@ -35,7 +37,15 @@ class Spool:
             if log.summary is None:
                 log.summary = _summary(log.data)
         results = tuple(self.results[attempt] for attempt in sorted(self.results))
-        return Memory(cluster_id=self._cluster[0], epoch=self._cluster[1], results=results)
+        begun = tuple(
+            BegunAttempt(attempt_id=attempt, key=key, log=self._summary_of(attempt))
+            for attempt, key in sorted(self.begun.items())
+        )
+        return Memory(cluster_id=self._cluster[0], epoch=self._cluster[1], results=results, begun=begun)
+
+    def _summary_of(self, attempt: AttemptId) -> LogSummary:
+        log = self.logs.get(attempt)
+        return log.summary if log is not None and log.summary is not None else LogSummary()
 
     def commit(self, writes: tuple[Write, ...]) -> None:
         for write in writes:
@@ -44,14 +54,18 @@ class Spool:
                     self._cluster = (write.cluster_id, write.epoch)
                 case ForgetCluster():
                     self.results.clear()
+                    self.begun.clear()
                     self.logs.clear()
                 case KeepResult():
                     self.results[write.result.attempt_id] = write.result
+                    self.begun.pop(write.result.attempt_id, None)
                 case ForgetResults():
                     for attempt in write.attempt_ids:
                         self.results.pop(attempt, None)
+                        self.begun.pop(attempt, None)
 
     def open_log(self, attempt: AttemptId, key: LeaseKey) -> None:
+        self.begun[attempt] = key
         self.logs[attempt] = SpooledLog(key)
         self._history.written.setdefault(attempt, bytearray())
 
