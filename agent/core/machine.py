@@ -19,6 +19,8 @@ A slot goes through these phases, always for one lease:
   with Hello after a lost link and after each heartbeat; so does the rejection of a lease until the lease is closed.
 - What an earlier life began and did not end is LOST: the coordinator may not have heard that it ever started.
 - Cut off, the machine goes on with the leases that it holds, starts nothing else, and gives up after the orphan limit.
+  A slot of a cloud is given up before its lease can expire: it is no phone that waits for its agent, and the session in
+  it would count against the account beside the one that the job gets elsewhere.
 
 Heartbeats, back-off and graces are deadlines of the machine; the tasks outside only carry bytes.
 """
@@ -55,6 +57,7 @@ from agent.core.model import (
     Blame,
     DeviceFacts,
     DeviceId,
+    DeviceKind,
     Failure,
     Fence,
     Identity,
@@ -111,6 +114,8 @@ RESULT_BYTES = 256 * 1_024
 HELLO_BYTES = 2 * 1_024 * 1_024
 SHORT_ERROR_CHARACTERS = 200
 MAX_TESTS = 1_000
+CLOUD_MARGIN_US = 10 * MICROSECONDS
+"""How long before the expiry of its lease a slot of a cloud is given up; a third of a short time to live."""
 
 
 class Phase(StrEnum):
@@ -178,6 +183,7 @@ class Machine:
         """The highest that was heard of each device, also of one that has gone: an offer below it comes too late."""
         self._pace = Pace()
         self._session = 0
+        self._opened_us = 0
         self._is_open = False
         """The stream is up; whether anybody answers on it is another question."""
         self._is_connected = False
@@ -187,6 +193,10 @@ class Machine:
         self._beat_us: int | None = None
         self._sequence = 0
         self._heard_us = 0
+        self._beats: dict[int, int] = {}
+        """When each heartbeat left that was not answered yet."""
+        self._renewed_us = 0
+        """When the last Hello or heartbeat left that was answered: the leases live from then at least."""
         self._cut_off_us: int | None = None
         self._is_draining = False
         self._drain_end_us: int | None = None
@@ -242,6 +252,8 @@ class Machine:
         if _is_due(self._orphan_end_us(), now):
             self._cut_off_us = None
             self._give_up(now)
+        if _is_due(self._cloud_end_us(), now):
+            self._give_up_clouds(now)
         for slot in self._slots.values():
             if _is_due(slot.stop_at_us, now):
                 self._stop(slot, self._pace.signal_grace_us)
@@ -252,7 +264,7 @@ class Machine:
 
     def next_deadline(self) -> int | None:
         """Return the monotonic time, in microseconds, at which `expire` has something to do."""
-        deadlines = [self._reconnect_us, self._orphan_end_us()]
+        deadlines = [self._reconnect_us, self._orphan_end_us(), self._cloud_end_us()]
         if self._is_connected:
             deadlines.append(self._beat_us)
         if self._is_open:
@@ -290,7 +302,7 @@ class Machine:
     def _session_opened(self, event: SessionOpened, now: Now) -> None:
         if event.session != self._session:
             return
-        self._heard_us = now.mono_us
+        self._heard_us = self._opened_us = now.mono_us
         self._is_open = True
         self._hello = Hello(
             identity=self._identity,
@@ -332,8 +344,8 @@ class Machine:
                 self._close(close, now)
             case AcknowledgeResults(attempt_ids=attempts):
                 self._acknowledged(attempts)
-            case AcknowledgeHeartbeat():
-                pass
+            case AcknowledgeHeartbeat(sequence=sequence):
+                self._renewed(sequence)
 
     def _welcomed(self, welcome: Welcome, now: Now) -> None:
         if welcome.cluster_id == self._cluster_id and welcome.epoch < self._epoch:
@@ -346,6 +358,8 @@ class Machine:
             self._cluster_id, self._epoch = welcome.cluster_id, welcome.epoch
             self._writes.append(RememberCluster(cluster_id=welcome.cluster_id, epoch=welcome.epoch))
         self._pace = welcome.pace
+        self._beats.clear()
+        self._renewed_us = self._opened_us
         self._is_connected = True
         self._cut_off_us = None
         self._window_us = FIRST_WINDOW_US
@@ -381,11 +395,19 @@ class Machine:
 
     def _beat(self, now: Now) -> None:
         self._sequence += 1
+        self._beats[self._sequence] = now.mono_us
         self._sends.append(Heartbeat(sequence=self._sequence, leases=self._echoes()))
         # What nobody has acknowledged by now may have been lost, and no echo stands for it.
         self._sends.extend(ReportResult(result=result) for result in self._results.values())
         self._repeat_rejections()
         self._beat_us = now.mono_us + self._pace.heartbeat_us
+
+    def _renewed(self, sequence: int) -> None:
+        left_us = self._beats.pop(sequence, None)
+        if left_us is not None:
+            self._renewed_us = max(self._renewed_us, left_us)
+        for older in [number for number in self._beats if number < sequence]:
+            del self._beats[older]
 
     def _acknowledged(self, attempts: tuple[AttemptId, ...]) -> None:
         known = tuple(attempt for attempt in attempts if self._results.pop(attempt, None) is not None)
@@ -498,6 +520,22 @@ class Machine:
         if is_higher:
             self._fences[device_id] = fence
         return is_higher
+
+    def _cloud_slots(self) -> list[_Slot]:
+        """Return the slots of clouds that have a lease which goes on."""
+        clouds = (slot for slot in self._slots.values() if slot.facts.kind is DeviceKind.BROWSERSTACK)
+        return [slot for slot in clouds if slot.lease is not None and not slot.is_over]
+
+    def _cloud_end_us(self) -> int | None:
+        if not self._cloud_slots():
+            return None
+        margin_us = min(CLOUD_MARGIN_US, self._pace.lease_ttl_us // 3)
+        return self._renewed_us + self._pace.lease_ttl_us - margin_us
+
+    def _give_up_clouds(self, now: Now) -> None:
+        for slot in self._cloud_slots():
+            slot.next_lease = None
+            self._end_lease(slot, now)
 
     def _close(self, close: CloseLease, now: Now) -> None:
         if close.device_id is not None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.events import (
+    AcknowledgeHeartbeat,
     AcknowledgeResults,
     AdoptLease,
     AttemptEnded,
@@ -117,11 +118,13 @@ def revoked(attempt: int, reason: RevokeReason = RevokeReason.CANCEL) -> Revocat
 class Desk:
     """A machine with its session up."""
 
-    def __init__(self, memory: Memory | None = None, *, is_connected: bool = True) -> None:
+    def __init__(
+        self, memory: Memory | None = None, *, is_connected: bool = True, kind: DeviceKind = DeviceKind.EMULATOR
+    ) -> None:
         identity = Identity(agent_id=AgentId("lab"), boot_id="b", version="0", host="h")
         self.machine = Machine(identity, memory or Memory())
         self.us = 0
-        self.handle(DevicesObserved(devices=(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR),)))
+        self.handle(DevicesObserved(devices=(DeviceFacts(id=PHONE, kind=kind),)))
         self.handle(Started())
         if is_connected:
             self.welcome()
@@ -370,6 +373,61 @@ def test_closed_lease_is_forgotten_when_nothing_of_it_runs() -> None:
     assert [type(action) for action in desk.ended(1, None).actions] == [EndLease]
     beat = desk.expire_at(1_000_000).sends[0]
     assert beat == Heartbeat(sequence=1, leases=())
+
+
+def cloud_at_work() -> Desk:
+    """A slot of a cloud that runs a test; its lease lives for 5 s, and is given up at two thirds of that."""
+    desk = Desk(kind=DeviceKind.BROWSERSTACK)
+    desk.receive(AdoptLease(lease=lease(1, 2)))
+    desk.prepared()
+    return desk
+
+
+def stops(step: Step) -> int:
+    return len([action for action in step.actions if isinstance(action, StopAttempt)])
+
+
+def test_slot_of_a_cloud_is_given_up_before_its_lease_can_expire() -> None:
+    desk = cloud_at_work()
+    desk.handle(SessionLost(session=1, reason="", jitter=65_535))
+    assert stops(desk.expire_at(3_333_333)) == 0
+    assert desk.machine.next_deadline() == 3_333_334
+    assert stops(desk.expire_at(3_333_334)) == 1
+    step = desk.ended(1, None)
+    assert [type(action) for action in step.actions] == [EndLease], "nothing more of the lease starts"
+
+
+def test_slot_of_a_cloud_is_given_up_when_heartbeats_are_not_answered() -> None:
+    desk = cloud_at_work()
+    desk.expire_at(1_000_000)
+    desk.receive(AcknowledgeHeartbeat(sequence=1))
+    desk.expire_at(2_000_000)
+    desk.expire_at(4_333_333)
+    assert stops(desk.expire_at(4_333_334)) == 1
+
+
+def test_slot_of_a_cloud_works_on_while_heartbeats_are_answered() -> None:
+    desk = cloud_at_work()
+    for sequence in range(1, 10):
+        assert stops(desk.expire_at(sequence * 1_000_000)) == 0
+        desk.receive(AcknowledgeHeartbeat(sequence=sequence))
+
+
+def test_answer_counts_from_when_its_heartbeat_left() -> None:
+    desk = cloud_at_work()
+    desk.expire_at(1_000_000)
+    desk.expire_at(2_000_000)
+    desk.expire_at(3_000_000)
+    desk.receive(AcknowledgeHeartbeat(sequence=1))
+    assert stops(desk.expire_at(4_333_334)) == 1
+
+
+def test_phone_of_the_lab_works_on_past_its_lease() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.handle(SessionLost(session=1, reason="", jitter=65_535))
+    assert stops(desk.expire_at(30_000_000)) == 0
 
 
 CLOSE = CloseLease(key=KEY, device_id=PHONE)
