@@ -49,6 +49,7 @@ sim-mutants: ## Plant defects and see that the simulation notices each
 KILLS ?= 200
 soak: tools ## All faults of real processes at length (KILLS=n), and 20,000 simulated seeds: about an hour
 	QGJOB_KILLS=$(KILLS) $(PYTEST) -q -s -m "" tests/faults
+	QGJOB_OUTAGE_S=120 $(PYTEST) -q tests/e2e/test_outages.py -k away_for_long
 	$(RUN) python -m tests.sim.mutants
 	$(RUN) python -m tests.sim --seeds 20000
 
