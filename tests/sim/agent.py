@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from agent import wire
@@ -47,6 +46,14 @@ from tests.sim.world import SECOND_US, Act, Process, World
 RECLAIM_US = SECOND_US
 FLUSH_TIMEOUT_US = 10 * SECOND_US
 BACKOFF_US = 1_000
+
+
+class Bench(Protocol):
+    """What a host has."""
+
+    devices: list[Device]
+    guests: list[Device]
+    """What it sees besides, and what somebody else has."""
 
 
 class Doors(Protocol):
@@ -106,7 +113,7 @@ class AgentProcess(Process):
         doors: Doors,
         name: str,
         boot: int,
-        devices: Sequence[Device],
+        bench: Bench,
         spool: Spool,
     ) -> None:
         super().__init__(world)
@@ -116,7 +123,8 @@ class AgentProcess(Process):
         """Whether it is killed as soon as it has kept its next result."""
         self._history = history
         self._doors = doors
-        self._devices = {device.facts.id: device for device in devices}
+        self._bench = bench
+        self._devices = {device.facts.id: device for device in bench.devices}
         self._spool = spool
         identity = Identity(agent_id=AgentId(name), boot_id=self.boot_id, version="0.1.0", host=name)
         self._machine = Machine(identity, spool.recall())
@@ -251,7 +259,9 @@ class AgentProcess(Process):
         """Offer the devices whose lock can be had, and ask again soon for those that somebody else still holds."""
         plugged = [device for device in self._devices.values() if device.is_plugged]
         claimed = {device.facts.id: device.claim(self.boot_id) for device in plugged}
-        self.post(DevicesObserved(devices=tuple(_facts(device, claimed[device.facts.id]) for device in plugged)))
+        own = tuple(_facts(device, claimed[device.facts.id]) for device in plugged)
+        guests = tuple(_facts(device, is_claimed=False) for device in self._bench.guests)
+        self.post(DevicesObserved(devices=own + guests))
         if not all(claimed.values()):
             self.later(RECLAIM_US, self.look_at_devices)
 

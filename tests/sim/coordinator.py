@@ -15,7 +15,7 @@ from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import CloseSession, JobsAccepted, Send, SendWelcome, Step, Write
 from qgjob.v1 import agent_service_pb2
 from tests.sim.database import Database, StaleEpoch
-from tests.sim.history import Committed, CoordinatorStarted, EchoArrived, History, Note
+from tests.sim.history import Committed, CoordinatorStarted, EchoArrived, EchoRefused, History, Note
 from tests.sim.network import Side, Stream
 from tests.sim.plan import CrashPoint
 from tests.sim.recovery import differences
@@ -58,13 +58,14 @@ class _Session:
         kind = message.WhichOneof("event")
         if kind == "hello":
             self._has_hello = True
-            self._coordinator.post(wire.agent_connected(self.id, message.hello, CLUSTER_ID), self._connected)
+            self._coordinator.post(wire.agent_connected(self.id, message.hello, CLUSTER_ID), self._answered)
         elif kind == "goodbye":
             self._end(is_goodbye=True)
         else:
-            self._coordinator.post(wire.agent_event(self.id, message))
+            self._coordinator.post(wire.agent_event(self.id, message), self._answered)
 
-    def _connected(self, answer: JobsAccepted | QgjobError | None) -> None:
+    def _answered(self, answer: JobsAccepted | QgjobError | None) -> None:
+        """End the session that brought what was refused."""
         if isinstance(answer, QgjobError):
             self._end(is_goodbye=False)
 
@@ -115,7 +116,7 @@ class CoordinatorProcess(Process):
         self._is_ordered = is_ordered
         self._watch = watch
         self._read_latency_us = read_latency_us
-        self._inbox: deque[tuple[Event, Reply | None]] = deque()
+        self._inbox: deque[tuple[Event, Reply | None, int]] = deque()
         self._sessions: dict[SessionId, _Session] = {}
         self._next_session = 1
         self._is_turning = False
@@ -164,7 +165,7 @@ class CoordinatorProcess(Process):
         """Hand in an event."""
         for echo in _echoes(event):
             self._history.add(EchoArrived(self.world.now_us, self.epoch, echo.lease))
-        self._inbox.append((event, reply))
+        self._inbox.append((event, reply, self.world.now_us))
         self._wake()
 
     def _wake(self) -> None:
@@ -206,10 +207,12 @@ class CoordinatorProcess(Process):
         facts: Facts = []
         answers: Answers = []
         for _ in range(min(MAX_EVENTS_PER_TURN, len(self._inbox))):
-            event, reply = self._inbox.popleft()
+            event, reply, arrived_us = self._inbox.popleft()
             try:
                 step = self.scheduler.handle(event, now)
             except QgjobError as refusal:
+                for echo in _echoes(event):
+                    self._history.add(EchoRefused(arrived_us, self.epoch, echo.lease))
                 if reply is not None:
                     answers.append((reply, refusal))
                 continue

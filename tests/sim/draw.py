@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from agent.core.model import DeviceFacts, DeviceId, DeviceKind
-from coordinator.core.model import JobSpec, Settings, Target
+from coordinator.core.model import DeviceHold, JobSpec, Settings, Target
 from tests.sim.plan import (
     Behaviour,
     BreakStreams,
@@ -18,6 +18,8 @@ from tests.sim.plan import (
     Fault,
     FreezeAgent,
     FreezeCoordinator,
+    HoldAgent,
+    HoldDevice,
     JumpClocks,
     KillAgent,
     KillCoordinator,
@@ -25,6 +27,7 @@ from tests.sim.plan import (
     Plan,
     PlannedAgent,
     PlannedJob,
+    ShareDevice,
     SlowDisk,
     Submission,
     Unplug,
@@ -55,6 +58,8 @@ class Draw:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._random = random.Random(seed)
+        self._operators = random.Random(f"operators of {seed}")
+        """Dice of their own: a lab without operators is what it was before there were any."""
         self._settings = Settings()
 
     def between(self, low: int, high: int) -> int:
@@ -71,7 +76,7 @@ class Draw:
             weather=self._weather(),
             submissions=submissions,
             wishes=tuple(self._wish(submissions) for _ in range(self.between(6, 12))),
-            faults=self._faults(agents),
+            faults=tuple(sorted((*self._faults(agents), *self._operations(agents)), key=lambda fault: fault.at_us)),
             calm_us=CALM_US,
         )
 
@@ -179,6 +184,29 @@ class Draw:
     def _faults(self, agents: tuple[PlannedAgent, ...]) -> tuple[Fault, ...]:
         faults = [self._fault(self._random.choice(agents)) for _ in range(self.between(5, 14))]
         return tuple(sorted(faults, key=lambda fault: fault.at_us))
+
+    def _operations(self, agents: tuple[PlannedAgent, ...]) -> tuple[Fault, ...]:
+        """Let operators hold devices and agents, and agents see each other's devices, in two seeds of three."""
+        if self._seed % 3 == 1:
+            return ()
+        return tuple(self._operation(agents) for _ in range(self._operators.randint(2, 8)))
+
+    def _operation(self, agents: tuple[PlannedAgent, ...]) -> Fault:
+        dice = self._operators
+        owner, guest = dice.sample(agents, 2)
+        device = dice.choice(owner.devices).id
+        at_us = dice.randint(5 * SECOND_US, CALM_US - 60 * SECOND_US)
+        for_us = dice.randint(2, 50) * SECOND_US
+        match dice.randint(0, 5):
+            case 0 | 1:
+                return HoldDevice(at_us=at_us, device=device, hold=DeviceHold.QUARANTINE, for_us=for_us)
+            case 2 | 3:
+                return HoldDevice(at_us=at_us, device=device, hold=DeviceHold.DRAIN, for_us=for_us)
+            case 4:
+                is_interrupting = dice.random() < 0.5
+                return HoldAgent(at_us=at_us, agent=owner.name, is_interrupting=is_interrupting, for_us=for_us)
+            case _:
+                return ShareDevice(at_us=at_us, agent=guest.name, device=device, for_us=for_us)
 
     def _fault(self, agent: PlannedAgent) -> Fault:
         at_us = self.between(5 * SECOND_US, CALM_US - 40 * SECOND_US)

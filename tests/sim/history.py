@@ -35,6 +35,14 @@ class EchoArrived(NamedTuple):
     lease: CoordinatorLeaseId
 
 
+class EchoRefused(NamedTuple):
+    """Word of a lease that came at this time was refused with the message that brought it."""
+
+    at_us: int
+    epoch: int
+    lease: CoordinatorLeaseId
+
+
 class Committed(NamedTuple):
     """A step became durable. `event` is None for what the clock did."""
 
@@ -115,6 +123,7 @@ Record = (
     Asked
     | Answered
     | EchoArrived
+    | EchoRefused
     | Committed
     | CoordinatorStarted
     | CoordinatorPaused

@@ -18,11 +18,14 @@ from tests.sim.plan import (
     Fault,
     FreezeAgent,
     FreezeCoordinator,
+    HoldAgent,
+    HoldDevice,
     JumpClocks,
     KillAgent,
     KillCoordinator,
     Partition,
     Plan,
+    ShareDevice,
     SlowDisk,
     Unplug,
 )
@@ -43,6 +46,8 @@ class Host:
     def __init__(self, name: str, devices: list[Device], spool: Spool) -> None:
         self.name = name
         self.devices = devices
+        self.guests: list[Device] = []
+        """Devices of other hosts that are seen here as well."""
         self.spool = spool
         self.boots = 0
         self.agent: AgentProcess | None = None
@@ -186,7 +191,7 @@ class Lab:
             return
         host.boots += 1
         host.down_us = DRAINED_DOWN_US
-        host.agent = AgentProcess(self.world, self.history, self, host.name, host.boots, host.devices, host.spool)
+        host.agent = AgentProcess(self.world, self.history, self, host.name, host.boots, host, host.spool)
         host.agent.start()
 
     def agent_exited(self, agent: AgentProcess) -> None:
@@ -218,6 +223,12 @@ class Lab:
                 self._network.break_all()
             case JumpClocks():
                 self.world.wall_jump_us += fault.by_us
+            case HoldDevice():
+                self.users.hold_device(fault)
+            case HoldAgent():
+                self.users.hold_agent(fault)
+            case ShareDevice():
+                self._share(fault)
             case _:
                 self._strike_host(fault, self._hosts[fault.agent])
 
@@ -272,6 +283,19 @@ class Lab:
                 self.world.after(fault.for_us, self._plug, host, device)
             case Partition():
                 self._network.cut(host.name, fault.direction, fault.for_us)
+
+    def _share(self, fault: ShareDevice) -> None:
+        guest = self._hosts[fault.agent]
+        devices = (device for host in self._hosts.values() for device in host.devices)
+        device = next(device for device in devices if device.facts.id == fault.device)
+        if device not in guest.guests:
+            guest.guests.append(device)
+            self._look(guest)
+            self.world.after(fault.for_us, self._unshare, guest, device)
+
+    def _unshare(self, guest: Host, device: Device) -> None:
+        guest.guests.remove(device)
+        self._look(guest)
 
     def _plug(self, host: Host, device: Device) -> None:
         device.plug()

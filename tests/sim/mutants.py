@@ -190,6 +190,17 @@ def _close_without_a_fence(sound: Any) -> Any:  # noqa: ANN401
     return close_device
 
 
+# Operators and other agents
+
+
+def _hold_nothing(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _self, _device: False
+
+
+def _take_any_device(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _self, _agent, _devices: None
+
+
 # Batches
 
 
@@ -276,8 +287,8 @@ def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
 
 
 MUTANTS = (
-    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=89),
-    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=0),
+    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=195),
+    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=2),
     Mutant(
         name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=4
     ),
@@ -287,7 +298,7 @@ MUTANTS = (
     Mutant(
         name="expire before the inbox",
         plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
-        seed=162,
+        seed=141,
     ),
     Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=6),
     Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=2),
@@ -306,7 +317,7 @@ MUTANTS = (
     Mutant(
         name="acknowledge a log after leadership is lost",
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
-        seed=2,
+        seed=28,
     ),
     Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=5),
     Mutant(name="top-up without the gate", plant=replacing(Scheduler, "_top_up", _top_up_without_the_gate), seed=2),
@@ -321,14 +332,20 @@ MUTANTS = (
         plant=replacing(agent_machine.Machine, "_close_device", _close_without_a_fence),
         seed=803,
     ),
+    Mutant(name="holds ignored", plant=replacing(Ledger, "is_held", _hold_nothing), seed=0),
+    Mutant(
+        name="devices of other agents taken",
+        plant=replacing(Scheduler, "_refuse_foreign_devices", _take_any_device),
+        seed=11,
+    ),
     Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=1),
     Mutant(
         name="start what was taken back",
         plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
-        seed=1,
+        seed=0,
     ),
     Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=4),
-    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=88),
+    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=89),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
@@ -337,7 +354,7 @@ MUTANTS = (
     Mutant(
         name="lock dropped with the agent",
         plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent),
-        seed=1,
+        seed=75,
     ),
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.core.model import DeviceFacts
-from coordinator.core.model import JobSpec, Settings
+from coordinator.core.model import DeviceHold, JobSpec, Settings
 
 
 class Ending(StrEnum):
@@ -176,6 +176,36 @@ class JumpClocks:
     by_us: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldDevice:
+    """An operator takes a device out of work, and lets it work again after a while."""
+
+    at_us: int
+    device: str
+    hold: DeviceHold
+    for_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldAgent:
+    """An operator drains an agent, and resumes it after a while."""
+
+    at_us: int
+    agent: str
+    is_interrupting: bool
+    for_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareDevice:
+    """Another agent sees a device as well, and announces it."""
+
+    at_us: int
+    agent: str
+    device: str
+    for_us: int
+
+
 Fault = (
     KillCoordinator
     | FreezeCoordinator
@@ -189,6 +219,9 @@ Fault = (
     | Partition
     | BreakStreams
     | JumpClocks
+    | HoldDevice
+    | HoldAgent
+    | ShareDevice
 )
 
 

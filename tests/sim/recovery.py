@@ -39,7 +39,7 @@ def durable(ledger: Ledger) -> dict[str, object]:
         "running": ledger.running,
         "leases": {lease.id: replace(lease, state=LeaseState.DISCONNECTED) for lease in fleet.leases.values()},
         "devices": {
-            device.id: replace(device, state=DeviceState.OFFLINE) if device.state is DeviceState.IDLE else device
+            device.id: replace(device, state=DeviceState.OFFLINE) if fleet.is_at_rest(device) else device
             for device in fleet.devices.values()
         },
         "agents": {

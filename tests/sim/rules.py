@@ -89,6 +89,17 @@ def device_has_one_lease(scene: Scene, step: Committed, write: Write) -> Breache
         yield f"I3: {lease.device} still works for lease {work.lease} and gets lease {lease.id}"
 
 
+def held_device_gets_nothing(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I7: what an operator has taken out of work is given no more of it."""
+    if not isinstance(write, PutLease) or not write.lease.is_live:
+        return
+    before = scene.records.leases.get(write.lease.id)
+    added = set(write.lease.attempts) - set(before.attempts if before is not None else ())
+    device = scene.records.devices[write.lease.device]
+    if added and (device.hold is not None or scene.records.agents[device.agent].is_draining):
+        yield f"I7: {device.id} is held by an operator and gets attempts {sorted(added)}"
+
+
 def fenced_attempt_changes_nothing(scene: Scene, step: Committed, write: Write) -> Breaches:
     """I4: only the open attempt of a live lease, under its own fence, writes results."""
     if isinstance(write, PutTest):
@@ -268,6 +279,7 @@ WRITE_RULES: tuple[WriteRule, ...] = (
     ids_are_used_once,
     what_has_ended_stays,
     device_has_one_lease,
+    held_device_gets_nothing,
     fenced_attempt_changes_nothing,
     verdict_is_what_the_device_did,
     kept_result_is_not_lost,

@@ -21,6 +21,7 @@ from tests.sim.history import (
     CoordinatorPaused,
     CoordinatorStarted,
     EchoArrived,
+    EchoRefused,
     Record,
     ResultKept,
     WorkBegan,
@@ -65,6 +66,8 @@ class Scene:
                 self.pauses.append(record)
             case EchoArrived() if record.epoch == self.epoch:
                 self.echoes.setdefault(record.lease, []).append(record.at_us)
+            case EchoRefused() if record.epoch == self.epoch:
+                self.echoes[record.lease].remove(record.at_us)
             case WorkBegan():
                 self.work[record.device] = record
                 if record.attempt:

@@ -12,6 +12,7 @@ from tests.sim.history import (
     CoordinatorPaused,
     CoordinatorStarted,
     EchoArrived,
+    EchoRefused,
     History,
     LogAcknowledged,
     LogRead,
@@ -56,6 +57,8 @@ def _lines(record: Record) -> Iterator[str]:
             yield f"a user submits {record.key}"
         case Answered():
             yield f"a user hears of {record.key}: jobs {list(record.jobs)}"
+        case EchoRefused():
+            yield f"word of lease {record.lease} is refused"
         case EchoArrived():
             yield f"lease {record.lease} is heard of"
         case CoordinatorPaused():

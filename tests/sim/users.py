@@ -7,13 +7,21 @@ from typing import Protocol
 
 from agent.core.model import AttemptId
 from coordinator.core.errors import QgjobError
-from coordinator.core.events import CancelRequested, Event, JobsSubmitted, RetryRequested
-from coordinator.core.model import Job, JobId
+from coordinator.core.events import (
+    AgentDrainRequested,
+    CancelRequested,
+    Event,
+    HoldRequested,
+    JobsSubmitted,
+    ReadmitRequested,
+    RetryRequested,
+)
+from coordinator.core.model import AgentId, AgentState, DeviceId, DeviceState, Job, JobId
 from coordinator.core.step import JobsAccepted
 from tests.sim.coordinator import CoordinatorProcess
 from tests.sim.database import Records
 from tests.sim.history import Answered, Asked, History, LogRead, Note
-from tests.sim.plan import Plan, Submission, Wish, WishKind
+from tests.sim.plan import HoldAgent, HoldDevice, Plan, Submission, Wish, WishKind
 from tests.sim.world import SECOND_US, World
 
 PATIENCE_US = 8 * SECOND_US
@@ -125,6 +133,36 @@ class Users:
                 self._call(lambda records: _retry(records, records.jobs[job_id], key), lambda _answer: None)
             case WishKind.FOLLOW:
                 self._follow(job_id, {})
+
+    # Operators
+
+    def hold_device(self, fault: HoldDevice) -> None:
+        device = DeviceId(fault.device)
+
+        def held(_answer: JobsAccepted | None) -> None:
+            self._world.after(fault.for_us, self._readmit, device)
+
+        self._call(lambda _records: HoldRequested(device=device, hold=fault.hold), held)
+
+    def _readmit(self, device: DeviceId) -> None:
+        """Let a device work again, once its agent can say what it does: the operator does not know."""
+        known = self._desk.records.devices.get(device)
+        if known is not None and known.lease is not None:
+            agent = self._desk.records.agents[known.agent]
+            if known.state is DeviceState.FENCING or agent.state is not AgentState.CONNECTED:
+                self._world.after(BACKOFF_US, self._readmit, device)
+                return
+        self._call(lambda _records: ReadmitRequested(device=device), lambda _answer: None)
+
+    def hold_agent(self, fault: HoldAgent) -> None:
+        agent = AgentId(fault.agent)
+        drain = AgentDrainRequested(agent=agent, is_draining=True, is_interrupting=fault.is_interrupting)
+        resume = AgentDrainRequested(agent=agent, is_draining=False)
+
+        def held(_answer: JobsAccepted | None) -> None:
+            self._world.after(fault.for_us, self._call, lambda _records: resume, lambda _answer: None)
+
+        self._call(lambda _records: drain, held)
 
     def _is_hopeless(self, wish: Wish) -> bool:
         return all(submission.key != wish.submission for submission in self._plan.submissions)
