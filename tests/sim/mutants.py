@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from agent.core import machine as agent_machine
 from agent.core.logsender import LogSender
-from agent.core.model import NO_FENCE, DeviceId, LeaseKey, LeaseSpec, Now
+from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
 from coordinator.core import lanes
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
@@ -181,15 +181,6 @@ def _answer_before_the_end(sound: Any) -> Any:  # noqa: ANN401
     return close_device
 
 
-def _close_without_a_fence(sound: Any) -> Any:  # noqa: ANN401
-    def close_device(self: agent_machine.Machine, device: DeviceId, key: LeaseKey, now: Now) -> None:
-        before = self._fences.get(device, NO_FENCE)
-        sound(self, device, key, now)
-        self._fences[device] = before
-
-    return close_device
-
-
 # Operators and other agents
 
 
@@ -326,11 +317,6 @@ MUTANTS = (
         name="answer for a closed lease before its end",
         plant=replacing(agent_machine.Machine, "_close_device", _answer_before_the_end),
         seed=2,
-    ),
-    Mutant(
-        name="closed lease without a fence",
-        plant=replacing(agent_machine.Machine, "_close_device", _close_without_a_fence),
-        seed=803,
     ),
     Mutant(name="holds ignored", plant=replacing(Ledger, "is_held", _hold_nothing), seed=0),
     Mutant(
