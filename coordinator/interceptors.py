@@ -18,8 +18,16 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
-from coordinator.core.errors import InvalidRequest, PermissionDenied, QgjobError, Unauthenticated, VersionUnsupported
+from coordinator.core.errors import (
+    DatabaseUnavailable,
+    InvalidRequest,
+    PermissionDenied,
+    QgjobError,
+    Unauthenticated,
+    VersionUnsupported,
+)
 from coordinator.core.releases import misfit
+from coordinator.store import StoreError
 from coordinator.tokens import Role, TokenFile
 from coordinator.wire import code_of
 from qgjob.access import RELEASE_KEY
@@ -240,6 +248,9 @@ def _guard(handler: Handler, method: str, complaints: Complaints) -> Handler:
             await _refuse(context, refusal)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
+        except StoreError as error:
+            structlog.get_logger("coordinator").error("database_unavailable", method=method, reason=str(error))
+            await _refuse(context, DatabaseUnavailable())
         except Exception:  # noqa: BLE001 - the top of a call: told to the operator, named to the caller
             incident = uuid.uuid4().hex[:12]
             structlog.get_logger("coordinator").exception("call_failed", method=method, incident=incident)

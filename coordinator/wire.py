@@ -67,6 +67,7 @@ CODES: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
         "VERSION_UNSUPPORTED": grpc.StatusCode.FAILED_PRECONDITION,
         "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
         "NOT_LEADER": grpc.StatusCode.UNAVAILABLE,
+        "DATABASE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
         "NO_MATCHING_DEVICE": grpc.StatusCode.FAILED_PRECONDITION,
     }
 )

@@ -122,5 +122,15 @@ class NotLeader(QgjobError):
         super().__init__(message, **({"leader": leader} if leader else {}))
 
 
+class DatabaseUnavailable(QgjobError):
+    """The database did not answer a question."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("the coordinator's database does not answer; repeat the call in a moment")
+
+
 class IllegalTransition(AssertionError):
     """Our own bug: a state change that the tables do not have."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/error.proto\x12\x08qgjob.v1*\x9f\x03\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASON_INVALID_REQUEST\x10\x01\x12\x14\n\x10REASON_NOT_FOUND\x10\x02\x12\x1c\n\x18REASON_REQUEST_ID_REUSED\x10\x03\x12\x1d\n\x19REASON_INVALID_TRANSITION\x10\x04\x12\x17\n\x13REASON_LEASE_FENCED\x10\x05\x12\x15\n\x11REASON_QUEUE_FULL\x10\x06\x12\x1c\n\x18REASON_PERMISSION_DENIED\x10\x07\x12\x13\n\x0fREASON_CONFLICT\x10\x08\x12\x1e\n\x1aREASON_VERSION_UNSUPPORTED\x10\t\x12\x18\n\x14REASON_SHUTTING_DOWN\x10\n\x12\x1d\n\x19REASON_NO_MATCHING_DEVICE\x10\x0b\x12\x1a\n\x16REASON_UNAUTHENTICATED\x10\x0c\x12\x17\n\x13REASON_STORAGE_FULL\x10\r\x12\x1d\n\x19REASON_TOO_MANY_FOLLOWERS\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/error.proto\x12\x08qgjob.v1*\xd7\x03\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16REASON_INVALID_REQUEST\x10\x01\x12\x14\n\x10REASON_NOT_FOUND\x10\x02\x12\x1c\n\x18REASON_REQUEST_ID_REUSED\x10\x03\x12\x1d\n\x19REASON_INVALID_TRANSITION\x10\x04\x12\x17\n\x13REASON_LEASE_FENCED\x10\x05\x12\x15\n\x11REASON_QUEUE_FULL\x10\x06\x12\x1c\n\x18REASON_PERMISSION_DENIED\x10\x07\x12\x13\n\x0fREASON_CONFLICT\x10\x08\x12\x1e\n\x1aREASON_VERSION_UNSUPPORTED\x10\t\x12\x18\n\x14REASON_SHUTTING_DOWN\x10\n\x12\x1d\n\x19REASON_NO_MATCHING_DEVICE\x10\x0b\x12\x1a\n\x16REASON_UNAUTHENTICATED\x10\x0c\x12\x17\n\x13REASON_STORAGE_FULL\x10\r\x12\x1d\n\x19REASON_TOO_MANY_FOLLOWERS\x10\x0e\x12\x15\n\x11REASON_NOT_LEADER\x10\x0f\x12\x1f\n\x1bREASON_DATABASE_UNAVAILABLE\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.error_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REASON']._serialized_start=35
-  _globals['_REASON']._serialized_end=450
+  _globals['_REASON']._serialized_end=506
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The coordinator has too little space for what is new (metadata: free, least)."""
     REASON_TOO_MANY_FOLLOWERS: _Reason.ValueType  # 14
     """As many follow this job's log as may (metadata: limit)."""
+    REASON_NOT_LEADER: _Reason.ValueType  # 15
+    """Another coordinator leads, or is about to; ask the others, then this one again (metadata: leader, where it is known)."""
+    REASON_DATABASE_UNAVAILABLE: _Reason.ValueType  # 16
+    """The coordinator's database did not answer; repeat the call."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is carried, by its name without the prefix, in the `reason` of the google.rpc.ErrorInfo of every refused call.
@@ -88,4 +92,8 @@ REASON_STORAGE_FULL: Reason.ValueType  # 13
 """The coordinator has too little space for what is new (metadata: free, least)."""
 REASON_TOO_MANY_FOLLOWERS: Reason.ValueType  # 14
 """As many follow this job's log as may (metadata: limit)."""
+REASON_NOT_LEADER: Reason.ValueType  # 15
+"""Another coordinator leads, or is about to; ask the others, then this one again (metadata: leader, where it is known)."""
+REASON_DATABASE_UNAVAILABLE: Reason.ValueType  # 16
+"""The coordinator's database did not answer; repeat the call."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

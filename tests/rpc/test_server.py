@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator.server import SERVICES
+from coordinator.store import StoreError
 from qgjob.v1 import job_pb2, job_service_pb2
 from tests.rpc.grid import PATIENCE_S, Grid, phone, refusal, spec
 
@@ -57,6 +58,20 @@ async def test_stop_ends_sessions_with_a_reason(grid: Grid) -> None:
     await stopping
     assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
     assert sentence == "the coordinator is stopping"
+
+
+async def test_call_whose_query_fails_may_be_repeated(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    await grid.submit(spec())
+
+    def fail(_job: object) -> None:
+        raise StoreError("the connection was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grid.server._store, "get_job", fail)
+        code, sentence, info = await refusal(grid.jobs.GetJob(job_service_pb2.GetJobRequest(job_id=1)))
+        assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+        assert sentence == "the coordinator's database does not answer; repeat the call in a moment"
+    assert (await grid.job(1)).id == 1
 
 
 async def test_commit_that_fails_tells_its_callers_and_ends_the_engine(grid: Grid) -> None:
