@@ -18,27 +18,16 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
-from coordinator.core.errors import (
-    DatabaseUnavailable,
-    InvalidRequest,
-    PermissionDenied,
-    QgjobError,
-    Unauthenticated,
-    VersionUnsupported,
-)
+from coordinator.core.errors import DatabaseUnavailable, InvalidRequest, QgjobError, VersionUnsupported
 from coordinator.core.releases import misfit
 from coordinator.store import StoreError
 from coordinator.tokens import Role, TokenFile
-from coordinator.wire import code_of
+from coordinator.wire import code_of, told
 from qgjob.access import RELEASE_KEY
 
 DOMAIN = "qgjob"
 AGENT_METHODS = frozenset({"/qgjob.v1.AgentService/Connect", "/qgjob.v1.LogService/AppendLogs"})
 """What agents call; everything else is for clients."""
-
-MAX_SENTENCE_BYTES = 800
-MAX_FIELD_BYTES = 200
-"""A status travels in HTTP/2 trailers, for which gRPC allows 8 KiB: what a caller sent must not come back whole."""
 
 COMPLAINT_INTERVAL_S = 60.0
 """Between two lines of diagnostics about bytes that are no message, for each method."""
@@ -49,14 +38,9 @@ Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 def status_of(error: QgjobError) -> Status:
     """Return the rich status of a refusal: code, sentence, and an ErrorInfo with reason and fields."""
     detail = AnyMessage()
-    fields = {name: _shortened(str(value), MAX_FIELD_BYTES) for name, value in error.fields.items()}
+    sentence, fields = told(error)
     detail.Pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=fields))
-    return Status(code=code_of(error).value[0], message=_shortened(str(error), MAX_SENTENCE_BYTES), details=[detail])
-
-
-def _shortened(text: str, most_bytes: int) -> str:
-    encoded = text.encode()
-    return text if len(encoded) <= most_bytes else encoded[: most_bytes - 3].decode(errors="ignore") + "..."
+    return Status(code=code_of(error).grpc.value[0], message=sentence, details=[detail])
 
 
 class _Unreadable(InvalidRequest):
@@ -94,9 +78,10 @@ class Complaints:
 class RefusalInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of ours. Handlers of streams read and write through the context."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take a clock in seconds, by which complaints are spaced."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, streams: Counter[str] | None = None) -> None:
+        """Take a clock in seconds, by which complaints are spaced, and what counts the open streams of each method."""
         self._complaints = Complaints(clock)
+        self._streams: Counter[str] = Counter() if streams is None else streams
 
     async def intercept_service(
         self,
@@ -108,7 +93,10 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith("/qgjob."):
             return handler
-        return wrapped(handler, lambda inner: _guard(inner, method, self._complaints), _reading(handler))
+        read = _reading(handler)
+        if handler.request_streaming or handler.response_streaming:
+            handler = wrapped(handler, lambda inner: _counting(inner, self._streams, method.rpartition("/")[2]))
+        return wrapped(handler, lambda inner: _guard(inner, method, self._complaints), read)
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
@@ -169,16 +157,8 @@ def check_access(tokens: TokenFile, method: str, metadata: Iterable[tuple[str, s
         Unauthenticated: It carries none, or one that nobody has.
         PermissionDenied: It is the token of another role.
     """
-    shown = _first(metadata, "authorization")
-    scheme, _, token = shown.partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Unauthenticated("this coordinator asks for a token, and the call has none")
-    holder = tokens.holder_of(token.strip())
-    if holder is None:
-        raise Unauthenticated("this coordinator does not know the token")
     role = Role.AGENT if method in AGENT_METHODS else Role.CLIENT
-    if role not in holder.roles:
-        raise PermissionDenied(f"the token of {holder.name} is not one of role {role}", name=holder.name, role=role)
+    tokens.check(_first(metadata, "authorization"), role)
 
 
 def _refusing(refusal: QgjobError, _handler: Handler) -> Handler:
@@ -233,6 +213,17 @@ def _reading(handler: grpc.RpcMethodHandler[Any, Any]) -> Callable[[bytes], Any]
             return _Unreadable()
 
     return read
+
+
+def _counting(handler: Handler, streams: Counter[str], name: str) -> Handler:
+    async def counting(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
+        streams[name] += 1
+        try:
+            return await handler(request, context)
+        finally:
+            streams[name] -= 1
+
+    return counting
 
 
 def _guard(handler: Handler, method: str, complaints: Complaints) -> Handler:

@@ -1,8 +1,10 @@
-"""TLS of the gRPC port: certificates that are read again when their files change, so a renewal needs no restart."""
+"""TLS of both ports: certificates that are read again when their files change, so a renewal needs no restart."""
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
@@ -21,40 +23,84 @@ class _Pems:
         return grpc.ssl_server_certificate_configuration([(self.key, self.certificate)], root_certificates=self.ca)
 
 
+class _Certificates:
+    """The PEM files, looked at again before each handshake."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._trouble = ""
+        self.pems = _checked(files)
+
+    def renew(self) -> bool:
+        """Take up what has changed and is right; return whether that was anything."""
+        try:
+            found = _read(self._files)
+            if found == self.pems:
+                return False
+            self.pems = _checked(self._files)
+        except (ConfigError, OSError) as error:
+            self._tell(str(error))
+            return False
+        self._trouble = ""
+        structlog.get_logger("coordinator").info("certificate_renewed", path=str(self._files.certificate))
+        return True
+
+    def _tell(self, trouble: str) -> None:
+        if trouble == self._trouble:
+            return  # told already: handshakes come by the thousand
+        self._trouble = trouble
+        structlog.get_logger("coordinator").error(
+            "certificate_not_renewed", reason=trouble, story="The certificate from before goes on serving"
+        )
+
+
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return the credentials of a port; with a CA, clients must show a certificate of it.
+    """Return the credentials of a gRPC port; with a CA, clients must show a certificate of it.
 
     Raises:
         ConfigError: A file is missing or wrong, or certificate and key do not belong together.
     """
-    known = _checked(files)
-    trouble = ""
+    certificates = _Certificates(files)
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC before each handshake; None keeps what there is."""
-        nonlocal known, trouble
-        try:
-            found = _read(files)
-            if found == known:
-                return None
-            known = _checked(files)
-        except (ConfigError, OSError) as error:
-            if str(error) == trouble:
-                return None  # told already: handshakes come by the thousand
-            trouble = str(error)
-            structlog.get_logger("coordinator").error(
-                "certificate_not_renewed", reason=str(error), story="The certificate from before goes on serving"
-            )
-            return None
-        trouble = ""
-        structlog.get_logger("coordinator").info("certificate_renewed", path=str(files.certificate))
-        return known.configuration()
+        return certificates.pems.configuration() if certificates.renew() else None
 
     return grpc.dynamic_ssl_server_credentials(
-        known.configuration(),
+        certificates.pems.configuration(),
         renewed,  # type: ignore[arg-type]  # the stubs know nothing of None
         require_client_authentication=files.ca is not None,
     )
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """Return the context of an HTTP port; with a CA, clients must show a certificate of it.
+
+    Raises:
+        ConfigError: A file is missing or wrong, or certificate and key do not belong together.
+    """
+    certificates = _Certificates(files)
+    newest = _context(files)
+
+    def choose(connection: Any, _name: str | None, _first: ssl.SSLContext) -> None:  # noqa: ANN401 - either kind of ssl
+        """Called in each handshake, whether or not it names a server."""
+        nonlocal newest
+        if certificates.renew():
+            newest = _context(files)
+        connection.context = newest
+
+    first = _context(files)
+    first.sni_callback = choose
+    return first
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    if files.ca is not None:
+        context.load_verify_locations(files.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _read(files: TlsFiles) -> _Pems:

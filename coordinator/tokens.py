@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from coordinator.config import ConfigError
+from coordinator.core.errors import PermissionDenied, Unauthenticated
 
 MIN_TOKEN_CHARACTERS = 16
 MAX_FILE_BYTES = 1_024 * 1_024
@@ -95,6 +96,22 @@ class TokenFile:
         """Return whose token it is, None for one that nobody has."""
         self._refresh()
         return self._holders.get(_digest(token))
+
+    def check(self, authorization: str, role: Role) -> None:
+        """Check that what a caller shows as authorization is a token for a role.
+
+        Raises:
+            Unauthenticated: It is none, or one that nobody has.
+            PermissionDenied: It is the token of another role.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("this coordinator asks for a token, and the call has none")
+        holder = self.holder_of(token.strip())
+        if holder is None:
+            raise Unauthenticated("this coordinator does not know the token")
+        if role not in holder.roles:
+            raise PermissionDenied(f"the token of {holder.name} is not one of role {role}", name=holder.name, role=role)
 
     def _refresh(self) -> None:
         try:

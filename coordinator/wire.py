@@ -1,6 +1,6 @@
 """Protobuf <-> core: the only translator, and the place where outside data is validated, once.
 
-The table of refusals (reason -> gRPC code) lives here too.
+The table of refusals (reason -> gRPC code and HTTP status) lives here too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -48,27 +48,38 @@ MAX_RESULTS: Final = 10_000
 """In one Hello; agents bring the newest of theirs, far fewer."""
 MAX_ECHOES: Final = 2 * MAX_DEVICES_PER_AGENT
 MAX_ECHOED_ATTEMPTS: Final = 100_000
+MAX_TOLD_BYTES: Final = 800
+"""A gRPC status travels in HTTP/2 trailers, for which 8 KiB are allowed."""
+MAX_TOLD_FIELD_BYTES: Final = 200
 MAX_SPAN_US: Final = 366 * 24 * 3600 * m.SECOND_US
 """Longer spans are garbage; without a bound they would overflow the database's integers."""
 
-CODES: Final[Mapping[str, grpc.StatusCode]] = MappingProxyType(
+
+class Code(NamedTuple):
+    """What a refusal is called on the wire."""
+
+    grpc: grpc.StatusCode
+    http: int
+
+
+CODES: Final[Mapping[str, Code]] = MappingProxyType(
     {
-        "INVALID_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
-        "NOT_FOUND": grpc.StatusCode.NOT_FOUND,
-        "REQUEST_ID_REUSED": grpc.StatusCode.ALREADY_EXISTS,
-        "INVALID_TRANSITION": grpc.StatusCode.FAILED_PRECONDITION,
-        "LEASE_FENCED": grpc.StatusCode.FAILED_PRECONDITION,
-        "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "TOO_MANY_FOLLOWERS": grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "STORAGE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
-        "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
-        "PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED,
-        "CONFLICT": grpc.StatusCode.ALREADY_EXISTS,
-        "VERSION_UNSUPPORTED": grpc.StatusCode.FAILED_PRECONDITION,
-        "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
-        "NOT_LEADER": grpc.StatusCode.UNAVAILABLE,
-        "DATABASE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
-        "NO_MATCHING_DEVICE": grpc.StatusCode.FAILED_PRECONDITION,
+        "INVALID_REQUEST": Code(grpc.StatusCode.INVALID_ARGUMENT, 400),
+        "NOT_FOUND": Code(grpc.StatusCode.NOT_FOUND, 404),
+        "REQUEST_ID_REUSED": Code(grpc.StatusCode.ALREADY_EXISTS, 409),
+        "INVALID_TRANSITION": Code(grpc.StatusCode.FAILED_PRECONDITION, 409),
+        "LEASE_FENCED": Code(grpc.StatusCode.FAILED_PRECONDITION, 409),
+        "QUEUE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+        "TOO_MANY_FOLLOWERS": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+        "STORAGE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
+        "UNAUTHENTICATED": Code(grpc.StatusCode.UNAUTHENTICATED, 401),
+        "PERMISSION_DENIED": Code(grpc.StatusCode.PERMISSION_DENIED, 403),
+        "CONFLICT": Code(grpc.StatusCode.ALREADY_EXISTS, 409),
+        "VERSION_UNSUPPORTED": Code(grpc.StatusCode.FAILED_PRECONDITION, 409),
+        "SHUTTING_DOWN": Code(grpc.StatusCode.UNAVAILABLE, 503),
+        "NOT_LEADER": Code(grpc.StatusCode.UNAVAILABLE, 503),
+        "DATABASE_UNAVAILABLE": Code(grpc.StatusCode.UNAVAILABLE, 503),
+        "NO_MATCHING_DEVICE": Code(grpc.StatusCode.FAILED_PRECONDITION, 409),
     }
 )
 
@@ -106,9 +117,20 @@ _REVOKES_OUT: Final = {
 }
 
 
-def code_of(error: QgjobError) -> grpc.StatusCode:
-    """Return the gRPC code of a refusal."""
+def code_of(error: QgjobError) -> Code:
+    """Return the codes of a refusal."""
     return CODES[error.reason]
+
+
+def told(error: QgjobError) -> tuple[str, dict[str, str]]:
+    """Return the sentence and the fields of a refusal, bounded: what a caller sent must not come back whole."""
+    fields = {name: _shortened(str(value), MAX_TOLD_FIELD_BYTES) for name, value in error.fields.items()}
+    return _shortened(str(error), MAX_TOLD_BYTES), fields
+
+
+def _shortened(text: str, most_bytes: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= most_bytes else encoded[: most_bytes - 3].decode(errors="ignore") + "..."
 
 
 # Time

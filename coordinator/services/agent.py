@@ -109,7 +109,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         task.add_done_callback(self._farewells.discard)
 
     async def ListAgents(
-        self, request: agent_service_pb2.ListAgentsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: agent_service_pb2.ListAgentsRequest, context: object = None
     ) -> agent_service_pb2.ListAgentsResponse:
         """Return a page of agents by name."""
         size = wire.page_size(request.page_size, wire.MAX_PAGE)

@@ -24,7 +24,7 @@ JOBS_PER_READ = 10_000
 
 
 class JobService(job_service_pb2_grpc.JobServiceServicer):
-    """Thin: wire -> engine or store -> wire."""
+    """Thin: wire -> engine or store -> wire. The HTTP port calls the same methods, and has no context."""
 
     def __init__(self, engine: Engine, store: Store, logs: LogStore, space: Space) -> None:
         self._engine = engine
@@ -33,7 +33,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         self._space = space
 
     async def SubmitJobs(
-        self, request: job_service_pb2.SubmitJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: job_service_pb2.SubmitJobsRequest, context: object = None
     ) -> job_service_pb2.SubmitJobsResponse:
         """Accept jobs, all or none."""
         specs = wire.job_specs(request)
@@ -60,7 +60,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         )
 
     async def GetJob(
-        self, request: job_service_pb2.GetJobRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: job_service_pb2.GetJobRequest, context: object = None
     ) -> job_service_pb2.GetJobResponse:
         """Return a job with its attempts and tests."""
         job_id = JobId(request.job_id)
@@ -80,7 +80,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         )
 
     async def ListJobs(
-        self, request: job_service_pb2.ListJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: job_service_pb2.ListJobsRequest, context: object = None
     ) -> job_service_pb2.ListJobsResponse:
         """Return a page of jobs, newest first."""
         size = wire.page_size(request.page_size)
@@ -91,7 +91,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return job_service_pb2.ListJobsResponse(jobs=self._jobs_out(jobs[:size]), next_page_token=token)
 
     async def CancelJobs(
-        self, request: job_service_pb2.CancelJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: job_service_pb2.CancelJobsRequest, context: object = None
     ) -> job_service_pb2.CancelJobsResponse:
         """Ask for the end of jobs."""
         if len(request.job_ids) > MAX_NAMED_PER_CALL:

@@ -31,7 +31,7 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
         self._engine = engine
 
     async def ListDevices(
-        self, request: device_service_pb2.ListDevicesRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: device_service_pb2.ListDevicesRequest, context: object = None
     ) -> device_service_pb2.ListDevicesResponse:
         """Return a page of devices by id."""
         size = wire.page_size(request.page_size, wire.MAX_PAGE)

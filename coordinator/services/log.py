@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, cast
 
@@ -23,6 +23,9 @@ from qgjob.v1 import job_pb2, lease_pb2, log_pb2, log_service_pb2, log_service_p
 
 AppendContext = grpc.aio.ServicerContext[log_service_pb2.AppendLogsRequest, log_service_pb2.AppendLogsResponse]
 FollowContext = grpc.aio.ServicerContext[log_service_pb2.FollowLogsRequest, log_service_pb2.FollowLogsResponse]
+
+Write = Callable[[log_service_pb2.FollowLogsResponse], Awaitable[None]]
+Begin = Callable[[], Awaitable[None]]
 
 FOLLOW_CHUNK_BYTES = 16 * 1_024
 """A follower that does not read holds a few copies of a chunk: 129 KiB in all, and 373 KiB with chunks of 64 KiB
@@ -59,8 +62,34 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
         Raises:
             TooManyFollowers: As many do so already as may.
         """
+        await self.follow(request, context.write)
+
+    async def follow(
+        self, request: log_service_pb2.FollowLogsRequest, write: Write, begin: Begin | None = None
+    ) -> None:
+        """Write a job's log through its attempts in order.
+
+        Args:
+            request: What is wanted.
+            write: Takes a message; the next one waits until it has.
+            begin: Awaited before the first write, once it is known that there is something to follow.
+
+        Raises:
+            TooManyFollowers: As many do so already as may.
+            NotFound: There is no such job, or no such attempt of it.
+            InvalidRequest: A number is negative.
+        """
         with self._counted(request.job_id):
-            await _Follower(self._store, self._logs, self._changes, request, context).run()
+            follower = _Follower(self._store, self._logs, self._changes, request, write)
+            if begin is not None:
+                await follower.check()
+                await begin()
+            await follower.run()
+
+    @property
+    def followers(self) -> int:
+        """How many logs are being followed now."""
+        return self._followers.total()
 
     @contextmanager
     def _counted(self, job: int) -> Iterator[None]:
@@ -193,15 +222,25 @@ class _Follower:
         logs: LogStore,
         changes: Changes,
         request: log_service_pb2.FollowLogsRequest,
-        context: FollowContext,
+        write: Write,
     ) -> None:
         self._store = store
         self._logs = logs
         self._changes = changes
         self._request = request
-        self._context = context
+        self._write = write
         self._job = JobId(request.job_id)
         self._first = request.from_attempt_number or request.attempt_number or 1
+
+    async def check(self) -> None:
+        """Check that there is something to follow.
+
+        Raises:
+            NotFound: There is no such job, or no such attempt of it.
+            InvalidRequest: A number is negative.
+        """
+        self._check()
+        await self._is_ended()
 
     async def run(self) -> None:
         """Send what is wanted.
@@ -310,12 +349,12 @@ class _Follower:
 
     async def _write_chunk(self, attempt: Attempt, offset: int, data: bytes) -> int:
         chunk = log_pb2.LogChunk(attempt_id=attempt.id, offset=offset, data=data)
-        await self._context.write(log_service_pb2.FollowLogsResponse(chunk=chunk))
+        await self._write(log_service_pb2.FollowLogsResponse(chunk=chunk))
         return offset + len(data)
 
     async def _write_cut(self, attempt: Attempt, state: LogState) -> None:
         cut = log_pb2.LogCut(attempt_id=attempt.id, attempt_number=attempt.number, state=_STATES[state])
-        await self._context.write(log_service_pb2.FollowLogsResponse(cut=cut))
+        await self._write(log_service_pb2.FollowLogsResponse(cut=cut))
 
 
 def _attempt_of(message: log_service_pb2.AppendLogsRequest) -> AttemptId:

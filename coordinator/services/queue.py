@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-
-import grpc
 
 from coordinator import wire
 from coordinator.core.model import Job, JobId
@@ -24,7 +21,7 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
         self._store = store
 
     async def GetQueueStatus(
-        self, request: queue_service_pb2.GetQueueStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: queue_service_pb2.GetQueueStatusRequest, context: object = None
     ) -> queue_service_pb2.GetQueueStatusResponse:
         """Return lanes, running and waiting jobs, and what batches have saved."""
         queued, running = self._engine.census()
