@@ -11,6 +11,7 @@ every event, and takes the work up as soon as it can write.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from coordinator.core.events import Event, UserEvent
 from coordinator.core.model import SECOND_US, Counters, Job, JobId, Lane, Now, Settings
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
+from coordinator.metrics import Metrics
 from coordinator.sessions import Sessions
 from coordinator.space import Space
 from coordinator.store import Store, StoreFull
@@ -64,6 +66,7 @@ class Engine:
         story: Story,
         space: Space,
         check_leadership: Callable[[], None] = lambda: None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Take up what is not finished.
 
@@ -75,6 +78,7 @@ class Engine:
             story: Tells what happened.
             space: The room on disk.
             check_leadership: Raises NotLeader once this coordinator must not tell anything any more.
+            metrics: Counts what is committed.
         """
         self._store = store
         self._sessions = sessions
@@ -82,6 +86,7 @@ class Engine:
         self._story = story
         self._space = space
         self._check_leadership = check_leadership
+        self._metrics = metrics if metrics is not None else Metrics()
         self.settings = settings
         self.changes = Changes()
         self._inbox: deque[_Envelope] = deque()
@@ -96,6 +101,7 @@ class Engine:
         if awake is None:
             self._story.tell_asleep()
         self._story.tell_restored(self._scheduler.ledger)
+        self._metrics.note_restored(self._scheduler.ledger)
 
     def _take_up(self) -> Scheduler | None:
         """Raise the epoch and take up what is not finished; None while the disk is full."""
@@ -183,6 +189,11 @@ class Engine:
                 self._space.is_writable = True
                 self._story.tell_writable()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes no more events."""
+        return self._is_stopping
+
     def stop(self) -> None:
         """Take no more events, finish those that wait, and end `run`."""
         self._is_stopping = True
@@ -219,7 +230,9 @@ class Engine:
             steps.append(self._scheduler.expire(now, behind_us))
             writes = [write for step in steps for write in step.writes]
             if writes:
+                began_s = time.monotonic()
                 await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, writes)
+                self._metrics.note_commit(writes, time.monotonic() - began_s)
             # What was committed in time and is told too late might not be so any more.
             self._check_leadership()
         except BaseException:
