@@ -27,7 +27,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """PEM files of the gRPC port."""
+    """PEM files of both ports."""
 
     certificate: Path
     key: Path
@@ -43,6 +43,8 @@ class Config:
     data_dir: Path
     database_url: str
     settings: Settings
+    http: str | None = None
+    """HOST:PORT of the HTTP port; None for no such port."""
     is_insecure: bool = False
     tls: TlsFiles | None = None
     token_file: Path | None = None
@@ -121,7 +123,15 @@ def checked_tls(certificate: Path | None, key: Path | None, ca: Path | None) -> 
     return TlsFiles(certificate=certificate, key=key, ca=ca)
 
 
-def checked_listen(listen: str, *, is_insecure: bool, has_tls: bool, has_tokens: bool) -> str:
+def checked_listen(
+    listen: str,
+    *,
+    is_insecure: bool,
+    has_tls: bool,
+    has_tokens: bool,
+    flag: str = "--listen",
+    example: str = "127.0.0.1:50051",
+) -> str:
     """Return a HOST:PORT that may be listened on: beyond loopback with TLS and tokens alone.
 
     Raises:
@@ -129,13 +139,13 @@ def checked_listen(listen: str, *, is_insecure: bool, has_tls: bool, has_tokens:
     """
     host, separator, port = listen.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:
-        raise ConfigError(f"--listen {listen} is not HOST:PORT", "use 127.0.0.1:50051; port 0 picks a free one")
+        raise ConfigError(f"{flag} {listen} is not HOST:PORT", f"use {example}; port 0 picks a free one")
     lacks = [
         flags
         for flags, is_given in (("--tls-cert with --tls-key", has_tls), ("--token-file", has_tokens))
         if not is_given
     ]
-    if lacks and not is_insecure and not _is_loopback(host.strip("[]")):
+    if lacks and not is_insecure and not is_loopback(host.strip("[]")):
         raise ConfigError(
             f"refusing to listen on {host} without {' and '.join(lacks)}: whoever reaches it can run code on your lab",
             "add what is missing, listen on 127.0.0.1, or add --insecure on a network that you trust",
@@ -143,7 +153,8 @@ def checked_listen(listen: str, *, is_insecure: bool, has_tls: bool, has_tokens:
     return listen
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host, without brackets, is this very one."""
     if host == "localhost":
         return True
     try:

@@ -12,8 +12,10 @@ from coordinator.config import Config
 from coordinator.core.errors import QgjobError
 from coordinator.core.model import Now
 from coordinator.engine import Engine
+from coordinator.http.services import Services
 from coordinator.leadership import Leadership
 from coordinator.logstore import LogStore
+from coordinator.metrics import Metrics
 from coordinator.retention import Limits, Retention
 from coordinator.services.agent import AgentService
 from coordinator.services.job import JobService
@@ -51,7 +53,15 @@ def read_clocks() -> Now:
 class House:
     """Everything behind the services."""
 
-    def __init__(self, config: Config, store: Store, storage: Storage, space: Space, leadership: Leadership) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        storage: Storage,
+        space: Space,
+        leadership: Leadership,
+        metrics: Metrics | None = None,
+    ) -> None:
         """Raise the epoch and take up what is not finished.
 
         Raises:
@@ -72,23 +82,27 @@ class House:
             story=Story(),
             space=space,
             check_leadership=leadership.check,
+            metrics=metrics,
         )
         self.turning: asyncio.Task[None] | None = None
         """Ends with what ended the engine."""
         self._tending: asyncio.Task[None] | None = None
 
-    def connect(self, switchboard: Switchboard, version: str) -> None:
-        """Connect every service."""
+    def connect(self, switchboard: Switchboard, version: str) -> Services:
+        """Connect every service, and return those that answer over HTTP too."""
         server = cast("grpc.aio.Server", switchboard)  # all that the generated code knows
         agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
         jobs = JobService(self.engine, self._store, self._logs, self._space)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
-        queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueService(self.engine, self._store), server)
-        device_service_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceService(self.engine), server)
+        queue = QueueService(self.engine, self._store)
+        queue_service_pb2_grpc.add_QueueServiceServicer_to_server(queue, server)
+        devices = DeviceService(self.engine)
+        device_service_pb2_grpc.add_DeviceServiceServicer_to_server(devices, server)
         build_service_pb2_grpc.add_BuildServiceServicer_to_server(BuildService(self._store), server)
         logs = LogService(self._store, self._logs, self.engine.changes, self._space)
         log_service_pb2_grpc.add_LogServiceServicer_to_server(logs, server)
+        return Services(jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents)
 
     def start(self) -> asyncio.Task[None]:
         """Begin to turn and to tend; return what ends when the engine does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -39,6 +40,8 @@ LONGEST_LEAVE_S = 5.0
 LONGEST_SPAN_S = 86_400
 WANTED_FILES = 32_768
 """Enough for the agents and followers of a large lab; every connection holds one."""
+HTTP_DEFAULT = "127.0.0.1:8002"
+NO_HTTP = "off"
 
 app = typer.Typer(
     name="qgjob-coordinator",
@@ -66,6 +69,13 @@ def _program(
 @app.command()
 def serve(
     listen: Annotated[str, typer.Option(help="HOST:PORT for gRPC; port 0 picks a free one.")] = "127.0.0.1:50051",
+    http: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT for HTTP, or off. Default: 127.0.0.1:8002, or a free port where --listen asks for one.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Database and logs. Default: the user's data directory.", show_default=False)
     ] = None,
@@ -78,7 +88,7 @@ def serve(
     orphan_limit: Annotated[float, typer.Option(help="Seconds that a cut-off agent goes on.", min=1)] = 600.0,
     signal_grace: Annotated[float, typer.Option(help="Seconds between TERM and KILL.", min=0)] = 10.0,
     preempt_grace: Annotated[float, typer.Option(help="Seconds for a preempted test to end.", min=0)] = 60.0,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM, with its chain) of the gRPC port.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM, with its chain) of both ports.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM, without a password).")] = None,
     tls_ca: Annotated[
         Path | None, typer.Option(help="CA of clients and agents, who must show a certificate of it then.")
@@ -126,6 +136,7 @@ def serve(
     try:
         config = _config(
             listen=listen,
+            http=http,
             data_dir=data_dir,
             database_url=database_url,
             settings=_settings(heartbeat, lease_ttl, orphan_limit, signal_grace, preempt_grace),
@@ -224,6 +235,7 @@ def _checked_span(flag: str, seconds: float) -> float:
 def _config(
     *,
     listen: str,
+    http: str | None,
     data_dir: Path | None,
     database_url: str | None,
     settings: Settings,
@@ -236,9 +248,13 @@ def _config(
     retain_bytes: int | None,
     leader_ttl_s: float,
 ) -> Config:
-    address = checked_listen(
-        listen, is_insecure=is_insecure, has_tls=tls is not None, has_tokens=token_file is not None
+    check = functools.partial(
+        checked_listen, is_insecure=is_insecure, has_tls=tls is not None, has_tokens=token_file is not None
     )
+    address = check(listen)
+    http_address = _http_default(listen) if http is None else http
+    if http_address != NO_HTTP:
+        check(http_address, flag="--http", example=HTTP_DEFAULT)
     directory = _data_dir(data_dir)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -249,6 +265,7 @@ def _config(
     url = _named_database(database_url)
     return Config(
         listen=address,
+        http=None if http_address == NO_HTTP else http_address,
         data_dir=directory,
         database_url=url or sqlite_in(directory),
         settings=settings,
@@ -273,6 +290,11 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
+def _http_default(listen: str) -> str:
+    """Return where HTTP listens if nothing is said: whoever takes any port for gRPC takes any for HTTP."""
+    return "127.0.0.1:0" if listen.endswith(":0") else HTTP_DEFAULT
+
+
 async def _serve(config: Config) -> int:
     import asyncio
     from importlib.metadata import version
@@ -287,11 +309,19 @@ async def _serve(config: Config) -> int:
     server = Server(config, release)
     address = await server.start()
     stopping = _stop_on_signal(asyncio.get_running_loop())
-    print(f"ready grpc={address}{'' if server.leads else ' role=standby'}", flush=True)  # noqa: T201 - the promised line
+    http = f" http={server.http_address}" if server.http_address is not None else ""
+    role = "" if server.leads else " role=standby"
+    print(f"ready grpc={address}{http}{role}", flush=True)  # noqa: T201 - the promised line on stdout
     out = structlog.get_logger("coordinator")
     epoch = server.engine.epoch if server.leads else None
-    event = "standing_by" if epoch is None else "serving"
-    out.info(event, release=release, address=address, data_dir=str(config.data_dir), epoch=epoch)
+    out.info(
+        "standing_by" if epoch is None else "serving",
+        release=release,
+        address=address,
+        http=server.http_address,
+        data_dir=str(config.data_dir),
+        epoch=epoch,
+    )
     try:
         await server.wait(stopping)
     except (NotLeader, StaleEpoch) as error:

@@ -1,23 +1,27 @@
-"""Builds the gRPC server, leads or stands by behind it, and stops gracefully."""
+"""Builds the gRPC server and the HTTP port, leads or stands by behind it, and stops gracefully."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coordinator.config import Config, ConfigError
+from coordinator.config import Config, ConfigError, is_loopback
 from coordinator.core.errors import NotLeader, ShuttingDown
 from coordinator.engine import Engine
 from coordinator.house import House
+from coordinator.http.port import HttpPort
+from coordinator.http.services import Services
 from coordinator.interceptors import AccessInterceptor, RefusalInterceptor, ReleaseInterceptor
 from coordinator.leadership import Leadership, RowLeadership, Sole
+from coordinator.metrics import Metrics
 from coordinator.space import Space
 from coordinator.storage import check, claim, open_storage
 from coordinator.store import Store, StoreFull
@@ -34,6 +38,9 @@ from qgjob.v1 import (
     log_service_pb2,
     queue_service_pb2,
 )
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 STOP_GRACE_S = 2.0
 LEADER = "qgjob.Leader"
@@ -64,10 +71,12 @@ OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
-def _interceptors(config: Config, release: str) -> tuple[grpc.aio.ServerInterceptor, ...]:
+def _interceptors(
+    tokens: TokenFile | None, release: str, streams: Counter[str]
+) -> tuple[grpc.aio.ServerInterceptor, ...]:
     """Return what a call passes, in order: who has no token is told of nothing else."""
-    access = () if config.token_file is None else (AccessInterceptor(TokenFile(config.token_file)),)
-    return (RefusalInterceptor(), *access, ReleaseInterceptor(release))
+    access = () if tokens is None else (AccessInterceptor(tokens),)
+    return (RefusalInterceptor(streams=streams), *access, ReleaseInterceptor(release))
 
 
 def shown(address: str) -> str:
@@ -87,7 +96,11 @@ class Server:
         self._store = self._open_store()
         self._storage = open_storage(config.data_dir, config.storage)
         self._health = health.aio.HealthServicer()
-        self._grpc = grpc.aio.server(interceptors=_interceptors(config, version), options=OPTIONS)
+        self._tokens = TokenFile(config.token_file) if config.token_file is not None else None
+        self._metrics = Metrics()
+        self._streams: Counter[str] = Counter()
+        interceptors = _interceptors(self._tokens, version, self._streams)
+        self._grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
         self._credentials = server_credentials(config.tls) if config.tls is not None else None
         self._leadership: Leadership = Sole()
         self._switchboard = Switchboard(lambda: self._leadership.check())
@@ -95,6 +108,10 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
         self._house: House | None = None
+        self._services: Services | None = None
+        self._http: HttpPort | None = None
+        self._serving_http: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -148,6 +165,8 @@ class Server:
             StoreError: The database refused.
         """
         self._check_storage()
+        if self._config.http is not None:
+            self._http = HttpPort(self._config.http, self._config.tls, self._make_app)
         host = self._config.listen.rpartition(":")[0]
         try:
             port = self._add_port()
@@ -168,6 +187,8 @@ class Server:
             self._check_storage()
         self._life = asyncio.create_task(self._live())
         await self._grpc.start()
+        if self._http is not None:
+            self._serving_http = asyncio.create_task(self._http.serve())
         return address
 
     def _add_port(self) -> int:
@@ -186,6 +207,47 @@ class Server:
                 return False
             await asyncio.sleep(FIRST_LOOK_S)
         return True
+
+    # HTTP
+
+    def _make_app(self) -> ASGIApp:
+        """Make what the HTTP port serves. Loading it takes a while."""
+        from coordinator.http.app import Parts, make_app
+        from coordinator.http.collector import LabCollector
+
+        assert self._config.http is not None
+        self._metrics.registry.register(LabCollector(lambda: self.engine, self._streams))
+        host = self._config.http.rpartition(":")[0].strip("[]")
+        return make_app(
+            Parts(
+                services=self._find_services,
+                registry=self._metrics.registry,
+                streams=self._streams,
+                tokens=self._tokens,
+                asks_for_own_name=self._tokens is None and is_loopback(host),
+                stopping=self._stopping,
+                release=self._version,
+            )
+        )
+
+    def _find_services(self) -> Services:
+        """Return what may answer for the lab over HTTP; `/readyz` asks here too.
+
+        Raises:
+            NotLeader: Another coordinator leads, or this one does not yet.
+            ShuttingDown: This coordinator is stopping, or its engine has ended.
+        """
+        self._leadership.check()
+        if self._services is None:
+            raise NotLeader("this coordinator takes over just now; repeat the call in a moment")
+        if self.engine.is_stopping:
+            raise ShuttingDown("the coordinator is stopping; repeat the call in a moment")
+        return self._services
+
+    @property
+    def http_address(self) -> str | None:
+        """HOST:PORT of the HTTP port once it is bound; None without one."""
+        return self._http.address if self._http is not None else None
 
     # Leading
 
@@ -217,16 +279,17 @@ class Server:
             self._keeping.cancel()
             await self._leadership.release()
             raise
-        house.connect(self._switchboard, self._version)
+        services = house.connect(self._switchboard, self._version)
         house.start()
         self._house = house
+        self._services = services
         for service in (LEADER, *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def _open_house(self) -> House:
         self._store.take_over()
         claim(self._storage, self._store.storage_id, may_be_new=self._may_name_storage())
-        return House(self._config, self._store, self._storage, self._space, self._leadership)
+        return House(self._config, self._store, self._storage, self._space, self._leadership, self._metrics)
 
     async def wait(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set.
@@ -237,10 +300,12 @@ class Server:
         """
         assert self._life is not None
         waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait((waiting, self._life), return_when=asyncio.FIRST_COMPLETED)
+        working = [task for task in (self._life, self._serving_http) if task is not None]
+        await asyncio.wait((waiting, *working), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if self._life.done():
-            self._life.result()
+        for task in working:
+            if task.done():
+                task.result()
 
     # End
 
@@ -249,7 +314,14 @@ class Server:
         await self._health.enter_graceful_shutdown()
         if self._house is not None:
             self._house.end_sessions(ShuttingDown("the coordinator is stopping"))
+        self._stopping.set()
+        if self._http is not None:
+            self._http.stop()
         await self._grpc.stop(STOP_GRACE_S)
+        if self._serving_http is not None:
+            await asyncio.gather(self._serving_http, return_exceptions=True)
+        if self._http is not None:
+            self._http.close()
         if self._house is not None:
             await self._house.stop()
         for task in (self._life, self._keeping):
@@ -263,4 +335,5 @@ class Server:
         """End all streams at once. What is in memory counts no more, so nothing else is worth an orderly end."""
         if self._house is not None:
             self._house.end_sessions(why)
+        self._stopping.set()
         await self._grpc.stop(None)

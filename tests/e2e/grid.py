@@ -110,6 +110,7 @@ class Grid:
         self.address = ""
         self.client: Sequence[str] = (str(BIN / "qgjob"),)
         """What a command of a user begins with."""
+        self.http_address = ""
         self._programs: list[Program] = []
         home = directory / "home"
         home.mkdir(exist_ok=True)
@@ -119,7 +120,8 @@ class Grid:
     def coordinator(self, *options: str, program: Sequence[str] = COORDINATOR) -> Program:
         """Start the coordinator; again on the same port and data after a kill."""
         started = self.one_coordinator("coordinator", self.address or "127.0.0.1:0", *options, program=program)
-        self.address = started.ready_line().partition("grpc=")[2].split()[0]
+        ready = dict(word.split("=") for word in started.ready_line().split()[1:])
+        self.address, self.http_address = ready["grpc"], ready.get("http", "")
         self.env["QGJOB_COORDINATOR"] = self.address
         return started
 

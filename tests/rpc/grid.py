@@ -50,12 +50,14 @@ class Grid:
         retain_us: int | None = None,
         database_url: str = "",
         leader_ttl_s: float = 10.0,
+        http: str | None = None,
     ) -> None:
         self._directory = directory
         self._settings = settings
         self._retain_us = retain_us
         self._database_url = database_url or f"sqlite:///{directory / 'qgjob.db'}"
         self._leader_ttl_s = leader_ttl_s
+        self._http = http
         self._keys = itertools.count(1)
         self.server: Server
 
@@ -65,6 +67,7 @@ class Grid:
             data_dir=self._directory,
             database_url=self._database_url,
             settings=self._settings,
+            http=self._http,
             retain_us=self._retain_us,
             leader_ttl_s=self._leader_ttl_s,
         )

@@ -1,0 +1,328 @@
+"""What comes in and goes out over HTTP, in the words of `qgjob.resources`: checked on the way in, told of both ways."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from coordinator.core.model import (
+    DEFAULT_PRIORITY,
+    MAX_PRIORITY,
+    MIN_PRIORITY,
+    AgentState,
+    AttemptOutcome,
+    Blame,
+    DeviceKind,
+    DeviceState,
+    JobState,
+    Lane,
+    Target,
+    TestState,
+)
+from coordinator.wire import (
+    MAX_ENTRIES,
+    MAX_JOBS_PER_CALL,
+    MAX_NAME,
+    MAX_PAGE,
+    MAX_PATH_BYTES,
+    MAX_RETRIES,
+    MAX_SELECTOR,
+    MAX_STATES,
+)
+
+MAX_ID = 2**63 - 1
+MAX_INT32 = 2**31 - 1
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+Spec = Annotated[str, Field(min_length=1, max_length=MAX_PATH_BYTES, description="A spec file inside the project.")]
+Instant = Annotated[str, Field(description="RFC 3339, UTC", examples=["2026-11-24T12:30:05.120Z"])]
+Priority = Annotated[int, Field(ge=MIN_PRIORITY, le=MAX_PRIORITY, description="1 (when idle) to 5 (now)")]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Submission(_Asked):
+    """One job, or several that differ in their spec file alone."""
+
+    org_id: Name
+    app_version_id: Name
+    test: Spec | None = None
+    tests: Annotated[list[Spec], Field(min_length=1, max_length=MAX_JOBS_PER_CALL)] | None = None
+    priority: Priority = DEFAULT_PRIORITY
+    target: Target = Target.ANY
+    selector: Annotated[
+        dict[str, str],
+        Field(max_length=MAX_SELECTOR, description="Device attribute or label to a shell-style pattern."),
+    ] = {}
+    env: Annotated[
+        dict[str, str], Field(max_length=MAX_ENTRIES, description="Environment of the test; it is shown nowhere.")
+    ] = {}
+    labels: Annotated[dict[str, str], Field(max_length=MAX_ENTRIES)] = {}
+    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES, description="For a test that fails or is timed out.")] = 0
+    timeout_seconds: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 600
+    run: Annotated[str, Field(max_length=MAX_NAME, description="A name for the whole.")] = ""
+    strict: Annotated[bool, Field(description="Refuse what no known device could run.")] = False
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "org_id": "qualgent",
+                    "app_version_id": "xyz123",
+                    "tests": ["tests/onboarding.spec.js", "tests/login.spec.js"],
+                    "priority": 5,
+                    "target": "emulator",
+                    "labels": {"branch": "main"},
+                }
+            ],
+            "oneOf": [
+                {"required": ["test"], "properties": {"test": {"type": "string"}, "tests": {"type": "null"}}},
+                {"required": ["tests"], "properties": {"tests": {"type": "array"}, "test": {"type": "null"}}},
+            ],
+        }
+    )
+
+    @model_validator(mode="after")
+    def _check_tests(self) -> Submission:
+        if (self.test is None) == (self.tests is None):
+            raise ValueError("give test or tests")
+        return self
+
+    @property
+    def specs(self) -> list[str]:
+        """The spec files."""
+        return self.tests if self.tests is not None else [self.test or ""]
+
+
+class Page(_Asked):
+    """Which part of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = MAX_PAGE
+    page_token: Annotated[str, Field(max_length=1_024, description="From the `next` link of the page before.")] = ""
+
+
+class JobQuery(_Asked):
+    """Which jobs, and which part of their list."""
+
+    status: Annotated[list[JobState], Field(max_length=MAX_STATES)] = []
+    status_filter: Annotated[
+        list[JobState],
+        Field(max_length=MAX_STATES, description="The same as `status`, by the name of the CLI's option."),
+    ] = []
+    priority: Priority | None = None
+    target: Target | None = None
+    app_version_id: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    org_id: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    run: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    label: Annotated[
+        list[Annotated[str, Field(pattern=r"^[^=]+=")]],
+        Field(max_length=MAX_ENTRIES, description="KEY=VALUE; of several, all.", examples=[["branch=main"]]),
+    ] = []
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
+    page_token: Annotated[
+        str, Field(max_length=18, pattern=r"^\d*$", description="From the `next` link of the page before.")
+    ] = ""
+
+
+class LogQuery(_Asked):
+    """How much of a log."""
+
+    follow: Annotated[bool, Field(description="Go on until the log is closed, as server-sent events.")] = False
+    attempt: Annotated[int, Field(ge=1, le=MAX_INT32, description="Of this attempt alone.")] | None = None
+    tail: Annotated[int, Field(ge=1, le=MAX_INT32, description="At most so many lines of what is there.")] | None = None
+
+
+class FailureReason(_Told):
+    """Why something did not pass."""
+
+    reason: Annotated[str, Field(examples=["TEST_FAILED"])]
+    message: str
+    blame: Blame | None
+
+
+class Test(_Told):
+    """One test inside the spec."""
+
+    id: str
+    title: str
+    status: TestState
+    seconds: float
+    error: str | None
+    attempt: int
+
+
+class Attempt(_Told):
+    """One try of a job."""
+
+    number: int
+    outcome: AttemptOutcome | None
+    device: str
+    agent: str
+    assign_time: Instant | None
+    start_time: Instant | None
+    end_time: Instant | None
+    failure_reason: FailureReason | None
+    build_digest: str | None
+    log: Literal["open", "complete", "truncated"] | None
+    log_size: int
+
+
+class Job(_Told):
+    """One requested run of one spec file. Attempts and tests are filled in for a single job alone."""
+
+    id: int
+    org_id: str
+    app_version_id: str
+    test: str
+    priority: int
+    target: Target
+    status: JobState
+    lane: Lane
+    create_time: Instant | None
+    start_time: Instant | None
+    end_time: Instant | None
+    device: str | None
+    agent: str | None
+    attempt: int
+    attempts: list[Attempt]
+    labels: dict[str, str]
+    selector: dict[str, str]
+    run: str | None
+    retries: int
+    timeout_seconds: float
+    failure_reason: FailureReason | None
+    flaky: bool
+    cancel_requested: bool
+    retry_of: int | None
+    preemptions: int
+    queue_position: int | None
+    expected_start_time: Instant | None
+    tests: list[Test]
+
+    example: ClassVar[dict[str, Any]] = {
+        "id": 123,
+        "org_id": "qualgent",
+        "app_version_id": "xyz123",
+        "test": "tests/onboarding.spec.js",
+        "priority": 5,
+        "target": "emulator",
+        "status": "queued",
+        "lane": "high",
+        "create_time": "2026-11-24T12:30:05.120Z",
+        "start_time": None,
+        "end_time": None,
+        "device": None,
+        "agent": None,
+        "attempt": 0,
+        "attempts": [],
+        "labels": {"branch": "main"},
+        "selector": {},
+        "run": None,
+        "retries": 0,
+        "timeout_seconds": 600.0,
+        "failure_reason": None,
+        "flaky": False,
+        "cancel_requested": False,
+        "retry_of": None,
+        "preemptions": 0,
+        "queue_position": 1,
+        "expected_start_time": None,
+        "tests": [],
+    }
+
+
+class InstalledBuild(_Told):
+    """A build that is on a device."""
+
+    org_id: str
+    app_version_id: str
+    digest: str
+
+
+class Device(_Told):
+    """A phone, emulator or cloud slot."""
+
+    id: str
+    kind: DeviceKind
+    platform: str
+    model: str
+    os_version: str
+    state: DeviceState
+    agent: str
+    job: int | None
+    builds: list[InstalledBuild]
+    utilisation: Annotated[float, Field(description="Leased share of the last hour, 0 to 1.")]
+    labels: dict[str, str]
+    reason: str | None
+
+    example: ClassVar[dict[str, Any]] = {
+        "id": "lab-1/emulator-5554",
+        "kind": "emulator",
+        "platform": "android",
+        "model": "Pixel 8",
+        "os_version": "14",
+        "state": "idle",
+        "agent": "lab-1",
+        "job": None,
+        "builds": [{"org_id": "qualgent", "app_version_id": "xyz123", "digest": "9f86d081884c7d65"}],
+        "utilisation": 0.42,
+        "labels": {},
+        "reason": None,
+    }
+
+
+class Agent(_Told):
+    """A host process that holds devices."""
+
+    name: str
+    state: AgentState
+    host: str
+    version: str
+    draining: bool
+    devices: int
+    batches: int
+    seen_time: Instant | None
+    connect_time: Instant | None
+
+
+class LaneStatus(_Told):
+    """One lane; active is queued and running together."""
+
+    lane: Lane
+    active: int
+    queued: int
+    running: int
+
+
+class QueueStatus(_Told):
+    """The queue at a glance; of running and waiting jobs at most 1,000 each are listed."""
+
+    lanes: list[LaneStatus]
+    running: list[Job]
+    waiting: list[Job]
+    installs_avoided: int
+    seconds_saved: float
+    expected_drain_time: Instant | None
+
+
+class Health(_Told):
+    """That all is well."""
+
+    status: Literal["ok"]
+
+
+class Problem(BaseModel):
+    """A refusal (RFC 9457)."""
+
+    type: Annotated[str, Field(examples=["urn:qgjob:problem:not_found"])]
+    title: Annotated[str, Field(examples=["Not found"])]
+    status: Annotated[int, Field(examples=[404])]
+    detail: Annotated[str, Field(description="For people.", examples=["there is no job 124"])]
+    reason: Annotated[str, Field(description="For programs.", examples=["NOT_FOUND"])]
+    fields: Annotated[dict[str, str], Field(examples=[{"kind": "job", "id": "124"}])]
