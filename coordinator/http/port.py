@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coordinator.config import ConfigError, TlsFiles
@@ -65,11 +64,7 @@ class HttpPort:
     def _make_server(self) -> uvicorn.Server:
         import uvicorn
 
-        class Server(uvicorn.Server):
-            @contextlib.contextmanager
-            def capture_signals(self) -> Iterator[None]:
-                """Leave signals to the program."""
-                yield
+        from coordinator.http.serving import Connection, Server
 
         # Its only words are of what clients do wrong, and of errors that the gate has told with more.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
@@ -77,7 +72,7 @@ class HttpPort:
         config = uvicorn.Config(
             self._make_app(),
             loop="none",
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -73,7 +73,7 @@ def test_every_program_tells_its_release(name: str) -> None:
 
 @pytest.mark.parametrize("module", ["coordinator.main", "agent.main"])
 def test_the_release_and_help_of_a_server_load_nothing_heavy(module: str) -> None:
-    heavy = ("grpc", "google.protobuf", "rich", "asyncio", "sqlalchemy", "structlog")
+    heavy = ("grpc", "google.protobuf", "rich", "asyncio", "sqlalchemy", "structlog", "fastapi", "prometheus_client")
     code = f"import sys, {module}; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     loaded = set(done.stdout.split())

@@ -113,7 +113,7 @@ class Grid:
         self.http_address = ""
         self._programs: list[Program] = []
         home = directory / "home"
-        home.mkdir(exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
         keep = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT") if name in os.environ}
         self.env = {**keep, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "NO_COLOR": "1"}
 

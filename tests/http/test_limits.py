@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from coordinator.http import gate, port
+from coordinator.http import gate, logs, port, serving
 from coordinator.wire import MAX_MESSAGE_BYTES
 from tests.http.grid import PATIENCE_S, HttpGrid
 
@@ -43,6 +43,30 @@ async def test_body_that_does_not_come_is_not_waited_for(grid: HttpGrid, monkeyp
 async def connection(grid: HttpGrid) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, _, number = str(grid.server.http_address).rpartition(":")
     return await asyncio.open_connection(host, int(number))
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"], ids=["first", "second"])
+async def test_header_that_does_not_come_is_not_waited_for(
+    grid: HttpGrid, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    await grid.get("/healthz")  # so that what serves is loaded
+    monkeypatch.setattr(serving, "HEADER_TIMEOUT_S", 0.05)
+    reader, writer = await connection(grid)
+    async with asyncio.timeout(PATIENCE_S):
+        if before:
+            writer.write(before)
+            await reader.readuntil(b'{"status":"ok"}')
+        writer.write(b"GET /jobs HTTP/1.1\r\nHost:")
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_request_that_takes_long_is_not_overdue(grid: HttpGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEADER_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(logs, "PING_INTERVAL_S", 0.05)
+    await grid.post_jobs()
+    async with asyncio.timeout(PATIENCE_S), grid.web.stream("GET", "/jobs/1/logs?follow=true") as answer:
+        assert await anext(answer.aiter_raw()) == b": still here\n\n"
 
 
 async def test_header_without_end_is_refused(grid: HttpGrid) -> None:
