@@ -61,6 +61,7 @@ def make_app(parts: Parts) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     add_handlers(app)
     app.include_router(jobs.make_router(parts.jobs, parts.logs, parts.streams, parts.stopping))

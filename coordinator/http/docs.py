@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
-from coordinator.http.models import Device, Job
+from coordinator.http.models import Device, Job, Problem
 
 SWAGGER = files("fastapi_standalone_docs") / "static" / "swagger"
 OURS = files("coordinator.http") / "static"
@@ -57,6 +57,7 @@ def describe(app: FastAPI) -> None:
                 for operation in methods.values():
                     operation["responses"].pop("422", None)
                     operation["security"] = [] if path in OPEN else [{}, {"token": []}]
+            schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
             for model in (Job, Device):  # FastAPI takes the nulls out of examples
                 schema["components"]["schemas"][model.__name__]["examples"] = [model.example]
             for name in ("HTTPValidationError", "ValidationError"):

@@ -134,8 +134,8 @@ class LogQuery(_Asked):
     """How much of a log."""
 
     follow: Annotated[bool, Field(description="Go on until the log is closed, as server-sent events.")] = False
-    attempt: Annotated[int, Field(ge=1, le=MAX_INT32, description="Of this attempt alone.")] | None = None
-    tail: Annotated[int, Field(ge=1, le=MAX_INT32, description="At most so many lines of what is there.")] | None = None
+    attempt: Annotated[int | None, Field(ge=1, le=MAX_INT32, description="Of this attempt alone.")] = None
+    tail: Annotated[int | None, Field(ge=1, le=MAX_INT32, description="At most so many lines of what is there.")] = None
 
 
 class FailureReason(_Told):
@@ -320,9 +320,9 @@ class Health(_Told):
 class Problem(BaseModel):
     """A refusal (RFC 9457)."""
 
-    type: Annotated[str, Field(examples=["urn:qgjob:problem:not_found"])]
-    title: Annotated[str, Field(examples=["Not found"])]
-    status: Annotated[int, Field(examples=[404])]
-    detail: Annotated[str, Field(description="For people.", examples=["there is no job 124"])]
-    reason: Annotated[str, Field(description="For programs.", examples=["NOT_FOUND"])]
-    fields: Annotated[dict[str, str], Field(examples=[{"kind": "job", "id": "124"}])]
+    type: str
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="For people.")]
+    reason: Annotated[str, Field(description="For programs.")]
+    fields: dict[str, str]

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 
 from coordinator import wire
 from coordinator.core.errors import InvalidRequest, QgjobError, ShuttingDown, Unauthenticated
-from coordinator.http.models import Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -23,7 +22,12 @@ def problem(
     status: int, reason: str, detail: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """Return a problem. `reason` is what programs compare, `detail` what people read."""
-    content = {
+    content = _content(status, reason, detail, fields)
+    return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _content(status: int, reason: str, detail: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "type": f"urn:qgjob:problem:{reason.lower()}",
         "title": reason.replace("_", " ").capitalize(),
         "status": status,
@@ -31,7 +35,6 @@ def problem(
         "reason": reason,
         "fields": dict(fields),
     }
-    return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
 def problem_of(error: QgjobError) -> JSONResponse:
@@ -58,11 +61,35 @@ def internal(incident: str) -> JSONResponse:
 def problems(*statuses: int, authenticated: bool = True) -> dict[int | str, dict[str, Any]]:
     """Return what the OpenAPI says of an operation's refusals: these, and those of any."""
     always = (401, 403, 500, 503) if authenticated else (403, 500)
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
-        status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content}
-        for status in sorted({*statuses, *always})
-    }
+    return {status: _described(status) for status in sorted({*statuses, *always})}
+
+
+def _described(status: int) -> dict[str, Any]:
+    reason, detail, fields = _EXAMPLES[status]
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": _content(status, reason, detail, fields)}
+    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: content}}
+
+
+_EXAMPLES: dict[int, tuple[str, str, dict[str, str]]] = {
+    400: ("INVALID_REQUEST", "priority: Input should be less than or equal to 5", {"field": "priority"}),
+    401: ("UNAUTHENTICATED", "this coordinator does not know the token", {}),
+    403: ("PERMISSION_DENIED", "the token of lab-1 is not one of role client", {"name": "lab-1", "role": "client"}),
+    404: ("NOT_FOUND", "there is no job 124", {"kind": "job", "id": "124"}),
+    409: (
+        "REQUEST_ID_REUSED",
+        "idempotency key 'push-7' was used before with other jobs; use a new key",
+        {"request_id": "push-7"},
+    ),
+    413: ("REQUEST_TOO_LARGE", f"the body has more than {wire.MAX_MESSAGE_BYTES} bytes", {}),
+    429: ("TOO_MANY_FOLLOWERS", "the log of job 123 has 2000 followers, and that is the limit", {"limit": "2000"}),
+    500: (
+        "INTERNAL",
+        "an error of the coordinator's own; its diagnostics name it 3f9c01a2b7d4",
+        {"incident": "3f9c01a2b7d4"},
+    ),
+    503: ("SHUTTING_DOWN", "the coordinator is stopping; repeat the call in a moment", {}),
+    507: ("STORAGE_FULL", "the coordinator has 100 MiB free in /data, and 512 MiB are to stay", {"free": "104857600"}),
+}
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -17,6 +17,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from coordinator import wire
 from tests.http.grid import PATIENCE_S, HttpGrid
 
 EXAMPLES = 25
@@ -42,6 +43,11 @@ async def test_openapi_has_what_was_promised_and_no_422(grid: HttpGrid) -> None:
     for told in operations.values():
         assert "422" not in told["responses"]
         assert told["description"]
+        for status, response in told["responses"].items():
+            if status[0] in "45":
+                (problem,) = response["content"].values()
+                assert problem["example"]["status"] == int(status)
+                assert problem["example"]["reason"] in {*wire.CODES, "INTERNAL", "REQUEST_TOO_LARGE"}
     job = schema["components"]["schemas"]["Job"]
     assert set(job["examples"][0]) == set(job["properties"])
     assert schema["components"]["schemas"]["Submission"]["examples"]
