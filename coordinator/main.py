@@ -329,7 +329,12 @@ async def _serve(config: Config) -> int:
     except (ConfigError, SchemaTooNew):  # found at a takeover
         raise
     except Exception:  # noqa: BLE001 - the top of the program
-        out.exception("engine_failed", story="Nothing more can be made durable, so the process ends; start it again")
+        if server.engine.is_stopping:
+            out.exception(
+                "engine_failed", story="Nothing more can be made durable, so the process ends; start it again"
+            )
+        else:
+            out.exception("http_failed", story="The HTTP port cannot be served, so the process ends")
         return EX_SOFTWARE
     finally:
         await server.stop()

@@ -78,9 +78,9 @@ class Gate:
         host = headers.get("host", "")
         if self._asks_for_own_name and not is_loopback(_name_of(host)):
             raise PermissionDenied(f"this port answers on loopback alone, not as {host!r}; use 127.0.0.1", host=host)
-        if path in HEALTH_PATHS:
+        if path in HEALTH_PATHS or path in PUBLIC_PATHS:
             return
-        if self._tokens is not None and path not in PUBLIC_PATHS:
+        if self._tokens is not None:
             self._tokens.check(headers.get("authorization", ""), Role.CLIENT)
         self._check_serving()
 

@@ -21,7 +21,7 @@ from qgjob import resources
 from qgjob.v1 import job_pb2, job_service_pb2, log_service_pb2
 
 MICROSECONDS = 1_000_000
-MOST_WARNINGS = 10
+MAX_WARNING = 1_000
 
 JobNumber = Annotated[int, Path(ge=1, le=MAX_ID)]
 Key = Annotated[
@@ -79,7 +79,7 @@ def make_router(jobs: JobService, logs: LogService, streams: Counter[str], stopp
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
         if accepted.warnings:
-            told = "; ".join(accepted.warnings[:MOST_WARNINGS])
+            told = "; ".join(accepted.warnings)[:MAX_WARNING]
             headers["Qgjob-Warning"] = told.encode("ascii", "replace").decode()
         return JSONResponse(resources.jobs(accepted.jobs), 201, headers)
 

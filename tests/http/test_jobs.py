@@ -57,6 +57,13 @@ async def test_submit_of_one_spec_and_of_the_defaults(grid: HttpGrid) -> None:
     assert "no known device matches" in answer.headers["qgjob-warning"]
 
 
+async def test_warning_of_a_long_selector_still_fits_a_header(grid: HttpGrid) -> None:
+    selector = {f"label{number}": "ü*" * 300 for number in range(16)}
+    body = {"org_id": "q", "app_version_id": "x", "test": "a.spec.ts", "selector": selector}
+    answer = await grid.web.post("/jobs/submit", json=body)
+    assert (answer.status_code, len(answer.headers["qgjob-warning"])) == (201, 1_000)
+
+
 async def test_same_idempotency_key_submits_once(grid: HttpGrid) -> None:
     body = {"org_id": "q", "app_version_id": "x", "test": "a.spec.ts"}
     first = await grid.web.post("/jobs/submit", json=body, headers={"Idempotency-Key": "push-7"})

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from coordinator.http import gate, logs, port, serving
+from coordinator.server import Server
 from coordinator.wire import MAX_MESSAGE_BYTES
 from tests.http.grid import PATIENCE_S, HttpGrid
 
@@ -98,6 +99,18 @@ async def test_coordinator_that_stops_answers_that_it_does(grid: HttpGrid) -> No
         answer = await grid.web.get(path)
         assert (answer.status_code, answer.json()["reason"]) == (503, "SHUTTING_DOWN")
     assert (await grid.web.get("/healthz")).status_code == 200
+
+
+async def test_port_that_cannot_be_served_ends_the_coordinator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("fastapi")
+
+    grid = HttpGrid(tmp_path)
+    monkeypatch.setattr(Server, "_make_app", lambda _server: fail())
+    await grid.start()
+    with pytest.raises(ModuleNotFoundError, match="fastapi"):
+        await grid.server.wait(asyncio.Event())
+    await grid.stop()
 
 
 async def test_stop_cuts_followers_off_and_gives_the_port_back(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from structlog.testing import capture_logs
 
 from coordinator import wire
 from coordinator.core import errors
 from coordinator.core.errors import QgjobError
 from tests.http.grid import HttpGrid
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES: list[QgjobError] = [
     errors.InvalidRequest("priority", "priority 7 is out of range"),
@@ -31,16 +35,27 @@ EXAMPLES: list[QgjobError] = [
 ]
 
 
-def test_there_is_an_example_of_each_refusal() -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def grid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpGrid]:
+    """One coordinator for all: nothing here changes it."""
+    grid = HttpGrid(tmp_path_factory.mktemp("grid"))
+    await grid.start()
+    yield grid
+    await grid.stop()
+
+
+async def test_there_is_an_example_of_each_refusal() -> None:
     assert {error.reason for error in EXAMPLES} == set(wire.CODES)
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: error.reason)
-async def test_refusal_is_a_problem_with_the_status_of_the_table(grid: HttpGrid, error: QgjobError) -> None:
+async def test_refusal_is_a_problem_with_the_status_of_the_table(
+    grid: HttpGrid, error: QgjobError, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def refuse(_request: object) -> None:
         raise error
 
-    grid.server._queue.GetQueueStatus = refuse  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(grid.server._queue, "GetQueueStatus", refuse)
     answer = await grid.web.get("/queues/status")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json() == {
@@ -56,11 +71,13 @@ async def test_refusal_is_a_problem_with_the_status_of_the_table(grid: HttpGrid,
     assert ("www-authenticate" in answer.headers) is (error.reason == "UNAUTHENTICATED")
 
 
-async def test_error_of_our_own_is_told_by_a_number_that_the_diagnostics_have(grid: HttpGrid) -> None:
+async def test_error_of_our_own_is_told_by_a_number_that_the_diagnostics_have(
+    grid: HttpGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(_request: object) -> None:
         raise RuntimeError("secret of the house")
 
-    grid.server._queue.GetQueueStatus = fail  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(grid.server._queue, "GetQueueStatus", fail)
     with capture_logs() as told:
         answer = await grid.web.get("/queues/status")
     assert (answer.status_code, answer.json()["reason"]) == (500, "INTERNAL")
