@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from coordinator.core.model import JobState, Target
+from coordinator.http.answers import answer, next_link
 from coordinator.http.logs import END_ID, Events, LogResponse, Place, Text
 from coordinator.http.models import MAX_ID, Job, JobQuery, LogQuery, Submission
 from coordinator.http.problems import problems
@@ -81,7 +81,7 @@ def make_router(jobs: JobService, logs: LogService, streams: Counter[str], stopp
         if accepted.warnings:
             told = "; ".join(accepted.warnings)[:MAX_WARNING]
             headers["Qgjob-Warning"] = told.encode("ascii", "replace").decode()
-        return JSONResponse(resources.jobs(accepted.jobs), 201, headers)
+        return await answer(lambda: resources.jobs(accepted.jobs), 201, headers)
 
     @router.get("", response_model=list[Job], responses=problems(400), summary="List jobs")
     async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Response:
@@ -89,19 +89,19 @@ def make_router(jobs: JobService, logs: LogService, streams: Counter[str], stopp
         found = await jobs.ListJobs(
             job_service_pb2.ListJobsRequest(filter=_filter(query), page_size=query.limit, page_token=query.page_token)
         )
-        return JSONResponse(resources.jobs(found.jobs), headers=next_link(request, found.next_page_token))
+        return await answer(lambda: resources.jobs(found.jobs), headers=next_link(request, found.next_page_token))
 
     @router.get("/{job_id}", response_model=Job, responses=problems(400, 404), summary="Look at a job")
     async def get_job(job_id: JobNumber) -> Response:
         """Return a job with its attempts and tests."""
         found = await jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id))
-        return JSONResponse(resources.job(found.job))
+        return await answer(lambda: resources.job(found.job))
 
     @router.delete("/{job_id}", response_model=Job, responses=problems(400, 404, 507), summary="Cancel a job")
     async def cancel_job(job_id: JobNumber) -> Response:
         """Ask for the end of a job. One that has ended stays as it is; one that runs is `cancel_requested` first."""
         cancelled = await jobs.CancelJobs(job_service_pb2.CancelJobsRequest(job_ids=[job_id]))
-        return JSONResponse(resources.job(cancelled.jobs[0]))
+        return await answer(lambda: resources.job(cancelled.jobs[0]))
 
     @router.get(
         "/{job_id}/logs",
@@ -186,11 +186,3 @@ def _target(target: Target) -> job_pb2.Target.ValueType:
 
 def _state(state: JobState) -> job_pb2.JobState.ValueType:
     return job_pb2.JobState.Value(f"JOB_STATE_{state.name}")
-
-
-def next_link(request: Request, token: str) -> dict[str, str]:
-    """Return the header that leads to the next page, if there is one."""
-    if not token:
-        return {}
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name != "page_token"]
-    return {"Link": f'<{request.url.path}?{urlencode([*kept, ("page_token", token)])}>; rel="next"'}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
-from coordinator.http.jobs import next_link
+from coordinator.http.answers import answer, next_link
 from coordinator.http.models import Agent, Device, Page, QueueStatus
 from coordinator.http.problems import problems
 from coordinator.services.agent import AgentService
@@ -25,7 +25,7 @@ def make_router(queue: QueueService, devices: DeviceService, agents: AgentServic
     async def queue_status() -> Response:
         """Return the lanes, the running and waiting jobs, and what batches have saved."""
         found = await queue.GetQueueStatus(queue_service_pb2.GetQueueStatusRequest())
-        return JSONResponse(resources.queue_status(found.status))
+        return await answer(lambda: resources.queue_status(found.status))
 
     @router.get("/devices", response_model=list[Device], responses=problems(400), summary="List devices")
     async def list_devices(request: Request, page: Annotated[Page, Query()]) -> Response:
@@ -33,8 +33,10 @@ def make_router(queue: QueueService, devices: DeviceService, agents: AgentServic
         found = await devices.ListDevices(
             device_service_pb2.ListDevicesRequest(page_size=page.limit, page_token=page.page_token)
         )
-        listed = [resources.device(device) for device in found.devices]
-        return JSONResponse(listed, headers=next_link(request, found.next_page_token))
+        return await answer(
+            lambda: [resources.device(device) for device in found.devices],
+            headers=next_link(request, found.next_page_token),
+        )
 
     @router.get("/agents", response_model=list[Agent], responses=problems(400), summary="List agents")
     async def list_agents(request: Request, page: Annotated[Page, Query()]) -> Response:
@@ -42,7 +44,9 @@ def make_router(queue: QueueService, devices: DeviceService, agents: AgentServic
         found = await agents.ListAgents(
             agent_service_pb2.ListAgentsRequest(page_size=page.limit, page_token=page.page_token)
         )
-        listed = [resources.agent(agent) for agent in found.agents]
-        return JSONResponse(listed, headers=next_link(request, found.next_page_token))
+        return await answer(
+            lambda: [resources.agent(agent) for agent in found.agents],
+            headers=next_link(request, found.next_page_token),
+        )
 
     return router

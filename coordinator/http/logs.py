@@ -203,7 +203,7 @@ class LogResponse(Response):
 
     async def _follow(self, form: Text | Events, send: Send) -> None:
         async def begin() -> None:
-            headers = [(b"content-type", form.media_type.encode())]
+            headers = [(b"content-type", form.media_type.encode()), (b"x-accel-buffering", b"no")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
 
         await self._logs.follow(self._request, form.write, begin)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
-MAX_CONNECTIONS = 2_000
-"""Further ones are answered with 503."""
+MAX_CONNECTIONS = 500
+"""Further ones are answered with 503. Each takes a file descriptor, and database and logs need some too."""
 IDLE_TIMEOUT_S = 30
 MAX_HEADER_BYTES = 16 * 1_024
 STOP_GRACE_S = 2

@@ -11,6 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_TIMEOUT_S = 15.0
 """In which a request has to bring its header."""
+SPARE_FACTOR = 1.2
+"""Connections above the limit that are answered."""
 
 
 class Server(uvicorn.Server):
@@ -28,9 +30,11 @@ class Connection(H11Protocol):
     _overdue: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Expect a header from now on."""
+        """Expect a header from now on, unless there are too many connections even to say so."""
         super().connection_made(transport)
         self._expect_header()
+        if self.limit_concurrency is not None and len(self.connections) > SPARE_FACTOR * self.limit_concurrency:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take a part of a request in."""

@@ -92,6 +92,21 @@ async def test_one_connection_too_many_is_answered_and_grpc_goes_on(
     await grid.stop()
 
 
+async def test_far_too_many_connections_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "MAX_CONNECTIONS", 10)
+    grid = HttpGrid(tmp_path)
+    await grid.start()
+    await grid.get("/healthz")
+    monkeypatch.setattr(serving, "HEADER_TIMEOUT_S", 2 * PATIENCE_S)
+    silent = [await connection(grid) for _ in range(11)]
+    reader, writer = await connection(grid)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await reader.read() == b""
+    for _, one in (*silent, (reader, writer)):
+        one.close()
+    await grid.stop()
+
+
 async def test_coordinator_that_stops_answers_that_it_does(grid: HttpGrid) -> None:
     assert (await grid.web.get("/readyz")).json() == {"status": "ok"}
     grid.server.engine.stop()
