@@ -9,12 +9,20 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from coordinator.http.services import FindServices
+
 
 async def answer(
-    make: Callable[[], object], status: int = 200, headers: Mapping[str, str] | None = None
+    find: FindServices, make: Callable[[], object], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Return what `make` makes, as JSON. It runs in a thread: a full page takes 60 ms, and agents shall not wait."""
-    return await asyncio.to_thread(lambda: JSONResponse(make(), status, headers))
+    """Return what `make` makes, as JSON. It runs in a thread: a full page takes 60 ms, and agents shall not wait.
+
+    Raises:
+        NotLeader: This coordinator has lost its lead meanwhile; what was read may be old.
+    """
+    made = await asyncio.to_thread(lambda: JSONResponse(make(), status, headers))
+    find()
+    return made
 
 
 def next_link(request: Request, token: str) -> dict[str, str]:

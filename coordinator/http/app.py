@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import FastAPI
@@ -14,11 +13,7 @@ from starlette.types import ASGIApp
 from coordinator.http import docs, health, jobs, lab
 from coordinator.http.gate import Gate
 from coordinator.http.problems import add_handlers
-from coordinator.services.agent import AgentService
-from coordinator.services.job import JobService
-from coordinator.services.lab import DeviceService
-from coordinator.services.log import LogService
-from coordinator.services.queue import QueueService
+from coordinator.http.services import FindServices
 from coordinator.tokens import TokenFile
 
 DESCRIPTION = """
@@ -32,19 +27,14 @@ this page and the health of the coordinator.
 class Parts:
     """What the HTTP port stands on."""
 
-    jobs: JobService
-    logs: LogService
-    queue: QueueService
-    devices: DeviceService
-    agents: AgentService
+    services: FindServices
+    """Asked for each request, before it and after what it read."""
     registry: CollectorRegistry
     streams: Counter[str]
     """Open streams by kind."""
     tokens: TokenFile | None
     asks_for_own_name: bool
     """See `Gate`."""
-    check_serving: Callable[[], None]
-    """Raises a refusal while this coordinator may not answer for the lab."""
     stopping: asyncio.Event
     """Set when the coordinator stops."""
     release: str
@@ -64,14 +54,14 @@ def make_app(parts: Parts) -> ASGIApp:
         generate_unique_id_function=lambda route: route.name,
     )
     add_handlers(app)
-    app.include_router(jobs.make_router(parts.jobs, parts.logs, parts.streams, parts.stopping))
-    app.include_router(lab.make_router(parts.queue, parts.devices, parts.agents))
-    app.include_router(health.make_router(parts.check_serving, parts.registry))
+    app.include_router(jobs.make_router(parts.services, parts.streams, parts.stopping))
+    app.include_router(lab.make_router(parts.services))
+    app.include_router(health.make_router(parts.services, parts.registry))
     app.include_router(docs.make_router())
     docs.describe(app)
     return Gate(
         app,
         tokens=parts.tokens,
         asks_for_own_name=parts.asks_for_own_name,
-        check_serving=parts.check_serving,
+        find_services=parts.services,
     )

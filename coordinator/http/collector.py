@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -15,9 +15,9 @@ from coordinator.engine import Engine
 class LabCollector(Collector):
     """Reads the engine's memory."""
 
-    def __init__(self, engine: Engine, streams: Counter[str]) -> None:
+    def __init__(self, find_engine: Callable[[], Engine], streams: Counter[str]) -> None:
         """Take what is looked at."""
-        self._engine = engine
+        self._find_engine = find_engine
         self._streams = streams
 
     def collect(self) -> Iterator[Metric]:
@@ -28,12 +28,12 @@ class LabCollector(Collector):
         yield _gauge("qgjob_streams", "Open streams.", "call", dict(self._streams))
 
     def _queue(self) -> Iterator[Metric]:
-        queued, running = self._engine.census()
+        queued, running = self._find_engine().census()
         yield _gauge("qgjob_jobs_queued", "Jobs that wait.", "lane", {lane: queued[lane] for lane in Lane})
         yield _gauge("qgjob_jobs_running", "Jobs assigned or running.", "lane", {lane: running[lane] for lane in Lane})
 
     def _fleet(self) -> Iterator[Metric]:
-        fleet = self._engine.scheduler.ledger.fleet
+        fleet = self._find_engine().scheduler.ledger.fleet
         devices = Counter(device.state for device in fleet.devices.values())
         agents = Counter(agent.state for agent in fleet.agents.values())
         yield _gauge("qgjob_devices", "Devices.", "state", {state: devices[state] for state in DeviceState})
@@ -41,7 +41,7 @@ class LabCollector(Collector):
         yield GaugeMetricFamily("qgjob_batches_active", "Batches that agents hold.", value=len(fleet.leases))
 
     def _savings(self) -> Iterator[Metric]:
-        ledger = self._engine.scheduler.ledger
+        ledger = self._find_engine().scheduler.ledger
         yield CounterMetricFamily(
             "qgjob_installs_avoided", "Installs that batches made unnecessary.", value=ledger.counters.installs_avoided
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import uuid
-from collections.abc import Callable
 
 import structlog
 from starlette.datastructures import Headers
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coordinator.config import is_loopback
 from coordinator.core.errors import PermissionDenied, QgjobError
 from coordinator.http.problems import problem_of
+from coordinator.http.services import FindServices
 from coordinator.tokens import Role, TokenFile
 from coordinator.wire import MAX_MESSAGE_BYTES
 
@@ -43,7 +43,7 @@ class Gate:
         *,
         tokens: TokenFile | None,
         asks_for_own_name: bool,
-        check_serving: Callable[[], None],
+        find_services: FindServices,
     ) -> None:
         """Guard an app.
 
@@ -52,12 +52,12 @@ class Gate:
             tokens: Who may call; None for anybody.
             asks_for_own_name: Whether requests must be addressed to this host by a name of loopback. Without tokens
                 that keeps out web pages whose own name leads here.
-            check_serving: Raises a refusal while this coordinator may not answer for the lab.
+            find_services: Raises a refusal while this coordinator may not answer for the lab.
         """
         self._app = app
         self._tokens = tokens
         self._asks_for_own_name = asks_for_own_name
-        self._check_serving = check_serving
+        self._find_services = find_services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it through."""
@@ -82,7 +82,7 @@ class Gate:
             return
         if self._tokens is not None:
             self._tokens.check(headers.get("authorization", ""), Role.CLIENT)
-        self._check_serving()
+        self._find_services()
 
 
 def _name_of(host: str) -> str:

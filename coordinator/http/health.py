@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CollectorRegistry
@@ -11,11 +9,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from coordinator.http.models import Health
 from coordinator.http.problems import problems
+from coordinator.http.services import FindServices
 
 OK = {"status": "ok"}
 
 
-def make_router(check_serving: Callable[[], None], registry: CollectorRegistry) -> APIRouter:
+def make_router(find_services: FindServices, registry: CollectorRegistry) -> APIRouter:
     """Return the paths of health and metrics."""
     router = APIRouter(tags=["Health"])
 
@@ -34,7 +33,7 @@ def make_router(check_serving: Callable[[], None], registry: CollectorRegistry) 
     )
     async def readyz() -> Response:
         """Answer while calls may be sent here."""
-        check_serving()
+        find_services()
         return JSONResponse(OK)
 
     @router.get(

@@ -14,8 +14,7 @@ from coordinator.http.answers import answer, next_link
 from coordinator.http.logs import END_ID, Events, LogResponse, Place, Text
 from coordinator.http.models import MAX_ID, Job, JobQuery, LogQuery, Submission
 from coordinator.http.problems import problems
-from coordinator.services.job import JobService
-from coordinator.services.log import LogService
+from coordinator.http.services import FindServices
 from coordinator.wire import MAX_NAME, duration
 from qgjob import resources
 from qgjob.v1 import job_pb2, job_service_pb2, log_service_pb2
@@ -58,7 +57,7 @@ data: {}
 """
 
 
-def make_router(jobs: JobService, logs: LogService, streams: Counter[str], stopping: asyncio.Event) -> APIRouter:
+def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Event) -> APIRouter:
     """Return the paths of jobs."""
     router = APIRouter(prefix="/jobs", tags=["Jobs"])
 
@@ -74,34 +73,34 @@ def make_router(jobs: JobService, logs: LogService, streams: Counter[str], stopp
         request = job_service_pb2.SubmitJobsRequest(
             jobs=[_spec(body, test) for test in body.specs], request_id=idempotency_key, strict=body.strict
         )
-        accepted = await jobs.SubmitJobs(request)
+        accepted = await find().jobs.SubmitJobs(request)
         headers = {}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
         if accepted.warnings:
             told = "; ".join(accepted.warnings)[:MAX_WARNING]
             headers["Qgjob-Warning"] = told.encode("ascii", "replace").decode()
-        return await answer(lambda: resources.jobs(accepted.jobs), 201, headers)
+        return await answer(find, lambda: resources.jobs(accepted.jobs), 201, headers)
 
     @router.get("", response_model=list[Job], responses=problems(400), summary="List jobs")
     async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Response:
         """Return a page of jobs, newest first; a `Link` header with `rel="next"` leads to the next page."""
-        found = await jobs.ListJobs(
+        found = await find().jobs.ListJobs(
             job_service_pb2.ListJobsRequest(filter=_filter(query), page_size=query.limit, page_token=query.page_token)
         )
-        return await answer(lambda: resources.jobs(found.jobs), headers=next_link(request, found.next_page_token))
+        return await answer(find, lambda: resources.jobs(found.jobs), headers=next_link(request, found.next_page_token))
 
     @router.get("/{job_id}", response_model=Job, responses=problems(400, 404), summary="Look at a job")
     async def get_job(job_id: JobNumber) -> Response:
         """Return a job with its attempts and tests."""
-        found = await jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id))
-        return await answer(lambda: resources.job(found.job))
+        found = await find().jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id))
+        return await answer(find, lambda: resources.job(found.job))
 
     @router.delete("/{job_id}", response_model=Job, responses=problems(400, 404, 507), summary="Cancel a job")
     async def cancel_job(job_id: JobNumber) -> Response:
         """Ask for the end of a job. One that has ended stays as it is; one that runs is `cancel_requested` first."""
-        cancelled = await jobs.CancelJobs(job_service_pb2.CancelJobsRequest(job_ids=[job_id]))
-        return await answer(lambda: resources.job(cancelled.jobs[0]))
+        cancelled = await find().jobs.CancelJobs(job_service_pb2.CancelJobsRequest(job_ids=[job_id]))
+        return await answer(find, lambda: resources.job(cancelled.jobs[0]))
 
     @router.get(
         "/{job_id}/logs",
@@ -139,7 +138,7 @@ def make_router(jobs: JobService, logs: LogService, streams: Counter[str], stopp
             from_offset=place.offset,
         )
         has_events = _wants_events(request.headers.get("accept", ""), is_follower=query.follow)
-        return LogResponse(logs, wanted, place=place if has_events else None, streams=streams, stopping=stopping)
+        return LogResponse(find().logs, wanted, place=place if has_events else None, streams=streams, stopping=stopping)
 
     return router
 

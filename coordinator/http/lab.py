@@ -10,30 +10,29 @@ from fastapi.responses import Response
 from coordinator.http.answers import answer, next_link
 from coordinator.http.models import Agent, Device, Page, QueueStatus
 from coordinator.http.problems import problems
-from coordinator.services.agent import AgentService
-from coordinator.services.lab import DeviceService
-from coordinator.services.queue import QueueService
+from coordinator.http.services import FindServices
 from qgjob import resources
 from qgjob.v1 import agent_service_pb2, device_service_pb2, queue_service_pb2
 
 
-def make_router(queue: QueueService, devices: DeviceService, agents: AgentService) -> APIRouter:
+def make_router(find: FindServices) -> APIRouter:
     """Return the paths of devices, agents and queues."""
     router = APIRouter(tags=["Lab"])
 
     @router.get("/queues/status", response_model=QueueStatus, responses=problems(), summary="The queue at a glance")
     async def queue_status() -> Response:
         """Return the lanes, the running and waiting jobs, and what batches have saved."""
-        found = await queue.GetQueueStatus(queue_service_pb2.GetQueueStatusRequest())
-        return await answer(lambda: resources.queue_status(found.status))
+        found = await find().queue.GetQueueStatus(queue_service_pb2.GetQueueStatusRequest())
+        return await answer(find, lambda: resources.queue_status(found.status))
 
     @router.get("/devices", response_model=list[Device], responses=problems(400), summary="List devices")
     async def list_devices(request: Request, page: Annotated[Page, Query()]) -> Response:
         """Return a page of devices by id; a `Link` header with `rel="next"` leads to the next page."""
-        found = await devices.ListDevices(
+        found = await find().devices.ListDevices(
             device_service_pb2.ListDevicesRequest(page_size=page.limit, page_token=page.page_token)
         )
         return await answer(
+            find,
             lambda: [resources.device(device) for device in found.devices],
             headers=next_link(request, found.next_page_token),
         )
@@ -41,10 +40,11 @@ def make_router(queue: QueueService, devices: DeviceService, agents: AgentServic
     @router.get("/agents", response_model=list[Agent], responses=problems(400), summary="List agents")
     async def list_agents(request: Request, page: Annotated[Page, Query()]) -> Response:
         """Return a page of agents by name; a `Link` header with `rel="next"` leads to the next page."""
-        found = await agents.ListAgents(
+        found = await find().agents.ListAgents(
             agent_service_pb2.ListAgentsRequest(page_size=page.limit, page_token=page.page_token)
         )
         return await answer(
+            find,
             lambda: [resources.agent(agent) for agent in found.agents],
             headers=next_link(request, found.next_page_token),
         )

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from coordinator import wire
-from coordinator.core.errors import InvalidRequest, QgjobError, ShuttingDown, Unauthenticated
+from coordinator.core.errors import InvalidRequest, NotLeader, QgjobError, ShuttingDown, Unauthenticated
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -43,7 +43,7 @@ def problem_of(error: QgjobError) -> JSONResponse:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, ShuttingDown):
+    if isinstance(error, (ShuttingDown, NotLeader)):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return problem(wire.code_of(error).http, error.reason, sentence, fields, headers)
 

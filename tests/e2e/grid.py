@@ -127,7 +127,7 @@ class Grid:
 
     def one_coordinator(self, name: str, listen: str, *options: str, program: Sequence[str] = COORDINATOR) -> Program:
         """Start one of several on the same data, by a name of its own, and wait until it serves or stands by."""
-        command = [*program, "serve", "--listen", listen]
+        command = [*program, "serve", "--listen", listen, "--http", "127.0.0.1:0"]
         command += ["--data-dir", str(self.directory / "coordinator"), *(options or QUICK)]
         started = self.start(name, command)
         started.ready_line()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 import httpx2
 
 from coordinator.core.model import AttemptId, Settings
+from coordinator.http.services import Services
+from coordinator.logstore import LogStore
 from qgjob.v1 import job_pb2, lease_pb2
 from tests.rpc.grid import AgentOnTheWire, Grid, phone
 
@@ -70,13 +71,13 @@ class RunningJob:
 
     async def write(self, data: bytes) -> None:
         """Let the log grow, as by an agent's upload."""
-        logs = self.grid.server._logs
+        logs = logs_of(self.grid)
         await logs.offer(AttemptId(self.attempt), len(self.log), data)
         await logs.committed(AttemptId(self.attempt))
         self.log += data
 
     async def close_log(self) -> None:
-        logs = self.grid.server._logs
+        logs = logs_of(self.grid)
         await logs.finish(AttemptId(self.attempt), len(self.log), hashlib.sha256(self.log).hexdigest())
         await logs.committed(AttemptId(self.attempt))
 
@@ -110,6 +111,12 @@ async def events(answer: httpx2.Response) -> AsyncIterator[ServerSentEvent]:
             data.append(value)
 
 
-async def eventually(condition: asyncio.Event) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        await condition.wait()
+def services(grid: Grid) -> Services:
+    """What answers in this grid."""
+    found = grid.server._services
+    assert found is not None
+    return found
+
+
+def logs_of(grid: Grid) -> LogStore:
+    return services(grid).logs._logs

@@ -13,7 +13,7 @@ from coordinator.http import logs
 from coordinator.http.logs import Events
 from coordinator.services import log as log_service
 from qgjob.v1 import job_pb2, log_pb2, log_service_pb2
-from tests.http.grid import PATIENCE_S, HttpGrid, RunningJob, ServerSentEvent, events
+from tests.http.grid import PATIENCE_S, HttpGrid, RunningJob, ServerSentEvent, events, services
 
 FOLLOW = "/jobs/1/logs?follow=true"
 
@@ -157,7 +157,7 @@ async def test_follower_who_goes_is_forgotten(grid: HttpGrid, running: RunningJo
     async with grid.web.stream("GET", FOLLOW):
         assert grid.server._streams[logs.STREAM] == 1
     async with asyncio.timeout(PATIENCE_S):
-        while grid.server._streams[logs.STREAM] or grid.server._log_service.followers:
+        while grid.server._streams[logs.STREAM] or services(grid).logs.followers:
             await grid.web.get("/healthz")
 
 

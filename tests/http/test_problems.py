@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from coordinator import wire
 from coordinator.core import errors
 from coordinator.core.errors import QgjobError
-from tests.http.grid import HttpGrid
+from tests.http.grid import HttpGrid, services
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,6 +32,7 @@ EXAMPLES: list[QgjobError] = [
     errors.VersionUnsupported("too old", accepted="0.1.0"),
     errors.NoMatchingDevice("no device"),
     errors.ShuttingDown("the coordinator is stopping"),
+    errors.NotLeader("another coordinator leads"),
 ]
 
 
@@ -55,7 +56,7 @@ async def test_refusal_is_a_problem_with_the_status_of_the_table(
     async def refuse(_request: object) -> None:
         raise error
 
-    monkeypatch.setattr(grid.server._queue, "GetQueueStatus", refuse)
+    monkeypatch.setattr(services(grid).queue, "GetQueueStatus", refuse)
     answer = await grid.web.get("/queues/status")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json() == {
@@ -67,7 +68,7 @@ async def test_refusal_is_a_problem_with_the_status_of_the_table(
         "fields": {name: str(value) for name, value in error.fields.items()},
     }
     assert answer.status_code == wire.CODES[error.reason].http
-    assert ("retry-after" in answer.headers) is (error.reason == "SHUTTING_DOWN")
+    assert ("retry-after" in answer.headers) is (answer.status_code == 503)
     assert ("www-authenticate" in answer.headers) is (error.reason == "UNAUTHENTICATED")
 
 
@@ -77,7 +78,7 @@ async def test_error_of_our_own_is_told_by_a_number_that_the_diagnostics_have(
     async def fail(_request: object) -> None:
         raise RuntimeError("secret of the house")
 
-    monkeypatch.setattr(grid.server._queue, "GetQueueStatus", fail)
+    monkeypatch.setattr(services(grid).queue, "GetQueueStatus", fail)
     with capture_logs() as told:
         answer = await grid.web.get("/queues/status")
     assert (answer.status_code, answer.json()["reason"]) == (500, "INTERNAL")
