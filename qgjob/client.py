@@ -23,12 +23,15 @@ import grpc
 
 from qgjob.access import Access
 from qgjob.channel import NO_ACCESS, Coordinators
-from qgjob.errors import ClientError, error_of, has_reached, is_passing, unreachable
+from qgjob.errors import ClientError, Unreachable, error_of, has_reached, is_passing, unreachable
 from qgjob.v1.job_pb2 import (
+    JOB_STATE_ASSIGNED,
     JOB_STATE_CANCELLED,
     JOB_STATE_COMPLETED,
     JOB_STATE_ERRORED,
     JOB_STATE_FAILED,
+    JOB_STATE_QUEUED,
+    JOB_STATE_RUNNING,
     JOB_STATE_TIMED_OUT,
     LOG_STATE_OPEN,
     Job,
@@ -75,6 +78,7 @@ MAX_JOBS_PER_CALL = 10_000
 MAX_CALL_BYTES = 900_000
 """Most bytes of job specs in one call; what the coordinator answers is larger and must fit 4 MiB."""
 MAX_PAGE = 1_000
+ACTIVE_STATES = (JOB_STATE_QUEUED, JOB_STATE_ASSIGNED, JOB_STATE_RUNNING)
 TERMINAL_STATES = frozenset(
     {JOB_STATE_COMPLETED, JOB_STATE_FAILED, JOB_STATE_ERRORED, JOB_STATE_TIMED_OUT, JOB_STATE_CANCELLED}
 )
@@ -196,13 +200,17 @@ class Client:
         if self._is_closed or not is_passing(error) or patience.is_over():
             raise failure from error
         is_elsewhere = _leads_elsewhere(failure, patience)
-        if not is_elsewhere and not self._is_lost and self._on_lost is not None:
-            self._is_lost = True
-            self._on_lost(failure)
+        if not is_elsewhere:
+            self._tell_lost(failure)
         self._coordinators.leave(channel)
         patience.wait(0 if is_elsewhere else _left(deadline))
         if self._is_closed:
             raise failure from error
+
+    def _tell_lost(self, failure: ClientError) -> None:
+        if not self._is_lost and self._on_lost is not None:
+            self._is_lost = True
+            self._on_lost(failure)
 
     # Jobs
 
@@ -309,6 +317,48 @@ class Client:
             finally:
                 call.cancel()
 
+    def follow_active_jobs(self) -> Iterator[list[Job]]:
+        """Yield the unfinished jobs as they stand, then those that have changed, until they end, and so on for ever.
+
+        The first list may be empty, and so may the first after a broken stream was opened again; that one also holds
+        the jobs that have ended meanwhile.
+        """
+        request = WatchJobsRequest(filter=JobFilter(states=ACTIVE_STATES), keep_open=True)
+        patience = self._stream_patience()
+        known = _KnownJobs()
+        while True:
+            channel = self._channel
+            call = JobServiceStub(channel).WatchJobs(request)
+            snapshot: list[Job] | None = []
+            try:
+                for message in call:
+                    patience.renew()
+                    self._is_lost = False
+                    if snapshot is None:
+                        yield known.news([message.job])
+                    elif message.caught_up:
+                        yield known.news([*snapshot, *self._left_out(known, snapshot)])
+                        snapshot = None
+                    else:
+                        snapshot.append(message.job)
+                if patience.is_over():
+                    raise unreachable(self.target)
+                patience.wait()
+            except grpc.RpcError as error:
+                self._resume(error, channel, patience)
+            except Unreachable:
+                if self._is_closed or patience.is_over():
+                    raise
+                patience.wait()
+            finally:
+                call.cancel()
+
+    def _left_out(self, known: _KnownJobs, snapshot: Sequence[Job]) -> Iterator[Job]:
+        """Yield the known jobs that a new snapshot does not show: they have changed while nobody looked."""
+        ids = known.ids_beside(snapshot)
+        for start in range(0, len(ids), MAX_PAGE):
+            yield from self.iter_jobs(JobFilter(ids=ids[start : start + MAX_PAGE]))
+
     # Logs
 
     def follow_logs(self, job_id: int, *, attempt: int = 0, follow: bool = True, tail: int = 0) -> Iterator[LogPiece]:
@@ -364,6 +414,27 @@ class Client:
         return self._call(
             lambda: QueueServiceStub(self._channel).GetQueueStatus(request, timeout=CALL_TIMEOUT_S)
         ).status
+
+    def follow_queue(self, *, every_s: float = 0.5) -> Iterator[QueueStatus]:
+        """Yield the queue as it stands, then whenever a look shows that it has changed, without end."""
+        patience = self._stream_patience()
+        told = b""
+        while True:
+            try:
+                status = self.queue_status()
+            except Unreachable as error:
+                if self._is_closed or patience.is_over():
+                    raise
+                self._tell_lost(error)
+                patience.wait()
+                continue
+            patience.renew()
+            self._is_lost = False
+            said = status.SerializeToString(deterministic=True)
+            if said != told:
+                told = said
+                yield status
+            time.sleep(every_s)
 
     def list_devices(self) -> list[Device]:
         """Return all devices by id."""
@@ -507,6 +578,29 @@ def _part_key(key: str, number: int) -> str:
 def repeat_hint(key: str) -> str:
     """Return how a submit is repeated that may have been accepted."""
     return f"repeat the same submit with --idempotency-key {key}: nothing is submitted twice"
+
+
+class _KnownJobs:
+    """What a follower was told of the jobs that have not ended."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, bytes] = {}
+
+    def ids_beside(self, jobs: Iterable[Job]) -> list[int]:
+        """Return the known jobs that are not among these."""
+        return sorted(self._told.keys() - {job.id for job in jobs})
+
+    def news(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return those of which something new is told, and remember it."""
+        changed = []
+        for job in jobs:
+            said = job.SerializeToString(deterministic=True)
+            if self._told.get(job.id) != said:
+                self._told[job.id] = said
+                changed.append(job)
+            if job.state in TERMINAL_STATES:
+                del self._told[job.id]
+        return changed
 
 
 class _LogCursor:

@@ -127,7 +127,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         request: job_service_pb2.WatchJobsRequest,
         context: grpc.aio.ServicerContext[job_service_pb2.WatchJobsRequest, job_service_pb2.WatchJobsResponse],
     ) -> None:
-        """Send each selected job as it stands, then after every change, until all are terminal."""
+        """Send each selected job as it stands, then after every change, until all are terminal or without end."""
         wanted = job_filter(request.filter)
         if not wanted.is_narrowed:
             raise InvalidRequest("filter", "set at least one field of the filter")
@@ -137,6 +137,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             jobs = await self._read(list(ids)) if ids else await self._all(wanted)
             for missing in sorted(ids - {job.id for job in jobs}):
                 raise NotFound("job", missing)
+            is_caught_up = not request.keep_open
             while True:
                 tests = await asyncio.to_thread(self._store.tests_of_jobs, [job.id for job in jobs])
                 positions = self._engine.queue_positions(jobs)
@@ -144,7 +145,10 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                     (open_ids.discard if job.is_terminal else open_ids.add)(job.id)
                     message = wire.job_out(job, position=positions.get(job.id, 0), tests=tests.get(job.id, ()))
                     await context.write(job_service_pb2.WatchJobsResponse(job=message))
-                if not open_ids:
+                if not is_caught_up:
+                    is_caught_up = True
+                    await context.write(job_service_pb2.WatchJobsResponse(caught_up=True))
+                if not open_ids and not request.keep_open:
                     return
                 changed = await self._read(await subscription.take())
                 jobs = [job for job in changed if job.id in open_ids or job.id in ids or wanted.matches(job)]

@@ -90,9 +90,28 @@ def recent(limit: Limit = 10, output: Output = None, json: Json = False) -> None
 
 
 @app.command(cls=Command)
-def active(limit: Limit = 100, output: Output = None, json: Json = False) -> None:
+def active(
+    limit: Limit = 100,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show them all, and every change; on a pipe a JSON object for each.")
+    ] = False,
+    output: Output = None,
+    json: Json = False,
+) -> None:
     """List jobs that wait or run."""
+    if watch:
+        _watch_active(chosen_format(output, json))
+        return
     _list(_filter(statuses=list(UNFINISHED)), limit, chosen_format(output, json))
+
+
+def _watch_active(output: str) -> None:
+    from qgjob.cli import live, views
+
+    if output == "table":
+        live.show(views.read_active_jobs)
+    else:
+        views.stream_active_jobs(output)
 
 
 @app.command(cls=Command)

@@ -46,6 +46,25 @@ def queue_status(output: Output = None, json: Json = False) -> None:
         render.json_out(status)
 
 
+@queue.command("monitor", cls=Command)
+def monitor_queue(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on showing it; on a pipe a JSON object after every change.")
+    ] = False,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Show what `qgjob queue status` shows, once or as it changes."""
+    from qgjob.cli import live, views
+
+    if not watch:
+        queue_status(output, json)
+    elif chosen_format(output, json) == "table":
+        live.show(views.read_queue)
+    else:
+        views.stream_queue()
+
+
 @devices.command("list", cls=Command)
 def list_devices(output: Output = None, json: Json = False) -> None:
     """List devices by id."""

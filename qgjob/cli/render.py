@@ -7,11 +7,15 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qgjob.cli.table import Column, table_lines
 from qgjob.cli.terminal import clean, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Resource = dict[str, Any]
 
@@ -29,6 +33,12 @@ def line_out(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def line_out_now(text: str) -> None:
+    """Print one line of result, and let whoever reads it wait no longer."""
+    line_out(text)
+    sys.stdout.flush()
+
+
 def json_out(value: object) -> None:
     """Print a value as JSON."""
     line_out(_json(value, indent=2))
@@ -36,8 +46,7 @@ def json_out(value: object) -> None:
 
 def jsonl_out(value: object) -> None:
     """Print a value as one line of JSON, at once."""
-    line_out(_json(value))
-    sys.stdout.flush()
+    line_out_now(_json(value))
 
 
 def _json(value: object, indent: int | None = None) -> str:
@@ -55,13 +64,23 @@ def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     if not rows:
         say(empty)
         return
+    for line in laid_out(columns, rows, _width()):
+        line_out(line)
+
+
+def laid_out(columns: list[Column], rows: list[list[str]], width: int | None) -> list[str]:
+    """Return a table as lines; `width` is that of the terminal, None for as wide as it gets."""
+    cleaned = [[" ".join(clean(cell).expandtabs(1).splitlines()) for cell in row] for row in rows]
+    lines = table_lines(console(), columns, cleaned, width=width)
+    return lines if _is_utf8() else [line.replace("…", "~") for line in lines]
+
+
+def console() -> Console:
+    """Return Rich's console on stdout."""
     from rich.console import Console
 
     # With NO_COLOR Rich alone would still write the sequences for bold and dim.
-    console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
-    cleaned = [[" ".join(clean(cell).expandtabs(1).splitlines()) for cell in row] for row in rows]
-    for line in table_lines(console, columns, cleaned, width=_width()):
-        line_out(line if _is_utf8() else line.replace("…", "~"))
+    return Console(color_system=None if os.environ.get("NO_COLOR") else "auto", highlight=False)
 
 
 def _width() -> int | None:
@@ -124,9 +143,26 @@ def spec_name(job: Resource) -> str:
     return clean(str(job["test"])).rsplit("/", 1)[-1]
 
 
+JOB_COLUMNS = [
+    Column("ID"),
+    Column("State"),
+    Column("Pri"),
+    Column("Test", is_flexible=True, is_end_told=True),
+    Column("Device", is_flexible=True, is_optional=True),
+    Column("App", is_flexible=True, is_optional=True),
+    Column("Age", is_optional=True),
+    Column("Ran", is_optional=True),
+]
+
+
 def jobs_table(jobs: list[Resource], *, empty: str = NO_JOBS) -> None:
     """Print jobs."""
-    rows = [
+    table(JOB_COLUMNS, job_rows(jobs), empty=empty)
+
+
+def job_rows(jobs: Iterable[Resource]) -> list[list[str]]:
+    """Return the cells of jobs."""
+    return [
         [
             str(job["id"]),
             str(job["status"]),
@@ -139,17 +175,6 @@ def jobs_table(jobs: list[Resource], *, empty: str = NO_JOBS) -> None:
         ]
         for job in jobs
     ]
-    columns = [
-        Column("ID"),
-        Column("State"),
-        Column("Pri"),
-        Column("Test", is_flexible=True, is_end_told=True),
-        Column("Device", is_flexible=True, is_optional=True),
-        Column("App", is_flexible=True, is_optional=True),
-        Column("Age", is_optional=True),
-        Column("Ran", is_optional=True),
-    ]
-    table(columns, rows, empty=empty)
 
 
 def job_block(job: Resource, *, is_verbose: bool) -> None:
@@ -203,37 +228,45 @@ def _attempts(attempts: list[Resource]) -> None:
 
 def queue_block(status: Resource) -> None:
     """Print the queue in the layout that users know."""
-    line_out("Queue Status Summary")
+    for line in (*queue_summary(status), *active_jobs(status, most=MOST_LISTED)):
+        line_out(line)
+
+
+def queue_summary(status: Resource) -> list[str]:
+    """Return the lanes."""
+    lines = ["Queue Status Summary"]
     for lane in status["lanes"]:
         name = f"{lane['lane'].capitalize()} Priority Queue:"
-        counts = f"{lane['active']} active ({lane['queued']} queued, {lane['running']} running)"
-        line_out(f"{name:<23}{counts}")
-    line_out("")
-    line_out("Active Jobs")
+        lines.append(f"{name:<23}{lane['active']} active ({lane['queued']} queued, {lane['running']} running)")
+    return [*lines, ""]
+
+
+def active_jobs(status: Resource, *, most: int) -> list[str]:
+    """Return what runs and what waits, at most so many of each, and what batches have saved."""
+    lines = ["Active Jobs"]
     if not status["running"] and not status["waiting"]:
-        line_out("None. Submit a test with `qgjob submit`.")
+        lines.append("None. Submit a test with `qgjob submit`.")
     if status["running"]:
-        line_out("Running:")
-    for job in status["running"][:MOST_LISTED]:
-        line_out(f"  {_short(job)} on {job['device']} ({_queued_for(job)} in queue)")
-    _more(sum(lane["running"] for lane in status["lanes"]), len(status["running"]))
+        lines.append("Running:")
+    lines += [
+        f"  {_short(job)} on {clean(str(job['device']))} ({_queued_for(job)} in queue)"
+        for job in status["running"][:most]
+    ]
+    lines += _more(sum(lane["running"] for lane in status["lanes"]), len(status["running"]), most)
     if status["waiting"]:
-        line_out("Waiting in Queue:")
-    for job in status["waiting"][:MOST_LISTED]:
-        line_out(f"  {_short(job)} ({_queued_for(job)} in queue)")
-    _more(sum(lane["queued"] for lane in status["lanes"]), len(status["waiting"]))
+        lines.append("Waiting in Queue:")
+    lines += [f"  {_short(job)} ({_queued_for(job)} in queue)" for job in status["waiting"][:most]]
+    lines += _more(sum(lane["queued"] for lane in status["lanes"]), len(status["waiting"]), most)
     if status["installs_avoided"]:
-        line_out("")
-        line_out(
-            f"Time saved: {span(status['seconds_saved'])} (avoided {status['installs_avoided']} app installations)"
-        )
+        saved = f"{span(status['seconds_saved'])} (avoided {status['installs_avoided']} app installations)"
+        lines += ["", f"Time saved: {saved}"]
+    return lines
 
 
-def _more(total: int, listed: int) -> None:
+def _more(total: int, listed: int, most: int) -> list[str]:
     """Say how many jobs are not shown; the lanes are counted a moment before the jobs are read."""
-    hidden = max(total, listed) - min(listed, MOST_LISTED)
-    if listed and hidden > 0:
-        line_out(f"  ... and {hidden} more")
+    hidden = max(total, listed) - min(listed, most)
+    return [f"  ... and {hidden} more"] if listed and hidden > 0 else []
 
 
 def _short(job: Resource) -> str:

@@ -72,19 +72,19 @@ def chosen_format(output: str | None, is_json: bool) -> str:
     return found.value
 
 
+def _tell_lost(error: ClientError) -> None:
+    terminal.say(f"the connection was lost ({error}); trying again")
+
+
 @contextmanager
-def client() -> Iterator[Client]:
+def client(on_lost: Callable[[ClientError], None] = _tell_lost) -> Iterator[Client]:
     """Open the coordinator that the settings name."""
     from qgjob.client import Client
     from qgjob.config import access_of, settings
 
     found = settings(GLOBALS.flags(), GLOBALS.profile)
-    with Client(found["coordinator"].value, access=access_of(found), on_lost=_tell_lost) as opened:
+    with Client(found["coordinator"].value, access=access_of(found), on_lost=on_lost) as opened:
         yield opened
-
-
-def _tell_lost(error: ClientError) -> None:
-    terminal.say(f"the connection was lost ({error}); trying again")
 
 
 def organisation(flag: str | None) -> str:

@@ -16,10 +16,13 @@ from grpc_status.rpc_status import to_status
 
 from qgjob.v1 import job_service_pb2 as jobs
 from qgjob.v1 import log_service_pb2 as logs
+from qgjob.v1 import queue_service_pb2
 from qgjob.v1.job_pb2 import Job
 from qgjob.v1.log_pb2 import LogChunk, LogCut
+from qgjob.v1.queue_pb2 import QueueStatus
 
-Watch = Callable[[jobs.WatchJobsRequest], Iterator[Job]]
+Watch = Callable[[jobs.WatchJobsRequest], Iterator[Job | None]]
+"""Jobs; None for the word that all have been shown."""
 Follow = Callable[[logs.FollowLogsRequest], Iterator[LogChunk | LogCut]]
 
 
@@ -54,8 +57,12 @@ class StandIn:
         ] = []
         self.stored: list[Job] = []
         """What every list of jobs answers."""
+        self.queues: list[QueueStatus] = []
+        """What the queue is like, look after look; the last stays."""
         self.heard = threading.Event()
         """Set by a test's answer, for the test to wait for."""
+        self.gone_on = threading.Event()
+        """Set by a test, for its answer to wait for."""
         self.released = threading.Event()
         """Set at the end of the test: streams that hang end."""
 
@@ -71,6 +78,12 @@ class StandIn:
     def list_jobs(self, request: jobs.ListJobsRequest, context: grpc.ServicerContext) -> jobs.ListJobsResponse:
         return jobs.ListJobsResponse(jobs=self.stored)
 
+    def queue(
+        self, request: queue_service_pb2.GetQueueStatusRequest, context: grpc.ServicerContext
+    ) -> queue_service_pb2.GetQueueStatusResponse:
+        status = self.queues.pop(0) if len(self.queues) > 1 else self.queues[0]
+        return queue_service_pb2.GetQueueStatusResponse(status=status)
+
     def cancel(self, request: jobs.CancelJobsRequest, context: grpc.ServicerContext) -> jobs.CancelJobsResponse:
         self.asked.append(request)
         return jobs.CancelJobsResponse(jobs=[Job(id=job_id) for job_id in request.job_ids])
@@ -79,7 +92,7 @@ class StandIn:
         self.asked.append(request)
         try:
             for job in self.watches.pop(0)(request):
-                yield jobs.WatchJobsResponse(job=job)
+                yield jobs.WatchJobsResponse(job=job, caught_up=job is None)
         except Dropped:
             context.abort(grpc.StatusCode.UNAVAILABLE, "dropped")
         except Refused as refusal:
@@ -120,7 +133,15 @@ def _handlers(stand_in: StandIn) -> list[grpc.GenericRpcHandler]:
             stand_in.follow, logs.FollowLogsRequest.FromString, logs.FollowLogsResponse.SerializeToString
         )
     }
+    of_queue: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "GetQueueStatus": grpc.unary_unary_rpc_method_handler(
+            stand_in.queue,
+            queue_service_pb2.GetQueueStatusRequest.FromString,
+            queue_service_pb2.GetQueueStatusResponse.SerializeToString,
+        )
+    }
     return [
+        grpc.method_handlers_generic_handler("qgjob.v1.QueueService", of_queue),
         grpc.method_handlers_generic_handler("qgjob.v1.JobService", of_jobs),
         grpc.method_handlers_generic_handler("qgjob.v1.LogService", of_logs),
     ]

@@ -142,6 +142,31 @@ def test_a_watch_goes_on_where_it_broke_and_repeats_no_state(stand_in: StandIn) 
     assert len(lost) == 1
 
 
+def test_active_jobs_that_ended_while_the_connection_was_lost_are_told_once(stand_in: StandIn) -> None:
+    def first(request: WatchJobsRequest) -> Iterator[Job | None]:
+        yield job_message(7, state=JOB_STATE_RUNNING)
+        yield job_message(8)
+        yield None
+        raise Dropped
+
+    def second(request: WatchJobsRequest) -> Iterator[Job | None]:
+        yield job_message(8)
+        yield job_message(9)
+        yield None
+        yield job_message(8, state=JOB_STATE_COMPLETED)
+
+    stand_in.watches = [first, second]
+    stand_in.stored = [job_message(7, state=JOB_STATE_COMPLETED)]
+    with Client(stand_in.address) as client:
+        following = client.follow_active_jobs()
+        told = [[(job.id, job.state) for job in next(following)] for _ in range(3)]
+    assert told == [
+        [(7, JOB_STATE_RUNNING), (8, JOB_STATE_QUEUED)],
+        [(9, JOB_STATE_QUEUED), (7, JOB_STATE_COMPLETED)],
+        [(8, JOB_STATE_COMPLETED)],
+    ]
+
+
 def test_a_watch_that_ends_too_early_is_opened_again(stand_in: StandIn) -> None:
     """A stream that ends without an error reads like a finished one; the jobs say otherwise."""
     stand_in.watches = [

@@ -266,6 +266,23 @@ async def test_watch_of_ended_jobs_ends_at_once(grid: Grid) -> None:
         assert [message.job.state async for message in call] == [CANCELLED]
 
 
+async def test_a_watch_that_stays_open_says_when_all_was_shown_and_goes_on(grid: Grid) -> None:
+    await grid.submit(spec("a"))
+    wanted = job_pb2.JobFilter(states=[QUEUED])
+    call = grid.jobs.WatchJobs(job_service_pb2.WatchJobsRequest(filter=wanted, keep_open=True))
+    seen: list[tuple[int, int] | str] = []
+    async with asyncio.timeout(PATIENCE_S):
+        async for message in call:
+            seen.append("caught up" if message.caught_up else (message.job.id, message.job.state))
+            if message.caught_up:
+                await cancel(grid, 1)
+            if seen[-1] == (1, CANCELLED):
+                await grid.submit(spec("b"))
+            if seen[-1] == (2, QUEUED):
+                break
+    assert seen == [(1, QUEUED), "caught up", (1, CANCELLED), (2, QUEUED)]
+
+
 @pytest.mark.parametrize(
     ("wanted", "code"),
     [

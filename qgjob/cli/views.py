@@ -1,0 +1,97 @@
+"""What is watched: the active jobs and the queue, on a terminal as a live view, on a pipe as JSON objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qgjob.cli import render
+from qgjob.cli.session import client
+
+if TYPE_CHECKING:
+    from qgjob.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveJobs:
+    """The jobs that wait or run, newest first."""
+
+    jobs: list[render.Resource]
+
+    @property
+    def heading_size(self) -> int:
+        """The names of the columns."""
+        return 1
+
+    @property
+    def size(self) -> int:
+        """A line for each job, or one that says that there is none."""
+        return max(1, len(self.jobs))
+
+    def draw(self, first: int, last: int, width: int) -> list[str]:
+        """Return a table of some of the jobs."""
+        rows = render.job_rows(self.jobs[first:last])
+        lines = render.laid_out(render.JOB_COLUMNS, rows, width)
+        return lines if rows else [*lines, "No job waits or runs."]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The queue at a glance."""
+
+    status: render.Resource
+    heading_size: int
+    size: int
+
+    def draw(self, first: int, last: int, width: int) -> list[str]:
+        """Return the lanes and some of the jobs. Lines that are too long are cut by whoever shows them."""
+        return [*render.queue_summary(self.status), *_listed(self.status)[first:last]]
+
+
+def read_active_jobs(opened: Client) -> Iterator[ActiveJobs]:
+    """Yield the active jobs after each change."""
+    from qgjob import resources
+
+    active: dict[int, render.Resource] = {}
+    for changed in opened.follow_active_jobs():
+        for job in resources.jobs(changed):
+            active[job["id"]] = job
+            if job["end_time"] is not None:
+                del active[job["id"]]
+        yield ActiveJobs([active[job_id] for job_id in sorted(active, reverse=True)])
+
+
+def read_queue(opened: Client) -> Iterator[Queue]:
+    """Yield the queue after each change."""
+    from qgjob import resources
+
+    for message in opened.follow_queue():
+        status = resources.queue_status(message)
+        yield Queue(status, len(render.queue_summary(status)), len(_listed(status)))
+
+
+def _listed(status: render.Resource) -> list[str]:
+    return render.active_jobs(status, most=len(status["running"]) + len(status["waiting"]))
+
+
+def stream_active_jobs(output: str) -> None:
+    """Print each active job as it stands, then after every change, until it has ended."""
+    from qgjob import resources
+
+    with client() as opened:
+        for changed in opened.follow_active_jobs():
+            for job in resources.jobs(changed):
+                if output == "id":
+                    render.line_out_now(str(job["id"]))
+                else:
+                    render.jsonl_out(job)
+
+
+def stream_queue() -> None:
+    """Print the queue as it stands, then after every change."""
+    from qgjob import resources
+
+    with client() as opened:
+        for status in opened.follow_queue():
+            render.jsonl_out(resources.queue_status(status))

@@ -1,0 +1,96 @@
+"""A terminal of a chosen size for one program, and what stands on it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+PATIENCE_S = 30.0
+HOME = "\x1b[H"
+_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
+
+
+class PseudoTerminal:
+    """What a program writes to its terminal, and what is typed there."""
+
+    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
+        self.process = process
+        self._descriptor = descriptor
+        self._written = b""
+
+    @property
+    def written(self) -> str:
+        """All that was written, as it is."""
+        return self._written.decode(errors="replace")
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands there since the terminal was last painted from its first line, without control sequences."""
+        return [line.rstrip() for line in _SEQUENCE.sub("", self.written.rpartition(HOME)[2]).split("\n")]
+
+    def wait_until(self, is_so: Callable[[list[str]], bool]) -> list[str]:
+        """Read until the lines are so, and return them."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_so(self.lines):
+            left = deadline - time.monotonic()
+            assert left > 0, f"it never came to that:\n{self.lines}"
+            assert self._read(left), f"it ended before:\n{self.lines}"
+        return self.lines
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._descriptor, keys)
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def end(self) -> int:
+        """Wait for the program's end, and return its exit code."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self._read(max(0.0, deadline - time.monotonic())):
+            pass
+        return self.process.wait(PATIENCE_S)
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._descriptor], [], [], seconds)
+        if not ready:
+            return False
+        # A terminal that nobody holds any more reads as an error on Linux.
+        with contextlib.suppress(OSError):
+            data = os.read(self._descriptor, 65_536)
+            self._written += data
+            return bool(data)
+        return False
+
+
+@contextmanager
+def in_terminal(
+    command: list[str], env: Mapping[str, str], *, columns: int = 80, rows: int = 24
+) -> Iterator[PseudoTerminal]:
+    """Run a program in a terminal, of which it is the only one."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    plain = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={"TERM": "xterm-256color", **plain},
+    )
+    os.close(theirs)
+    try:
+        yield PseudoTerminal(process, ours)
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        os.close(ours)
