@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from qgjob.errors import UsageError
 
@@ -112,16 +113,21 @@ def pairs(entries: list[str], field: str) -> dict[str, str]:
             raise UsageError(f"{field} {_shown(entry)} is not K=V", hint=f"for example --{field} name=value")
         if key in found:
             raise UsageError(f"{field} {_shown(key)} is given twice", hint="leave one of them out")
-        _encoded(field, entry)
         found[key] = value
-    if len(found) > MAX_ENTRIES:
-        raise UsageError(f"{len(found)} times --{field}", hint=f"{MAX_ENTRIES} is the limit")
     return found
 
 
-def labels(entries: list[str], field: str = "label") -> dict[str, str]:
-    """Return K=V entries whose names and values have the length of a label."""
-    found = pairs(entries, field)
+def _checked_map(found: Mapping[str, str], field: str) -> dict[str, str]:
+    for key, value in found.items():
+        _encoded(field, f"{key}={value}")
+    if len(found) > MAX_ENTRIES:
+        raise UsageError(f"{len(found)} times {field}", hint=f"{MAX_ENTRIES} is the limit")
+    return dict(found)
+
+
+def labels(entries: Mapping[str, str], field: str = "label") -> dict[str, str]:
+    """Return entries whose names and values have the length of a label."""
+    found = _checked_map(entries, field)
     for key, value in found.items():
         if len(key) > MAX_NAME or len(value) > MAX_VALUE:
             limits = f"{MAX_NAME} characters of a name and {MAX_VALUE} of a value are the limit"
@@ -129,9 +135,9 @@ def labels(entries: list[str], field: str = "label") -> dict[str, str]:
     return found
 
 
-def environment(entries: list[str]) -> dict[str, str]:
-    """Return K=V entries as the environment of a test."""
-    found = pairs(entries, "env")
+def environment(entries: Mapping[str, str]) -> dict[str, str]:
+    """Return entries that may be the environment of a test."""
+    found = _checked_map(entries, "env")
     size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
     if size > MAX_ENV_BYTES:
         raise UsageError(f"env has {size} bytes", hint=f"{MAX_ENV_BYTES} is the limit")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from qgjob.cli import fields, render
 from qgjob.cli.command import Command
 from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
+from qgjob.cli.waiting import Waiting
 from qgjob.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _filter(
         target=fields.target_number(target) if target is not None else 0,  # type: ignore[arg-type]
         app_version_id=app_version_id or "",
         org_id=org_id or "",
-        labels=fields.labels(label or []),
+        labels=fields.labels(fields.pairs(label or [], "label")),
         run=run or "",
     )
 
@@ -118,8 +119,10 @@ def _watch_active(output: str) -> None:
 def wait(
     job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to wait for.", min=1, max=fields.MAX_ID)] = None,
     run: Annotated[str | None, typer.Option("--run", help="All jobs of a run.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help="All jobs with K=V.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the logs as they come.")] = False,
     wait_timeout: Annotated[str | None, typer.Option("--wait-timeout", help="Give up waiting after this.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write a JUnit report to this file.")] = None,
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs instead of detaching.")
     ] = False,
@@ -127,23 +130,19 @@ def wait(
     json: Json = False,
 ) -> None:
     """Wait for jobs; the exit code is that of `submit --wait`."""
-    from qgjob.cli.waiting import wait_for
-
     chosen = chosen_format(output, json)
-    timeout_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
-    if not job_ids and not run:
-        raise UsageError("no job to wait for", hint="give job ids, or --run NAME")
-    of_run: list[int] = []
+    waiting = Waiting.of(follow, wait_timeout, junit, is_cancelling=cancel_on_interrupt)
+    if not job_ids and not run and not label:
+        raise UsageError("no job to wait for", hint="give job ids, --run NAME or --label K=V")
+    found: list[int] = []
     with client() as opened:
-        if run:
-            of_run = [job.id for job in opened.list_jobs(_filter(statuses=[], run=run), MAX_LIMIT)]
-            if not of_run:
-                raise NotFound(f"no job belongs to run {run!r}", hint="`qgjob jobs list` shows what there is")
-        ids = list(dict.fromkeys([*(job_ids or []), *reversed(of_run)]))
-        jobs, code = wait_for(opened, ids, is_following=follow, timeout_s=timeout_s, is_cancelling=cancel_on_interrupt)
-    if not follow:
-        show(jobs, chosen, render.jobs_table)
-    sys.exit(code)
+        if run or label:
+            wanted = _filter(statuses=[], run=run, label=label)
+            found = [job.id for job in opened.list_jobs(wanted, MAX_LIMIT)]
+            if not found:
+                whole = f"belongs to run {run!r}" if run else "has these labels"
+                raise NotFound(f"no job {whole}", hint="`qgjob jobs list` shows what there is")
+        waiting.finish(opened, list(dict.fromkeys([*(job_ids or []), *reversed(found)])), chosen)
 
 
 @app.command(cls=Command)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import fields, render, terminal
+from qgjob.cli import render, terminal
 from qgjob.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
@@ -87,18 +87,12 @@ def client(on_lost: Callable[[ClientError], None] = _tell_lost) -> Iterator[Clie
         yield opened
 
 
-def organisation(flag: str | None) -> str:
-    """Return the organisation of a submit.
-
-    Raises:
-        UsageError: None is given anywhere.
-    """
+def organisation() -> str | None:
+    """Return the organisation that the settings name, None where they name none."""
     from qgjob.config import settings
 
-    found = settings({"org_id": flag}, GLOBALS.profile).get("org_id")
-    if found is None:
-        raise UsageError("no organisation is given", hint="add --org-id, or set QGJOB_ORG_ID")
-    return fields.name("org-id", found.value)
+    found = settings({}, GLOBALS.profile).get("org_id")
+    return found.value if found is not None else None
 
 
 def show(

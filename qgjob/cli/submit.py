@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qgjob.cli import fields, render, terminal
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
-from qgjob.errors import Unreachable
+from qgjob.cli.waiting import Waiting
+from qgjob.errors import Unreachable, UsageError
 
 if TYPE_CHECKING:
     from qgjob.client import Client
@@ -19,22 +21,32 @@ if TYPE_CHECKING:
 
 
 def submit(
-    app_version_id: Annotated[str, typer.Option("--app-version-id", help="The app version to test.")],
-    test: Annotated[list[str], typer.Option("--test", help="Path of a spec file in the project; repeatable.")],
+    app_version_id: Annotated[str | None, typer.Option("--app-version-id", help="The app version to test.")] = None,
+    test: Annotated[
+        list[str] | None, typer.Option("--test", help="Path of a spec file in the project; repeatable.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--from", help="A manifest in TOML: specs, each with its own priority and more.")
+    ] = None,
     org_id: Annotated[str | None, typer.Option("--org-id", help="The organisation; default: QGJOB_ORG_ID.")] = None,
-    priority: Annotated[int, typer.Option("--priority", help="1 (when idle) to 5 (now).")] = 3,
-    target: Annotated[str, typer.Option("--target", help="any, emulator, device or browserstack.")] = "any",
+    priority: Annotated[int | None, typer.Option("--priority", help="1 (when idle) to 5 (now); default: 3.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="any (the default), emulator, device or browserstack.")
+    ] = None,
     selector: Annotated[
         list[str] | None, typer.Option("--selector", help="Demand on the device, as in model=Pixel*; repeatable.")
     ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", help="K=V for the test; repeatable.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="K=V to find the job by; repeatable.")] = None,
-    retries: Annotated[int, typer.Option("--retries", help="How often a failed test is tried again.")] = 0,
-    timeout: Annotated[str, typer.Option("--timeout", help="Time limit of one attempt.")] = "10m",
-    run: Annotated[str, typer.Option("--run", help="A name for the whole, to list, wait or cancel by.")] = "",
+    retries: Annotated[
+        int | None, typer.Option("--retries", help="How often a failed test is tried again; default: 0.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option("--timeout", help="Time limit of one attempt; default: 10m.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="A name for the whole, to list, wait or cancel by.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Wait, and show the log as it comes.")] = False,
     wait_timeout: Annotated[str | None, typer.Option("--wait-timeout", help="Give up waiting after this.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Wait, and write a JUnit report to this file.")] = None,
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs instead of detaching.")
     ] = False,
@@ -47,24 +59,28 @@ def submit(
 ) -> None:
     """Submit tests of an app version, and wait for them if asked to."""
     from qgjob import resources
-    from qgjob.cli.waiting import wait_for
-    from qgjob.v1.job_pb2 import JobSpec
+    from qgjob.cli import ci
+    from qgjob.cli.wish import Wish, read_manifest, specs_of
 
     chosen = chosen_format(output, json)
-    wait_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
-    common = JobSpec(
-        org_id=organisation(org_id),
-        app_version_id=fields.name("app-version-id", app_version_id),
-        priority=fields.priority(priority),
-        target=fields.target_number(target),  # type: ignore[arg-type]
-        selector=fields.labels(selector or [], "selector"),
-        env=fields.environment(env or []),
-        labels=fields.labels(label or []),
-        retries=fields.retries(retries),
-        run=fields.name("run", run, is_required=False),
+    waiting = Waiting.of(follow, wait_timeout, junit, is_cancelling=cancel_on_interrupt)
+    written = read_manifest(manifest) if manifest is not None else None
+    if written is None and not test:
+        raise UsageError("no test is given", hint="add --test tests/login.spec.ts, or --from manifest.toml")
+    service = ci.detected(os.environ)
+    flags = Wish(
+        org_id=org_id,
+        app_version_id=app_version_id,
+        priority=priority,
+        target=target,
+        selector=fields.pairs(selector or [], "selector"),
+        env=fields.pairs(env or [], "env"),
+        labels={**(service.labels if service is not None else {}), **fields.pairs(label or [], "label")},
+        retries=retries,
+        timeout=timeout,
+        run=run,
     )
-    common.timeout.FromMilliseconds(round(fields.time_limit_s(timeout) * 1_000))
-    specs = [_with_test(common, fields.test_path(one)) for one in test]
+    specs = specs_of(flags, test or (), written, Wish(org_id=organisation()))
     if idempotency_key is not None:
         fields.name("idempotency-key", idempotency_key)
     with client() as opened:
@@ -74,13 +90,9 @@ def submit(
         ids = [job.id for job in answer.jobs]
         if answer.replayed:
             terminal.say(f"already submitted under this key: jobs {' '.join(map(str, ids))}")
-        if not wait and not follow:
-            show(resources.jobs(answer.jobs), chosen, render.jobs_table)
-            return
-        jobs, code = wait_for(opened, ids, is_following=follow, timeout_s=wait_s, is_cancelling=cancel_on_interrupt)
-    if not follow:
-        show(jobs, chosen, render.jobs_table)
-    sys.exit(code)
+        if wait or follow or junit is not None:
+            waiting.finish(opened, ids, chosen)
+        show(resources.jobs(answer.jobs), chosen, render.jobs_table)
 
 
 def _submitted(client: Client, specs: list[JobSpec], key: str | None, *, is_strict: bool) -> SubmitJobsResponse:
@@ -98,12 +110,3 @@ def _submitted(client: Client, specs: list[JobSpec], key: str | None, *, is_stri
     except KeyboardInterrupt:
         terminal.say(f"interrupted before the coordinator answered; {repeat_hint(chosen)}")
         raise
-
-
-def _with_test(common: JobSpec, test: str) -> JobSpec:
-    from qgjob.v1.job_pb2 import JobSpec
-
-    spec = JobSpec()
-    spec.CopyFrom(common)
-    spec.test = test
-    return spec

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from qgjob.cli import render, terminal
+from qgjob.cli import ci, fields, render, terminal
 from qgjob.cli.exits import Exit, exit_of
+from qgjob.cli.session import show
 from qgjob.errors import ClientError
 
 if TYPE_CHECKING:
@@ -22,26 +27,64 @@ LOG_WAIT_S = 30.0
 """How long the rest of a log is waited for after its job has ended."""
 
 
-def wait_for(
-    client: Client,
-    ids: Sequence[int],
-    *,
-    is_following: bool,
-    timeout_s: float | None,
-    is_cancelling: bool,
-) -> tuple[list[dict[str, Any]], Exit]:
-    """Wait until jobs have ended. Returns them as they stood last, in the order of `ids`, and the exit code.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """How jobs are waited for, and where it is told how they ended."""
 
-    Ctrl-C detaches, or cancels the jobs where that was asked for.
-    """
-    wait = _Wait(client, ids, is_following=is_following)
-    with _terminable(is_cancelling):
-        try:
-            code = wait.run(timeout_s)
-        except KeyboardInterrupt:
-            _interrupted(client, wait.unfinished(), is_cancelling=is_cancelling)
-            code = Exit.INTERRUPTED
-    return wait.jobs(), code
+    is_following: bool
+    timeout_s: float | None
+    junit: Path | None
+    is_cancelling: bool
+    """Whether Ctrl-C cancels the jobs instead of detaching."""
+
+    @classmethod
+    def of(cls, follow: bool, wait_timeout: str | None, junit: Path | None, *, is_cancelling: bool) -> Waiting:
+        """Return what the options of a command say.
+
+        Raises:
+            UsageError: One of them makes no sense.
+        """
+        if junit is not None:
+            from qgjob.cli.junit import check_place
+
+            check_place(junit)
+        timeout_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
+        return cls(is_following=follow, timeout_s=timeout_s, junit=junit, is_cancelling=is_cancelling)
+
+    def finish(self, client: Client, ids: Sequence[int], output: str) -> NoReturn:
+        """Wait until jobs have ended, show and report them in the order of `ids`, and end with their exit code."""
+        service = ci.detected(os.environ)
+        wait = _Wait(client, ids, is_following=self.is_following)
+        with _terminable(self.is_cancelling), _heartbeat(wait) if service is not None else nullcontext():
+            try:
+                code = wait.run(self.timeout_s)
+            except KeyboardInterrupt:
+                _interrupted(client, wait.unfinished(), is_cancelling=self.is_cancelling)
+                code = Exit.INTERRUPTED
+        jobs = wait.jobs()
+        if self.junit is not None:
+            from qgjob.cli import junit
+
+            junit.write(self.junit, [_with_attempts(client, job) for job in jobs])
+        if service is not None:
+            ci.report(service, jobs)
+        if not self.is_following:
+            show(jobs, output, render.jobs_table)
+        sys.stdout.flush()
+        sys.exit(code)
+
+
+def _heartbeat(wait: _Wait) -> AbstractContextManager[None]:
+    return ci.heartbeat(lambda: f"waiting: {ci.census(wait.jobs())}")
+
+
+def _with_attempts(client: Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job with what went wrong before it passed."""
+    if not job["flaky"]:
+        return job
+    from qgjob import resources
+
+    return resources.job(client.get_job(job["id"]))
 
 
 class _Wait:
@@ -139,7 +182,7 @@ def tell(before: dict[str, Any] | None, job: dict[str, Any]) -> None:
     terminal.say(f"job {job['id']} {render.spec_name(job)}: {job['status']}{where}{place}{took}{attempt}{flaky}")
     reason = job["failure_reason"]
     if reason is not None and job["end_time"]:
-        terminal.say(f"  {reason['reason']}: {reason['message']}")
+        terminal.say(f"  {reason['reason']}: {' '.join(reason['message'].split())}")
 
 
 def say_cut(piece: LogPiece, job_id: int, *, is_first: bool) -> None:

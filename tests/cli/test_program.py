@@ -60,8 +60,8 @@ def test_wrong_use_is_one_clear_line_and_exit_2(arguments: tuple[str, ...], said
 
 
 def test_an_option_that_resembles_none_gets_no_wild_guess() -> None:
-    done = run("submit", "--cunit")
-    assert (done.returncode, done.stderr) == (2, "error: there is no option --cunit\nhint: see `qgjob submit --help`\n")
+    done = run("submit", "--quux")
+    assert (done.returncode, done.stderr) == (2, "error: there is no option --quux\nhint: see `qgjob submit --help`\n")
 
 
 @pytest.mark.parametrize("name", ["qgjob", "qgjob-coordinator", "qgjob-agent"])
