@@ -13,7 +13,7 @@ from examples import tools
 from tests.postgresql import running_postgresql
 
 ANDROID_TOOLS = ("adb", "aapt", "apksigner", "zipalign", "keytool")
-NEEDS = {"appwright": tuple(tools.PACKAGES), "android_tools": ANDROID_TOOLS}
+NEEDS = {"appwright": tuple(tools.PACKAGES), "android_tools": ANDROID_TOOLS, "node": ("node", "npm")}
 MISSING = tools.missing_tools()
 
 
