@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from agent.runners.protocol import Runner
     from agent.spool import Spool
 
+MUST_BE_MENDED = 3
+"""The exit code of a doctor who found something: the same as `qgjob doctor` has for the lab's fault."""
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
@@ -146,9 +149,70 @@ def run(
         "virtual_phone_faults": virtual_phone_faults,
         "virtual_phone_screens": str(virtual_phone_screens) if virtual_phone_screens else None,
     }
+    with _telling_errors():
+        sys.exit(asyncio.run(_serve(_config(_settings(config, flags)))))
+
+
+@app.command()
+def doctor(
+    coordinator: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT[,HOST:PORT] of the coordinator.", envvar="QGJOB_COORDINATOR", show_default=False),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the agent; default: the host's name.")] = None,
+    config: Annotated[Path | None, typer.Option(help="agent.toml, as `run` has it.")] = None,
+    simulate: Annotated[str | None, typer.Option(help="Simulated devices, as in emulator=3.")] = None,
+    workspace: Annotated[Path | None, typer.Option(help="AppWright project, with its node_modules.")] = None,
+    virtual_phones: Annotated[int | None, typer.Option(help="Virtual Android phones.", min=0, max=16)] = None,
+    adb_port: Annotated[
+        int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)
+    ] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Spool of logs and results.")] = None,
+    tls_ca: Annotated[str | None, typer.Option(help="The coordinator's CA (PEM), or `system`.")] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate of this agent.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Its key.")] = None,
+    token_file: Annotated[
+        str | None, typer.Option(help="File with this agent's token.", envvar="QGJOB_TOKEN_FILE", show_default=False)
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Let the token leave this host without TLS.")
+    ] = None,
+) -> None:
+    """Look whether an agent that is run with these options could work here; 0 if so, 3 if something must be mended."""
+    flags = {
+        "coordinator": coordinator,
+        "name": name,
+        "simulate": simulate,
+        "state_dir": state_dir,
+        "workspace": workspace,
+        "adb_port": adb_port,
+        "virtual_phones": virtual_phones,
+        "tls_ca": tls_ca,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "token_file": token_file,
+        "insecure": insecure,
+    }
+    with _telling_errors():
+        found = _config(_settings(config, flags))
+    from agent.doctor import examine
+    from qgjob.checkup import Finding, lines
+
+    checks = examine(found)
+    for line in lines(checks):
+        print(line)  # noqa: T201 - the result
+    sys.exit(MUST_BE_MENDED if any(check.finding is Finding.FAILED for check in checks) else 0)
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    return {**read_toml(config), **{key: value for key, value in flags.items() if value is not None}}
+
+
+@contextlib.contextmanager
+def _telling_errors() -> Iterator[None]:
+    """Tell what cannot work as a line and a hint, and end with 2."""
     try:
-        settings = {**read_toml(config), **{key: value for key, value in flags.items() if value is not None}}
-        sys.exit(asyncio.run(_serve(_config(settings))))
+        yield
     except VirtualPhoneError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

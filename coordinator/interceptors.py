@@ -29,6 +29,9 @@ DOMAIN = "qgjob"
 AGENT_METHODS = frozenset({"/qgjob.v1.AgentService/Connect", "/qgjob.v1.LogService/AppendLogs"})
 """What agents call; everything else is for clients."""
 
+OURS = "/qgjob."
+"""How our methods begin; health and reflection have handlers of other kinds."""
+
 COMPLAINT_INTERVAL_S = 60.0
 """Between two lines of diagnostics about bytes that are no message, for each method."""
 
@@ -91,7 +94,7 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
         """Return the method's handler, guarded."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or not method.startswith("/qgjob."):
+        if handler is None or not method.startswith(OURS):
             return handler
         read = _reading(handler)
         if handler.request_streaming or handler.response_streaming:
@@ -124,7 +127,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
 
 class ReleaseInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses clients of a release too far away. One that names none is let in; agents name theirs in Hello."""
+    """Tells the coordinator's release at the end of each call, and refuses clients of one too far away.
+
+    A client that names none is let in; agents name theirs in Hello.
+    """
 
     def __init__(self, release: str) -> None:
         """Take the coordinator's release."""
@@ -138,12 +144,19 @@ class ReleaseInterceptor(grpc.aio.ServerInterceptor):
         """Return the method's handler, or one that refuses."""
         handler = await continuation(handler_call_details)
         theirs = _first(handler_call_details.invocation_metadata or (), RELEASE_KEY)
-        if handler is None or not theirs:
+        if handler is None or not str(handler_call_details.method).startswith(OURS):
             return handler
-        reason = misfit(self._release, theirs, "client")
+        reason = misfit(self._release, theirs, "client") if theirs else None
         if reason is None:
-            return handler
+            return wrapped(handler, self._telling)
         return wrapped(handler, functools.partial(_refusing, VersionUnsupported(reason, accepted=self._release)))
+
+    def _telling(self, handler: Handler) -> Handler:
+        async def tell(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
+            context.set_trailing_metadata(((RELEASE_KEY, self._release),))
+            return await handler(request, context)
+
+        return tell
 
 
 def _first(metadata: Iterable[tuple[str, str | bytes]], wanted: str) -> str:

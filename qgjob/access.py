@@ -150,5 +150,20 @@ class MetadataChannel:
     def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:  # noqa: ANN401, D102
         return self._carrying(self._channel.stream_stream(*args, **kwargs))
 
-    def _carrying(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: call(*args, metadata=self._metadata(), **kwargs)
+    def _carrying(self, call: Any) -> _Carrying:  # noqa: ANN401 - any of grpc's callables
+        return _Carrying(call, self._metadata)
+
+
+class _Carrying:
+    """A method of a channel whose calls carry metadata."""
+
+    def __init__(self, call: Any, metadata: Callable[[], Metadata]) -> None:  # noqa: ANN401
+        self._call = call
+        self._metadata = metadata
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return self._call(*args, metadata=self._metadata(), **kwargs)
+
+    def with_call(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Make a call of one message, and return what else came with the answer too."""
+        return self._call.with_call(*args, metadata=self._metadata(), **kwargs)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import grpc
 
-from qgjob.access import Access
+from qgjob.access import RELEASE_KEY, Access
 from qgjob.channel import NO_ACCESS, Coordinators
 from qgjob.errors import ClientError, Unreachable, error_of, has_reached, is_passing, unreachable
 from qgjob.v1.job_pb2 import (
@@ -120,6 +120,7 @@ class Client:
         target: str,
         *,
         access: Access = NO_ACCESS,
+        call_patience_s: float | None = None,
         patience_s: float = STREAM_PATIENCE_S,
         on_lost: Callable[[ClientError], None] | None = None,
     ) -> None:
@@ -128,13 +129,16 @@ class Client:
         Args:
             target: The coordinator's HOST:PORT, or those of several with commas between them.
             access: TLS and token.
+            call_patience_s: How long a call that nobody answers is tried again; the default is short, and longer where
+                several coordinators are named.
             patience_s: How long a broken stream is tried again, from the last message that came.
             on_lost: Called when a stream breaks and is tried again, on the thread that reads it; once for all streams,
                 until something is heard again.
         """
         self._coordinators = Coordinators(target, access)
         self.target = self._coordinators.shown
-        self._call_patience_s = CALL_PATIENCE_S if len(self._coordinators) == 1 else FAILOVER_PATIENCE_S
+        usual_s = CALL_PATIENCE_S if len(self._coordinators) == 1 else FAILOVER_PATIENCE_S
+        self._call_patience_s = usual_s if call_patience_s is None else call_patience_s
         self._patience_s = patience_s
         self._on_lost = on_lost
         self._is_closed = False
@@ -404,6 +408,18 @@ class Client:
                 call.cancel()
 
     # The lab
+
+    def release(self) -> str:
+        """Return the release of the coordinator that answers; empty where it does not say."""
+        from qgjob.v1.agent_service_pb2 import ListAgentsRequest
+        from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
+
+        request = ListAgentsRequest(page_size=1)
+        _, call = self._call(
+            lambda: AgentServiceStub(self._channel).ListAgents.with_call(request, timeout=CALL_TIMEOUT_S)
+        )
+        told = {key: value for key, value in call.trailing_metadata() or () if isinstance(value, str)}
+        return told.get(RELEASE_KEY, "")
 
     def queue_status(self) -> QueueStatus:
         """Return the queue at a glance."""

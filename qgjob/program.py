@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -15,11 +16,13 @@ USAGE = 2
 INTERRUPTED = 130
 
 
-def print_release(program: str) -> NoReturn:
-    """Print the release of this installation, and end."""
+def print_release(program: str, tell_more: Callable[[], None] = lambda: None) -> NoReturn:
+    """Print the release of this installation, then what else there is to tell, and end."""
     from importlib.metadata import version
 
     sys.stdout.write(f"{program} {version('qgjob')}\n")
+    sys.stdout.flush()
+    tell_more()
     raise typer.Exit
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import fields, render, terminal
+from qgjob.cli import completion, fields, render, terminal
 from qgjob.cli.command import Command
 from qgjob.cli.exits import Exit
 from qgjob.cli.session import Json, Output, chosen_format, client, show_one
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5
 
-Name = Annotated[str, typer.Argument(help="The agent, as `qgjob agents list` has it.")]
-DeviceId = Annotated[str, typer.Argument(help="The device, as `qgjob devices list` has it.")]
+Name = Annotated[
+    str, typer.Argument(help="The agent, as `qgjob agents list` has it.", autocompletion=completion.agents)
+]
+DeviceId = Annotated[
+    str, typer.Argument(help="The device, as `qgjob devices list` has it.", autocompletion=completion.devices)
+]
 Reason = Annotated[str, typer.Option("--reason", help="What people are told.")]
 
 

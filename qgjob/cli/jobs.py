@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import fields, render
+from qgjob.cli import completion, fields, render
 from qgjob.cli.command import Command
 from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
 from qgjob.cli.waiting import Waiting
@@ -117,7 +117,10 @@ def _watch_active(output: str) -> None:
 
 @app.command(cls=Command)
 def wait(
-    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to wait for.", min=1, max=fields.MAX_ID)] = None,
+    job_ids: Annotated[
+        list[int] | None,
+        typer.Argument(help="Jobs to wait for.", min=1, max=fields.MAX_ID, autocompletion=completion.jobs),
+    ] = None,
     run: Annotated[str | None, typer.Option("--run", help="All jobs of a run.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="All jobs with K=V.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the logs as they come.")] = False,
@@ -147,7 +150,10 @@ def wait(
 
 @app.command(cls=Command)
 def cancel(
-    job_ids: Annotated[list[int] | None, typer.Argument(help="Jobs to cancel.", min=1, max=fields.MAX_ID)] = None,
+    job_ids: Annotated[
+        list[int] | None,
+        typer.Argument(help="Jobs to cancel.", min=1, max=fields.MAX_ID, autocompletion=completion.active_jobs),
+    ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="All unfinished jobs with K=V.")] = None,
     run: Annotated[str | None, typer.Option("--run", help="All unfinished jobs of a run.")] = None,
     output: Output = None,
@@ -169,7 +175,10 @@ def cancel(
 
 @app.command(cls=Command)
 def retry(
-    job_id: Annotated[int, typer.Argument(help="A job that has ended.", min=1, max=fields.MAX_ID)],
+    job_id: Annotated[
+        int,
+        typer.Argument(help="A job that has ended.", min=1, max=fields.MAX_ID, autocompletion=completion.ended_jobs),
+    ],
     output: Output = None,
     json: Json = False,
 ) -> None:

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from qgjob.cli import terminal
+from qgjob.cli import completion, terminal
 from qgjob.cli.exits import Exit
 from qgjob.cli.fields import MAX_ID, MAX_NUMBER
 from qgjob.cli.session import client
 
 
 def logs(
-    job_id: Annotated[int, typer.Argument(help="The job.", min=1, max=MAX_ID)],
+    job_id: Annotated[int, typer.Argument(help="The job.", min=1, max=MAX_ID, autocompletion=completion.jobs)],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job and its log have ended.")] = False,
     attempt: Annotated[
         int, typer.Option("--attempt", help="Only this attempt, from 1; 0 for all.", min=0, max=MAX_NUMBER)

@@ -13,6 +13,7 @@ from typer._click.exceptions import ClickException
 
 from qgjob.cli import holds, jobs, lab, status
 from qgjob.cli.command import Command
+from qgjob.cli.doctor import doctor, say_coordinators_release
 from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.logs import logs
 from qgjob.cli.session import GLOBALS
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command(cls=Command)(submit)
 app.command(cls=Command)(logs)
+app.command(cls=Command)(doctor)
 holds.add_to(agents=lab.agents, devices=lab.devices)
 app.add_typer(status.app, name="status")
 app.add_typer(jobs.app, name="jobs")
@@ -40,40 +42,66 @@ app.add_typer(lab.builds, name="builds")
 app.add_typer(lab.config, name="config")
 
 
-def _print_version(is_asked: bool) -> None:
+def _print_version(context: typer.Context, is_asked: bool) -> None:
     if is_asked:
-        print_release("qgjob")
+        _take_globals(**{name: value for name, value in context.params.items() if name != "version"})
+        print_release("qgjob", say_coordinators_release)
 
 
 @app.callback()
 def _globals(
+    # Eager, in this order: --version asks the coordinator that the options before it name.
     coordinator: Annotated[
         str | None,
-        typer.Option("--coordinator", help="HOST:PORT[,HOST:PORT]; default: QGJOB_COORDINATOR, else 127.0.0.1:50051."),
+        typer.Option(
+            "--coordinator",
+            help="HOST:PORT[,HOST:PORT]; default: QGJOB_COORDINATOR, else 127.0.0.1:50051.",
+            is_eager=True,
+        ),
     ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", help="A profile of the user's config file.")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="A profile of the user's config file.", is_eager=True)
+    ] = None,
     tls_ca: Annotated[
-        str | None, typer.Option("--tls-ca", help="The coordinator's CA (PEM), or `system`; without it no TLS.")
+        str | None,
+        typer.Option("--tls-ca", help="The coordinator's CA (PEM), or `system`; without it no TLS.", is_eager=True),
     ] = None,
     tls_cert: Annotated[
-        str | None, typer.Option("--tls-cert", help="Certificate of yours, where the coordinator asks for one.")
+        str | None,
+        typer.Option("--tls-cert", help="Certificate of yours, where the coordinator asks for one.", is_eager=True),
     ] = None,
-    tls_key: Annotated[str | None, typer.Option("--tls-key", help="Its key.")] = None,
+    tls_key: Annotated[str | None, typer.Option("--tls-key", help="Its key.", is_eager=True)] = None,
     token_file: Annotated[
-        str | None, typer.Option("--token-file", help="File with your token; or set QGJOB_TOKEN.")
+        str | None, typer.Option("--token-file", help="File with your token; or set QGJOB_TOKEN.", is_eager=True)
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Let the token leave this host without TLS.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let the token leave this host without TLS.", is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.", is_eager=True)] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the release.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show this release and the coordinator's.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Run AppWright tests on the devices of your lab."""
-    GLOBALS.coordinator = coordinator
-    GLOBALS.profile = profile
-    GLOBALS.is_debugging = debug
-    GLOBALS.tls_ca, GLOBALS.tls_cert, GLOBALS.tls_key = tls_ca, tls_cert, tls_key
-    GLOBALS.token_file, GLOBALS.is_insecure = token_file, insecure
+    _take_globals(
+        coordinator=coordinator,
+        profile=profile,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        token_file=token_file,
+        insecure=insecure,
+        debug=debug,
+    )
+
+
+def _take_globals(*, insecure: bool = False, debug: bool = False, **texts: str | None) -> None:
+    GLOBALS.is_insecure, GLOBALS.is_debugging = insecure, debug
+    for name, text in texts.items():
+        setattr(GLOBALS, name, text)
 
 
 def main() -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qgjob.cli import fields, render
+from qgjob.cli import completion, fields, render
 from qgjob.cli.command import Command
 from qgjob.cli.session import Json, Output, chosen_format, client, show_one
 
@@ -20,7 +20,9 @@ def _group() -> None:
 
 @app.command(cls=Command)
 def job(
-    job_id: Annotated[int, typer.Option("--job-id", help="The job.", min=1, max=fields.MAX_ID)],
+    job_id: Annotated[
+        int, typer.Option("--job-id", help="The job.", min=1, max=fields.MAX_ID, autocompletion=completion.jobs)
+    ],
     verbose: Annotated[bool, typer.Option("--verbose", help="Every attempt, and errors whole.")] = False,
     output: Output = None,
     json: Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -67,8 +68,12 @@ def test_an_option_that_resembles_none_gets_no_wild_guess() -> None:
 @pytest.mark.parametrize("name", ["qgjob", "qgjob-coordinator", "qgjob-agent"])
 def test_every_program_tells_its_release(name: str) -> None:
     program = Path(sys.executable).parent / name
-    done = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=30, check=True)
+    nobody = {**os.environ, "QGJOB_COORDINATOR": "127.0.0.1:1"}
+    done = subprocess.run(
+        [str(program), "--version"], capture_output=True, text=True, timeout=30, check=True, env=nobody
+    )
     assert done.stdout == f"{name} {version('qgjob')}\n"
+    assert done.stderr == ("coordinator: no coordinator answers at 127.0.0.1:1\n" if name == "qgjob" else "")
 
 
 @pytest.mark.parametrize("module", ["coordinator.main", "agent.main"])

@@ -1,0 +1,76 @@
+"""`qgjob-agent doctor`: whether an agent with these settings could work here. Nothing is installed or started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from agent.config import Config
+from agent.devices.adb import AdbUnavailable, track
+from agent.runners.appwright_project import ProjectUnusable, check_project
+from qgjob.checkup import Check, Finding, check_coordinator, check_of_error, failed, passed
+from qgjob.errors import ClientError
+
+TOOLS = {"adb": "adb", "aapt": "aapt", "java": "a Java runtime, 17 or newer"}
+"""What must be on PATH for tests on Android devices, and what brings it."""
+ADB_PATIENCE_S = 10.0
+
+
+def examine(config: Config) -> list[Check]:
+    """Return what was found."""
+    checks = [_state_dir(config), *(_coordinator(address, config) for address in config.coordinators)]
+    if config.simulate:
+        counted = ", ".join(f"{count} {kind}" for kind, count in config.simulate)
+        checks.append(passed("simulated", counted))
+    if config.workspace is not None:
+        checks += [_project(config.workspace), *map(_tool, TOOLS)]
+        checks.append(
+            passed("devices", f"{config.virtual_phones} virtual phones")
+            if config.virtual_phones
+            else asyncio.run(_devices(config.adb_port))
+        )
+    return checks
+
+
+def _state_dir(config: Config) -> Check:
+    if not os.access(config.state_dir, os.W_OK | os.X_OK):
+        return failed("state", f"{config.state_dir} cannot be written", "choose another --state-dir")
+    return passed("state", f"agent {config.name} keeps logs and results in {config.state_dir}")
+
+
+def _coordinator(address: str, config: Config) -> Check:
+    try:
+        return check_coordinator(address, config.access, version("qgjob"), is_agent=True)
+    except ClientError as error:
+        return check_of_error("coordinator", error)
+
+
+def _project(workspace: Path) -> Check:
+    try:
+        return passed("project", str(check_project(workspace)))
+    except ProjectUnusable as error:
+        return failed("project", str(error))
+
+
+def _tool(name: str) -> Check:
+    found = shutil.which(name)
+    return passed(name, found) if found else failed(name, "is not on PATH", f"install {TOOLS[name]}")
+
+
+async def _devices(port: int) -> Check:
+    changes = track(port)
+    states: dict[str, str] = {}
+    try:
+        async with asyncio.timeout(ADB_PATIENCE_S), contextlib.aclosing(changes):
+            states = await anext(changes, {})
+    except (OSError, AdbUnavailable, TimeoutError):
+        hint = "the agent starts one; until then nothing is known of devices"
+        return Check(name="devices", finding=Finding.WARNING, message=f"no adb server on port {port}", hint=hint)
+    told = ", ".join(f"{udid} ({state})" for udid, state in sorted(states.items()))
+    if not any(state == "device" for state in states.values()):
+        return failed("devices", told or "none", "connect one and allow USB debugging, or start an emulator")
+    return passed("devices", told)

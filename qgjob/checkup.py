@@ -1,0 +1,78 @@
+"""What `doctor` looks at: each check with what was found and what to do about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from qgjob.access import Access
+from qgjob.client import Client
+from qgjob.errors import ClientError, NotAllowed
+
+
+class Finding(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    finding: Finding
+    message: str
+    hint: str = ""
+
+
+def passed(name: str, message: str) -> Check:
+    """Return a check that found nothing wrong."""
+    return Check(name=name, finding=Finding.OK, message=message)
+
+
+def failed(name: str, message: str, hint: str = "") -> Check:
+    """Return a check that found what must be mended."""
+    return Check(name=name, finding=Finding.FAILED, message=message, hint=hint)
+
+
+def lines(checks: Iterable[Check]) -> list[str]:
+    """Return checks as people read them."""
+    told: list[str] = []
+    for check in checks:
+        told.append(f"{check.finding:<9}{check.name:<13}{' '.join(check.message.split())}")
+        if check.hint:
+            told.append(f"{'':<22}{check.hint}")
+    return told
+
+
+def check_coordinator(target: str, access: Access, release: str, *, is_agent: bool = False) -> Check:
+    """Ask the coordinator whether it takes our calls, and compare releases.
+
+    Raises:
+        ClientError: It does not answer, or refuses.
+    """
+    begun = time.monotonic()
+    try:
+        with Client(target, access=access) as client:
+            theirs = client.release()
+    except NotAllowed as refusal:
+        # An agent's token opens no lists, but whoever is told so has a token that counts.
+        if is_agent and refusal.fields.get("role") == "client":
+            return passed("coordinator", f"{target} answers, and knows the token of {refusal.fields.get('name', '?')}")
+        raise
+    took_ms = (time.monotonic() - begun) * 1_000
+    message = f"{target} answers in {took_ms:.0f} ms, release {theirs or 'unknown'}"
+    if theirs == release:
+        return passed("coordinator", message)
+    hint = f"this is release {release}; one minor release apart is well"
+    return Check(name="coordinator", finding=Finding.WARNING, message=message, hint=hint)
+
+
+def check_of_error(name: str, error: ClientError) -> Check:
+    """Return the failed check of an error."""
+    return failed(name, str(error), error.hint)

@@ -1,0 +1,130 @@
+"""`qgjob doctor`, and the coordinator's release beside ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from qgjob.cli import render, terminal
+from qgjob.cli.exits import Exit, exit_of_error
+from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client
+from qgjob.errors import ClientError
+
+if TYPE_CHECKING:
+    from qgjob.checkup import Check
+    from qgjob.v1.device_pb2 import Device
+
+
+def doctor(output: Output = None, json: Json = False) -> None:
+    """Look whether this client is set up well and the lab can work; 0 if so."""
+    from qgjob import checkup
+
+    chosen = chosen_format(output, json)
+    checks: list[Check] = []
+    code = Exit.OK
+    try:
+        checks.append(_settings())
+        checks.append(_coordinator())
+        checks += _lab()
+    except ClientError as error:
+        # What comes after would only fail of the same.
+        checks.append(checkup.check_of_error("coordinator" if checks else "settings", error))
+        code = exit_of_error(error)
+    if code is Exit.OK and any(check.finding is checkup.Finding.FAILED for check in checks):
+        code = Exit.LAB_FAULT
+    _show(checks, chosen)
+    sys.exit(code)
+
+
+def _show(checks: list[Check], output: str) -> None:
+    from qgjob import checkup
+
+    records = [{**dataclasses.asdict(check), "hint": check.hint or None} for check in checks]
+    match output:
+        case "json":
+            render.json_out(records)
+        case "jsonl":
+            for record in records:
+                render.jsonl_out(record)
+        case "id":
+            for check in checks:
+                render.line_out(check.name)
+        case _:
+            for line in checkup.lines(checks):
+                render.line_out(terminal.clean(line))
+    sys.stdout.flush()
+
+
+def _settings() -> Check:
+    from qgjob.checkup import passed
+    from qgjob.config import access_of, settings
+
+    found = settings(GLOBALS.flags(), GLOBALS.profile)
+    access = access_of(found)
+    shown = ", ".join(
+        [
+            f"coordinator from {found['coordinator'].source}",
+            "with TLS" if access.tls_ca else "without TLS",
+            "with a token" if access.has_token else "without a token",
+        ]
+    )
+    return passed("settings", shown)
+
+
+def _coordinator() -> Check:
+    from importlib.metadata import version
+
+    from qgjob.checkup import check_coordinator
+    from qgjob.config import access_of, settings
+
+    found = settings(GLOBALS.flags(), GLOBALS.profile)
+    return check_coordinator(found["coordinator"].value, access_of(found), version("qgjob"))
+
+
+def _lab() -> list[Check]:
+    from qgjob import resources
+    from qgjob.checkup import failed, passed
+
+    with client() as opened:
+        agents = Counter(resources.agent(agent)["state"] for agent in opened.list_agents())
+        devices = opened.list_devices()
+    if agents["connected"]:
+        checks = [passed("agents", _counted(agents))]
+    else:
+        checks = [failed("agents", _counted(agents) or "none", "start one with `qgjob-agent run` on a lab machine")]
+    return [*checks, _devices(devices)]
+
+
+def _devices(devices: list[Device]) -> Check:
+    from qgjob import resources
+    from qgjob.checkup import Check, Finding, failed, passed
+
+    found = [resources.device(device) for device in devices]
+    counted = _counted(Counter(device["state"] for device in found))
+    working = [device for device in found if device["state"] in ("idle", "reserved", "leased")]
+    if not working:
+        return failed("devices", counted or "none", "`qgjob devices list` says why none of them can work")
+    if len(working) < len(found):
+        hint = "`qgjob devices list` says why some of them cannot work"
+        return Check(name="devices", finding=Finding.WARNING, message=counted, hint=hint)
+    return passed("devices", counted)
+
+
+def _counted(states: Counter[str]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+
+
+def say_coordinators_release() -> None:
+    """Print the release of the coordinator that the settings name; that there is none is no error."""
+    from qgjob.client import Client
+    from qgjob.config import access_of, settings
+
+    try:
+        found = settings(GLOBALS.flags(), GLOBALS.profile)
+        target = found["coordinator"].value
+        with Client(target, access=access_of(found), call_patience_s=0) as opened:
+            render.line_out(f"coordinator {opened.release() or 'of an unknown release'} at {terminal.clean(target)}")
+    except ClientError as error:
+        terminal.say(f"coordinator: {error}")
