@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperCommand, TyperOption
 
 from qgjob.cli.session import GLOBALS
+from qgjob.cli.terminal import ReaderGone
 
 if TYPE_CHECKING:
     from typer import CallbackParam, Context
@@ -38,3 +39,14 @@ class Command(TyperCommand):
         flags = [_shared(option, name, is_flag=True, default=False) for option, name in FLAGS]
         shared = [*texts, *flags]
         super().__init__(name, **{**settings, "params": [*(settings.get("params") or []), *shared]})
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as Typer has it
+        """Run the command.
+
+        Raises:
+            ReaderGone: Nobody reads what it prints any more.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error

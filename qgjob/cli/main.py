@@ -18,6 +18,7 @@ from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.logs import logs
 from qgjob.cli.session import GLOBALS
 from qgjob.cli.submit import submit
+from qgjob.cli.terminal import ReaderGone, abandon_stdout
 from qgjob.errors import ClientError
 from qgjob.program import print_release, refuse_usage, short
 
@@ -115,9 +116,8 @@ def main() -> NoReturn:
     try:
         result = app(standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # `| head` has enough. What is still buffered must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, ReaderGone):
+        abandon_stdout()
         sys.exit(Exit.OK)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(Exit.INTERRUPTED)

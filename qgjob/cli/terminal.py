@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os
 import re
 import sys
 
@@ -26,9 +28,19 @@ def clean(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print a message or progress: never on stdout, which is for results."""
-    sys.stderr.write(clean(text) + "\n")
-    sys.stderr.flush()
+    """Print a message or progress: never on stdout, which is for results. That nobody reads it changes nothing."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(clean(text) + "\n")
+        sys.stderr.flush()
+
+
+class ReaderGone(Exception):
+    """Whoever read our stdout has enough, as `| head` has. No OSError: Typer would end the program with 1."""
+
+
+def abandon_stdout() -> None:
+    """Let what is still buffered for a reader who has gone not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Cleaner:

@@ -68,9 +68,12 @@ class Waiting:
             junit.write(self.junit, [_with_attempts(client, job) for job in jobs])
         if service is not None:
             ci.report(service, jobs)
-        if not self.is_following:
-            show(jobs, output, render.jobs_table)
-        sys.stdout.flush()
+        try:
+            if not self.is_following:
+                show(jobs, output, render.jobs_table)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            terminal.abandon_stdout()
         sys.exit(code)
 
 

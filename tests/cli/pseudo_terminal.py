@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 PATIENCE_S = 30.0
 HOME = "\x1b[H"
@@ -74,7 +75,7 @@ class PseudoTerminal:
 
 @contextmanager
 def in_terminal(
-    command: list[str], env: Mapping[str, str], *, columns: int = 80, rows: int = 24
+    command: list[str], env: Mapping[str, str], *, columns: int = 80, rows: int = 24, folder: Path | None = None
 ) -> Iterator[PseudoTerminal]:
     """Run a program in a terminal, of which it is the only one."""
     ours, theirs = pty.openpty()
@@ -86,6 +87,7 @@ def in_terminal(
         stdout=theirs,
         stderr=theirs,
         env={"TERM": "xterm-256color", **plain},
+        cwd=folder,
     )
     os.close(theirs)
     try:

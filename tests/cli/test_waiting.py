@@ -121,6 +121,23 @@ def test_a_dropped_connection_is_told_once_and_no_line_comes_twice(stand_in: Sta
     ]
 
 
+def test_a_verdict_counts_though_nobody_reads_the_progress(stand_in: StandIn) -> None:
+    def change(request: WatchJobsRequest) -> Iterator[Job]:
+        yield running()
+        stand_in.heard.wait(30)
+        yield ended(JOB_STATE_FAILED)
+
+    stand_in.watches = [change]
+    process = start(stand_in, "jobs", "wait", "7", "-o", "id")
+    assert process.stderr is not None
+    assert process.stderr.readline() == "job 7 login.spec.js: running on emulator-1@lab\n"
+    process.stderr.close()
+    stand_in.heard.set()
+    assert process.stdout is not None
+    assert (process.stdout.read(), process.wait(30)) == ("7\n", 1)
+    process.stdout.close()
+
+
 def test_a_followed_log_is_passed_through_byte_for_byte(stand_in: StandIn) -> None:
     def breaks(request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
         yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_OPEN)

@@ -1,0 +1,219 @@
+"""Every command line that users are promised, as it is written there: in terminals of two widths, and on a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.cli.pseudo_terminal import in_terminal
+from tests.e2e.grid import BIN, Grid, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+JOB_FIELDS = {
+    *("id", "org_id", "app_version_id", "test", "priority", "target", "status", "lane", "labels", "tests"),
+    *("create_time", "start_time", "end_time", "device", "agent", "attempt", "attempts", "failure_reason"),
+    *("queue_position", "expected_start_time"),
+}
+DEVICE_FIELDS = {
+    *("id", "kind", "platform", "model", "os_version", "state", "agent", "job", "builds", "utilisation", "labels"),
+    "reason",
+}
+QUEUE_FIELDS = {"lanes", "running", "waiting", "installs_avoided", "seconds_saved", "expected_drain_time"}
+AGENT = ("--simulate", "emulator=1,device=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
+
+
+def jobs(found: Any) -> bool:  # noqa: ANN401 - whatever a command prints
+    return isinstance(found, list) and all(set(job) >= JOB_FIELDS for job in found)
+
+
+def some_jobs(found: Any) -> bool:  # noqa: ANN401
+    return bool(found) and jobs(found)
+
+
+def a_job(found: Any) -> bool:  # noqa: ANN401
+    return isinstance(found, dict) and set(found) >= JOB_FIELDS
+
+
+def a_device(found: Any) -> bool:  # noqa: ANN401
+    return isinstance(found, dict) and set(found) >= DEVICE_FIELDS
+
+
+def devices(found: Any) -> bool:  # noqa: ANN401
+    return isinstance(found, list) and len(found) == 2 and all(map(a_device, found))
+
+
+def the_queue(found: Any) -> bool:  # noqa: ANN401
+    return [lane["lane"] for lane in found["lanes"]] == ["high", "normal", "low"] and set(found) >= QUEUE_FIELDS
+
+
+def records(*fields: str) -> Callable[[Any], bool]:
+    return lambda found: bool(found) and isinstance(found, list) and all(set(fields) <= set(one) for one in found)
+
+
+def record(*fields: str) -> Callable[[Any], bool]:
+    return lambda found: isinstance(found, dict) and set(fields) <= set(found)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command line, with what is promised of it."""
+
+    text: str
+    shape: Callable[[Any], bool] | None
+    """What its JSON is like; None where it prints no JSON."""
+    shown: str
+    """What stands somewhere on a terminal."""
+    code: int = 0
+
+
+BEFORE_THE_END = (
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=tests/onboarding.spec.js",
+        some_jobs,
+        "onboarding",
+    ),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=abc456 --test=tests/critical.spec.js --priority=5"
+        " --target=device",
+        some_jobs,
+        "critical.spec.js",
+    ),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=a.spec.js --selector model=* --env K=V"
+        " --label suite=smoke --retries 1 --timeout 10m --wait --wait-timeout 30m --junit r.xml --run nightly",
+        some_jobs,
+        "completed",
+    ),
+    Line("qgjob submit --from manifest.toml -o id", None, ""),
+)
+AFTER_IT = (
+    Line("qgjob jobs wait 1 2 --junit report.xml --wait-timeout 30m", some_jobs, "completed"),
+    Line("qgjob jobs wait 1 2 --follow", None, ""),
+    Line("qgjob jobs wait --run nightly", some_jobs, "completed"),
+    Line("qgjob status job --job-id=1", a_job, "Status:         completed"),
+    Line("qgjob status job --job-id=1 --verbose", a_job, "1. passed on"),
+    Line("qgjob status job --job-id=4711", None, "error: ", 5),
+    Line("qgjob jobs recent --limit=10", some_jobs, "critical"),
+    Line(
+        "qgjob jobs list --status-filter=completed --priority=5 --target=device --app-version-id=abc456"
+        " --org-id=qualgent --limit=20",
+        some_jobs,
+        "P5",
+    ),
+    Line(
+        "qgjob jobs list --status-filter=running --priority=4 --target=emulator --app-version-id=xyz123 --limit=20",
+        lambda found: found == [],
+        "No job is like that.",
+    ),
+    Line("qgjob jobs list --run nightly", some_jobs, "completed"),
+    Line("qgjob jobs active", lambda found: found == [], "No job is like that."),
+    Line("qgjob jobs cancel 1 2", some_jobs, "completed"),
+    Line("qgjob jobs cancel --label suite=smoke", lambda found: found == [], "No unfinished job is like that."),
+    Line("qgjob logs 1", None, "onboarding"),
+    Line("qgjob logs 1 --follow", None, "onboarding"),
+    Line("qgjob logs 1 --attempt 1 --tail 1", None, ""),
+    Line("qgjob queue status", the_queue, "High Priority Queue:   0 active (0 queued, 0 running)"),
+    Line("qgjob queue monitor", the_queue, "Queue Status Summary"),
+    Line("qgjob devices list", devices, "idle"),
+    Line("qgjob devices quarantine emulator-1@lab", a_device, "quarantined"),
+    Line("qgjob devices readmit emulator-1@lab", a_device, "idle"),
+    Line("qgjob devices drain emulator-1@lab", a_device, "draining"),
+    Line("qgjob agents list", records("name", "state", "devices"), "connected"),
+    Line("qgjob agents drain lab --deadline 30m", record("name", "draining"), "drained"),
+    Line("qgjob agents resume lab", record("name", "draining"), "lab gets work again"),
+    Line("qgjob builds list", records("org_id", "app_version_id", "digest"), "xyz123"),
+    Line("qgjob doctor", records("name", "finding", "message", "hint"), "ok       coordinator"),
+    Line("qgjob config view", records("name", "value", "source"), "QGJOB_COORDINATOR"),
+    Line("qgjob --version", None, "coordinator "),
+    Line("qgjob-agent doctor --simulate emulator=1", None, "ok       coordinator"),
+    Line("qgjob jobs retry 1", a_job, "onboarding"),
+)
+
+
+@pytest.mark.parametrize("columns", [None, 80, 200], ids=["pipe", "80 columns", "200 columns"])
+def test_each_line_does_what_is_promised(grid: Grid, columns: int | None) -> None:
+    (grid.directory / "manifest.toml").write_text(
+        'org_id = "qualgent"\napp_version_id = "xyz123"\n[[specs]]\ntest = "m.spec.js"\npriority = 2\n'
+    )
+    grid.agent("lab", *AGENT)
+    eventually(lambda: len(grid.json("devices", "list")) == 2, "the agent's devices are known")
+    for line in BEFORE_THE_END:
+        check(grid, line, columns)
+    grid.run("jobs", "wait", "1", "2", "3", "4")
+    for line in AFTER_IT:
+        check(grid, line, columns)
+
+
+def check(grid: Grid, line: Line, columns: int | None) -> None:
+    program, *arguments = line.text.split()
+    command = [str(BIN / program), *arguments]
+    if columns is None:
+        on_a_pipe(grid, line, command)
+        return
+    with in_terminal(command, grid.env, columns=columns, folder=grid.directory) as terminal:
+        code = terminal.end()
+        said = "\n".join(terminal.lines)
+    assert code == line.code, f"{line.text}: {code}\n{said}"
+    assert line.shown in said, f"{line.text}\n{said}"
+    assert "Traceback" not in said
+    # Sentences are wrapped by the terminal; what is laid out as a table fits.
+    table = [text for text in said.split("\n") if re.match(r"(ID|Name|Org|Setting)\s", text)]
+    assert all(len(text) <= columns for text in table), f"{line.text}\n{said}"
+
+
+def on_a_pipe(grid: Grid, line: Line, command: list[str]) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=grid.env, cwd=grid.directory, timeout=60, check=False
+    )
+    assert done.returncode == line.code, f"{line.text}: {done.returncode}\n{done.stdout}{done.stderr}"
+    assert "\x1b" not in done.stdout + done.stderr
+    if line.shape is not None:
+        assert line.shape(json.loads(done.stdout)), f"{line.text}\n{done.stdout}"
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="missing: jq")
+def test_the_line_with_jq_counts_priorities(grid: Grid) -> None:
+    grid.agent("lab", *AGENT)
+    grid.submit("a.spec.js", "b.spec.js")
+    grid.submit("c.spec.js", options=("--priority", "5", "--wait"))
+    grid.run("jobs", "wait", "1", "2", "3")
+    line = r"""qgjob jobs list --limit=100 | jq '.[] | select(.status=="completed") | .priority' | sort | uniq -c"""
+    env = {**grid.env, "PATH": f"{BIN}{os.pathsep}{grid.env['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, env=env, timeout=60, check=True
+    )
+    assert [text.split() for text in done.stdout.splitlines()] == [["2", "3"], ["1", "5"]]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("qgjob jobs list --limit=300", "0"),
+        ("qgjob jobs list --limit=300 -o jsonl", "0"),
+        ("qgjob jobs wait --run nightly -o jsonl", "7"),
+        ("qgjob jobs active --watch -o jsonl", "0"),
+        ("qgjob logs 301 --follow", "0"),
+    ],
+)
+def test_a_pipe_that_is_closed_early_is_no_error_and_hides_no_verdict(grid: Grid, command: str, code: str) -> None:
+    grid.submit(*[f"tests/case-{number}.spec.ts" for number in range(300)], options=("--run", "nightly"))
+    grid.run("jobs", "cancel", *map(str, range(1, 200)))
+    if "wait" in command:
+        grid.run("jobs", "cancel", "--run", "nightly")
+    if "logs" in command:
+        grid.submit("loud.spec.ts", app="loud", options=("--priority", "5", "--env", "QGJOB_SIM_LOG_LINES=20000"))
+        grid.agent("lab", *AGENT)
+        grid.run("jobs", "wait", "301")
+    line = f"{command} 2>&1 | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}"
+    env = {**grid.env, "PATH": f"{BIN}{os.pathsep}{grid.env['PATH']}"}
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (f"{code}\n", "")
