@@ -290,6 +290,15 @@ class Client:
             part.ids[:] = wanted.ids[start : start + MAX_JOBS_PER_CALL]
             yield from self._watch(part, deadline)
 
+    def wait_for_jobs(self, ids: Sequence[int], *, timeout_s: float | None = None) -> list[Job]:
+        """Wait until jobs have ended, and return them in the order of `ids`, with their tests.
+
+        Raises:
+            TimeoutError: `timeout_s` passed first; the jobs go on.
+        """
+        jobs = {job.id: job for job in self.watch_jobs(JobFilter(ids=ids), timeout_s=timeout_s)}
+        return [jobs[job_id] for job_id in ids]
+
     def _watch(self, wanted: JobFilter, deadline: float | None) -> Iterator[Job]:
         seen: dict[int, bytes] = {}
         unfinished = set(wanted.ids)
