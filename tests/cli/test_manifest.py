@@ -95,6 +95,15 @@ def test_a_wrong_manifest_is_refused_with_the_place(tmp_path: Path, text: str, s
     assert "manifest.toml" in str(caught.value)
 
 
+def test_the_manifest_of_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    assert [(spec.test, spec.priority) for spec in specs(tmp_path, Wish(), text=text)] == [
+        ("tests/critical.spec.ts", 5),
+        ("tests/login.spec.ts", 2),
+    ]
+
+
 def test_a_manifest_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none\.toml"):
         read_manifest(tmp_path / "none.toml")
