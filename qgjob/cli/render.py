@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +198,8 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         facts.append(("Ended", f"{job['end_time']} (ran {took(job)})"))
     if job["device"]:
         facts.append(("Device", f"{job['device']} of agent {job['agent']}"))
+    if is_verbose:
+        facts += _wishes(job)
     if job["failure_reason"]:
         reason = job["failure_reason"]
         blame = f" (blame: {reason['blame']})" if reason["blame"] else ""
@@ -210,20 +212,49 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
             for text in clean(one["error"]).splitlines():
                 line_out(f"      {text}")
     if is_verbose:
-        _attempts(job["attempts"])
+        for line in _timeline(job):
+            line_out(line)
 
 
-def _attempts(attempts: list[Resource]) -> None:
-    line_out("Attempts:" if attempts else "Attempts:       none yet")
-    for one in attempts:
-        line_out(f"  {one['number']}. {one['outcome'] or 'not ended'} on {one['device']} of agent {one['agent']}")
-        for name in ("assign_time", "start_time", "end_time"):
-            if one[name]:
-                line_out(f"     {name.removesuffix('_time') + ':':<10}{one[name]}")
-        if one["build_digest"]:
-            line_out(f"     {'build:':<10}sha256 {one['build_digest'][:16]}")
-        if one["failure_reason"]:
-            line_out(f"     {'reason:':<10}{clean(one['failure_reason']['message'])}")
+def _wishes(job: Resource) -> list[tuple[str, str]]:
+    """Return what was asked for beyond the test and its device."""
+    shown = {
+        "Limits": f"{span(job['timeout_seconds'])} an attempt, {job['retries']} retries",
+        "Run": job["run"],
+        "Retry of": job["retry_of"] and f"job {job['retry_of']}",
+        "Selector": _joined(job["selector"]),
+        "Labels": _joined(job["labels"]),
+    }
+    return [(name, value) for name, value in shown.items() if value]
+
+
+def _joined(entries: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in entries.items())
+
+
+def _timeline(job: Resource) -> list[str]:
+    """Return what happened to a job, a line an event, each with the time since it was submitted."""
+    create = parse(job["create_time"])
+    assert create is not None
+    events = [(create, "queued"), *(event for one in job["attempts"] for event in _events(one))]
+    if (end := parse(job["end_time"])) is not None:
+        events.append((end, str(job["status"])))
+    lines = [f"  {'+' + span((when - create).total_seconds()):<9}{what}" for when, what in events]
+    return ["Timeline:", *lines]
+
+
+def _events(attempt: Resource) -> Iterator[tuple[datetime, str]]:
+    build = f", on build sha256 {attempt['build_digest'][:16]}" if attempt["build_digest"] else ""
+    reason = attempt["failure_reason"]
+    told = f": {' '.join(clean(reason['message']).split())}" if reason else ""
+    happened = {
+        "assign_time": f"assigned to {clean(attempt['device'])} of agent {clean(attempt['agent'])}",
+        "start_time": f"started{build}",
+        "end_time": f"{attempt['outcome']}{told}",
+    }
+    for name, what in happened.items():
+        if (when := parse(attempt[name])) is not None:
+            yield when, f"attempt {attempt['number']} {what}"
 
 
 def queue_block(status: Resource) -> None:

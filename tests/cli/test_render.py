@@ -155,28 +155,47 @@ def test_a_failed_job_tells_its_test_its_reason_and_whose_fault_it_was(capsys: p
     ]
 
 
-def test_verbose_adds_every_attempt(capsys: pytest.CaptureFixture[str]) -> None:
-    attempt = {
+def test_verbose_tells_what_was_asked_for_and_all_that_happened(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = {
         "number": 1,
         "outcome": "lost",
         "device": "emulator-1@lab",
         "agent": "lab",
-        "assign_time": "2026-01-02T03:04:05.000Z",
+        "assign_time": "2026-01-02T03:04:06.500Z",
         "start_time": None,
         "end_time": "2026-01-02T03:06:20.000Z",
-        "failure_reason": {"reason": "AGENT_LOST", "message": "its agent was lost", "blame": "host"},
+        "failure_reason": {"reason": "AGENT_LOST", "message": "its agent\nwas lost", "blame": "host"},
         "build_digest": "0123456789abcdef0123456789abcdef",
         "log": "truncated",
         "log_size": 0,
     }
-    render.job_block(job(7, attempts=[attempt]), is_verbose=True)
-    assert capsys.readouterr().out.endswith(
-        "Attempts:\n"
-        "  1. lost on emulator-1@lab of agent lab\n"
-        "     assign:   2026-01-02T03:04:05.000Z\n"
-        "     end:      2026-01-02T03:06:20.000Z\n"
-        "     build:    sha256 0123456789abcdef\n"
-        "     reason:   its agent was lost\n"
+    passed = {
+        **lost,
+        "number": 2,
+        "outcome": "passed",
+        "device": "emulator-2@lab",
+        "assign_time": "2026-01-02T03:06:21.000Z",
+        "start_time": "2026-01-02T03:06:25.000Z",
+        "end_time": "2026-01-02T03:06:35.000Z",
+        "failure_reason": None,
+    }
+    record = job(7, attempts=[lost, passed])
+    asked = {"labels": {"pr": "7", "suite": "smoke"}, "selector": {"model": "Pixel*"}, "run": "nightly", "retries": 2}
+    times = {"create_time": "2026-01-02T03:04:05.000Z", "end_time": "2026-01-02T03:06:35.000Z"}
+    render.job_block({**record, **asked, **times, "status": "completed"}, is_verbose=True)
+    assert capsys.readouterr().out.partition("Limits:")[2] == (
+        "         10m an attempt, 2 retries\n"
+        "Run:            nightly\n"
+        "Selector:       model=Pixel*\n"
+        "Labels:         pr=7, suite=smoke\n"
+        "Timeline:\n"
+        "  +0s      queued\n"
+        "  +1.5s    attempt 1 assigned to emulator-1@lab of agent lab\n"
+        "  +2m 15s  attempt 1 lost: its agent was lost\n"
+        "  +2m 16s  attempt 2 assigned to emulator-2@lab of agent lab\n"
+        "  +2m 20s  attempt 2 started, on build sha256 0123456789abcdef\n"
+        "  +2m 30s  attempt 2 passed\n"
+        "  +2m 30s  completed\n"
     )
 
 

@@ -100,7 +100,7 @@ AFTER_IT = (
     Line("qgjob jobs wait 1 2 --follow", None, ""),
     Line("qgjob jobs wait --run nightly", some_jobs, "completed"),
     Line("qgjob status job --job-id=1", a_job, "Status:         completed"),
-    Line("qgjob status job --job-id=1 --verbose", a_job, "1. passed on"),
+    Line("qgjob status job --job-id=1 --verbose", a_job, "attempt 1 passed"),
     Line("qgjob status job --job-id=4711", None, "error: ", 5),
     Line("qgjob jobs recent --limit=10", some_jobs, "critical"),
     Line(

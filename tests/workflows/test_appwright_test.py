@@ -115,7 +115,7 @@ def test_the_workflow_fails_with_a_test_and_shows_its_log(runner: Steps) -> None
     assert "::group::Job 4\n" in shown
     assert "Queue Status Summary" in shown
     assert "emulator-2@runner" in shown
-    assert "1. failed on emulator-" in shown
+    assert "attempt 1 failed: simulated" in shown
     assert codes(runner)["Stop the lab"] == 0
 
 
