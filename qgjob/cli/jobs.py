@@ -11,7 +11,6 @@ import typer
 from qgjob.cli import completion, fields, render
 from qgjob.cli.command import Command
 from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
-from qgjob.cli.waiting import Waiting
 from qgjob.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -133,6 +132,8 @@ def wait(
     json: Json = False,
 ) -> None:
     """Wait for jobs; the exit code is that of `submit --wait`."""
+    from qgjob.cli.waiting import Waiting
+
     chosen = chosen_format(output, json)
     waiting = Waiting.of(follow, wait_timeout, junit, is_cancelling=cancel_on_interrupt)
     if not job_ids and not run and not label:

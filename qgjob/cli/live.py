@@ -21,7 +21,7 @@ from qgjob.cli.session import client
 from qgjob.errors import ClientError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, OverflowMethod
 
     from qgjob.client import Client
 
@@ -186,9 +186,10 @@ class _Screen:
         width, height = self._console.size
         last = min(self._view.size, self._top + self._room())
         lines = self._view.draw(self._top, last, width)[: height - 1]
-        shown = [Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in lines]
+        overflow: OverflowMethod = "ellipsis" if render.is_utf8() else "crop"
+        shown = [Text.from_ansi(line, no_wrap=True, overflow=overflow) for line in lines]
         shown += [Text("")] * (height - 1 - len(shown))
-        shown.append(Text(self._status_line(last), style="dim", no_wrap=True, overflow="ellipsis"))
+        shown.append(Text(self._status_line(last), style="dim", no_wrap=True, overflow=overflow))
         self._live.update(Group(*shown), refresh=True)
 
     def _status_line(self, last: int) -> str:

@@ -51,11 +51,12 @@ def jsonl_out(value: object) -> None:
 
 def _json(value: object, indent: int | None = None) -> str:
     """Return JSON. The control characters that JSON allows are written as escapes: a terminal obeys them."""
-    text = json.dumps(value, indent=indent, ensure_ascii=not _is_utf8())
+    text = json.dumps(value, indent=indent, ensure_ascii=not is_utf8())
     return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _is_utf8() -> bool:
+def is_utf8() -> bool:
+    """Whether stdout can show every character."""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
@@ -72,7 +73,7 @@ def laid_out(columns: list[Column], rows: list[list[str]], width: int | None) ->
     """Return a table as lines; `width` is that of the terminal, None for as wide as it gets."""
     cleaned = [[" ".join(clean(cell).expandtabs(1).splitlines()) for cell in row] for row in rows]
     lines = table_lines(console(), columns, cleaned, width=width)
-    return lines if _is_utf8() else [line.replace("…", "~") for line in lines]
+    return lines if is_utf8() else [line.replace("…", "~") for line in lines]
 
 
 def console() -> Console:

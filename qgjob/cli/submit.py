@@ -11,7 +11,6 @@ import typer
 
 from qgjob.cli import fields, render, terminal
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
-from qgjob.cli.waiting import Waiting
 from qgjob.errors import Unreachable, UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ def submit(
     """Submit tests of an app version, and wait for them if asked to."""
     from qgjob import resources
     from qgjob.cli import ci
+    from qgjob.cli.waiting import Waiting
     from qgjob.cli.wish import Wish, read_manifest, specs_of
 
     chosen = chosen_format(output, json)

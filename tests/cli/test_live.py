@@ -37,7 +37,7 @@ def thirty_jobs(stand_in: StandIn) -> None:
         for number in range(1, 31):
             yield job_message(number, test=f"tests/case-{number}.spec.ts")
         yield None
-        stand_in.released.wait(30)
+        stand_in.released.wait()
 
     stand_in.watches = [stay]
 
@@ -91,14 +91,14 @@ def test_a_view_says_that_the_connection_is_lost_and_goes_on(stand_in: StandIn) 
     def breaks(request: WatchJobsRequest) -> Iterator[Job | None]:
         yield job_message(7)
         yield None
-        stand_in.heard.wait(30)
+        stand_in.heard.wait(120)
         raise Dropped
 
     def goes_on(request: WatchJobsRequest) -> Iterator[Job | None]:
-        stand_in.gone_on.wait(30)
+        stand_in.gone_on.wait(120)
         yield job_message(8)
         yield None
-        stand_in.released.wait(30)
+        stand_in.released.wait()
 
     ended = job_message(7, state=JOB_STATE_COMPLETED)
     ended.end_time.FromJsonString("2026-01-02T03:04:18Z")
@@ -156,7 +156,7 @@ def test_on_a_pipe_each_change_of_an_active_job_is_one_object(stand_in: StandIn)
         yield None
         yield job_message(7, state=JOB_STATE_RUNNING)
         yield job_message(7, state=JOB_STATE_COMPLETED)
-        stand_in.released.wait(30)
+        stand_in.released.wait()
 
     stand_in.watches = [change]
     assert piped(stand_in, ACTIVE, 3, lambda job: (job["id"], job["status"])) == [

@@ -6,15 +6,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.pseudo_terminal import in_terminal
-from tests.e2e.grid import BIN, Grid, eventually
+from tests.e2e.grid import BIN, PATIENT, Grid, eventually, running_grid
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -217,3 +219,25 @@ def test_a_pipe_that_is_closed_early_is_no_error_and_hides_no_verdict(grid: Grid
     env = {**grid.env, "PATH": f"{BIN}{os.pathsep}{grid.env['PATH']}"}
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env, timeout=60, check=True)
     assert (done.stdout, done.stderr) == (f"{code}\n", "")
+
+
+def test_a_watch_outlives_its_coordinator_and_tells_each_state_once(tmp_path: Path) -> None:
+    with running_grid(tmp_path) as grid:
+        coordinator = grid.coordinator(*PATIENT)
+        grid.agent("lab", *AGENT)
+        watch = grid.follow("jobs", "active", "--watch")
+        (job,) = grid.submit("slow.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
+        eventually(lambda: grid.status(job) == "running", "the job runs")
+        coordinator.kill()
+        grid.coordinator(*PATIENT)
+        assert watch.stdout is not None
+        told: list[str] = []
+        while not told or json.loads(told[-1])["status"] != "completed":
+            told.append(watch.stdout.readline())
+        watch.send_signal(signal.SIGINT)
+        _, said = watch.communicate(timeout=30)
+        # A running job comes again when one of its tests has begun or ended, but nothing comes as it came before.
+        assert len(set(told)) == len(told)
+        assert [json.loads(line)["status"] for line in told[-2:]] == ["running", "completed"]
+        assert watch.returncode == 130
+        assert said.startswith("the connection was lost (")
