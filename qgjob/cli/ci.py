@@ -46,8 +46,9 @@ def detected(env: Mapping[str, str]) -> Ci | None:
     if env.get("GITHUB_ACTIONS") == "true":
         return _github(env)
     if env.get("GITLAB_CI") == "true":
-        names = {"run": "CI_PIPELINE_ID", "commit": "CI_COMMIT_SHA", "ref": "CI_COMMIT_REF_NAME", "url": "CI_JOB_URL"}
-        return Ci(labels=_labels("gitlab", {label: env.get(name, "") for label, name in names.items()}))
+        # Of the pipeline, not of the job: a job that is tried again submits the same under the same key.
+        names = {"run": "PIPELINE_ID", "commit": "COMMIT_SHA", "ref": "COMMIT_REF_NAME", "url": "PIPELINE_URL"}
+        return Ci(labels=_labels("gitlab", {label: env.get(f"CI_{name}", "") for label, name in names.items()}))
     if env.get("BUILDKITE") == "true":
         names = {"run": "BUILD_ID", "commit": "COMMIT", "ref": "BRANCH", "url": "BUILD_URL"}
         found = {label: env.get(f"BUILDKITE_{name}", "") for label, name in names.items()}

@@ -31,6 +31,7 @@ GITLAB = {
     "CI_PIPELINE_ID": "12",
     "CI_COMMIT_SHA": "abc",
     "CI_COMMIT_REF_NAME": "main",
+    "CI_PIPELINE_URL": "https://gitlab.example/-/pipelines/12",
     "CI_JOB_URL": "https://gitlab.example/-/jobs/9",
 }
 BUILDKITE = {
@@ -62,7 +63,7 @@ BUILDKITE = {
                 "run": "12",
                 "commit": "abc",
                 "ref": "main",
-                "url": "https://gitlab.example/-/jobs/9",
+                "url": "https://gitlab.example/-/pipelines/12",
             },
         ),
         (

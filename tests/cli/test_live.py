@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -67,12 +68,22 @@ def test_a_view_is_turned_by_keys_and_left_with_q(stand_in: StandIn) -> None:
         assert "Traceback" not in terminal.written
 
 
-def test_ctrl_c_leaves_a_view_with_130_and_a_clean_screen(stand_in: StandIn) -> None:
+@pytest.mark.parametrize(
+    ("leave", "code"),
+    [
+        (lambda terminal: terminal.type(b"\x03"), 130),
+        (lambda terminal: terminal.process.terminate(), 128 + signal.SIGTERM),
+    ],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_whoever_ends_a_view_finds_a_clean_screen(
+    stand_in: StandIn, leave: Callable[[PseudoTerminal], None], code: int
+) -> None:
     thirty_jobs(stand_in)
     with in_terminal(ACTIVE, env(stand_in)) as terminal:
         terminal.wait_until(lambda lines: lines[-1].startswith("1-22 of 30 |"))
-        terminal.type(b"\x03")
-        assert terminal.end() == 130
+        leave(terminal)
+        assert terminal.end() == code
         assert terminal.written.rpartition(MAIN_SCREEN)[1]
         assert "Traceback" not in terminal.written
 
