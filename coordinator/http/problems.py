@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from coordinator import wire
-from coordinator.core.errors import InvalidRequest, NotLeader, QgjobError, ShuttingDown, Unauthenticated
+from coordinator.core.errors import (
+    DatabaseUnavailable,
+    InvalidRequest,
+    NotLeader,
+    QgjobError,
+    ShuttingDown,
+    Unauthenticated,
+)
+from coordinator.store import StoreError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -43,7 +52,7 @@ def problem_of(error: QgjobError) -> JSONResponse:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, (ShuttingDown, NotLeader)):
+    if isinstance(error, (ShuttingDown, NotLeader, DatabaseUnavailable)):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return problem(wire.code_of(error).http, error.reason, sentence, fields, headers)
 
@@ -99,6 +108,10 @@ def add_handlers(app: FastAPI) -> None:
         assert isinstance(error, QgjobError)
         return problem_of(error)
 
+    def unread(request: Request, error: Exception) -> JSONResponse:
+        structlog.get_logger("coordinator").error("database_unavailable", path=request.url.path, reason=str(error))
+        return problem_of(DatabaseUnavailable())
+
     def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         return problem_of(_invalid_request(error))
@@ -113,6 +126,7 @@ def add_handlers(app: FastAPI) -> None:
         return internal(request.state.incident)
 
     app.add_exception_handler(QgjobError, refused)
+    app.add_exception_handler(StoreError, unread)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, unanswered)
     app.add_exception_handler(Exception, unforeseen)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from coordinator import wire
 from coordinator.core import errors
 from coordinator.core.errors import QgjobError
+from coordinator.store import StoreError
 from tests.http.grid import HttpGrid, services
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,6 +34,7 @@ EXAMPLES: list[QgjobError] = [
     errors.NoMatchingDevice("no device"),
     errors.ShuttingDown("the coordinator is stopping"),
     errors.NotLeader("another coordinator leads"),
+    errors.DatabaseUnavailable(),
 ]
 
 
@@ -85,6 +87,16 @@ async def test_error_of_our_own_is_told_by_a_number_that_the_diagnostics_have(
     assert "secret" not in answer.text
     failed = [entry for entry in told if entry["event"] == "call_failed"]
     assert [entry["incident"] for entry in failed] == [answer.json()["fields"]["incident"]]
+
+
+async def test_request_whose_query_fails_may_be_repeated(grid: HttpGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_request: object) -> None:
+        raise StoreError("the connection was lost")
+
+    monkeypatch.setattr(services(grid).queue, "GetQueueStatus", fail)
+    answer = await grid.web.get("/queues/status")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "DATABASE_UNAVAILABLE")
+    assert "retry-after" in answer.headers
 
 
 @pytest.mark.parametrize(
