@@ -36,6 +36,9 @@ MAX_STATES: Final = 64
 MAX_VALUE: Final = 1_024
 MAX_DEVICE_ID: Final = 256
 MAX_MESSAGE_BYTES: Final = 4 * 1_024 * 1_024
+MAX_LISTED_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1_024
+"""What the jobs of an answer may take: labels can make a job a hundred times as large as another."""
+MAX_FRAMING_BYTES: Final = 8
 MAX_ANSWER_BYTES_PER_JOB: Final = 96
 """What an accepted job has in the answer besides what was sent."""
 
@@ -322,6 +325,18 @@ def target_filter(target: int) -> m.Target | None:
     if target and target not in _TARGETS:
         raise InvalidRequest("filter.target", f"target {target} is unknown")
     return _TARGETS[target] if target else None
+
+
+def fitting(jobs: Iterable[job_pb2.Job], most_bytes: int = MAX_LISTED_BYTES) -> list[job_pb2.Job]:
+    """Return the first jobs that an answer has room for: at least one, for each is far smaller than that."""
+    listed: list[job_pb2.Job] = []
+    left = most_bytes
+    for job in jobs:
+        left -= job.ByteSize() + MAX_FRAMING_BYTES
+        if left < 0 and listed:
+            break
+        listed.append(job)
+    return listed
 
 
 def page_size(asked: int, default: int = DEFAULT_PAGE) -> int:

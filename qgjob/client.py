@@ -296,6 +296,8 @@ class Client:
         Raises:
             TimeoutError: `timeout_s` passed first; the jobs go on.
         """
+        if not ids:
+            return []
         jobs = {job.id: job for job in self.watch_jobs(JobFilter(ids=ids), timeout_s=timeout_s)}
         return [jobs[job_id] for job_id in ids]
 

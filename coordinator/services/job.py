@@ -87,8 +87,9 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         wanted = job_filter(request.filter)
         before = _page_token(request.page_token)
         jobs = await asyncio.to_thread(self._store.list_jobs, wanted, size + 1, before)
-        token = str(jobs[size - 1].id) if len(jobs) > size else ""
-        return job_service_pb2.ListJobsResponse(jobs=self._jobs_out(jobs[:size]), next_page_token=token)
+        listed = wire.fitting(self._jobs_out(jobs[:size]))
+        token = str(listed[-1].id) if len(jobs) > len(listed) else ""
+        return job_service_pb2.ListJobsResponse(jobs=listed, next_page_token=token)
 
     async def CancelJobs(
         self, request: job_service_pb2.CancelJobsRequest, context: object = None
@@ -104,7 +105,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         for first in range(0, len(ids), MAX_NAMED_PER_CALL):
             await self._engine.submit(CancelRequested(jobs=tuple(ids[first : first + MAX_NAMED_PER_CALL])))
         shown = await self._read(ids[:MAX_NAMED_PER_CALL])
-        return job_service_pb2.CancelJobsResponse(jobs=self._jobs_out(shown), selected=len(ids))
+        return job_service_pb2.CancelJobsResponse(jobs=wire.fitting(self._jobs_out(shown)), selected=len(ids))
 
     async def RetryJob(
         self, request: job_service_pb2.RetryJobRequest, context: grpc.aio.ServicerContext[Any, Any]

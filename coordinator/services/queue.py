@@ -11,6 +11,7 @@ from coordinator.store import Store
 from qgjob.v1 import job_pb2, queue_service_pb2, queue_service_pb2_grpc
 
 MOST_SHOWN = 1_000
+"""Jobs that run, and jobs that wait; fewer where they would not fit into a message. The lanes count all."""
 
 
 class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
@@ -39,4 +40,5 @@ class QueueService(queue_service_pb2_grpc.QueueServiceServicer):
         found: dict[JobId, Job] = {job.id: job for job in await asyncio.to_thread(self._store.get_jobs, shown)}
         jobs = [found[job_id] for job_id in shown if job_id in found]
         positions = self._engine.queue_positions(jobs)
-        return [wire.job_out(job, position=positions.get(job.id, 0)) for job in jobs]
+        listed = (wire.job_out(job, position=positions.get(job.id, 0)) for job in jobs)
+        return wire.fitting(listed, wire.MAX_LISTED_BYTES // 2)

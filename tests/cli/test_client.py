@@ -171,6 +171,7 @@ def test_waiting_gives_jobs_in_the_order_that_was_asked(stand_in: StandIn) -> No
     stand_in.watches = [lambda request: iter([job_message(number, state=JOB_STATE_COMPLETED) for number in (7, 8)])]
     with Client(stand_in.address) as client:
         assert [job.id for job in client.wait_for_jobs([8, 7])] == [8, 7]
+        assert client.wait_for_jobs([]) == []
 
 
 def test_a_watch_that_ends_too_early_is_opened_again(stand_in: StandIn) -> None:

@@ -1,0 +1,47 @@
+"""Jobs with a great many labels: what does not fit into one message must not break a view for everybody."""
+
+from __future__ import annotations
+
+from qgjob.v1 import job_pb2, job_service_pb2, queue_service_pb2
+from tests.rpc.grid import Grid, spec
+
+LABELS = {f"label-{number}": "x" * 1_024 for number in range(64)}
+COUNT = 75
+
+
+async def submit_large(grid: Grid) -> list[int]:
+    ids: list[int] = []
+    for _ in range(COUNT):
+        ids += await grid.submit(spec(labels=LABELS))
+    return ids
+
+
+async def test_queue_shows_what_fits_and_counts_all(grid: Grid) -> None:
+    ids = await submit_large(grid)
+    status = (await grid.queue.GetQueueStatus(queue_service_pb2.GetQueueStatusRequest())).status
+    assert sum(lane.queued for lane in status.lanes) == COUNT
+    shown = [job.id for job in status.waiting]
+    assert 0 < len(shown) < COUNT
+    assert shown == ids[: len(shown)]
+
+
+async def test_cancelling_tells_of_what_fits_and_how_many_there_are(grid: Grid) -> None:
+    await submit_large(grid)
+    request = job_service_pb2.CancelJobsRequest(filter=job_pb2.JobFilter(org_id="qualgent"))
+    answer = await grid.jobs.CancelJobs(request)
+    assert answer.selected == COUNT
+    assert 0 < len(answer.jobs) < COUNT
+
+
+async def test_pages_end_where_a_message_is_full_and_leave_nothing_out(grid: Grid) -> None:
+    ids = await submit_large(grid)
+    found: list[int] = []
+    token = ""
+    while True:
+        request = job_service_pb2.ListJobsRequest(page_size=1_000, page_token=token)
+        page = await grid.jobs.ListJobs(request)
+        found += [job.id for job in page.jobs]
+        token = page.next_page_token
+        if not token:
+            break
+    assert found == ids[::-1]
