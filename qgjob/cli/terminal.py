@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import os
 import re
 import sys
+from typing import TextIO
 
 # CSI, then OSC and other strings, then two-character escapes, then every other control character but tab and newline,
 # then marks that turn the direction of writing round and so could make a name read as another.
@@ -29,9 +29,11 @@ def clean(text: str) -> str:
 
 def say(text: str) -> None:
     """Print a message or progress: never on stdout, which is for results. That nobody reads it changes nothing."""
-    with contextlib.suppress(BrokenPipeError):
+    try:
         sys.stderr.write(clean(text) + "\n")
         sys.stderr.flush()
+    except BrokenPipeError:
+        _abandon(sys.stderr)
 
 
 class ReaderGone(Exception):
@@ -40,7 +42,11 @@ class ReaderGone(Exception):
 
 def abandon_stdout() -> None:
     """Let what is still buffered for a reader who has gone not complain at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _abandon(sys.stdout)
+
+
+def _abandon(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Cleaner:

@@ -8,8 +8,10 @@ import os
 import pty
 import re
 import select
+import shutil
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE_S = 30.0
+# A shell without job control starts what runs in its background with SIGINT ignored, and so all its children.
+INTERRUPTIBLE = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
 HOME = "\x1b[H"
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
@@ -82,7 +88,7 @@ def in_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     plain = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
     process = subprocess.Popen(
-        ["setsid", "--ctty", *command],
+        ["setsid", "--ctty", sys.executable, "-c", INTERRUPTIBLE, shutil.which(command[0]) or command[0], *command[1:]],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -29,13 +29,10 @@ from qgjob.v1.job_service_pb2 import CancelJobsRequest, SubmitJobsRequest, Submi
 from qgjob.v1.log_pb2 import LogChunk, LogCut
 from qgjob.v1.log_service_pb2 import FollowLogsRequest
 from tests.cli.coordinator_stand_in import Dropped, StandIn
+from tests.cli.pseudo_terminal import INTERRUPTIBLE
 from tests.cli.records import job_message
 
 QGJOB = str(Path(sys.executable).parent / "qgjob")
-# A shell without job control starts what runs in its background with SIGINT ignored, and so all its children.
-INTERRUPTIBLE = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-)
 SUBMIT = ("submit", "--org-id", "qualgent", "--app-version-id", "xyz123", "--test", "tests/login.spec.js")
 
 
