@@ -8,6 +8,7 @@ its own screens runs no code that must be trusted. Source: "APK Signature Scheme
 import hashlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _FOOTER = struct.Struct("<Q16s")
 _PAIR = struct.Struct("<QI")
 _SUFFIXES = (".RSA", ".DSA", ".EC")
 _SEQUENCE, _FIRST_FIELD = 0x30, 0xA0
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
+"""What reading a damaged entry raises."""
 
 
 class _Malformed(Exception):
@@ -87,7 +90,7 @@ def _from_archive(archive: zipfile.ZipFile) -> bytes | None:
             raise _Malformed
         try:
             message = archive.read(entry)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        except _UNREADABLE as error:
             raise _Malformed from error
         return _certificate_of(message)
     return None

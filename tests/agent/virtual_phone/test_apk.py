@@ -143,6 +143,18 @@ def test_damaged_apk_has_a_signer_or_none_or_is_no_zip(
     assert found is None or len(found) == 64
 
 
+def test_certificates_that_cannot_be_unpacked_sign_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.apk"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("META-INF/CERT.RSA", b"certificate " * 64)
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"META-INF/CERT.RSA") + len(b"META-INF/CERT.RSA")
+    content[begin : begin + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        assert signer(path, archive) is None
+
+
 async def test_missing_tool_is_named_with_its_package(apks: Apks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/none")
     with pytest.raises(ToolMissing, match=r"aapt is not on PATH .*apt-get install aapt"):
