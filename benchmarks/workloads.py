@@ -113,7 +113,9 @@ class Draw:
         )
 
     def workload(self, name: str, bursts: list[Burst], outages: tuple[Outage, ...] = ()) -> Workload:
-        return Workload(name=name, runs=self.runs(bursts), kinds=LAB, install_us=self.install_us, outages=outages)
+        runs = self.runs(bursts)
+        usual_us = {key: round(usual_s * SECOND_US) for key, usual_s in self._usual_s.items()}
+        return Workload(name=name, runs=runs, kinds=LAB, install_us=self.install_us, usual_us=usual_us, outages=outages)
 
 
 def nightly(seed: int) -> Workload:

@@ -124,6 +124,7 @@ class Engine:
             devices=snapshot.devices,
             agents=snapshot.agents,
             builds=snapshot.builds,
+            expectations=snapshot.expectations,
             now=self._clock(),
         )
         return scheduler, step

@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-import fnmatch
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 
-from coordinator.core.lanes import Signature
+from coordinator.core.lanes import FamilyKey, Signature
 from coordinator.core.model import (
     SECOND_US,
     Agent,
     AgentId,
     Device,
-    DeviceFacts,
     DeviceId,
-    DeviceKind,
     DeviceState,
     Lease,
     LeaseId,
     SessionId,
-    Target,
 )
+from coordinator.core.pools import Pools
 
 RESTING = frozenset({DeviceState.IDLE, DeviceState.QUARANTINED, DeviceState.DRAINING})
 """States of a device that its agent can use; one that is leased besides is not at rest."""
 
 HOUR_US = 3600 * SECOND_US
-
-_KINDS: dict[Target, frozenset[DeviceKind]] = {
-    Target.ANY: frozenset({DeviceKind.EMULATOR, DeviceKind.DEVICE}),
-    Target.EMULATOR: frozenset({DeviceKind.EMULATOR}),
-    Target.DEVICE: frozenset({DeviceKind.DEVICE}),
-    Target.BROWSERSTACK: frozenset({DeviceKind.BROWSERSTACK}),
-}
-
-
-def satisfies(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
-    """Whether a device is of the target's kind and meets every demand of the selector."""
-    if facts.kind not in _KINDS[target]:
-        return False
-    return all(fnmatch.fnmatchcase(_attribute(facts, name).lower(), pattern.lower()) for name, pattern in selector)
-
-
-def _attribute(facts: DeviceFacts, name: str) -> str:
-    match name:
-        case "platform":
-            return facts.platform
-        case "os_version":
-            return facts.os_version
-        case "model":
-            return facts.model
-        case "udid":
-            return facts.udid
-        case "id":
-            return facts.id
-        case _:
-            return facts.labels.get(name, "")
 
 
 def worked(device: Device, granted_us: int, wall_us: int) -> Device:
@@ -76,6 +42,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.devices: dict[DeviceId, Device] = {}
+        self.pools = Pools()
         self.agents: dict[AgentId, Agent] = {}
         self.leases: dict[LeaseId, Lease] = {}
         self._devices_by_agent: defaultdict[AgentId, dict[DeviceId, None]] = defaultdict(dict)
@@ -84,7 +51,8 @@ class Fleet:
         self._senders: dict[SessionId, AgentId] = {}
         self._heard_us: dict[AgentId, int] = {}
         self._answering: dict[AgentId, None] = {}
-        self._idle: dict[DeviceId, None] = {}
+        self._families: dict[LeaseId, FamilyKey] = {}
+        self._leases_by_family: defaultdict[FamilyKey, dict[LeaseId, None]] = defaultdict(dict)
         self._deadlines: dict[LeaseId, int] = {}
         self._deadline_heap: list[tuple[int, LeaseId]] = []
 
@@ -145,19 +113,7 @@ class Fleet:
             del self._devices_by_agent[before.agent][device.id]
         self.devices[device.id] = device
         self._devices_by_agent[device.agent][device.id] = None
-        if device.state is DeviceState.IDLE:
-            self._idle[device.id] = None
-        else:
-            self._idle.pop(device.id, None)
-
-    def idle_devices(self) -> Iterator[Device]:
-        """Yield the free devices, in the order in which they fell free."""
-        for device_id in self._idle:
-            yield self.devices[device_id]
-
-    def has_idle(self) -> bool:
-        """Whether any device is free."""
-        return bool(self._idle)
+        self.pools.put(device)
 
     def devices_of(self, agent: AgentId) -> list[Device]:
         """Return the devices that an agent announced last."""
@@ -172,21 +128,8 @@ class Fleet:
         return device.state in RESTING and device.lease is None
 
     def serves(self, device: Device, signature: Signature) -> bool:
-        """Whether a device may run jobs of a pool.
-
-        A device that failed a job is avoided only while another one could take its place.
-        """
-        if not satisfies(device.facts, signature.target, signature.selector):
-            return False
-        return device.id not in signature.avoid or not self._has_alternative(signature)
-
-    def _has_alternative(self, signature: Signature) -> bool:
-        return any(
-            device.id not in signature.avoid
-            and device.state not in (DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING)
-            and satisfies(device.facts, signature.target, signature.selector)
-            for device in self.devices.values()
-        )
+        """Whether a device may run jobs of a pool."""
+        return self.pools.serves(device, signature)
 
     # Leases
 
@@ -199,6 +142,28 @@ class Fleet:
             self.leases.pop(lease.id, None)
             self._leases_by_agent[lease.agent].pop(lease.id, None)
             self._deadlines.pop(lease.id, None)
+            self._forget_family(lease.id)
+
+    def note_family(self, lease: LeaseId, family: FamilyKey) -> None:
+        """Note which family a lease works for."""
+        self._families[lease] = family
+        self._leases_by_family[family][lease] = None
+
+    def _forget_family(self, lease: LeaseId) -> None:
+        family = self._families.pop(lease, None)
+        if family is not None:
+            held = self._leases_by_family[family]
+            del held[lease]
+            if not held:
+                del self._leases_by_family[family]
+
+    def family_of(self, lease: LeaseId) -> FamilyKey:
+        """Return the family that a live lease works for."""
+        return self._families[lease]
+
+    def leases_for(self, family: FamilyKey) -> list[Lease]:
+        """Return the live leases that work for a family, the first granted first."""
+        return [self.leases[lease_id] for lease_id in self._leases_by_family.get(family, ())]
 
     def leases_of(self, agent: AgentId) -> list[Lease]:
         """Return the live leases of an agent."""

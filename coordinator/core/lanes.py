@@ -1,8 +1,20 @@
-"""The queues: families of waiting jobs, in pools of families that the same devices can serve.
+"""The queues: who waits, and who is first for a pool.
 
-A family holds the jobs that can share one install. A pool holds the families with one signature: target, selector and
-devices to avoid. Heaps are cleaned lazily: an entry counts only while it still is its job's place in the queue.
-Every operation costs O(log n); nothing scans the jobs.
+A *family* holds the jobs that can share one install; a *pool* the families with one signature: target, selector and
+devices to avoid. The jobs of a family with one submitted priority are a *bucket*, in their order. What a decision looks
+at is the head of a bucket: it stands at the *level* of its effective priority, which rises while it waits. At a level
+organisations take turns by their virtual time, and within one the families:
+
+1. those that no device works for: jobs that were given back, then families that never had a device by the age of their
+   head, then those that left one to others, the longest ago first;
+2. those whose devices would all be busy for a whole batch if there were one more, the largest first;
+3. those for which one more device just pays.
+
+A family for which one more device does not pay is not offered at all (its own devices take its jobs), and neither is an
+organisation that has all the devices that its quota allows.
+
+Heaps are cleaned lazily: an entry counts while it still is its bucket's own. Every operation costs O(log n), besides
+the few levels; nothing scans the jobs.
 """
 
 from __future__ import annotations
@@ -12,15 +24,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from coordinator.core.model import AppKey, DeviceId, Job, JobId, Target
+from coordinator.core.model import (
+    MAX_PRIORITY,
+    MOST_AGED_PRIORITY,
+    URGENT_PRIORITY,
+    AppKey,
+    DeviceId,
+    Job,
+    JobId,
+    Rules,
+    Target,
+)
+from coordinator.core.shares import Shares
 
-Place = tuple[int, int, int]
-"""(-priority, 0 for a job that was given back, submit sequence): the lower, the earlier."""
+Entry = tuple[int, int, int, int, JobId]
+"""(0 for a job that was given back, when it was submitted, less its expected duration, sequence, id): the lower, the
+earlier. Of jobs that were submitted together the longest comes first."""
 
-
-def place_of(job: Job) -> Place:
-    """Return the job's place among all that wait: priority, then those given back, then age."""
-    return (-job.spec.priority, 0 if job.attempt_count else 1, job.sequence)
+COMPACT_ABOVE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +51,14 @@ class Signature:
     target: Target
     selector: tuple[tuple[str, str], ...]
     avoid: tuple[DeviceId, ...]
+    hash: int = field(init=False, repr=False, compare=False)
+    """Worked out once: every decision looks pools up."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hash", hash((self.target, self.selector, self.avoid)))
+
+    def __hash__(self) -> int:
+        return self.hash
 
 
 def signature_of(job: Job) -> Signature:
@@ -50,29 +79,124 @@ def family_of(job: Job) -> FamilyKey:
     return FamilyKey(AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id), signature_of(job))
 
 
+def effective_priority(priority: int, waited_us: int, rules: Rules) -> int:
+    """Return what a submitted priority counts for after a wait."""
+    if priority >= MOST_AGED_PRIORITY:
+        return priority
+    return min(MOST_AGED_PRIORITY, priority + max(0, waited_us) // rules.age_us)
+
+
+Rank = tuple[int, int, int, int, int, int]
+"""(kind of family, less its work per device, 0 if its head was given back, when a device left the family last, when
+its head was submitted, its sequence)."""
+NO_DEVICE, LARGE, SPLITS = 0, 1, 2
+
+
+@dataclass(slots=True, eq=False)
+class Bucket:
+    """The waiting jobs of a family with one submitted priority."""
+
+    family: Family
+    priority: int
+    heap: list[Entry] = field(default_factory=list)
+    size: int = 0
+    level: int = 0
+    rank: Rank | None = None
+    """What its head stands in line with; None while it is not offered."""
+    ages_us: int = 0
+    """Wall time at which its head rises; 0 if never."""
+
+
+@dataclass(slots=True, eq=False)
+class Family:
+    """Jobs that can share one install: those that wait, and the work and devices of those that do not."""
+
+    key: FamilyKey
+    pool: Pool
+    buckets: dict[int, Bucket] = field(default_factory=dict)
+    size: int = 0
+    waiting_us: int = 0
+    """Expected work of those that wait."""
+    held_us: int = 0
+    """Expected work of those that are leased."""
+    devices: int = 0
+    install_us: int = 0
+    left_us: int = 0
+    """Wall time at which a device left it last, 0 if none has: families take turns."""
+
+    def per_device_us(self, more: int) -> int:
+        """Return the work for each device if it had `more` of them."""
+        return (self.waiting_us + self.held_us) // max(1, self.devices + more)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """The first of a level: its organisation's virtual time, and its bucket."""
+
+    level: int
+    time: int
+    org: str
+    rank: Rank
+    bucket: Bucket
+
+    @property
+    def order(self) -> tuple[int, int, str, Rank]:
+        """Its place among all heads: the lower, the earlier."""
+        return (-self.level, self.time, self.org, self.rank)
+
+
+_Oldest = tuple[int, int, "Bucket", Rank]
+"""When a head was submitted, a number that keeps buckets from being compared, its bucket, and its rank then."""
+_Line = list[tuple[Rank, int, Bucket]]
+"""Buckets of one organisation at one level. The number only keeps buckets from being compared."""
+
+
 @dataclass(slots=True)
-class _Family:
-    heap: list[tuple[Place, JobId]] = field(default_factory=list)
+class _Level:
+    orgs: list[tuple[int, str]] = field(default_factory=list)
+    lines: dict[str, _Line] = field(default_factory=dict)
+    parked: dict[str, None] = field(default_factory=dict)
+    """Organisations with all the devices of their quota: not among `orgs` until they give one back."""
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The families with one signature."""
+
+    signature: Signature
+    families: dict[AppKey, Family] = field(default_factory=dict)
+    orgs: Counter[str] = field(default_factory=Counter)
+    """Families with waiting jobs of each organisation."""
+    levels: dict[int, _Level] = field(default_factory=lambda: {level: _Level() for level in range(1, MAX_PRIORITY + 1)})
+    oldest: list[_Oldest] = field(default_factory=list)
+    urgent: int = 0
+    """Waiting jobs that may preempt, and their expected work."""
+    urgent_us: int = 0
+    passed: int = 0
+    """Decisions since the oldest head was served for its age."""
     size: int = 0
 
 
-@dataclass(slots=True)
-class _Pool:
-    heads: list[tuple[Place, AppKey]] = field(default_factory=list)
-    families: dict[AppKey, _Family] = field(default_factory=dict)
-    orgs: Counter[str] = field(default_factory=Counter)
-    """Families of each organisation."""
-
-
 class Queues:
-    """All waiting jobs."""
+    """All waiting jobs, and the families that are at work."""
 
-    def __init__(self) -> None:
-        self._pools: dict[Signature, _Pool] = {}
-        self._waiting: dict[JobId, tuple[Place, FamilyKey]] = {}
-        self._queued_per_org: dict[str, int] = {}
+    def __init__(self, rules: Rules, shares: Shares) -> None:
+        self._rules = rules
+        self._shares = shares
+        self._wall_us = 0
+        self._pools: dict[Signature, Pool] = {}
+        self._waiting: dict[JobId, Entry] = {}
+        self._queued_per_org: Counter[str] = Counter()
         self._pools_per_org: Counter[str] = Counter()
-        self._families_per_app: Counter[AppKey] = Counter()
+        self._aging: list[tuple[int, int, Bucket]] = []
+        self._parked: dict[str, dict[tuple[Signature, int], None]] = {}
+        self._full: dict[str, list[_Oldest]] = {}
+        """Heads that would have a guaranteed share if their organisation had not all its devices."""
+        self._number = 0
+        self.touched: dict[Signature, None] = {}
+        """Pools whose heads may have changed since they were looked at."""
+        self.grown: dict[FamilyKey, None] = {}
+        """Families with devices to which jobs were added since they were looked at."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -82,61 +206,164 @@ class Queues:
 
     def signatures(self) -> Iterator[Signature]:
         """Yield the signatures of the pools in which something waits."""
-        yield from self._pools
+        for signature, pool in self._pools.items():
+            if pool.size:
+                yield signature
+
+    def is_live(self, signature: Signature) -> bool:
+        """Whether anything waits in a pool."""
+        pool = self._pools.get(signature)
+        return pool is not None and pool.size > 0
+
+    def size_of(self, signature: Signature) -> int:
+        """Return how many jobs wait in a pool."""
+        pool = self._pools.get(signature)
+        return pool.size if pool is not None else 0
 
     def queued_of(self, org_id: str) -> int:
         """Return how many jobs of an organisation wait."""
-        return self._queued_per_org.get(org_id, 0)
+        return self._queued_per_org[org_id]
 
     def pools_with(self, org_id: str, signatures: Iterable[Signature]) -> tuple[int, int]:
         """Return how many pools an organisation and all would have if jobs with these signatures came."""
         wanted = frozenset(signatures)
-        mine = sum(1 for one in wanted if one not in self._pools or org_id not in self._pools[one].orgs)
-        return self._pools_per_org[org_id] + mine, len(self._pools) + len(wanted - self._pools.keys())
+        live = frozenset(self.signatures())
+        mine = sum(1 for one in wanted if one not in live or org_id not in self._pools[one].orgs)
+        return self._pools_per_org[org_id] + mine, len(live | wanted)
 
-    def push(self, job: Job) -> None:
+    # Time
+
+    def advance(self, wall_us: int) -> None:
+        """Take note of the time, and let heads rise whose wait has become long enough."""
+        self._wall_us = wall_us
+        while self._aging and self._aging[0][0] <= wall_us:
+            due_us, _, bucket = heapq.heappop(self._aging)
+            if bucket.ages_us == due_us:
+                bucket.ages_us = 0
+                self._offer(bucket)
+
+    def next_aging_us(self) -> int | None:
+        """Return the wall time at which a head rises next."""
+        while self._aging and self._aging[0][2].ages_us != self._aging[0][0]:
+            heapq.heappop(self._aging)
+        return self._aging[0][0] if self._aging else None
+
+    # Jobs
+
+    def push(self, job: Job, expected_us: int, install_us: int) -> None:
         """Let a job wait."""
         assert job.id not in self._waiting, f"job {job.id} waits twice"
-        key, place = family_of(job), place_of(job)
-        pool = self._pools.setdefault(key.signature, _Pool())
-        if key.app not in pool.families:
-            pool.families[key.app] = _Family()
-            self._count_family(pool, key.app, 1)
-        family = pool.families[key.app]
-        heapq.heappush(family.heap, (place, job.id))
+        family = self._family(family_of(job), install_us)
+        if not family.size:
+            self._count_family(family, 1)
+        bucket = family.buckets.get(job.spec.priority)
+        if bucket is None:
+            bucket = family.buckets[job.spec.priority] = Bucket(family, job.spec.priority)
+        entry: Entry = (0 if job.attempt_count else 1, job.create_us, -expected_us, job.sequence, job.id)
+        self._waiting[job.id] = entry
+        heapq.heappush(bucket.heap, entry)
+        bucket.size += 1
         family.size += 1
-        if family.heap[0] == (place, job.id):
-            heapq.heappush(pool.heads, (place, key.app))
-        self._waiting[job.id] = (place, key)
-        self._queued_per_org[job.spec.org_id] = self.queued_of(job.spec.org_id) + 1
+        family.pool.size += 1
+        family.waiting_us += expected_us
+        self._count_urgent(bucket, 1, expected_us)
+        self._queued_per_org[job.spec.org_id] += 1
+        if family.devices:
+            self.grown[family.key] = None
+        self._offer_family(family, bucket)
 
-    def remove(self, job_id: JobId) -> None:
+    def remove(self, job: Job) -> None:
         """Take a job out, wherever it stands."""
-        _, key = self._waiting.pop(job_id)
-        org = key.app.org_id
+        entry = self._waiting.pop(job.id)
+        key = family_of(job)
+        family = self._pools[key.signature].families[key.app]
+        bucket = family.buckets[job.spec.priority]
+        self._forget(bucket, entry)
+        self._offer_family(family, bucket)
+
+    def _forget(self, bucket: Bucket, entry: Entry) -> None:
+        """Count a job out whose entry is not among the waiting any more."""
+        family, org = bucket.family, bucket.family.key.app.org_id
+        bucket.size -= 1
+        family.size -= 1
+        family.pool.size -= 1
+        family.waiting_us += entry[2]
+        self._count_urgent(bucket, -1, entry[2])
         self._queued_per_org[org] -= 1
         if not self._queued_per_org[org]:
             del self._queued_per_org[org]
-        pool = self._pools[key.signature]
-        family = pool.families[key.app]
-        family.size -= 1
+        if not bucket.size:
+            bucket.heap.clear()
+        elif len(bucket.heap) > COMPACT_ABOVE and len(bucket.heap) > 2 * bucket.size:
+            bucket.heap = [one for one in bucket.heap if self._waiting.get(one[4]) is one]
+            heapq.heapify(bucket.heap)
         if not family.size:
-            del pool.families[key.app]
-            self._count_family(pool, key.app, -1)
-            if not pool.families:
-                del self._pools[key.signature]
+            self._count_family(family, -1)
+
+    def _count_urgent(self, bucket: Bucket, change: int, change_us: int) -> None:
+        if bucket.priority >= URGENT_PRIORITY:
+            bucket.family.pool.urgent += change
+            bucket.family.pool.urgent_us += change_us
+
+    def urgent_in(self, signature: Signature) -> tuple[int, int]:
+        """Return how many jobs that may preempt wait in a pool, and their expected work."""
+        pool = self._pools.get(signature)
+        return (pool.urgent, pool.urgent_us) if pool is not None else (0, 0)
+
+    def take(self, family: Family, most: int, work_us: int, floor: int) -> list[JobId]:
+        """Take the first jobs of a family out, in order.
+
+        Args:
+            family: Whose.
+            most: How many at most.
+            work_us: Expected work after which it is enough.
+            floor: The level below which something else comes first.
+        """
+        taken: list[JobId] = []
+        while len(taken) < most and work_us > 0:
+            bucket = self.first_bucket(family)
+            if bucket is None or self._level_of(bucket) < floor:
+                break
+            entry = heapq.heappop(bucket.heap)
+            del self._waiting[entry[4]]
+            self._forget(bucket, entry)
+            taken.append(entry[4])
+            work_us += entry[2]
+        for bucket in family.buckets.values():
+            self._offer(bucket)
+        self._drop_if_done(family)
+        return taken
+
+    def _family(self, key: FamilyKey, install_us: int) -> Family:
+        pool = self._pools.get(key.signature)
+        if pool is None:
+            pool = self._pools[key.signature] = Pool(key.signature)
+        family = pool.families.get(key.app)
+        if family is None:
+            family = pool.families[key.app] = Family(key, pool)
+        family.install_us = install_us
+        return family
+
+    def family(self, key: FamilyKey) -> Family | None:
+        """Return a family that has waiting jobs or devices."""
+        return self.family_in(key.signature, key.app)
+
+    def family_in(self, signature: Signature, app: AppKey) -> Family | None:
+        """Return the family of a build in a pool, if it has waiting jobs or devices."""
+        pool = self._pools.get(signature)
+        return pool.families.get(app) if pool is not None else None
+
+    def _drop_if_done(self, family: Family) -> None:
+        if family.size or family.devices or family.held_us:
             return
-        self._expose_head(pool, key.app, family)
+        pool = family.pool
+        if pool.families.get(family.key.app) is family:
+            del pool.families[family.key.app]
+        if not pool.families:
+            self._pools.pop(pool.signature, None)
 
-    def waits(self, app: AppKey) -> bool:
-        """Whether a job for this build waits."""
-        return app in self._families_per_app
-
-    def _count_family(self, pool: _Pool, app: AppKey, change: int) -> None:
-        org = app.org_id
-        self._families_per_app[app] += change
-        if not self._families_per_app[app]:
-            del self._families_per_app[app]
+    def _count_family(self, family: Family, change: int) -> None:
+        org, pool = family.key.app.org_id, family.pool
         had = pool.orgs[org] > 0
         pool.orgs[org] += change
         has = pool.orgs[org] > 0
@@ -146,60 +373,256 @@ class Queues:
         if not self._pools_per_org[org]:
             del self._pools_per_org[org]
 
-    def _expose_head(self, pool: _Pool, app: AppKey, family: _Family) -> None:
-        is_new_head = False
-        while not self._is_current(*family.heap[0]):
-            heapq.heappop(family.heap)
-            is_new_head = True
-        if is_new_head:
-            heapq.heappush(pool.heads, (family.heap[0][0], app))
+    # Devices of families
 
-    def _is_current(self, place: Place, job_id: JobId) -> bool:
-        waiting = self._waiting.get(job_id)
-        return waiting is not None and waiting[0] == place
+    def join(self, key: FamilyKey, install_us: int) -> None:
+        """Note that one more device works for a family."""
+        family = self._family(key, install_us)
+        family.devices += 1
+        self._offer_all(family)
 
-    def head_of_pool(self, signature: Signature) -> tuple[Place, FamilyKey] | None:
-        """Return the pool's first family with the place of its first job."""
+    def look_again(self, key: FamilyKey) -> None:
+        """Note that a device may take more work of a family than before."""
+        self.grown[key] = None
+
+    def part(self, key: FamilyKey) -> None:
+        """Note that a device does not work for a family any more."""
+        family = self._pools[key.signature].families[key.app]
+        family.devices -= 1
+        family.left_us = self._wall_us
+        self.touched[key.signature] = None
+        self._offer_all(family)
+        self._drop_if_done(family)
+
+    def hold(self, key: FamilyKey, change_us: int) -> None:
+        """Note that a family's leased work has grown or shrunk."""
+        family = self._family(key, self._family_install_us(key))
+        family.held_us += change_us
+        self._drop_if_done(family)
+
+    def offer_again(self, key: FamilyKey) -> None:
+        """Let a family stand where it belongs now that the work of its devices has changed."""
+        family = self.family(key)
+        if family is not None:
+            self._offer_all(family)
+
+    def _family_install_us(self, key: FamilyKey) -> int:
+        family = self.family(key)
+        return family.install_us if family is not None else 0
+
+    # Heads
+
+    def _clean(self, bucket: Bucket) -> Entry | None:
+        heap = bucket.heap
+        while heap and self._waiting.get(heap[0][4]) is not heap[0]:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
+
+    def _level_of(self, bucket: Bucket) -> int:
+        return effective_priority(bucket.priority, self._wall_us - bucket.heap[0][1], self._rules)
+
+    def first_bucket(self, family: Family) -> Bucket | None:
+        """Return the bucket of a family's first job."""
+        best: Bucket | None = None
+        best_key: tuple[int, Entry] | None = None
+        for bucket in family.buckets.values():
+            entry = self._clean(bucket)
+            if entry is None:
+                continue
+            key = (-self._level_of(bucket), entry)
+            if best_key is None or key < best_key:
+                best, best_key = bucket, key
+        return best
+
+    def first_level(self, family: Family) -> int:
+        """Return the level of a family's first job, 0 if none waits."""
+        bucket = self.first_bucket(family)
+        return self._level_of(bucket) if bucket is not None else 0
+
+    def _offer_family(self, family: Family, changed: Bucket) -> None:
+        """Let a family's buckets stand where they belong after one of them has changed."""
+        before = changed.rank
+        self._offer(changed)
+        if changed.rank is not before:
+            for bucket in family.buckets.values():
+                if bucket is not changed:
+                    self._offer(bucket)
+        self._drop_if_done(family)
+
+    def _offer_all(self, family: Family) -> None:
+        for bucket in family.buckets.values():
+            self._offer(bucket)
+
+    def _offer(self, bucket: Bucket) -> None:
+        """Put a bucket where its head belongs, if it does not stand there yet."""
+        entry = self._clean(bucket)
+        kind = self._kind(bucket) if entry is not None else None
+        if entry is None or kind is None:
+            bucket.rank = None
+            return
+        level = self._level_of(bucket)
+        size = -(bucket.family.per_device_us(1).bit_length()) if kind is not NO_DEVICE else 0
+        rank: Rank = (kind, size, entry[0], bucket.family.left_us, entry[1], entry[3])
+        self._note_aging(bucket, entry[1], level)
+        if bucket.rank == rank and bucket.level == level:
+            return
+        bucket.rank, bucket.level = rank, level
+        self._line_up(bucket, rank, level)
+
+    def _kind(self, bucket: Bucket) -> int | None:
+        family, rules = bucket.family, self._rules
+        if not family.devices:
+            return NO_DEVICE
+        per_device_us = family.per_device_us(1)
+        if per_device_us > rules.batch_most_us:
+            return LARGE
+        installs = rules.urgent_split_installs if bucket.priority >= URGENT_PRIORITY else rules.split_installs
+        return SPLITS if per_device_us > installs * family.install_us else None
+
+    def _line_up(self, bucket: Bucket, rank: Rank, level: int) -> None:
+        pool, org = bucket.family.pool, bucket.family.key.app.org_id
+        at = pool.levels[level]
+        line = at.lines.get(org)
+        if line is None:
+            line = at.lines[org] = []
+            heapq.heappush(at.orgs, (self._shares.time_of(org), org))
+        self._number += 1
+        heapq.heappush(line, (rank, self._number, bucket))
+        heapq.heappush(pool.oldest, (rank[4], self._number, bucket, rank))
+        self._compact(line, pool)
+        self.touched[pool.signature] = None
+
+    def _compact(self, line: _Line, pool: Pool) -> None:
+        """Drop what is dead where it is most of a heap; heaps double before they are looked at again."""
+        size = len(line)
+        if size > COMPACT_ABOVE and not size & (size - 1):
+            line[:] = [one for one in line if one[2].rank is one[0]]
+            heapq.heapify(line)
+        size = len(pool.oldest)
+        if size > COMPACT_ABOVE and not size & (size - 1):
+            pool.oldest = [one for one in pool.oldest if one[2].rank is one[3]]
+            heapq.heapify(pool.oldest)
+
+    def _note_aging(self, bucket: Bucket, create_us: int, level: int) -> None:
+        if bucket.priority >= MOST_AGED_PRIORITY or level >= MOST_AGED_PRIORITY:
+            bucket.ages_us = 0
+            return
+        due_us = create_us + (level - bucket.priority + 1) * self._rules.age_us
+        if bucket.ages_us != due_us:
+            bucket.ages_us = due_us
+            self._number += 1
+            heapq.heappush(self._aging, (due_us, self._number, bucket))
+
+    def first(self, signature: Signature, least: int = 1) -> Head | None:
+        """Return the first head of a pool, of at least a level.
+
+        The highest level at which anything is offered, there the organisation with the least virtual time, and of that
+        the first family.
+        """
         pool = self._pools.get(signature)
         if pool is None:
             return None
-        while pool.heads:
-            place, app = pool.heads[0]
-            family = pool.families.get(app)
-            if family is not None and family.heap[0][0] == place:
-                return place, FamilyKey(app, signature)
-            heapq.heappop(pool.heads)
-        raise AssertionError(f"pool {signature} has families but no head")
+        for level in range(MAX_PRIORITY, least - 1, -1):
+            at = pool.levels[level]
+            if at.orgs and (head := self._first_at(at, level, signature)) is not None:
+                return head
+        return None
 
-    def head_of_family(self, key: FamilyKey) -> tuple[Place, JobId] | None:
-        """Return the first job of a family with its place."""
-        pool = self._pools.get(key.signature)
-        family = pool.families.get(key.app) if pool else None
-        return family.heap[0] if family else None
+    def _first_at(self, at: _Level, level: int, signature: Signature) -> Head | None:
+        while at.orgs:
+            time, org = at.orgs[0]
+            true = self._shares.time_of(org)
+            if true > time:
+                heapq.heapreplace(at.orgs, (true, org))
+                continue
+            first = self._first_in(at.lines[org], level)
+            if first is None:
+                heapq.heappop(at.orgs)
+                del at.lines[org]
+            elif not self._still_stands(first):
+                continue
+            elif self._shares.is_full(org):
+                heapq.heappop(at.orgs)
+                at.parked[org] = None
+                self._parked.setdefault(org, {})[signature, level] = None
+            else:
+                return Head(level, time, org, first[0], first[2])
+        return None
 
-    def first_of(self, key: FamilyKey, most: int) -> list[JobId]:
-        """Return the first jobs of a family, in order. They go on waiting. Costs O(most x log n)."""
-        heap = self._pools[key.signature].families[key.app].heap
-        popped: list[tuple[Place, JobId]] = []
-        first: dict[JobId, None] = {}
-        while heap and len(first) < most:
-            entry = heapq.heappop(heap)
-            if self._is_current(*entry) and entry[1] not in first:
-                popped.append(entry)
-                first[entry[1]] = None
-        for entry in popped:
-            heapq.heappush(heap, entry)
-        return list(first)
+    def _still_stands(self, first: tuple[Rank, int, Bucket]) -> bool:
+        """Whether a bucket still is what it is offered as: work that was done since may have made it less."""
+        if first[0][0] == NO_DEVICE:
+            return True
+        self._offer(first[2])
+        return first[2].rank is first[0]
+
+    def _first_in(self, line: _Line, level: int) -> tuple[Rank, int, Bucket] | None:
+        while line and not (line[0][2].rank is line[0][0] and line[0][2].level == level):
+            heapq.heappop(line)
+        return line[0] if line else None
+
+    def unpark(self, org: str) -> None:
+        """Offer an organisation again that has a device less."""
+        for signature, level in self._parked.pop(org, {}):
+            pool = self._pools.get(signature)
+            if pool is not None and pool.levels[level].parked.pop(org, org) is None:
+                heapq.heappush(pool.levels[level].orgs, (self._shares.time_of(org), org))
+                self.touched[signature] = None
+        for oldest in self._full.pop(org, []):
+            heapq.heappush(oldest[2].family.pool.oldest, oldest)
+
+    # The guaranteed share
+
+    def starved(self, signature: Signature) -> Bucket | None:
+        """Return the bucket whose head has waited longest, if that is longer than anybody should."""
+        pool = self._pools.get(signature)
+        if pool is None:
+            return None
+        while pool.oldest and self._wall_us - pool.oldest[0][0] > self._rules.guarantee_wait_us:
+            oldest = pool.oldest[0]
+            bucket, org = oldest[2], oldest[2].family.key.app.org_id
+            if bucket.rank is not oldest[3]:
+                heapq.heappop(pool.oldest)
+            elif self._shares.is_full(org):
+                self._full.setdefault(org, []).append(heapq.heappop(pool.oldest))
+            else:
+                return bucket
+        return None
+
+    def is_due(self, signature: Signature) -> bool:
+        """Whether the next decision on a device of a pool is for the oldest head."""
+        return self._pools[signature].passed >= self._rules.guarantee_every - 1
+
+    def note_decision(self, signatures: Iterable[Signature], *, is_guaranteed: bool) -> None:
+        """Count a decision on a device that serves these pools."""
+        for signature in signatures:
+            pool = self._pools.get(signature)
+            if pool is not None:
+                pool.passed = 0 if is_guaranteed else pool.passed + 1
+
+    # For people
 
     def places(self) -> dict[JobId, int]:
         """Return each waiting job's place among those of its pool, from 1. Costs O(n log n): for people."""
-        counts: dict[Signature, int] = {}
+        counts: Counter[Signature] = Counter()
         places: dict[JobId, int] = {}
-        for job_id in self.in_order():
-            signature = self._waiting[job_id][1].signature
-            counts[signature] = places[job_id] = counts.get(signature, 0) + 1
+        for _, signature, entry in self._sorted():
+            counts[signature] += 1
+            places[entry[4]] = counts[signature]
         return places
 
     def in_order(self) -> list[JobId]:
         """Return all waiting jobs, the first first. Costs O(n log n): for people, not for decisions."""
-        return sorted(self._waiting, key=lambda job_id: self._waiting[job_id][0])
+        return [entry[4] for _, _, entry in self._sorted()]
+
+    def _sorted(self) -> list[tuple[int, Signature, Entry]]:
+        # Jobs that were submitted together may well run in another order: the longest first.
+        found = [
+            (-effective_priority(bucket.priority, self._wall_us - entry[1], self._rules), pool.signature, entry)
+            for pool in self._pools.values()
+            for family in pool.families.values()
+            for bucket in family.buckets.values()
+            for entry in bucket.heap
+            if self._waiting.get(entry[4]) is entry
+        ]
+        return sorted(found, key=lambda one: (one[0], one[2][0], one[2][1], one[2][3]))

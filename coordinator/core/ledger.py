@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
+from coordinator.core.durations import Durations
 from coordinator.core.fleet import Fleet, worked
-from coordinator.core.lanes import Queues
+from coordinator.core.lanes import Queues, Signature, family_of, signature_of
 from coordinator.core.model import (
     AgentState,
     AppKey,
@@ -34,7 +35,7 @@ from coordinator.core.model import (
     SessionId,
     Settings,
 )
-from coordinator.core.policy import EXPECTED_INSTALL_US
+from coordinator.core.shares import Shares
 from coordinator.core.step import (
     JobsAccepted,
     LeasedJob,
@@ -42,6 +43,7 @@ from coordinator.core.step import (
     PutBuild,
     PutCounters,
     PutDevice,
+    PutExpectation,
     PutJob,
     PutLease,
     Send,
@@ -58,7 +60,12 @@ from coordinator.core.transitions import (
     moved_lease,
     settle,
 )
+from coordinator.core.victims import Victims, cost_of
 
+WORKING = frozenset({LeaseState.OFFERED, LeaseState.ACTIVE})
+"""States of a lease whose device takes more work of its family."""
+VERDICTS = frozenset({AttemptOutcome.PASSED, AttemptOutcome.FAILED})
+"""Outcomes that say how long a test takes."""
 REMEMBERED_REQUESTS = 10_000
 
 
@@ -68,8 +75,15 @@ class Ledger:
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self.settings = settings
         self.counters = counters
-        self.queues = Queues()
+        self.shares = Shares(settings.rules.weights, settings.rules.quotas, settings.rules.default_quota)
+        self.queues = Queues(settings.rules, self.shares)
         self.fleet = Fleet()
+        self.durations = Durations()
+        self.victims = Victims()
+        self.turned: dict[LeaseId, None] = {}
+        """Leases that began or ceased to make room since they were looked at."""
+        self._held_us: dict[AttemptId, int] = {}
+        """What leased jobs were expected to take when they were given out."""
         self.jobs: dict[JobId, Job] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
         self.builds: dict[AppKey, Build] = {}
@@ -100,16 +114,34 @@ class Ledger:
         before = self.jobs.get(job.id)
         if before is not None:
             self._count(before, -1)
-            if before.state is JobState.QUEUED:
-                self.queues.remove(before.id)
+            if before.id in self.queues:
+                self.queues.remove(before)
+                self.match_pool(signature_of(before))
+        else:
+            self.shares.enter(job.spec.org_id)
         if job.is_terminal:
             self.jobs.pop(job.id, None)
+            self.shares.leave(job.spec.org_id)
         else:
             self.jobs[job.id] = job
             self._count(job, 1)
             if job.state is JobState.QUEUED:
-                self.queues.push(job)
+                app = AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id)
+                self.queues.push(job, self.durations.expected_us(job.spec), self.install_us(app))
+                self.match_pool(signature_of(job))
         self.write(PutJob(job))
+
+    def restore_job(self, job: Job) -> None:
+        """Take up a job of an earlier life."""
+        self.put_job(job)
+        self._writes.pop()
+
+    def match_pool(self, signature: Signature) -> None:
+        """Let the fleet know whether jobs wait in a pool."""
+        if self.queues.is_live(signature):
+            self.fleet.pools.open(signature)
+        else:
+            self.fleet.pools.close(signature)
 
     def _count(self, job: Job, change: int) -> None:
         (self.queued if job.state is JobState.QUEUED else self.running)[job.spec.lane] += change
@@ -124,8 +156,32 @@ class Ledger:
 
     def put_lease(self, lease: Lease) -> None:
         """Replace a lease; forget it when it is terminal."""
-        self.fleet.put_lease(lease)
+        self.track_lease(lease)
         self.write(PutLease(lease))
+
+    def track_lease(self, lease: Lease) -> None:
+        """Keep what decisions look at in step with a lease."""
+        before = self.fleet.leases.get(lease.id)
+        family = self.fleet.family_of(lease.id)
+        self.fleet.put_lease(lease)
+        if before is None:
+            self.shares.hold(lease.app.org_id, 1)
+        was_working = before is not None and before.state in WORKING
+        is_working = lease.state in WORKING
+        if is_working and not was_working:
+            self.queues.join(family, self.install_us(lease.app))
+        elif was_working and not is_working:
+            self.queues.part(family)
+        if lease.state is LeaseState.ACTIVE and (before is None or before.state is not LeaseState.ACTIVE):
+            self.queues.look_again(family)
+        if not lease.is_live:
+            self.shares.hold(lease.app.org_id, -1)
+            self.queues.unpark(lease.app.org_id)
+        was_revoking = before is not None and before.state is LeaseState.REVOKING
+        if was_revoking is not (lease.state is LeaseState.REVOKING):
+            self.turned[lease.id] = None
+        cost = cost_of(lease, self.jobs, self.attempts)
+        self.victims.put(lease.id, self.fleet.pools.sort_of(lease.device), cost)
 
     def put_device(self, device: Device) -> None:
         """Replace a device; its state must be one that the table allows."""
@@ -173,15 +229,20 @@ class Ledger:
         self.put_device(
             replace(device, state=DeviceState.RESERVED, lease=lease.id, fence_number=device.fence_number + 1)
         )
-        self.fleet.put_lease(lease)
+        self.fleet.note_family(lease.id, family_of(jobs[0]))
+        self.track_lease(lease)
         self.fleet.renew(lease.id, deadline_us)
         self.extend(lease, jobs, now)
 
     def extend(self, lease: Lease, jobs: list[Job], now: Now) -> None:
-        """Add waiting jobs to a lease and tell its agent."""
+        """Add waiting jobs to a lease, before those of lower priority that have not begun, and tell its agent."""
         added = [self._assign(job, lease, now).id for job in jobs]
+        self.queues.offer_again(self.fleet.family_of(lease.id))
         self.put_counters(self.counters)
-        self.revise(replace(lease, attempts=(*lease.attempts, *added)))
+        tail = self.tail_of(lease)
+        begun = [attempt for attempt in lease.attempts if attempt not in tail]
+        tail = sorted([*tail, *added], key=lambda attempt: -self.jobs[self.attempts[attempt].job].spec.priority)
+        self.revise(replace(lease, attempts=(*begun, *tail)))
 
     def _assign(self, job: Job, lease: Lease, now: Now) -> Attempt:
         attempt = Attempt(
@@ -195,6 +256,7 @@ class Ledger:
         )
         self.counters = replace(self.counters, next_attempt=self.counters.next_attempt + 1)
         self.put_attempt(attempt)
+        self.hold_work(attempt, job)
         assigned = moved_job(job, JobState.ASSIGNED)
         self.put_job(
             replace(
@@ -206,6 +268,26 @@ class Ledger:
             )
         )
         return attempt
+
+    def hold_work(self, attempt: Attempt, job: Job) -> None:
+        """Count the work of a leased job to its family, and charge it to its organisation."""
+        expected_us = self._held_us[attempt.id] = self.durations.expected_us(job.spec)
+        self.queues.hold(self.fleet.family_of(attempt.lease), expected_us)
+        self.shares.charge(job.spec.org_id, expected_us)
+
+    def _release_work(self, attempt: Attempt, outcome: AttemptOutcome, job: Job, now: Now) -> None:
+        """Charge what an attempt really took, and learn from it."""
+        expected_us = self._held_us.pop(attempt.id)
+        self.queues.hold(self.fleet.family_of(attempt.lease), -expected_us)
+        taken_us = max(0, now.wall_us - attempt.start_us) if attempt.start_us is not None else 0
+        self.shares.charge(job.spec.org_id, taken_us - expected_us)
+        if outcome in VERDICTS and attempt.start_us is not None:
+            kind = self.fleet.devices[attempt.device].facts.kind
+            self.write(PutExpectation(self.durations.note_test(job.spec, kind, taken_us)))
+
+    def work_of(self, attempt: AttemptId) -> int:
+        """Return how long a leased job was expected to take when it was given out."""
+        return self._held_us[attempt]
 
     def revise(self, lease: Lease) -> None:
         """Raise a lease's revision, so that its agent adopts what has changed."""
@@ -254,6 +336,7 @@ class Ledger:
 
     def end_attempt(self, attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, now: Now) -> None:
         """End an attempt and settle its job. The lease keeps the rest."""
+        self._release_work(attempt, outcome, self.jobs[attempt.job], now)
         self.put_attempt(ended_attempt(attempt, outcome, failure, now.wall_us))
         settlement = settle(self.jobs[attempt.job], outcome, failure, attempt.device, now.wall_us)
         self.put_job(settlement.job)
@@ -330,26 +413,35 @@ class Ledger:
             self.free_device(device)
         elif self.is_held(device):
             self.put_device(replace(device, state=DeviceState.DRAINING))
-            self.revoke(lease, self._tail(lease), RevokeReason.PREEMPT)
+            self.turned[lease.id] = None
+            self.revoke(lease, self.tail_of(lease), RevokeReason.PREEMPT)
         else:
             state = DeviceState.LEASED if device.state is DeviceState.DRAINING else device.state
             self.put_device(replace(device, state=state))
-            tail = self._tail(lease)
+            self.queues.look_again(self.fleet.family_of(lease.id))
+            tail = self.tail_of(lease)
             # Before its first test a lease ends by the agent's word, which says whose fault it is.
             if not device.facts.is_usable and len(tail) < len(lease.attempts):
                 self.revoke(lease, tail, RevokeReason.PREEMPT)
 
-    def _tail(self, lease: Lease) -> list[AttemptId]:
+    def tail_of(self, lease: Lease) -> list[AttemptId]:
         """Return the attempts of a lease that have not started."""
         return [attempt for attempt in lease.attempts if self.attempts[attempt].start_us is None]
 
     # Builds
+
+    def install_us(self, app: AppKey) -> int:
+        """Return how long an install of a build is expected to take."""
+        build = self.builds.get(app)
+        return build.mean_install_us if build is not None else self.durations.install_us()
 
     def note_install(self, lease: Lease, digest: str, install_us: int, was_installed: bool, now: Now) -> None:
         """Remember what a lease's device holds and how long the install took."""
         self.put_device(replace(self.fleet.devices[lease.device], app=lease.app, app_digest=digest))
         if not was_installed:
             return
+        self.durations.note_install(install_us)
+        self.shares.charge(lease.app.org_id, install_us)
         known = self.builds.get(lease.app)
         mean_us = install_us if known is None else (3 * known.mean_install_us + install_us) // 4
         build = Build(
@@ -369,8 +461,7 @@ class Ledger:
         avoided = avoided_installs(lease.tally)
         if not avoided:
             return
-        build = self.builds.get(lease.app)
-        each_us = build.mean_install_us if build is not None else EXPECTED_INSTALL_US
+        each_us = self.install_us(lease.app)
         self.put_counters(
             replace(
                 self.counters,

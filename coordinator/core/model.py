@@ -22,8 +22,16 @@ SessionId = NewType("SessionId", int)
 
 SECOND_US = 1_000_000
 NOTHING: Mapping[str, str] = MappingProxyType({})
+NO_NUMBERS: Mapping[str, int] = MappingProxyType({})
 
 MIN_PRIORITY, DEFAULT_PRIORITY, MAX_PRIORITY = 1, 3, 5
+URGENT_PRIORITY = 4
+"""From here on a job may preempt."""
+PREEMPTIBLE_PRIORITY = 2
+"""Up to here a job makes room, as submitted: else two aged jobs could throw each other out for ever."""
+MAX_PREEMPTIONS = 2
+MOST_AGED_PRIORITY = 3
+"""Waiting lifts a job up to here: those of priority 4 and 5 are asked for, never grown into."""
 DEFAULT_TIMEOUT_US = 600 * SECOND_US
 LAB_BUDGET = 3
 """Attempts of a job that may end by the lab's fault before the job does."""
@@ -402,6 +410,28 @@ class Build:
     """Moving average of the time one install took."""
 
 
+@dataclass(frozen=True, slots=True)
+class TestKey:
+    """Names what the durations of a test are kept under."""
+
+    __test__ = False
+
+    org_id: str
+    test: str
+    kind: DeviceKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """How long a test took; see `durations`."""
+
+    key: TestKey
+    count: int
+    mean: int
+    """Of the logarithms of microseconds, in fractions of 1/65536; so is `deviation`."""
+    deviation: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A submit that was accepted under an idempotency key."""
@@ -426,6 +456,34 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the scheduler's policy goes by; docs/scheduling.md says why these are the figures."""
+
+    split_installs: int = 8
+    """A family gets another device only while each of its devices then has work for so many installs."""
+    urgent_split_installs: int = 1
+    """The same for work of priority 4 and 5, which would rather run now."""
+    batch_least_us: int = 120 * SECOND_US
+    """A batch is filled with this much work, or with that of `split_installs` installs, whichever is more."""
+    batch_most_us: int = 600 * SECOND_US
+    """A batch is never filled with more; after this time a device goes to a family that has none."""
+    lag_us: int = 600 * SECOND_US
+    """A device goes on with the build that it holds until its organisation is so far ahead of another."""
+    age_us: int = 1_800 * SECOND_US
+    """A job counts one priority higher for each such wait, up to `MOST_AGED_PRIORITY`."""
+    guarantee_wait_us: int = 7_200 * SECOND_US
+    """Who has waited longer has a guaranteed share in the devices of its pool."""
+    guarantee_every: int = 10
+    """One decision of so many goes to the oldest of those."""
+    weights: Mapping[str, int] = field(default_factory=lambda: NO_NUMBERS)
+    """Organisation -> its share of the lab in hundredths of the usual."""
+    quotas: Mapping[str, int] = field(default_factory=lambda: NO_NUMBERS)
+    """Organisation -> devices that it may have at once."""
+    default_quota: int = 0
+    """Devices at once of an organisation that `quotas` does not name; 0 for any number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the operator may turn; told to agents in Welcome."""
 
@@ -440,3 +498,4 @@ class Settings:
     max_pools_per_org: int = 64
     """Different requests for devices (target, selector) that one organisation may have in the queue."""
     max_pools: int = 1_024
+    rules: Rules = field(default_factory=Rules)

@@ -1,123 +1,194 @@
-"""Decisions: which family next, on which device, how many jobs at a time, and who makes room. Pure functions."""
+"""Decisions: which family next, on which device, and how much work at a time. Nothing changes in here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
-from coordinator.core.fleet import Fleet
-from coordinator.core.lanes import FamilyKey, Place, Queues, Signature
+from coordinator.core.lanes import NO_DEVICE, Family, FamilyKey, Head, Queues, Signature
 from coordinator.core.model import (
-    SECOND_US,
+    URGENT_PRIORITY,
     AppKey,
-    Attempt,
-    AttemptId,
-    Build,
     Device,
+    DeviceId,
     DeviceKind,
-    DeviceState,
-    Job,
-    JobId,
     Lane,
-    Lease,
-    LeaseState,
+    Rules,
     lane_of,
 )
-
-EXPECTED_SPEC_US = 15 * SECOND_US
-EXPECTED_INSTALL_US = 10 * SECOND_US
-MIN_BATCH_WORK_US = 120 * SECOND_US
-INSTALLS_PER_BATCH = 4
-"""A batch is filled until its tests are expected to take four installs, and two minutes at least."""
-
-MAX_PREEMPTIONS = 2
-URGENT_PRIORITY = 4
-PREEMPTIBLE_PRIORITY = 2
+from coordinator.core.pools import Pools, Sort
+from coordinator.core.shares import Shares
 
 _COST_RANK = {DeviceKind.EMULATOR: 0, DeviceKind.DEVICE: 1, DeviceKind.BROWSERSTACK: 2}
 
 
-def next_family(queues: Queues, fleet: Fleet, device: Device) -> FamilyKey | None:
-    """Return the family to run on a device: the earliest head, or one of the same priority whose build it holds."""
-    best: tuple[Place, FamilyKey] | None = None
-    warm: tuple[Place, FamilyKey] | None = None
-    for signature in queues.signatures():
-        if not fleet.serves(device, signature):
-            continue
-        head = queues.head_of_pool(signature)
-        if head is not None and (best is None or head[0] < best[0]):
-            best = head
-        if device.app is not None:
-            key = FamilyKey(device.app, signature)
-            family_head = queues.head_of_family(key)
-            if family_head is not None and (warm is None or family_head[0] < warm[0]):
-                warm = (family_head[0], key)
-    if best is not None and warm is not None and warm[0][0] == best[0][0]:
-        return warm[1]
-    return best[1] if best is not None else None
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a device shall do next."""
+
+    family: Family
+    floor: int
+    """The effective priority below which another family comes first."""
+    is_guaranteed: bool = False
 
 
-def best_head(queues: Queues, fleet: Fleet, device: Device) -> Place | None:
-    """Return the place of the first job that a device could run."""
-    heads = (queues.head_of_pool(signature) for signature in queues.signatures() if fleet.serves(device, signature))
-    return min((head[0] for head in heads if head is not None), default=None)
+class Policy:
+    """Reads the state, and says what should be done."""
+
+    def __init__(self, rules: Rules, queues: Queues, pools: Pools, shares: Shares) -> None:
+        self._rules = rules
+        self._queues = queues
+        self._pools = pools
+        self._shares = shares
+
+    # Which family
+
+    def next_family(self, device: Device, wall_us: int, *, current: FamilyKey | None, age_us: int) -> Choice | None:
+        """Return what a device does next.
+
+        Args:
+            device: Which.
+            wall_us: Now.
+            current: The family that it works for, if it has a lease.
+            age_us: How long it has worked for it.
+        """
+        signatures = self._pools.signatures_of(device)
+        guaranteed = self._guaranteed(signatures)
+        if guaranteed is not None:
+            return Choice(guaranteed, self._queues.first_level(guaranteed), is_guaranteed=True)
+        best = self._best_head(signatures)
+        own = self._own_family(device, signatures, current)
+        if own is None:
+            return self._choice(best.bucket.family, best.level, signatures) if best is not None else None
+        level = self._queues.first_level(own)
+        if best is None or level > best.level or best.bucket.family is own:
+            return self._choice(own, level, signatures)
+        if level == best.level and self._goes_on(own, best, wall_us, current is not None, age_us):
+            return self._choice(own, level, signatures)
+        return self._choice(best.bucket.family, best.level, signatures)
+
+    def _choice(self, family: Family, level: int, signatures: list[Signature]) -> Choice:
+        """Take jobs of one level at a time, unless nothing else waits for the device."""
+        is_alone = sum(self._queues.size_of(signature) for signature in signatures) == family.size
+        return Choice(family, 0 if is_alone else level)
+
+    def _guaranteed(self, signatures: list[Signature]) -> Family | None:
+        due = [
+            bucket
+            for signature in signatures
+            if self._queues.is_due(signature) and (bucket := self._queues.starved(signature)) is not None
+        ]
+        if not due:
+            return None
+        return min(due, key=lambda bucket: (bucket.heap[0][1], bucket.heap[0][3])).family
+
+    def best_level(self, device: Device) -> int:
+        """Return the highest effective priority that waits for a device, 0 for none."""
+        best = self._best_head(self._pools.signatures_of(device))
+        return best.level if best is not None else 0
+
+    def _best_head(self, signatures: list[Signature]) -> Head | None:
+        best: Head | None = None
+        for signature in signatures:
+            head = self._queues.first(signature, best.level if best is not None else 1)
+            if head is not None and (best is None or head.order < best.order):
+                best = head
+        return best
+
+    def _own_family(self, device: Device, signatures: list[Signature], current: FamilyKey | None) -> Family | None:
+        """Return the waiting family that a device can go on with without an install, the highest first."""
+        if current is not None:
+            family = self._queues.family(current)
+            return family if family is not None and family.size and current.signature in signatures else None
+        if device.app is None or self._shares.is_full(device.app.org_id):
+            return None
+        warm: Family | None = None
+        warm_level = 0
+        for signature in signatures:
+            family = self._queues.family_in(signature, device.app)
+            if family is not None and family.size and (level := self._queues.first_level(family)) > warm_level:
+                warm, warm_level = family, level
+        return warm
+
+    def _goes_on(self, own: Family, best: Head, wall_us: int, is_leased: bool, age_us: int) -> bool:
+        """Whether a device goes on with its build though another head of the same level waits."""
+        rules = self._rules
+        lag_us = self._shares.time_of(own.key.app.org_id) - best.time
+        if best.rank[0] == NO_DEVICE:
+            waited_us = age_us if is_leased else wall_us - max(best.rank[3], best.rank[4])
+            return waited_us <= rules.batch_most_us and lag_us <= rules.lag_us
+        return lag_us <= rules.lag_us or (is_leased and age_us <= rules.batch_most_us)
+
+    # Which device
+
+    def choose_device(self, signature: Signature, app: AppKey, priority: int) -> Device | None:
+        """Return the free device for a family.
+
+        One that holds the build comes first; then the device that the fewest other pools could use, then the cheaper
+        kind (emulator, phone, paid slot), then the lane's rule: high takes the least used, low the most used so that
+        fresh devices stay free, normal the one that is free longest.
+        """
+        named = self._pools.idle_named(signature)
+        if named is not None:
+            return min(named, key=lambda device: (device.app != app, _COST_RANK[device.facts.kind]), default=None)
+        avoid = self._pools.avoided_by(signature)
+        found: DeviceId | None = None
+        found_rank: tuple[int, int, int, int] | None = None
+        for sort in self._pools.sorts_of(signature):
+            device_id, is_warm = _first_idle(sort, app, priority, avoid)
+            if device_id is None:
+                continue
+            rank = (
+                0 if is_warm else 1,
+                len(sort.signatures),
+                _COST_RANK[sort.facts.kind],
+                self._use_rank(device_id, sort, priority),
+            )
+            if found_rank is None or rank < found_rank:
+                found, found_rank = device_id, rank
+        return self._pools.device(found) if found is not None else None
+
+    def _use_rank(self, device_id: DeviceId, sort: Sort, priority: int) -> int:
+        match lane_of(priority):
+            case Lane.HIGH:
+                return self._pools.device(device_id).busy_us
+            case Lane.NORMAL:
+                return sort.idle[device_id]
+            case Lane.LOW:
+                return -self._pools.device(device_id).busy_us
+
+    # How much
+
+    def batch_work_us(self, family: Family, install_us: int, coming: int) -> int:
+        """Return how much work a batch of a family is filled with.
+
+        Enough to pay for its install; but where several devices share what is left, half of a device's part at most, so
+        that they end together; and of urgent work no more than its part if all free devices help.
+
+        Args:
+            family: Whose.
+            install_us: How long its install takes.
+            coming: Devices that are being taken back for its pool.
+        """
+        rules = self._rules
+        enough_us = min(max(rules.split_installs * install_us, rules.batch_least_us), rules.batch_most_us)
+        first = self._queues.first_bucket(family)
+        if first is not None and first.priority >= URGENT_PRIORITY:
+            helpers = min(first.size, self._pools.free_for(family.key.signature) + coming)
+            enough_us = min(enough_us, max(1, family.waiting_us // max(1, helpers)))
+        if family.devices <= 1:
+            return enough_us
+        return min(enough_us, max(1, family.waiting_us // (2 * family.devices)))
 
 
-def choose_device(fleet: Fleet, signature: Signature, app: AppKey, priority: int) -> Device | None:
-    """Return the free device for a family.
-
-    One that holds the build comes first, then the cheaper kind (emulator, phone, paid slot), then the lane's rule:
-    high takes the least used, low the most used so that fresh devices stay free, normal the one that is free longest.
-    """
-    best: Device | None = None
-    best_rank: tuple[int, int, int] | None = None
-    for device in fleet.idle_devices():
-        if not fleet.serves(device, signature):
-            continue
-        rank = (0 if device.app == app else 1, _COST_RANK[device.facts.kind], _use_rank(device, priority))
-        if best_rank is None or rank < best_rank:
-            best, best_rank = device, rank
-    return best
-
-
-def _use_rank(device: Device, priority: int) -> int:
+def _first_idle(sort: Sort, app: AppKey, priority: int, avoid: tuple[DeviceId, ...]) -> tuple[DeviceId | None, bool]:
+    """Return the first free device of a sort, and whether it holds the build."""
+    for device_id in sort.warm.get(app, ()):
+        if device_id not in avoid:
+            return device_id, True
     match lane_of(priority):
         case Lane.HIGH:
-            return device.busy_us
+            return sort.first_by_use(sort.least_used, avoid), False
         case Lane.NORMAL:
-            return device.free_us
+            return next((device_id for device_id in sort.idle if device_id not in avoid), None), False
         case Lane.LOW:
-            return -device.busy_us
-
-
-def batch_size(build: Build | None, most: int) -> int:
-    """Return how many jobs a batch holds at a time: enough work to pay for its install, and never more than `most`."""
-    install_us = build.mean_install_us if build is not None else EXPECTED_INSTALL_US
-    work_us = max(INSTALLS_PER_BATCH * install_us, MIN_BATCH_WORK_US)
-    return max(1, min(most, -(-work_us // EXPECTED_SPEC_US)))
-
-
-def choose_victim(
-    fleet: Fleet, signature: Signature, jobs: Mapping[JobId, Job], attempts: Mapping[AttemptId, Attempt]
-) -> Lease | None:
-    """Return the lease that makes room for urgent work: the lowest priority, then the least lost, then the youngest.
-
-    Only batches whose jobs all have priority 1-2 as submitted, and were preempted less than twice, make room.
-    """
-    candidates = []
-    for lease in fleet.leases.values():
-        if lease.state not in (LeaseState.OFFERED, LeaseState.ACTIVE):
-            continue
-        device = fleet.devices[lease.device]
-        if device.state is DeviceState.DRAINING or not fleet.serves(device, signature):
-            continue
-        held = [jobs[attempts[attempt].job] for attempt in lease.attempts]
-        if not held or any(not _is_preemptible(job) for job in held):
-            continue
-        highest = max(job.spec.priority for job in held)
-        preemptions = max(job.preemptions for job in held)
-        candidates.append(((highest, preemptions, -lease.grant_us, lease.id), lease))
-    return min(candidates, key=lambda candidate: candidate[0])[1] if candidates else None
-
-
-def _is_preemptible(job: Job) -> bool:
-    return job.spec.priority <= PREEMPTIBLE_PRIORITY and job.preemptions < MAX_PREEMPTIONS
+            return sort.first_by_use(sort.most_used, avoid), False

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from coordinator.core import policy
+from coordinator.core.dispatch import Dispatcher
 from coordinator.core.errors import (
     Conflict,
     InvalidTransition,
@@ -42,8 +42,7 @@ from coordinator.core.events import (
     RetryRequested,
     TestReported,
 )
-from coordinator.core.fleet import satisfies
-from coordinator.core.lanes import FamilyKey, Signature
+from coordinator.core.lanes import FamilyKey, Signature, family_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
     Agent,
@@ -58,6 +57,7 @@ from coordinator.core.model import (
     DeviceFacts,
     DeviceId,
     DeviceState,
+    Expectation,
     Fence,
     Job,
     JobId,
@@ -100,8 +100,8 @@ class Scheduler:
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
         self._ledger = Ledger(settings, counters)
-        self._nominated: dict[JobId, LeaseId] = {}
-        self._last_turn_us: int | None = None
+        self._dispatcher = Dispatcher(self._ledger)
+        self._last_turn: Now | None = None
         self._paused_us = 0
 
     @property
@@ -113,19 +113,23 @@ class Scheduler:
 
     def _advance(self, now: Now) -> int:
         """Return lab time. A gap that is longer than a heartbeat was a pause of ours and does not count."""
-        if self._last_turn_us is not None:
-            gap_us = now.mono_us - self._last_turn_us
+        if self._last_turn is not None:
+            gap_us = now.mono_us - self._last_turn.mono_us
             self._paused_us += max(0, gap_us - self._settings.heartbeat_us)
-        self._last_turn_us = now.mono_us
+        self._last_turn = now
+        self._ledger.queues.advance(now.wall_us)
         return now.mono_us - self._paused_us
 
     def next_deadline(self) -> int | None:
-        """Return the monotonic time of the next turn that must happen, None while no lease lives."""
-        expiry = self._ledger.fleet.next_expiry()
-        if expiry is None or self._last_turn_us is None:
+        """Return the monotonic time of the next turn that must happen, None while no lease lives and no job ages."""
+        if self._last_turn is None:
             return None
-        beat_us = self._last_turn_us + self._settings.heartbeat_us // 2
-        return min(expiry[0] + self._paused_us, beat_us)
+        aging_us = self._ledger.queues.next_aging_us()
+        due = [] if aging_us is None else [self._last_turn.mono_us + max(0, aging_us - self._last_turn.wall_us)]
+        expiry = self._ledger.fleet.next_expiry()
+        if expiry is not None:
+            due += [expiry[0] + self._paused_us, self._last_turn.mono_us + self._settings.heartbeat_us // 2]
+        return min(due, default=None)
 
     def expire(self, now: Now, behind_us: int = 0) -> Step:
         """End the leases whose deadline has passed.
@@ -135,11 +139,12 @@ class Scheduler:
             behind_us: How long the oldest fact that was not handed in yet has waited. A heartbeat may be among those
                 facts, so nothing expires that was alive when they came.
         """
-        heard_us = self._advance(now) - behind_us
+        lab_us = self._advance(now)
+        heard_us = lab_us - behind_us
         while (expiry := self._ledger.fleet.next_expiry()) is not None and expiry[0] <= heard_us:
             lease = self._ledger.fleet.leases[expiry[1]]
             self._ledger.close_lease(lease, LeaseState.EXPIRED, "the lease ran out without a heartbeat", now)
-        self._dispatch(now)
+        self._dispatcher.dispatch(now, lab_us + self._settings.lease_ttl_us)
         return self._ledger.take_step()
 
     # Restore
@@ -153,6 +158,7 @@ class Scheduler:
         devices: Iterable[Device],
         agents: Iterable[Agent],
         builds: Iterable[Build],
+        expectations: Iterable[Expectation] = (),
         now: Now,
     ) -> Step:
         """Take up what an earlier life left unfinished; called once, before any event.
@@ -163,9 +169,7 @@ class Scheduler:
         lab_us = self._advance(now)
         ledger.attempts.update((attempt.id, attempt) for attempt in attempts)
         ledger.builds.update((build.app, build) for build in builds)
-        for job in jobs:
-            ledger.put_job(job)
-        ledger.take_step()
+        ledger.durations.restore(expectations, (build.mean_install_us for build in ledger.builds.values()))
         for agent in agents:
             is_gone = agent.state is AgentState.CONNECTED
             ledger.fleet.agents[agent.id] = agent
@@ -175,11 +179,22 @@ class Scheduler:
             ledger.fleet.put_device(device)
             if ledger.fleet.is_at_rest(device):
                 ledger.put_device(replace(device, state=DeviceState.OFFLINE))
+        for job in jobs:
+            ledger.restore_job(job)
         for lease in leases:
-            ledger.fleet.put_lease(lease)
-            ledger.fleet.renew(lease.id, lab_us + self._settings.lease_ttl_us)
-            ledger.put_lease(moved_lease(lease, LeaseState.DISCONNECTED))
+            self._restore_lease(lease, lab_us)
         return ledger.take_step()
+
+    def _restore_lease(self, lease: Lease, lab_us: int) -> None:
+        ledger = self._ledger
+        held = [ledger.jobs[ledger.attempts[attempt].job] for attempt in lease.attempts]
+        family = family_of(held[0]) if held else FamilyKey(lease.app, Signature(lease.target, (), ()))
+        ledger.fleet.note_family(lease.id, family)
+        for attempt, job in zip(lease.attempts, held, strict=True):
+            ledger.hold_work(ledger.attempts[attempt], job)
+        ledger.track_lease(lease)
+        ledger.fleet.renew(lease.id, lab_us + self._settings.lease_ttl_us)
+        ledger.put_lease(moved_lease(lease, LeaseState.DISCONNECTED))
 
     # Events
 
@@ -228,7 +243,7 @@ class Scheduler:
                 self._test_reported(event, now)
             case AttemptFinished():
                 self._attempt_finished(event, now)
-        self._dispatch(now)
+        self._dispatcher.dispatch(now, lab_us + self._settings.lease_ttl_us)
         return self._ledger.take_step(reply)
 
     # Users
@@ -285,7 +300,7 @@ class Scheduler:
         return tuple(
             f"no known device matches target {target}" + "".join(f", {name}={pattern}" for name, pattern in selector)
             for target, selector in seen
-            if not any(satisfies(device.facts, target, selector) for device in self._ledger.fleet.devices.values())
+            if not self._ledger.fleet.pools.has_match(target, selector)
         )
 
     def _accept(
@@ -497,7 +512,7 @@ class Scheduler:
             if attempt_id not in begun:
                 outcome = AttemptOutcome.CANCELLED if reason is RevokeReason.CANCEL else AttemptOutcome.RELEASED
                 ledger.end_attempt(ledger.attempts[attempt_id], outcome, None, now)
-        self._settle_lease(lease.id, now)
+        self._dispatcher.settle(lease.id, now)
 
     def _adopt(self, event: LeaseAdopted, now: Now, lab_us: int) -> None:
         lease = self._held_lease(event.session, event.echo.lease, event.echo.fence)
@@ -653,7 +668,7 @@ class Scheduler:
         for test in event.tests:
             ledger.write(PutTest(attempt, test))
         ledger.end_attempt(attempt, self._true_outcome(attempt, event.outcome), event.failure, now)
-        self._settle_lease(event.lease, now)
+        self._dispatcher.settle(event.lease, now)
 
     def _true_outcome(self, attempt: Attempt, reported: AttemptOutcome) -> AttemptOutcome:
         """Return why a stopped attempt was stopped: the lease knows better than the agent that obeyed."""
@@ -663,105 +678,6 @@ class Scheduler:
             if attempt_id == attempt.id:
                 return _REVOKED_OUTCOME[reason]
         return AttemptOutcome.RELEASED
-
-    def _settle_lease(self, lease_id: LeaseId, now: Now) -> None:
-        """At a job boundary: go on, yield to higher priority, take more of the family, or close."""
-        ledger = self._ledger
-        lease = ledger.fleet.leases[lease_id]
-        if lease.attempts and lease.state is LeaseState.ACTIVE:
-            self._yield_tail(lease)
-            return
-        if lease.attempts:
-            return
-        if lease.state is LeaseState.ACTIVE and self._top_up(lease, now):
-            return
-        was_revoked = lease.state is LeaseState.REVOKING
-        state = LeaseState.REVOKED if was_revoked else LeaseState.RELEASED
-        ledger.close_lease(lease, state, "the batch is done", now)
-
-    def _yield_tail(self, lease: Lease) -> None:
-        """Take the unstarted rest of a batch back when a job of higher priority waits for the device."""
-        ledger = self._ledger
-        tail = [attempt for attempt in lease.attempts if ledger.attempts[attempt].start_us is None]
-        head = policy.best_head(ledger.queues, ledger.fleet, ledger.fleet.devices[lease.device])
-        if not tail or head is None:
-            return
-        lower = [attempt for attempt in tail if ledger.jobs[ledger.attempts[attempt].job].spec.priority < -head[0]]
-        ledger.revoke(lease, lower, RevokeReason.PREEMPT)
-
-    def _top_up(self, lease: Lease, now: Now) -> bool:
-        """Let a batch take waiting jobs of its family, unless another head comes first. Returns whether it did."""
-        ledger = self._ledger
-        device = ledger.fleet.devices[lease.device]
-        family = policy.next_family(ledger.queues, ledger.fleet, device)
-        if family is None or family.app != lease.app or not device.facts.is_usable or ledger.is_held(device):
-            return False
-        jobs = self._take(family, self._batch_room(lease))
-        ledger.extend(lease, jobs, now)
-        return True
-
-    def _batch_room(self, lease: Lease) -> int:
-        size = policy.batch_size(self._ledger.builds.get(lease.app), self._settings.max_batch)
-        return size - len(lease.attempts)
-
-    def _take(self, family: FamilyKey, most: int) -> list[Job]:
-        """Return the first jobs of a family, in order. They still wait: assigning takes them out."""
-        return [self._ledger.jobs[job_id] for job_id in self._ledger.queues.first_of(family, most)]
-
-    # Dispatch
-
-    def _dispatch(self, now: Now) -> None:
-        """Give free devices their work, let running batches grow, and make room for urgent jobs."""
-        if not len(self._ledger.queues):
-            return
-        while self._join_running(now) or (self._ledger.fleet.has_idle() and self._grant_next(now)):
-            pass  # what leaves the queue uncovers what stood behind it
-        self._make_room()
-
-    def _grant_next(self, now: Now) -> bool:
-        """Grant one batch to a free device, the earliest head first. Returns whether there was one."""
-        ledger = self._ledger
-        heads = [head for signature in ledger.queues.signatures() if (head := ledger.queues.head_of_pool(signature))]
-        for place, family in sorted(heads, key=lambda head: head[0]):
-            device = policy.choose_device(ledger.fleet, family.signature, family.app, -place[0])
-            if device is None:
-                continue
-            chosen = policy.next_family(ledger.queues, ledger.fleet, device)
-            assert chosen is not None
-            size = policy.batch_size(ledger.builds.get(chosen.app), self._settings.max_batch)
-            lab_us = now.mono_us - self._paused_us
-            ledger.grant(device, self._take(chosen, size), now, lab_us + self._settings.lease_ttl_us)
-            return True
-        return False
-
-    def _join_running(self, now: Now) -> bool:
-        """Let jobs that wait join a batch of their family that still has room. Returns whether any did."""
-        ledger = self._ledger
-        has_joined = False
-        for lease in list(ledger.fleet.leases.values()):
-            if not ledger.queues.waits(lease.app):
-                continue
-            if lease.state is LeaseState.ACTIVE and lease.attempts and self._batch_room(lease) > 0:
-                has_joined = self._top_up(lease, now) or has_joined
-        return has_joined
-
-    def _make_room(self) -> None:
-        """Take devices back from low priorities for urgent jobs that no device is free for, one device a job."""
-        ledger = self._ledger
-        for job_id, lease_id in list(self._nominated.items()):
-            if job_id not in ledger.queues or lease_id not in ledger.fleet.leases:
-                del self._nominated[job_id]
-        for signature in list(ledger.queues.signatures()):
-            head = ledger.queues.head_of_pool(signature)
-            if head is None or -head[0][0] < policy.URGENT_PRIORITY:
-                continue
-            first = ledger.queues.head_of_family(head[1])
-            if first is None or first[1] in self._nominated:
-                continue
-            victim = policy.choose_victim(ledger.fleet, signature, ledger.jobs, ledger.attempts)
-            if victim is not None:
-                self._nominated[first[1]] = victim.id
-                ledger.revoke(victim, list(victim.attempts), RevokeReason.PREEMPT)
 
 
 def _replayed(known: Request, payload_sha256: str) -> JobsAccepted:

@@ -12,6 +12,7 @@ from coordinator.core.model import (
     Counters,
     Device,
     DeviceId,
+    Expectation,
     Fence,
     Job,
     Lease,
@@ -74,6 +75,13 @@ class PutBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class PutExpectation:
+    """Insert or replace what is known of a test's duration."""
+
+    expectation: Expectation
+
+
+@dataclass(frozen=True, slots=True)
 class PutRequest:
     """Insert an accepted submit."""
 
@@ -87,7 +95,18 @@ class PutCounters:
     counters: Counters
 
 
-Write = PutJob | PutAttempt | PutTest | PutLease | PutDevice | PutAgent | PutBuild | PutRequest | PutCounters
+Write = (
+    PutJob
+    | PutAttempt
+    | PutTest
+    | PutLease
+    | PutDevice
+    | PutAgent
+    | PutBuild
+    | PutExpectation
+    | PutRequest
+    | PutCounters
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coordinator.core.model import SECOND_US, AppKey, DeviceKind, JobSpec, Target
 
@@ -56,6 +56,8 @@ class Workload:
     kinds: tuple[DeviceKind, ...]
     """The kind of each device."""
     install_us: dict[AppKey, int]
+    usual_us: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(organisation, test) -> how long the test usually takes, for a lab that has run it before."""
     outages: tuple[Outage, ...] = ()
     grace_us: int = 60 * SECOND_US
     """How long a test that is preempted may run on."""

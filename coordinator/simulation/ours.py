@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+from coordinator.core.durations import to_log
 from coordinator.core.events import (
     AgentConnected,
     AttemptFinished,
@@ -23,6 +25,8 @@ from coordinator.core.model import (
     Counters,
     DeviceFacts,
     DeviceId,
+    DeviceKind,
+    Expectation,
     Failure,
     JobId,
     Lease,
@@ -31,11 +35,12 @@ from coordinator.core.model import (
     RevokeReason,
     SessionId,
     Settings,
+    TestKey,
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, SendLease, Step
 from coordinator.simulation.lab import Lab
-from coordinator.simulation.model import Run
+from coordinator.simulation.model import Run, Workload
 
 START_WALL_US = 1_700_000_000 * SECOND_US
 SESSION = SessionId(1)
@@ -65,8 +70,18 @@ class OurScheduler:
     # The lab's side
 
     def begin(self, lab: Lab) -> None:
-        """Connect the agent."""
+        """Take up what is known of the tests, and connect the agent."""
         self._lab = lab
+        self.scheduler.restore(
+            jobs=(),
+            attempts=(),
+            leases=(),
+            devices=(),
+            agents=(),
+            builds=(),
+            expectations=_history(lab.workload),
+            now=self._now(),
+        )
         for device in lab.devices:
             facts = DeviceFacts(id=DeviceId(f"d{device.number}@sim"), kind=device.kind, udid=f"d{device.number}")
             self._facts.append(facts)
@@ -94,7 +109,10 @@ class OurScheduler:
         given = self._attempts.get((device, run.number))
         if given is None:
             return
-        lease = self._leases[given[0]]
+        lease_id, attempt = given
+        lease = self._leases[lease_id]
+        if self._lab.devices[device].running is run:
+            self._running[device] = attempt
         self._handle(
             BuildInstalled(
                 session=SESSION,
@@ -180,12 +198,10 @@ class OurScheduler:
         taken = {attempt: reason for attempt, reason in lease.revoked if attempt in self._given}
         for attempt in taken:
             self._take_back(device, attempt, taken[attempt], send.grace_us)
-        runs = []
         for leased in added:
             run = self._runs[leased.job.id]
             self._given[leased.attempt.id] = (device, run)
             self._attempts[device, run.number] = (lease.id, leased.attempt.id)
-            runs.append(run)
         running = self._running.get(device)
         echo = LeaseEcho(
             lease=lease.id,
@@ -194,6 +210,8 @@ class OurScheduler:
             started=(running,) if running is not None and running in lease.attempts else (),
         )
         self._handle(LeaseAdopted(session=SESSION, echo=echo))
+        # The answer to the echo may have taken some back already.
+        runs = [self._given[leased.attempt.id][1] for leased in added if leased.attempt.id in self._given]
         if runs:
             self._lab.give(device, runs)
 
@@ -207,3 +225,9 @@ class OurScheduler:
         del self._given[attempt]
         del self._attempts[device, run.number]
         self._lab.take_back(device, [run])
+
+
+def _history(workload: Workload) -> Iterator[Expectation]:
+    for (org_id, test), usual_us in workload.usual_us.items():
+        for kind in DeviceKind:
+            yield Expectation(key=TestKey(org_id, test, kind), count=1, mean=to_log(usual_us), deviation=0)

@@ -21,11 +21,13 @@ from coordinator.core.model import (
     Counters,
     Device,
     DeviceId,
+    Expectation,
     Job,
     JobId,
     Lease,
     LeaseId,
     Request,
+    TestKey,
     TestResult,
 )
 from coordinator.core.step import (
@@ -34,6 +36,7 @@ from coordinator.core.step import (
     PutBuild,
     PutCounters,
     PutDevice,
+    PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
@@ -55,6 +58,7 @@ class Batch:
     devices: dict[DeviceId, Device] = field(default_factory=dict)
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     builds: dict[AppKey, Build] = field(default_factory=dict)
+    expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     """Never folded: a key that comes twice is refused by the table."""
     counters: Counters | None = None
@@ -89,6 +93,8 @@ def _take(batch: Batch, write: Write) -> None:
             batch.agents[agent.id] = agent
         case PutBuild(build):
             batch.builds[build.app] = build
+        case PutExpectation(expectation):
+            batch.expectations[expectation.key] = expectation
         case PutRequest(request):
             batch.requests.append(request)
         case PutCounters(counters):

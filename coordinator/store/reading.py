@@ -18,6 +18,7 @@ from coordinator.core.model import (
     Build,
     Counters,
     Device,
+    Expectation,
     Job,
     JobId,
     JobState,
@@ -46,6 +47,7 @@ class Snapshot:
     devices: tuple[Device, ...]
     agents: tuple[Agent, ...]
     builds: tuple[Build, ...]
+    expectations: tuple[Expectation, ...]
 
 
 def counters(connection: Connection) -> Counters:
@@ -67,6 +69,7 @@ def snapshot(connection: Connection) -> Snapshot:
         devices=tuple(devices(connection)),
         agents=tuple(agents(connection)),
         builds=tuple(builds(connection)),
+        expectations=tuple(expectations(connection)),
     )
 
 
@@ -159,6 +162,13 @@ def builds(connection: Connection) -> list[Build]:
     table = tables.builds
     found = connection.execute(select(table).order_by(table.c.org_id, table.c.app_version_id))
     return [rows.build(row) for row in found]
+
+
+def expectations(connection: Connection) -> list[Expectation]:
+    """Return what is expected of all tests."""
+    table = tables.expectations
+    found = connection.execute(select(table).order_by(table.c.org_id, table.c.test, table.c.kind))
+    return [rows.expectation(row) for row in found]
 
 
 def job_page(connection: Connection, wanted: JobFilter, limit: int, before: JobId | None) -> list[Job]:

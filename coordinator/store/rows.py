@@ -28,6 +28,7 @@ from coordinator.core.model import (
     DeviceId,
     DeviceKind,
     DeviceState,
+    Expectation,
     Failure,
     Fence,
     Job,
@@ -41,6 +42,7 @@ from coordinator.core.model import (
     RevokeReason,
     SubmitSequence,
     Target,
+    TestKey,
     TestResult,
     TestState,
 )
@@ -390,6 +392,29 @@ def build(row: Row[Any]) -> Build:
         install_us=row.install_us,
         installs=row.installs,
         mean_install_us=row.mean_install_us,
+    )
+
+
+def expectation_values(expectation: Expectation) -> Values:
+    """Return the row of what is expected of a test."""
+    return {
+        "org_id": expectation.key.org_id,
+        "test": expectation.key.test,
+        "kind": expectation.key.kind.value,
+        "count": expectation.count,
+        "mean": expectation.mean,
+        "deviation": expectation.deviation,
+    }
+
+
+def expectation(row: Row[Any]) -> Expectation:
+    """Return what is expected of a test, from its row."""
+    columns = row._mapping  # a row has a method `count` of its own
+    return Expectation(
+        key=TestKey(row.org_id, row.test, DeviceKind(row.kind)),
+        count=columns["count"],
+        mean=row.mean,
+        deviation=row.deviation,
     )
 
 

@@ -250,6 +250,18 @@ builds = Table(
     Column("mean_install_us", BigInteger, nullable=False),
 )
 
+# How long each test took; the averages are of logarithms, see coordinator/core/durations.py.
+expectations = Table(
+    "expectations",
+    metadata,
+    Column("org_id", Text, primary_key=True),
+    Column("test", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("mean", BigInteger, nullable=False),
+    Column("deviation", BigInteger, nullable=False),
+)
+
 requests = Table(
     "requests",
     metadata,

@@ -39,6 +39,7 @@ class BatchWriter:
         self._put_device = _upsert(backend, tables.devices, ("id",))
         self._put_agent = _upsert(backend, tables.agents, ("id",))
         self._put_build = _upsert(backend, tables.builds, ("org_id", "app_version_id"))
+        self._put_expectation = _upsert(backend, tables.expectations, ("org_id", "test", "kind"))
         self._put_lease = _upsert(
             backend,
             tables.leases,
@@ -94,6 +95,8 @@ class BatchWriter:
         _run(connection, self._put_attempt, [rows.attempt_values(attempt) for attempt in batch.attempts.values()])
         _run(connection, self._put_test, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
         _run(connection, self._put_build, [rows.build_values(build) for build in batch.builds.values()])
+        expectations = [rows.expectation_values(one) for one in batch.expectations.values()]
+        _run(connection, self._put_expectation, expectations)
         _run(connection, self._insert_request, [rows.request_values(request) for request in batch.requests])
 
     def check_epoch(self, connection: Connection) -> None:

@@ -16,12 +16,14 @@ from coordinator.core.model import (
     Counters,
     Device,
     DeviceId,
+    Expectation,
     Job,
     JobId,
     Lease,
     LeaseId,
     Now,
     Request,
+    TestKey,
     TestResult,
 )
 from coordinator.core.scheduler import Scheduler
@@ -31,6 +33,7 @@ from coordinator.core.step import (
     PutBuild,
     PutCounters,
     PutDevice,
+    PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
@@ -53,6 +56,7 @@ class Records:
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     builds: dict[AppKey, Build] = field(default_factory=dict)
     tests: dict[tuple[JobId, str], TestResult] = field(default_factory=dict)
+    expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: dict[tuple[str, str], Request] = field(default_factory=dict)
     counters: Counters = field(default_factory=lambda: Counters(epoch=1))
 
@@ -83,6 +87,8 @@ class Records:
                 self.agents[agent.id] = agent
             case PutBuild(build):
                 self.builds[build.app] = build
+            case PutExpectation(expectation):
+                self.expectations[expectation.key] = expectation
             case PutRequest(request):
                 assert (request.org_id, request.key) not in self.requests, f"key {request.key} was used before"
                 self.requests[request.org_id, request.key] = request
@@ -98,6 +104,7 @@ class Records:
             "devices": self.devices,
             "agents": _durable(self.agents),
             "builds": self.builds,
+            "expectations": self.expectations,
             "counters": self.counters,
         }
 
@@ -110,6 +117,7 @@ class Records:
             devices=self.devices.values(),
             agents=self.agents.values(),
             builds=self.builds.values(),
+            expectations=self.expectations.values(),
             now=now,
         )
 
@@ -123,6 +131,7 @@ def projection(ledger: Ledger) -> Projection:
         "devices": dict(ledger.fleet.devices),
         "agents": _durable(ledger.fleet.agents),
         "builds": dict(ledger.builds),
+        "expectations": ledger.durations.known(),
         "counters": ledger.counters,
     }
 

@@ -135,6 +135,7 @@ class CoordinatorProcess(Process):
             devices=list(records.devices.values()),
             agents=list(records.agents.values()),
             builds=list(records.builds.values()),
+            expectations=list(records.expectations.values()),
             now=self._now(),
         )
         self._history.add(CoordinatorStarted(self.world.now_us, self.epoch, step))

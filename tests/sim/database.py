@@ -15,11 +15,13 @@ from coordinator.core.model import (
     Counters,
     Device,
     DeviceId,
+    Expectation,
     Job,
     JobId,
     Lease,
     LeaseId,
     Request,
+    TestKey,
     TestResult,
 )
 from coordinator.core.step import (
@@ -28,6 +30,7 @@ from coordinator.core.step import (
     PutBuild,
     PutCounters,
     PutDevice,
+    PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
@@ -52,6 +55,7 @@ class Records:
     devices: dict[DeviceId, Device] = field(default_factory=dict)
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     builds: dict[AppKey, Build] = field(default_factory=dict)
+    expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: dict[tuple[str, str], Request] = field(default_factory=dict)
 
     def apply(self, write: Write) -> None:
@@ -70,6 +74,8 @@ class Records:
                 self.agents[agent.id] = agent
             case PutBuild(build):
                 self.builds[build.app] = build
+            case PutExpectation(expectation):
+                self.expectations[expectation.key] = expectation
             case PutRequest(request):
                 self.requests[request.org_id, request.key] = request
             case PutCounters(counters):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from agent.core.model import DeviceFacts, DeviceId, DeviceKind
-from coordinator.core.model import DeviceHold, JobSpec, Settings, Target
+from coordinator.core.model import DeviceHold, JobSpec, Rules, Settings, Target
 from tests.sim.plan import (
     Behaviour,
     BreakStreams,
@@ -88,6 +88,21 @@ class Draw:
             orphan_limit_us=self._random.choice((45, 120, 600)) * SECOND_US,
             preempt_grace_us=self._random.choice((2, 10, 30)) * SECOND_US,
             max_batch=self.between(2, 8),
+            rules=self._draw_rules(),
+        )
+
+    def _draw_rules(self) -> Rules:
+        """Return rules under which a quarter of an hour shows what else would take a day."""
+        dice = random.Random(f"rules of {self._seed}")
+        return Rules(
+            split_installs=dice.choice((1, 4, 8)),
+            batch_least_us=dice.choice((20, 120)) * SECOND_US,
+            batch_most_us=dice.choice((60, 600)) * SECOND_US,
+            age_us=dice.choice((40, 200, 1_800)) * SECOND_US,
+            guarantee_wait_us=dice.choice((60, 200, 7_200)) * SECOND_US,
+            guarantee_every=dice.choice((3, 10)),
+            weights={"acme": dice.choice((100, 300))},
+            quotas={"globex": dice.choice((0, 0, 2, 3))},
         )
 
     def _agents(self) -> tuple[PlannedAgent, ...]:

@@ -19,11 +19,13 @@ from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
 from coordinator.core import lanes
+from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
 from coordinator.core.fleet import Fleet
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import AgentId, AttemptOutcome, Counters, Job, Lease, LeaseState, RevokeReason, SessionId
 from coordinator.core.model import Now as CoordinatorNow
+from coordinator.core.policy import Choice
 from coordinator.core.scheduler import Scheduler
 from tests.sim.coordinator import Answers, CoordinatorProcess, Facts
 from tests.sim.database import Database
@@ -107,7 +109,8 @@ def _expire_before_the_inbox(_sound: Any) -> Any:  # noqa: ANN401
 
 def _count_pauses(_sound: Any) -> Any:  # noqa: ANN401
     def advance(self: Scheduler, now: CoordinatorNow) -> int:
-        self._last_turn_us = now.mono_us
+        self._last_turn = now
+        self.ledger.queues.advance(now.wall_us)
         return now.mono_us
 
     return advance
@@ -216,14 +219,12 @@ def _family_without_the_build(sound: Any) -> Any:  # noqa: ANN401
 
 
 def _top_up_without_the_gate(_sound: Any) -> Any:  # noqa: ANN401
-    def top_up(self: Scheduler, lease: Lease, now: CoordinatorNow) -> bool:
-        device = self.ledger.fleet.devices[lease.device]
-        for signature in list(self.ledger.queues.signatures()):
-            key = lanes.FamilyKey(lease.app, signature)
-            if self.ledger.fleet.serves(device, signature) and self.ledger.queues.head_of_family(key) is not None:
-                self.ledger.extend(lease, self._take(key, self._batch_room(lease)), now)
-                return True
-        return False
+    def top_up(self: Dispatcher, lease: Lease, now: CoordinatorNow) -> bool:
+        family = self._ledger.queues.family(self._ledger.fleet.family_of(lease.id))
+        jobs = self._take(Choice(family, 0), lease) if family is not None and family.size else []
+        if jobs:
+            self._ledger.extend(lease, jobs, now)
+        return bool(jobs)
 
     return top_up
 
@@ -310,8 +311,8 @@ MUTANTS = (
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
         seed=28,
     ),
-    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=5),
-    Mutant(name="top-up without the gate", plant=replacing(Scheduler, "_top_up", _top_up_without_the_gate), seed=2),
+    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=2),
+    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=2),
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=2),
     Mutant(
         name="answer for a closed lease before its end",

@@ -21,6 +21,7 @@ def recovered(records: Records, settings: Settings, now: Now) -> Ledger:
         devices=list(records.devices.values()),
         agents=list(records.agents.values()),
         builds=list(records.builds.values()),
+        expectations=list(records.expectations.values()),
         now=now,
     )
     return scheduler.ledger
@@ -34,6 +35,7 @@ def durable(ledger: Ledger) -> dict[str, object]:
         "attempts": ledger.attempts,
         "builds": ledger.builds,
         "counters": ledger.counters,
+        "expectations": ledger.durations.known(),
         "queue": ledger.queues.in_order(),
         "queued": ledger.queued,
         "running": ledger.running,

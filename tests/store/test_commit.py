@@ -15,7 +15,9 @@ from coordinator.core.model import (
     Counters,
     DeviceHold,
     DeviceId,
+    DeviceKind,
     DeviceState,
+    Expectation,
     Failure,
     JobId,
     JobState,
@@ -23,6 +25,7 @@ from coordinator.core.model import (
     LeaseState,
     Request,
     RevokeReason,
+    TestKey,
     TestState,
 )
 from coordinator.core.step import (
@@ -31,6 +34,7 @@ from coordinator.core.step import (
     PutBuild,
     PutCounters,
     PutDevice,
+    PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
@@ -96,6 +100,9 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         tally=BatchTally(started=1, passed=2, failed=3, other=4, installs=5, install_us=6),
     )
     attempt = replace(an_attempt(), start_us=12, build_digest="f" * 64)
+    expectation = Expectation(
+        key=TestKey("acme", "tests/login.spec.ts", DeviceKind.DEVICE), count=1, mean=1_612_345, deviation=678
+    )
     counters = Counters(
         epoch=1, next_job=2, next_attempt=3, next_lease=4, next_sequence=5, installs_avoided=6, saved_us=7
     )
@@ -108,6 +115,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
             PutDevice(device),
             PutAgent(agent),
             PutBuild(a_build()),
+            PutExpectation(expectation),
         ]
     )
     snapshot = store.load()
@@ -118,6 +126,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
     assert snapshot.devices == (device,)
     assert snapshot.agents == (agent,)
     assert snapshot.builds == (a_build(),)
+    assert snapshot.expectations == (expectation,)
     assert store.lease_of(attempt.id) == lease
 
 

@@ -1,0 +1,221 @@
+"""Measures one decision: a device's last test ends, and the step that gives it its next work is there.
+
+python -m benchmarks decision [--jobs N] [--devices N] [--json]
+
+Nothing is committed and nothing is sent: what is measured is the scheduler alone. A decision at a larger queue costs
+more only by what its heaps and the processor's caches cost.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from coordinator.core.events import (
+    AgentConnected,
+    AttemptFinished,
+    AttemptStarted,
+    BuildInstalled,
+    JobsSubmitted,
+    LeaseAdopted,
+    LeaseEcho,
+)
+from coordinator.core.model import (
+    SECOND_US,
+    AgentId,
+    AttemptOutcome,
+    Counters,
+    DeviceFacts,
+    DeviceId,
+    DeviceKind,
+    JobSpec,
+    Lease,
+    LeaseId,
+    Now,
+    SessionId,
+    Settings,
+    Target,
+)
+from coordinator.core.scheduler import Scheduler
+from coordinator.core.step import PutAttempt
+
+ORGS = 40
+MODELS = 12
+DEVICES_PER_AGENT = 500
+SPECS_PER_SUBMIT = 120
+TARGETS = (Target.EMULATOR, Target.DEVICE, Target.ANY, Target.BROWSERSTACK)
+KINDS = (DeviceKind.EMULATOR, DeviceKind.DEVICE, DeviceKind.EMULATOR, DeviceKind.BROWSERSTACK)
+DECISIONS = 20_000
+
+
+class Bench:
+    """A scheduler with a long queue, and agents that report what tests do."""
+
+    def __init__(self, seed: int) -> None:
+        # One turn of all agents takes longer here than any heartbeat may.
+        self.scheduler = Scheduler(Settings(heartbeat_us=10**15, lease_ttl_us=10**15), Counters(epoch=1))
+        self.random = random.Random(seed)
+        self._now_us = 0
+        self._sessions: dict[AgentId, SessionId] = {}
+
+    def now(self) -> Now:
+        self._now_us += 50
+        return Now(mono_us=self._now_us, wall_us=1_700_000_000 * SECOND_US + self._now_us)
+
+    def submit(self, count: int) -> None:
+        """Queue jobs in bursts by build; a third of them wants one model of device."""
+        for number in range(0, count, SPECS_PER_SUBMIT):
+            org = f"org-{self.random.randrange(ORGS)}"
+            target = self.random.choice(TARGETS)
+            selector = (("model", f"model-{self.random.randrange(MODELS)}"),) if self.random.random() < 0.33 else ()
+            priority = self.random.choice((1, 2, 3, 3, 3, 4, 5))
+            version = f"build-{number}"
+            specs = tuple(
+                JobSpec(
+                    org_id=org,
+                    app_version_id=version,
+                    test=f"tests/{index}.spec.ts",
+                    priority=priority,
+                    target=target,
+                    selector=selector,
+                )
+                for index in range(min(SPECS_PER_SUBMIT, count - number))
+            )
+            self.scheduler.handle(
+                JobsSubmitted(org_id=org, key=f"k{number}", payload_sha256="", specs=specs), self.now()
+            )
+
+    def connect(self, devices: int) -> None:
+        """Connect agents; their devices get work at once."""
+        for first in range(0, devices, DEVICES_PER_AGENT):
+            agent = AgentId(f"agent-{first}")
+            session = self._sessions[agent] = SessionId(first + 1)
+            facts = tuple(
+                DeviceFacts(
+                    id=DeviceId(f"d{number}@{agent}"),
+                    kind=KINDS[number % len(KINDS)],
+                    model=f"model-{number % MODELS}",
+                    udid=f"d{number}",
+                )
+                for number in range(first, min(devices, first + DEVICES_PER_AGENT))
+            )
+            self.scheduler.handle(
+                AgentConnected(session=session, agent=agent, boot_id="b", version="0.1.0", host="h", devices=facts),
+                self.now(),
+            )
+
+    def decisions(self, count: int) -> Iterator[tuple[float, int]]:
+        """Yield how long each decision took in microseconds, and how many jobs it gave out."""
+        waiting = list(self.scheduler.ledger.fleet.leases)
+        self.random.shuffle(waiting)
+        done = 0
+        while done < count and waiting:
+            lease = self.scheduler.ledger.fleet.leases[waiting.pop()]
+            device = lease.device
+            self._run_all_but_one(lease)
+            finished = self._last_result(lease.id)
+            if finished is None:
+                continue
+            now = self.now()
+            begun = time.perf_counter()
+            step = self.scheduler.handle(finished, now)
+            took_us = (time.perf_counter() - begun) * 1e6
+            given = sum(1 for write in step.writes if isinstance(write, PutAttempt) and write.attempt.outcome is None)
+            if given:
+                done += 1
+                yield took_us, given
+            successor = self.scheduler.ledger.fleet.devices[device].lease
+            if successor is not None:
+                waiting.insert(self.random.randrange(len(waiting) + 1), successor)
+
+    def _run_all_but_one(self, lease: Lease) -> None:
+        session = self._sessions[lease.agent]
+        echo = LeaseEcho(lease=lease.id, fence=lease.fence, revision=lease.revision)
+        self.scheduler.handle(LeaseAdopted(session=session, echo=echo), self.now())
+        self.scheduler.handle(
+            BuildInstalled(
+                session=session,
+                lease=lease.id,
+                fence=lease.fence,
+                digest=lease.app.app_version_id,
+                install_us=8 * SECOND_US,
+                was_installed=True,
+            ),
+            self.now(),
+        )
+        while (result := self._last_result(lease.id, left=2)) is not None:
+            self.scheduler.handle(result, self.now())
+
+    def _last_result(self, lease_id: LeaseId, left: int = 1) -> AttemptFinished | None:
+        """Start the next attempt and return its result, if at least `left` are there."""
+        lease = self.scheduler.ledger.fleet.leases.get(lease_id)
+        taken = dict(lease.revoked) if lease is not None else {}
+        if lease is None or len(lease.attempts) < left or taken:
+            return None
+        session = self._sessions[lease.agent]
+        attempt = lease.attempts[0]
+        self.scheduler.handle(
+            AttemptStarted(session=session, lease=lease.id, fence=lease.fence, attempt=attempt), self.now()
+        )
+        self._now_us += 10 * SECOND_US
+        return AttemptFinished(
+            session=session, lease=lease.id, fence=lease.fence, attempt=attempt, outcome=AttemptOutcome.PASSED
+        )
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Pauses:
+    """Times every collection of garbage."""
+
+    def __init__(self) -> None:
+        self.longest_us = 0.0
+        self._begun = 0.0
+
+    def __call__(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._begun = time.perf_counter()
+        else:
+            self.longest_us = max(self.longest_us, (time.perf_counter() - self._begun) * 1e6)
+
+
+def measure(jobs: int, devices: int, decisions: int, seed: int = 1) -> dict[str, Any]:
+    """Return the figures of one size of lab."""
+    bench = Bench(seed)
+    before = resident_bytes()
+    begun = time.perf_counter()
+    bench.submit(jobs + 5 * devices)
+    submit_us = (time.perf_counter() - begun) * 1e6 / (jobs + 5 * devices)
+    per_job = (resident_bytes() - before) / (jobs + 5 * devices)
+    bench.connect(devices)
+    # What was queued lives for long: collections need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    pauses = Pauses()
+    gc.callbacks.append(pauses)
+    taken = list(bench.decisions(decisions))
+    gc.callbacks.remove(pauses)
+    gc.unfreeze()
+    spans = sorted(span for span, _ in taken)
+    over = sorted(span - (100 + 10 * given) for span, given in taken)
+    return {
+        "jobs": len(bench.scheduler.ledger.queues),
+        "devices": devices,
+        "decisions": len(taken),
+        "p50_us": round(spans[len(spans) // 2], 1),
+        "p99_us": round(spans[int(len(spans) * 0.99)], 1),
+        "longest_us": round(spans[-1], 1),
+        "longest_collection_us": round(pauses.longest_us, 1),
+        "mean_batch": round(sum(given for _, given in taken) / len(taken), 2),
+        "p50_over_budget_us": round(over[len(over) // 2], 1),
+        "bytes_per_job": round(per_job),
+        "submit_us_per_job": round(submit_us, 2),
+    }

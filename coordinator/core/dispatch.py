@@ -1,0 +1,294 @@
+"""Dispatch: what the policy decides becomes grants, longer batches and preemptions.
+
+Nothing in here scans jobs, devices or leases. The queues and pools say what was touched since the last step, and only
+that is looked at: families that grew, pools with a new head or a free device, pools in which urgent jobs wait.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from coordinator.core.lanes import Head, Signature, effective_priority
+from coordinator.core.ledger import Ledger
+from coordinator.core.model import (
+    URGENT_PRIORITY,
+    AttemptId,
+    Device,
+    DeviceState,
+    Job,
+    Lease,
+    LeaseId,
+    LeaseState,
+    Now,
+    RevokeReason,
+)
+from coordinator.core.policy import Choice, Policy
+
+
+class Coming:
+    """Devices that are being taken back: the lease that makes room, and the pool that it was chosen for.
+
+    A nomination is soft. The urgent jobs stay queued and take whatever device is free first; the device goes to the
+    first head when it comes; and what nobody of its pool needs any more is left to the next pool that it serves.
+    """
+
+    def __init__(self) -> None:
+        self._pool_of: dict[LeaseId, Signature | None] = {}
+        self._leases: dict[Signature | None, dict[LeaseId, None]] = {}
+
+    def add(self, lease: LeaseId) -> None:
+        """Note that a lease makes room, for no pool if none is known."""
+        if lease not in self._pool_of:
+            self.put(lease, None)
+
+    def put(self, lease: LeaseId, pool: Signature | None) -> None:
+        """Note for which pool a lease makes room."""
+        self.drop(lease)
+        self._pool_of[lease] = pool
+        self._leases.setdefault(pool, {})[lease] = None
+
+    def drop(self, lease: LeaseId) -> bool:
+        """Forget a lease that is over, or whose agent is away. Returns whether it made room."""
+        if lease not in self._pool_of:
+            return False
+        pool = self._pool_of.pop(lease)
+        del self._leases[pool][lease]
+        if not self._leases[pool]:
+            del self._leases[pool]
+        return True
+
+    def count(self, pool: Signature) -> int:
+        """Return how many devices come for a pool."""
+        return len(self._leases.get(pool, ()))
+
+    def by_pool(self) -> list[tuple[Signature | None, list[LeaseId]]]:
+        """Return all of them."""
+        return [(pool, list(leases)) for pool, leases in self._leases.items()]
+
+
+class Dispatcher:
+    """Gives work to devices, and takes it back."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._rules = ledger.settings.rules
+        self._policy = Policy(self._rules, ledger.queues, ledger.fleet.pools, ledger.shares)
+        self._coming = Coming()
+        self._urgent: dict[Signature, None] = {}
+        """Pools in which urgent jobs wait and not enough devices are coming."""
+        self._look_at: dict[Signature, None] = {}
+        """Pools in which urgent jobs wait that were touched in this step."""
+
+    def dispatch(self, now: Now, deadline_us: int) -> None:
+        """Let running batches grow, give free devices their work, and make room for urgent jobs.
+
+        Args:
+            now: Both clocks.
+            deadline_us: Lab time at which a lease that is granted now ends without a heartbeat.
+        """
+        self._grow(now)
+        self._fill(now, deadline_us)
+        self._make_room()
+
+    # Batches
+
+    def settle(self, lease_id: LeaseId, now: Now) -> None:
+        """At a job boundary: go on, yield to higher priority, take more of the family, or close."""
+        ledger = self._ledger
+        lease = ledger.fleet.leases[lease_id]
+        if lease.attempts and lease.state is LeaseState.ACTIVE:
+            self._yield_tail(lease, now)
+            return
+        if lease.attempts:
+            return
+        if lease.state is LeaseState.ACTIVE and self._top_up(lease, now):
+            return
+        was_revoked = lease.state is LeaseState.REVOKING
+        state = LeaseState.REVOKED if was_revoked else LeaseState.RELEASED
+        ledger.close_lease(lease, state, "the batch is done", now)
+
+    def _yield_tail(self, lease: Lease, now: Now) -> None:
+        """Take the unstarted rest of a batch back when a job of higher priority waits for the device."""
+        ledger = self._ledger
+        tail = ledger.tail_of(lease)
+        if not tail:
+            return
+        level = self._policy.best_level(ledger.fleet.devices[lease.device])
+        lower = [attempt for attempt in tail if self._level_of(attempt, now) < level]
+        ledger.revoke(lease, lower, RevokeReason.PREEMPT)
+
+    def _level_of(self, attempt: AttemptId, now: Now) -> int:
+        job = self._ledger.jobs[self._ledger.attempts[attempt].job]
+        return effective_priority(job.spec.priority, now.wall_us - job.create_us, self._rules)
+
+    def _top_up(self, lease: Lease, now: Now) -> bool:
+        """Let a batch take waiting jobs of its family, unless another head comes first. Returns whether it did."""
+        ledger = self._ledger
+        device = ledger.fleet.devices[lease.device]
+        if not device.facts.is_usable or ledger.is_held(device):
+            return False
+        family = ledger.fleet.family_of(lease.id)
+        choice = self._policy.next_family(
+            device, now.wall_us, current=family, age_us=max(0, now.wall_us - lease.grant_us)
+        )
+        if choice is None or choice.family.key != family:
+            return False
+        jobs = self._take(choice, lease)
+        if jobs:
+            self._note(device, choice)
+            ledger.extend(lease, jobs, now)
+        return bool(jobs)
+
+    def _take(self, choice: Choice, lease: Lease | None) -> list[Job]:
+        """Take the next jobs of a family for a lease out of the queue.
+
+        They fill what the batch has room for beside unstarted jobs of their priority; lower ones stand behind them.
+        """
+        ledger, family = self._ledger, choice.family
+        coming = self._coming.count(family.key.signature)
+        work_us = self._policy.batch_work_us(family, ledger.install_us(family.key.app), coming)
+        most = ledger.settings.max_batch
+        if lease is not None:
+            first = ledger.queues.first_bucket(family)
+            tail = ledger.tail_of(lease)
+            most -= len(tail)
+            work_us -= sum(
+                ledger.work_of(attempt)
+                for attempt in tail
+                if first is None or ledger.jobs[ledger.attempts[attempt].job].spec.priority >= first.priority
+            )
+        taken = ledger.queues.take(family, most, work_us, choice.floor)
+        ledger.match_pool(family.key.signature)
+        return [ledger.jobs[job_id] for job_id in taken]
+
+    def _note(self, device: Device, choice: Choice) -> None:
+        signatures = self._ledger.fleet.pools.signatures_of(device)
+        self._ledger.queues.note_decision(signatures, is_guaranteed=choice.is_guaranteed)
+
+    def _grow(self, now: Now) -> None:
+        """Let jobs that came join a batch of their family that has room."""
+        grown, self._ledger.queues.grown = self._ledger.queues.grown, {}
+        for key in grown:
+            for lease in self._ledger.fleet.leases_for(key):
+                family = self._ledger.queues.family(key)
+                if family is None or not family.size:
+                    break
+                if lease.state is LeaseState.ACTIVE and lease.attempts:
+                    self._top_up(lease, now)
+
+    # Free devices
+
+    def _fill(self, now: Now, deadline_us: int) -> None:
+        """Grant batches to free devices until no head that was touched finds one, the first head first."""
+        first = self._ledger.queues.first
+        heads = [(head.order, signature) for signature in self._touched() if (head := first(signature)) is not None]
+        line = [(order, number, signature) for number, (order, signature) in enumerate(heads)]
+        heapq.heapify(line)
+        while line:
+            order, number, signature = heapq.heappop(line)
+            head = first(signature)
+            if head is None or (head.order == order and not self._grant(head, now, deadline_us)):
+                continue
+            head = first(signature)
+            if head is not None:
+                heapq.heappush(line, (head.order, number, signature))
+
+    def _touched(self) -> dict[Signature, None]:
+        queues, pools = self._ledger.queues, self._ledger.fleet.pools
+        touched = {**queues.touched, **pools.touched}
+        queues.touched, pools.touched = {}, {}
+        self._look_at.update((signature, None) for signature in touched if queues.urgent_in(signature)[0])
+        return touched
+
+    def _grant(self, head: Head, now: Now, deadline_us: int) -> bool:
+        """Grant a batch to the best free device for a head. Returns whether there was one."""
+        ledger = self._ledger
+        key = head.bucket.family.key
+        device = self._policy.choose_device(key.signature, key.app, head.level)
+        if device is None:
+            return False
+        choice = self._policy.next_family(device, now.wall_us, current=None, age_us=0)
+        assert choice is not None, f"a head waits for {device.id}, and nothing is found for it"
+        self._note(device, choice)
+        ledger.grant(device, self._take(choice, None), now, deadline_us)
+        return True
+
+    # Preemption
+
+    def _make_room(self) -> None:
+        """Take devices back from low priorities for urgent jobs that no device is free for."""
+        turned, self._ledger.turned = self._ledger.turned, {}
+        for lease_id in turned:
+            if self._makes_room(lease_id):
+                self._coming.add(lease_id)
+            elif self._coming.drop(lease_id):
+                self._look_at.update(self._urgent)
+        fresh, self._ledger.victims.fresh = self._ledger.victims.fresh, {}
+        if self._urgent:
+            self._look_at.update((one, None) for sort in fresh for one in sort.signatures if one in self._urgent)
+        looked_at, self._look_at = self._look_at, {}
+        for signature in looked_at:
+            if self._has_enough(signature):
+                self._urgent.pop(signature, None)
+            else:
+                self._urgent[signature] = None
+
+    def _makes_room(self, lease_id: LeaseId) -> bool:
+        """Whether the whole of a lease is being taken back, by whomever, and its device can be used afterwards.
+
+        Not while its agent is away. After a restart this says which leases make room.
+        """
+        lease = self._ledger.fleet.leases.get(lease_id)
+        if lease is None or lease.state is not LeaseState.REVOKING:
+            return False
+        taken = {attempt for attempt, reason in lease.revoked if reason is RevokeReason.PREEMPT}
+        is_wanted = self._ledger.fleet.devices[lease.device].state is DeviceState.DRAINING
+        return not is_wanted and taken.issuperset(lease.attempts)
+
+    def _has_enough(self, signature: Signature) -> bool:
+        """Take devices back for a pool. Returns whether no more are wanted."""
+        wanted = self._wanted(signature)
+        while self._coming.count(signature) < wanted:
+            lease_id = self._unclaimed(signature)
+            if lease_id is None:
+                lease_id = self._victim(signature)
+            if lease_id is None:
+                return False
+            self._coming.put(lease_id, signature)
+        return True
+
+    def _wanted(self, signature: Signature) -> int:
+        """Return on how many devices urgent jobs of a pool should start: no more than a split would give them."""
+        queues = self._ledger.queues
+        head = queues.first(signature, URGENT_PRIORITY)
+        if head is None:
+            return 0
+        jobs, work_us = queues.urgent_in(signature)
+        install_us = self._ledger.install_us(head.bucket.family.key.app)
+        pays = work_us // max(1, self._rules.urgent_split_installs * install_us)
+        return max(1, min(jobs, pays))
+
+    def _unclaimed(self, signature: Signature) -> LeaseId | None:
+        """Return a lease that makes room for nobody that waits any more."""
+        queues, fleet = self._ledger.queues, self._ledger.fleet
+        for claimed, leases in self._coming.by_pool():
+            if claimed == signature or (claimed is not None and queues.urgent_in(claimed)[0]):
+                continue
+            for lease_id in leases:
+                if fleet.serves(fleet.devices[fleet.leases[lease_id].device], signature):
+                    return lease_id
+        return None
+
+    def _victim(self, signature: Signature) -> LeaseId | None:
+        """Take everything back from the lease that makes room first, and return it."""
+        fleet = self._ledger.fleet
+
+        def may_yield(lease_id: LeaseId) -> bool:
+            device = fleet.devices[fleet.leases[lease_id].device]
+            return device.state is not DeviceState.DRAINING and fleet.serves(device, signature)
+
+        victim = self._ledger.victims.first(fleet.pools.sorts_of(signature), may_yield)
+        if victim is not None:
+            lease = fleet.leases[victim]
+            self._ledger.revoke(lease, list(lease.attempts), RevokeReason.PREEMPT)
+        return victim

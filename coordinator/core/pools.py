@@ -1,0 +1,320 @@
+"""Which devices serve which pools, without looking at every device.
+
+Devices that no selector can tell apart, but by their own id, are a *kind of device* (`Sort`). A pool is matched against
+the sorts once, when the first job comes to wait in it; afterwards a device knows its pools, and a pool its devices.
+Selectors of `id` and `udid` name single devices: they are looked up, and only a pattern over ids has to try each.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from coordinator.core.lanes import Signature
+from coordinator.core.model import AppKey, Device, DeviceFacts, DeviceId, DeviceKind, DeviceState, Target
+
+IDENTITY = ("id", "udid")
+UNAVAILABLE = frozenset({DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING})
+COMPACT_ABOVE = 64
+
+KINDS: dict[Target, frozenset[DeviceKind]] = {
+    Target.ANY: frozenset({DeviceKind.EMULATOR, DeviceKind.DEVICE}),
+    Target.EMULATOR: frozenset({DeviceKind.EMULATOR}),
+    Target.DEVICE: frozenset({DeviceKind.DEVICE}),
+    Target.BROWSERSTACK: frozenset({DeviceKind.BROWSERSTACK}),
+}
+
+
+def satisfies(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a device is of the target's kind and meets every demand of the selector."""
+    if facts.kind not in KINDS[target]:
+        return False
+    return all(_meets(facts, name, pattern) for name, pattern in selector)
+
+
+def _meets(facts: DeviceFacts, name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(_attribute(facts, name).lower(), pattern.lower())
+
+
+def _attribute(facts: DeviceFacts, name: str) -> str:
+    match name:
+        case "platform":
+            return facts.platform
+        case "os_version":
+            return facts.os_version
+        case "model":
+            return facts.model
+        case "udid":
+            return facts.udid
+        case "id":
+            return facts.id
+        case _:
+            return facts.labels.get(name, "")
+
+
+_SortKey = tuple[DeviceKind, str, str, str, tuple[tuple[str, str], ...]]
+
+
+def _sort_key(facts: DeviceFacts) -> _SortKey:
+    return (facts.kind, facts.platform, facts.model, facts.os_version, tuple(sorted(facts.labels.items())))
+
+
+@dataclass(slots=True)
+class _ByUse:
+    """The free devices of a sort by how much they were used when they fell free."""
+
+    sign: int
+    heap: list[tuple[int, int, DeviceId]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Sort:
+    """Devices that differ by nothing but who they are."""
+
+    facts: DeviceFacts
+    """Of any of them."""
+    size: int = 0
+    available: int = 0
+    """Those that are in use or could be."""
+    signatures: dict[Signature, None] = field(default_factory=dict)
+    """Pools with waiting jobs that they serve, as far as the sort can tell."""
+    idle: dict[DeviceId, int] = field(default_factory=dict)
+    """Free ones, the longest free first, with the number under which they fell free."""
+    warm: dict[AppKey, dict[DeviceId, None]] = field(default_factory=dict)
+    """Free ones by the build that they hold."""
+    least_used: _ByUse = field(default_factory=lambda: _ByUse(1))
+    most_used: _ByUse = field(default_factory=lambda: _ByUse(-1))
+
+    def add_idle(self, device: Device, number: int) -> None:
+        """Note that a device is free."""
+        self.idle[device.id] = number
+        if device.app is not None:
+            self.warm.setdefault(device.app, {})[device.id] = None
+        for order in (self.least_used, self.most_used):
+            heapq.heappush(order.heap, (order.sign * device.busy_us, number, device.id))
+            if len(order.heap) > COMPACT_ABOVE and len(order.heap) > 2 * len(self.idle):
+                order.heap = [entry for entry in order.heap if self.idle.get(entry[2]) == entry[1]]
+                heapq.heapify(order.heap)
+
+    def remove_idle(self, device: Device) -> None:
+        """Note that a device is not free any more."""
+        del self.idle[device.id]
+        if device.app is not None:
+            held = self.warm[device.app]
+            del held[device.id]
+            if not held:
+                del self.warm[device.app]
+
+    def first_by_use(self, order: _ByUse, avoid: tuple[DeviceId, ...]) -> DeviceId | None:
+        """Return the first free device of an order that is not to be avoided. Costs O((avoided + 1) x log n)."""
+        skipped: list[tuple[int, int, DeviceId]] = []
+        found: DeviceId | None = None
+        while order.heap and found is None:
+            entry = order.heap[0]
+            if self.idle.get(entry[2]) != entry[1]:
+                heapq.heappop(order.heap)
+            elif entry[2] in avoid:
+                skipped.append(heapq.heappop(order.heap))
+            else:
+                found = entry[2]
+        for entry in skipped:
+            heapq.heappush(order.heap, entry)
+        return found
+
+
+class Pools:
+    """All devices by sort, and the pools that each sort serves."""
+
+    def __init__(self) -> None:
+        self._sorts: dict[_SortKey, Sort] = {}
+        self._sort_of: dict[DeviceId, Sort] = {}
+        self._devices: dict[DeviceId, Device] = {}
+        self._by_name: dict[str, dict[DeviceId, None]] = {}
+        """Lower-case id or udid -> devices."""
+        self._live: dict[Signature, tuple[Sort, ...]] = {}
+        self._number = 0
+        self.touched: dict[Signature, None] = {}
+        """Pools for which a device may have become free since they were looked at."""
+
+    # Devices
+
+    def put(self, device: Device) -> None:
+        """Take in a device as it is now."""
+        before = self._devices.get(device.id)
+        if before is not None and before.facts is device.facts:
+            self._move(before, device, self._sort_of[device.id])
+            return
+        if before is not None:
+            self._leave(before)
+        sort = self._enter(device)
+        self._devices[device.id] = device
+        self._count(device, sort)
+
+    def _move(self, before: Device, device: Device, sort: Sort) -> None:
+        was_idle, is_idle = before.state is DeviceState.IDLE, device.state is DeviceState.IDLE
+        if was_idle and (not is_idle or before.app != device.app):
+            sort.remove_idle(before)
+            was_idle = False
+        was_available, is_available = before.state not in UNAVAILABLE, device.state not in UNAVAILABLE
+        sort.available += is_available - was_available
+        self._devices[device.id] = device
+        if is_idle and not was_idle:
+            self._set_idle(device, sort)
+        if was_available and not is_available:
+            self._touch_avoiding(sort)
+
+    def _count(self, device: Device, sort: Sort) -> None:
+        sort.available += device.state not in UNAVAILABLE
+        if device.state is DeviceState.IDLE:
+            self._set_idle(device, sort)
+
+    def _set_idle(self, device: Device, sort: Sort) -> None:
+        self._number += 1
+        sort.add_idle(device, self._number)
+        self.touched.update(sort.signatures)
+
+    def _touch_avoiding(self, sort: Sort) -> None:
+        """Look again at pools that avoid devices: what could take their place has become less."""
+        self.touched.update((signature, None) for signature in sort.signatures if signature.avoid)
+
+    def _enter(self, device: Device) -> Sort:
+        key = _sort_key(device.facts)
+        sort = self._sorts.get(key)
+        if sort is None:
+            sort = self._sorts[key] = Sort(device.facts)
+            for signature in self._live:
+                if self._suits(sort, signature):
+                    self._live[signature] = (*self._live[signature], sort)
+                    sort.signatures[signature] = None
+        sort.size += 1
+        self._sort_of[device.id] = sort
+        for name in _names(device.facts):
+            self._by_name.setdefault(name, {})[device.id] = None
+        return sort
+
+    def _leave(self, device: Device) -> None:
+        sort = self._sort_of.pop(device.id)
+        if device.state is DeviceState.IDLE:
+            sort.remove_idle(device)
+        sort.available -= device.state not in UNAVAILABLE
+        sort.size -= 1
+        self._touch_avoiding(sort)
+        for name in _names(device.facts):
+            named = self._by_name[name]
+            named.pop(device.id, None)
+            if not named:
+                del self._by_name[name]
+        if not sort.size:
+            del self._sorts[_sort_key(device.facts)]
+            for signature in sort.signatures:
+                self._live[signature] = tuple(one for one in self._live[signature] if one is not sort)
+
+    # Pools
+
+    def _suits(self, sort: Sort, signature: Signature) -> bool:
+        if sort.facts.kind not in KINDS[signature.target]:
+            return False
+        return all(_meets(sort.facts, name, pattern) for name, pattern in signature.selector if name not in IDENTITY)
+
+    def open(self, signature: Signature) -> None:
+        """Match a pool in which jobs wait now."""
+        if signature in self._live:
+            return
+        sorts = tuple(sort for sort in self._sorts.values() if self._suits(sort, signature))
+        self._live[signature] = sorts
+        for sort in sorts:
+            sort.signatures[signature] = None
+
+    def close(self, signature: Signature) -> None:
+        """Forget a pool in which nothing waits."""
+        for sort in self._live.pop(signature, ()):
+            del sort.signatures[signature]
+
+    def sorts_of(self, signature: Signature) -> tuple[Sort, ...]:
+        """Return the sorts of device that serve a pool with waiting jobs."""
+        return self._live[signature]
+
+    def device(self, device_id: DeviceId) -> Device:
+        """Return a device as it is now."""
+        return self._devices[device_id]
+
+    def sort_of(self, device_id: DeviceId) -> Sort:
+        """Return the sort of a device."""
+        return self._sort_of[device_id]
+
+    def signatures_of(self, device: Device) -> list[Signature]:
+        """Return the pools with waiting jobs that a device serves."""
+        sort = self._sort_of[device.id]
+        return [signature for signature in sort.signatures if self._serves(device, signature)]
+
+    def serves(self, device: Device, signature: Signature) -> bool:
+        """Whether a device may run jobs of a pool.
+
+        A device that failed a job is avoided only while another one could take its place.
+        """
+        return satisfies(device.facts, signature.target, signature.selector) and self._serves(device, signature)
+
+    def _serves(self, device: Device, signature: Signature) -> bool:
+        """Tell what the device's sort could not."""
+        for name, pattern in signature.selector:
+            if name in IDENTITY and not _meets(device.facts, name, pattern):
+                return False
+        return device.id not in signature.avoid or not self._has_alternative(signature)
+
+    def _has_alternative(self, signature: Signature) -> bool:
+        if _is_narrow(signature):
+            return any(
+                device.id not in signature.avoid and device.state not in UNAVAILABLE
+                for device in self._named(signature)
+            )
+        sorts = self._live.get(signature)
+        if sorts is None:
+            sorts = tuple(sort for sort in self._sorts.values() if self._suits(sort, signature))
+        avoided = (self._devices.get(device_id) for device_id in signature.avoid)
+        taken = sum(
+            1
+            for device in avoided
+            if device is not None and device.state not in UNAVAILABLE and self._sort_of[device.id] in sorts
+        )
+        return sum(sort.available for sort in sorts) > taken
+
+    def _named(self, signature: Signature) -> Iterator[Device]:
+        """Yield the devices that a pool with a selector of `id` or `udid` names."""
+        pattern = next(pattern for name, pattern in signature.selector if name in IDENTITY).lower()
+        is_exact = not any(mark in pattern for mark in "*?[")
+        candidates: Iterable[DeviceId] = self._by_name.get(pattern, ()) if is_exact else self._devices
+        for device_id in candidates:
+            device = self._devices[device_id]
+            if satisfies(device.facts, signature.target, signature.selector):
+                yield device
+
+    def has_match(self, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
+        """Whether any known device could serve a request."""
+        signature = Signature(target, selector, ())
+        if _is_narrow(signature):
+            return next(self._named(signature), None) is not None
+        return any(self._suits(sort, signature) for sort in self._sorts.values())
+
+    def idle_named(self, signature: Signature) -> list[Device] | None:
+        """Return the free devices of a pool that names devices; None for one that does not."""
+        if not _is_narrow(signature):
+            return None
+        return [one for one in self._named(signature) if one.state is DeviceState.IDLE and self._serves(one, signature)]
+
+    def free_for(self, signature: Signature) -> int:
+        """Return about how many free devices serve a pool: some may be named by nobody or to be avoided."""
+        return sum(len(sort.idle) for sort in self._live.get(signature, ()))
+
+    def avoided_by(self, signature: Signature) -> tuple[DeviceId, ...]:
+        """Return the devices that a pool really does without now."""
+        return signature.avoid if signature.avoid and self._has_alternative(signature) else ()
+
+
+def _names(facts: DeviceFacts) -> tuple[str, ...]:
+    return tuple({facts.id.lower(): None, facts.udid.lower(): None})
+
+
+def _is_narrow(signature: Signature) -> bool:
+    return any(name in IDENTITY for name, _ in signature.selector)
