@@ -219,3 +219,25 @@ def measure(jobs: int, devices: int, decisions: int, seed: int = 1) -> dict[str,
         "bytes_per_job": round(per_job),
         "submit_us_per_job": round(submit_us, 2),
     }
+
+
+SIZES = ((1_000, 1_000), (10_000, 5_000), (100_000, 20_000), (1_000_000, 50_000))
+BUDGET_US, BUDGET_PER_JOB_US, BUDGET_P99_US, BUDGET_BYTES = 100, 10, 1_000, 1_300
+
+
+def run(is_told: bool) -> tuple[dict[str, Any], dict[str, float]]:
+    """Measure each size, the largest last."""
+    rows = []
+    for jobs, devices in SIZES:
+        rows.append(measure(jobs, devices, min(DECISIONS, 4 * devices)))
+        if is_told:
+            print(rows[-1])
+    largest = rows[-1]
+    budget_us = BUDGET_US + BUDGET_PER_JOB_US * largest["mean_batch"]
+    ratios = {
+        "p50_over_budget": round(largest["p50_us"] / budget_us, 2),
+        "p99_over_budget": round(largest["p99_us"] / BUDGET_P99_US, 2),
+        "bytes_per_job_over_budget": round(largest["bytes_per_job"] / BUDGET_BYTES, 2),
+        "p50_at_1m_over_p50_at_1k": round(largest["p50_us"] / rows[0]["p50_us"], 2),
+    }
+    return {"sizes": rows}, ratios

@@ -212,3 +212,15 @@ def _outages(chance: random.Random) -> Iterator[Outage]:
 
 CLOSED: tuple[Callable[[int], Workload], ...] = (nightly, backlog)
 ADVERSARIAL: tuple[Callable[[int], Workload], ...] = (one_huge_family, urgent_stream, idle_backlog, vanishing_devices)
+
+
+def small(chance: random.Random) -> Workload:
+    """6-12 jobs (or up to 40) of a few builds on a few emulators, for comparison with the exact optimum."""
+    draw = Draw(chance.randrange(1_000_000))
+    devices = chance.randint(2, 4)
+    builds = [draw.app("org-1") for _ in range(chance.randint(2, 4))]
+    jobs = chance.choice((8, 10, 12, 40))
+    sizes = [jobs // len(builds) + (index < jobs % len(builds)) for index in range(len(builds))]
+    bursts = [Burst(app, Target.EMULATOR, 3, 0, size) for app, size in zip(builds, sizes, strict=True)]
+    full = draw.workload("small", bursts)
+    return replace(full, kinds=(DeviceKind.EMULATOR,) * devices)

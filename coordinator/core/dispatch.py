@@ -108,14 +108,20 @@ class Dispatcher:
         ledger.close_lease(lease, state, "the batch is done", now)
 
     def _yield_tail(self, lease: Lease, now: Now) -> None:
-        """Take the unstarted rest of a batch back when a job of higher priority waits for the device."""
+        """Take the unstarted rest of a batch back when a job of higher priority waits for the device.
+
+        Not what was given out because it had waited longer than anybody should: that would never run else.
+        """
         ledger = self._ledger
         tail = ledger.tail_of(lease)
         if not tail:
             return
         level = self._policy.best_level(ledger.fleet.devices[lease.device])
-        lower = [attempt for attempt in tail if self._level_of(attempt, now) < level]
+        lower = [one for one in tail if self._level_of(one, now) < level and not self._is_guaranteed(one)]
         ledger.revoke(lease, lower, RevokeReason.PREEMPT)
+
+    def _is_guaranteed(self, attempt: AttemptId) -> bool:
+        return self._ledger.attempts[attempt].job in self._ledger.guaranteed
 
     def _level_of(self, attempt: AttemptId, now: Now) -> int:
         job = self._ledger.jobs[self._ledger.attempts[attempt].job]
@@ -149,7 +155,7 @@ class Dispatcher:
         work_us = self._policy.batch_work_us(family, ledger.install_us(family.key.app), coming)
         most = ledger.settings.max_batch
         if lease is not None:
-            first = ledger.queues.first_bucket(family)
+            first = choice.starved or ledger.queues.first_bucket(family)
             tail = ledger.tail_of(lease)
             most -= len(tail)
             work_us -= sum(
@@ -157,13 +163,15 @@ class Dispatcher:
                 for attempt in tail
                 if first is None or ledger.jobs[ledger.attempts[attempt].job].spec.priority >= first.priority
             )
-        taken = ledger.queues.take(family, most, work_us, choice.floor)
+        taken = ledger.queues.take(family, most, work_us, choice.floor, choice.starved)
         ledger.match_pool(family.key.signature)
+        if choice.starved is not None:
+            ledger.guaranteed.update(dict.fromkeys(taken))
         return [ledger.jobs[job_id] for job_id in taken]
 
     def _note(self, device: Device, choice: Choice) -> None:
         signatures = self._ledger.fleet.pools.signatures_of(device)
-        self._ledger.queues.note_decision(signatures, is_guaranteed=choice.is_guaranteed)
+        self._ledger.queues.note_decision(signatures, is_guaranteed=choice.starved is not None)
 
     def _grow(self, now: Now) -> None:
         """Let jobs that came join a batch of their family that has room."""
@@ -180,16 +188,17 @@ class Dispatcher:
 
     def _fill(self, now: Now, deadline_us: int) -> None:
         """Grant batches to free devices until no head that was touched finds one, the first head first."""
-        first = self._ledger.queues.first
-        heads = [(head.order, signature) for signature in self._touched() if (head := first(signature)) is not None]
+        first, free_for = self._ledger.queues.first, self._ledger.fleet.pools.free_for
+        touched = [signature for signature in self._touched() if free_for(signature)]
+        heads = [(head.order, signature) for signature in touched if (head := first(signature)) is not None]
         line = [(order, number, signature) for number, (order, signature) in enumerate(heads)]
         heapq.heapify(line)
         while line:
             order, number, signature = heapq.heappop(line)
-            head = first(signature)
+            head = first(signature) if free_for(signature) else None
             if head is None or (head.order == order and not self._grant(head, now, deadline_us)):
                 continue
-            head = first(signature)
+            head = first(signature) if free_for(signature) else None
             if head is not None:
                 heapq.heappush(line, (head.order, number, signature))
 
@@ -197,7 +206,12 @@ class Dispatcher:
         queues, pools = self._ledger.queues, self._ledger.fleet.pools
         touched = {**queues.touched, **pools.touched}
         queues.touched, pools.touched = {}, {}
-        self._look_at.update((signature, None) for signature in touched if queues.urgent_in(signature)[0])
+        for signature in touched:
+            if not queues.urgent_in(signature)[0]:
+                if self._coming.count(signature):  # for nobody any more: others may have what comes
+                    self._look_at.update(self._urgent)
+            elif signature not in self._urgent:
+                self._look_at[signature] = None
         return touched
 
     def _grant(self, head: Head, now: Now, deadline_us: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from dataclasses import replace
 
 from coordinator.core.lanes import FamilyKey, Signature
 from coordinator.core.model import (
@@ -17,6 +16,7 @@ from coordinator.core.model import (
     Lease,
     LeaseId,
     SessionId,
+    changed,
 )
 from coordinator.core.pools import Pools
 
@@ -34,7 +34,7 @@ def worked(device: Device, granted_us: int, wall_us: int) -> Device:
     idle_us = min(HOUR_US, max(0, granted_us - device.free_us)) if device.free_us else 0
     leased_us = min(HOUR_US, max(0, wall_us - granted_us))
     rested = device.busy_us * (HOUR_US - idle_us) // HOUR_US
-    return replace(device, busy_us=rested * (HOUR_US - leased_us) // HOUR_US + leased_us, free_us=wall_us)
+    return changed(device, busy_us=rested * (HOUR_US - leased_us) // HOUR_US + leased_us, free_us=wall_us)
 
 
 class Fleet:

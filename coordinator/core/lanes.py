@@ -42,6 +42,8 @@ Entry = tuple[int, int, int, int, JobId]
 earlier. Of jobs that were submitted together the longest comes first."""
 
 COMPACT_ABOVE = 64
+FRONT = 8
+"""Entries of a heap that are looked at to see whether anything else stands in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +217,6 @@ class Queues:
         pool = self._pools.get(signature)
         return pool is not None and pool.size > 0
 
-    def size_of(self, signature: Signature) -> int:
-        """Return how many jobs wait in a pool."""
-        pool = self._pools.get(signature)
-        return pool.size if pool is not None else 0
-
     def queued_of(self, org_id: str) -> int:
         """Return how many jobs of an organisation wait."""
         return self._queued_per_org[org_id]
@@ -310,7 +307,7 @@ class Queues:
         pool = self._pools.get(signature)
         return (pool.urgent, pool.urgent_us) if pool is not None else (0, 0)
 
-    def take(self, family: Family, most: int, work_us: int, floor: int) -> list[JobId]:
+    def take(self, family: Family, most: int, work_us: int, floor: int, only: Bucket | None = None) -> list[JobId]:
         """Take the first jobs of a family out, in order.
 
         Args:
@@ -318,11 +315,12 @@ class Queues:
             most: How many at most.
             work_us: Expected work after which it is enough.
             floor: The level below which something else comes first.
+            only: The bucket that they are taken from; None for whichever is first.
         """
         taken: list[JobId] = []
         while len(taken) < most and work_us > 0:
-            bucket = self.first_bucket(family)
-            if bucket is None or self._level_of(bucket) < floor:
+            bucket = only if only is not None else self.first_bucket(family)
+            if bucket is None or self._clean(bucket) is None or self._level_of(bucket) < floor:
                 break
             entry = heapq.heappop(bucket.heap)
             del self._waiting[entry[4]]
@@ -548,6 +546,25 @@ class Queues:
             else:
                 return Head(level, time, org, first[0], first[2])
         return None
+
+    def level_of_others(self, signature: Signature, family: Family) -> int:
+        """Return the highest level of a pool at which another family may be offered, 0 for none.
+
+        Looks at no more than a few entries of each level: where it cannot tell it says that there is one.
+        """
+        pool = self._pools[signature]
+        for level in range(MAX_PRIORITY, 0, -1):
+            at = pool.levels[level]
+            if len(at.orgs) > 1:
+                return level
+            for _, org in at.orgs:
+                front = at.lines[org][:FRONT]
+                if len(front) == FRONT or any(self._is_of_other(one, level, family) for one in front):
+                    return level
+        return 0
+
+    def _is_of_other(self, one: tuple[Rank, int, Bucket], level: int, family: Family) -> bool:
+        return one[2].family is not family and one[2].rank is one[0] and one[2].level == level
 
     def _still_stands(self, first: tuple[Rank, int, Bucket]) -> bool:
         """Whether a bucket still is what it is offered as: work that was done since may have made it less."""

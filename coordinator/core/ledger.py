@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 
 from coordinator.core.durations import Durations
 from coordinator.core.fleet import Fleet, worked
@@ -34,6 +33,7 @@ from coordinator.core.model import (
     RevokeReason,
     SessionId,
     Settings,
+    changed,
 )
 from coordinator.core.shares import Shares
 from coordinator.core.step import (
@@ -82,6 +82,8 @@ class Ledger:
         self.victims = Victims()
         self.turned: dict[LeaseId, None] = {}
         """Leases that began or ceased to make room since they were looked at."""
+        self.guaranteed: dict[JobId, None] = {}
+        """Leased jobs that had their turn because they had waited for so long: they make no room for others."""
         self._held_us: dict[AttemptId, int] = {}
         """What leased jobs were expected to take when they were given out."""
         self.jobs: dict[JobId, Job] = {}
@@ -180,7 +182,7 @@ class Ledger:
         was_revoking = before is not None and before.state is LeaseState.REVOKING
         if was_revoking is not (lease.state is LeaseState.REVOKING):
             self.turned[lease.id] = None
-        cost = cost_of(lease, self.jobs, self.attempts)
+        cost = cost_of(lease, self.jobs, self.attempts, self.guaranteed)
         self.victims.put(lease.id, self.fleet.pools.sort_of(lease.device), cost)
 
     def put_device(self, device: Device) -> None:
@@ -225,9 +227,9 @@ class Ledger:
             revision=0,
             grant_us=now.wall_us,
         )
-        self.put_counters(replace(counters, next_lease=counters.next_lease + 1))
+        self.put_counters(changed(counters, next_lease=counters.next_lease + 1))
         self.put_device(
-            replace(device, state=DeviceState.RESERVED, lease=lease.id, fence_number=device.fence_number + 1)
+            changed(device, state=DeviceState.RESERVED, lease=lease.id, fence_number=device.fence_number + 1)
         )
         self.fleet.note_family(lease.id, family_of(jobs[0]))
         self.track_lease(lease)
@@ -242,7 +244,7 @@ class Ledger:
         tail = self.tail_of(lease)
         begun = [attempt for attempt in lease.attempts if attempt not in tail]
         tail = sorted([*tail, *added], key=lambda attempt: -self.jobs[self.attempts[attempt].job].spec.priority)
-        self.revise(replace(lease, attempts=(*begun, *tail)))
+        self.revise(changed(lease, attempts=(*begun, *tail)))
 
     def _assign(self, job: Job, lease: Lease, now: Now) -> Attempt:
         attempt = Attempt(
@@ -254,12 +256,12 @@ class Ledger:
             agent=lease.agent,
             assign_us=now.wall_us,
         )
-        self.counters = replace(self.counters, next_attempt=self.counters.next_attempt + 1)
+        self.counters = changed(self.counters, next_attempt=self.counters.next_attempt + 1)
         self.put_attempt(attempt)
         self.hold_work(attempt, job)
         assigned = moved_job(job, JobState.ASSIGNED)
         self.put_job(
-            replace(
+            changed(
                 assigned,
                 attempt=attempt.id,
                 attempt_count=attempt.number,
@@ -291,7 +293,7 @@ class Ledger:
 
     def revise(self, lease: Lease) -> None:
         """Raise a lease's revision, so that its agent adopts what has changed."""
-        lease = replace(lease, revision=lease.revision + 1)
+        lease = changed(lease, revision=lease.revision + 1)
         self.put_lease(lease)
         self.send_lease(lease)
 
@@ -322,20 +324,21 @@ class Ledger:
             if before is None or _REVOKE_ORDER.index(before) < _REVOKE_ORDER.index(reason):
                 revoked[attempt] = reason
         if revoked != dict(lease.revoked):
-            self.revise(replace(moved_lease(lease, LeaseState.REVOKING), revoked=tuple(revoked.items())))
+            self.revise(changed(moved_lease(lease, LeaseState.REVOKING), revoked=tuple(revoked.items())))
 
     def start_attempt(self, attempt: Attempt, now: Now) -> None:
         """Note that an attempt's test runs."""
         if attempt.start_us is not None:
             return
-        self.put_attempt(replace(attempt, start_us=now.wall_us))
+        self.put_attempt(changed(attempt, start_us=now.wall_us))
         job = moved_job(self.jobs[attempt.job], JobState.RUNNING)
-        self.put_job(replace(job, start_us=job.start_us or now.wall_us))
+        self.put_job(changed(job, start_us=job.start_us or now.wall_us))
         lease = self.fleet.leases[attempt.lease]
-        self.put_lease(replace(lease, tally=replace(lease.tally, started=lease.tally.started + 1)))
+        self.put_lease(changed(lease, tally=changed(lease.tally, started=lease.tally.started + 1)))
 
     def end_attempt(self, attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, now: Now) -> None:
         """End an attempt and settle its job. The lease keeps the rest."""
+        self.guaranteed.pop(attempt.job, None)
         self._release_work(attempt, outcome, self.jobs[attempt.job], now)
         self.put_attempt(ended_attempt(attempt, outcome, failure, now.wall_us))
         settlement = settle(self.jobs[attempt.job], outcome, failure, attempt.device, now.wall_us)
@@ -343,7 +346,7 @@ class Ledger:
         lease = self.fleet.leases[attempt.lease]
         rest = tuple(other for other in lease.attempts if other != attempt.id)
         revoked = tuple(entry for entry in lease.revoked if entry[0] != attempt.id)
-        self.put_lease(replace(lease, attempts=rest, revoked=revoked, tally=_tallied(lease.tally, outcome)))
+        self.put_lease(changed(lease, attempts=rest, revoked=revoked, tally=_tallied(lease.tally, outcome)))
 
     def close_lease(self, lease: Lease, state: LeaseState, why: str, now: Now) -> None:
         """End a lease: what has started under it is lost, what has not is released, its device falls free.
@@ -355,14 +358,14 @@ class Ledger:
             self._abandon(self.attempts[attempt_id], now)
         lease = self.fleet.leases[lease.id]
         self._save_avoided_installs(lease)
-        self.put_lease(replace(moved_lease(lease, state), end_us=now.wall_us))
+        self.put_lease(changed(moved_lease(lease, state), end_us=now.wall_us))
         device = worked(self.fleet.devices[lease.device], lease.grant_us, now.wall_us)
         fenced = device.id if state is LeaseState.EXPIRED else None
         session = self.fleet.session_of(lease.agent)
         if session is not None:
             self.send(SendClose(session=session, lease=lease.id, fence=lease.fence, why=why, device=fenced))
         if fenced is not None:
-            self.put_device(replace(device, state=DeviceState.FENCING))
+            self.put_device(changed(device, state=DeviceState.FENCING))
         else:
             self.free_device(device)
 
@@ -388,7 +391,7 @@ class Ledger:
 
     def free_device(self, device: Device) -> None:
         """Take the lease off a device and let it be what its agent and the operator say it is."""
-        self.put_device(replace(device, state=self._resting_state(device), lease=None))
+        self.put_device(changed(device, state=self._resting_state(device), lease=None))
 
     def is_held(self, device: Device) -> bool:
         """Whether an operator keeps new work off a device, or off its agent."""
@@ -412,12 +415,12 @@ class Ledger:
         elif lease is None:
             self.free_device(device)
         elif self.is_held(device):
-            self.put_device(replace(device, state=DeviceState.DRAINING))
+            self.put_device(changed(device, state=DeviceState.DRAINING))
             self.turned[lease.id] = None
             self.revoke(lease, self.tail_of(lease), RevokeReason.PREEMPT)
         else:
             state = DeviceState.LEASED if device.state is DeviceState.DRAINING else device.state
-            self.put_device(replace(device, state=state))
+            self.put_device(changed(device, state=state))
             self.queues.look_again(self.fleet.family_of(lease.id))
             tail = self.tail_of(lease)
             # Before its first test a lease ends by the agent's word, which says whose fault it is.
@@ -437,7 +440,7 @@ class Ledger:
 
     def note_install(self, lease: Lease, digest: str, install_us: int, was_installed: bool, now: Now) -> None:
         """Remember what a lease's device holds and how long the install took."""
-        self.put_device(replace(self.fleet.devices[lease.device], app=lease.app, app_digest=digest))
+        self.put_device(changed(self.fleet.devices[lease.device], app=lease.app, app_digest=digest))
         if not was_installed:
             return
         self.durations.note_install(install_us)
@@ -454,8 +457,8 @@ class Ledger:
         )
         self.builds[lease.app] = build
         self.write(PutBuild(build))
-        tally = replace(lease.tally, installs=lease.tally.installs + 1, install_us=lease.tally.install_us + install_us)
-        self.put_lease(replace(self.fleet.leases[lease.id], tally=tally))
+        tally = changed(lease.tally, installs=lease.tally.installs + 1, install_us=lease.tally.install_us + install_us)
+        self.put_lease(changed(self.fleet.leases[lease.id], tally=tally))
 
     def _save_avoided_installs(self, lease: Lease) -> None:
         avoided = avoided_installs(lease.tally)
@@ -463,7 +466,7 @@ class Ledger:
             return
         each_us = self.install_us(lease.app)
         self.put_counters(
-            replace(
+            changed(
                 self.counters,
                 installs_avoided=self.counters.installs_avoided + avoided,
                 saved_us=self.counters.saved_us + avoided * each_us,
@@ -481,7 +484,7 @@ def avoided_installs(tally: BatchTally) -> int:
 
 def _tallied(tally: BatchTally, outcome: AttemptOutcome) -> BatchTally:
     if outcome is AttemptOutcome.PASSED:
-        return replace(tally, passed=tally.passed + 1)
+        return changed(tally, passed=tally.passed + 1)
     if outcome in LAB_FAULTS or outcome in (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT):
-        return replace(tally, failed=tally.failed + 1)
-    return replace(tally, other=tally.other + 1)
+        return changed(tally, failed=tally.failed + 1)
+    return changed(tally, other=tally.other + 1)

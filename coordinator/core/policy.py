@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.core.lanes import NO_DEVICE, Family, FamilyKey, Head, Queues, Signature
+from coordinator.core.lanes import NO_DEVICE, Bucket, Family, FamilyKey, Head, Queues, Signature
 from coordinator.core.model import (
     URGENT_PRIORITY,
     AppKey,
@@ -28,7 +28,8 @@ class Choice:
     family: Family
     floor: int
     """The effective priority below which another family comes first."""
-    is_guaranteed: bool = False
+    starved: Bucket | None = None
+    """The jobs that have waited longer than anybody should, if it is for them."""
 
 
 class Policy:
@@ -52,34 +53,33 @@ class Policy:
             age_us: How long it has worked for it.
         """
         signatures = self._pools.signatures_of(device)
-        guaranteed = self._guaranteed(signatures)
-        if guaranteed is not None:
-            return Choice(guaranteed, self._queues.first_level(guaranteed), is_guaranteed=True)
+        starved = self._starved(signatures)
+        if starved is not None:
+            return Choice(starved.family, 0, starved)
         best = self._best_head(signatures)
         own = self._own_family(device, signatures, current)
         if own is None:
-            return self._choice(best.bucket.family, best.level, signatures) if best is not None else None
+            return self._choice(best.bucket.family, signatures) if best is not None else None
         level = self._queues.first_level(own)
         if best is None or level > best.level or best.bucket.family is own:
-            return self._choice(own, level, signatures)
+            return self._choice(own, signatures)
         if level == best.level and self._goes_on(own, best, wall_us, current is not None, age_us):
-            return self._choice(own, level, signatures)
-        return self._choice(best.bucket.family, best.level, signatures)
+            return self._choice(own, signatures)
+        return self._choice(best.bucket.family, signatures)
 
-    def _choice(self, family: Family, level: int, signatures: list[Signature]) -> Choice:
-        """Take jobs of one level at a time, unless nothing else waits for the device."""
-        is_alone = sum(self._queues.size_of(signature) for signature in signatures) == family.size
-        return Choice(family, 0 if is_alone else level)
+    def _choice(self, family: Family, signatures: list[Signature]) -> Choice:
+        """Take a family's jobs down the lanes while nothing else that waits for the device comes first."""
+        level = self._queues.first_level(family)
+        others = max((self._queues.level_of_others(signature, family) for signature in signatures), default=0)
+        return Choice(family, min(level, others))
 
-    def _guaranteed(self, signatures: list[Signature]) -> Family | None:
+    def _starved(self, signatures: list[Signature]) -> Bucket | None:
         due = [
             bucket
             for signature in signatures
             if self._queues.is_due(signature) and (bucket := self._queues.starved(signature)) is not None
         ]
-        if not due:
-            return None
-        return min(due, key=lambda bucket: (bucket.heap[0][1], bucket.heap[0][3])).family
+        return min(due, key=lambda bucket: (bucket.heap[0][1], bucket.heap[0][3]), default=None)
 
     def best_level(self, device: Device) -> int:
         """Return the highest effective priority that waits for a device, 0 for none."""
@@ -161,8 +161,8 @@ class Policy:
     def batch_work_us(self, family: Family, install_us: int, coming: int) -> int:
         """Return how much work a batch of a family is filled with.
 
-        Enough to pay for its install; but where several devices share what is left, half of a device's part at most, so
-        that they end together; and of urgent work no more than its part if all free devices help.
+        Enough to pay for its install; but where several devices share what waits, or could, half of a device's part at
+        most: so they end together, and none holds what another could run.
 
         Args:
             family: Whose.
@@ -172,12 +172,15 @@ class Policy:
         rules = self._rules
         enough_us = min(max(rules.split_installs * install_us, rules.batch_least_us), rules.batch_most_us)
         first = self._queues.first_bucket(family)
-        if first is not None and first.priority >= URGENT_PRIORITY:
-            helpers = min(first.size, self._pools.free_for(family.key.signature) + coming)
-            enough_us = min(enough_us, max(1, family.waiting_us // max(1, helpers)))
-        if family.devices <= 1:
+        is_urgent = first is not None and first.priority >= URGENT_PRIORITY
+        installs = rules.urgent_split_installs if is_urgent else rules.split_installs
+        pays = family.waiting_us // max(1, installs * install_us)
+        if first is not None and is_urgent:
+            pays = min(pays, first.size)
+        devices = max(family.devices, min(pays, self._pools.free_for(family.key.signature) + coming))
+        if devices <= 1:
             return enough_us
-        return min(enough_us, max(1, family.waiting_us // (2 * family.devices)))
+        return min(enough_us, max(1, family.waiting_us // (2 * devices)))
 
 
 def _first_idle(sort: Sort, app: AppKey, priority: int, avoid: tuple[DeviceId, ...]) -> tuple[DeviceId | None, bool]:

@@ -23,7 +23,7 @@ The tables are checked on every change: `IllegalTransition` is a bug of ours, ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from coordinator.core.errors import IllegalTransition
 from coordinator.core.model import (
@@ -37,6 +37,7 @@ from coordinator.core.model import (
     JobState,
     Lease,
     LeaseState,
+    changed,
 )
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
@@ -128,7 +129,7 @@ def moved_job(job: Job, state: JobState) -> Job:
         return job
     if state not in JOB_TRANSITIONS[job.state]:
         raise IllegalTransition(f"job {job.id}: {job.state} -> {state}")
-    return replace(job, state=state)
+    return changed(job, state=state)
 
 
 def moved_lease(lease: Lease, state: LeaseState) -> Lease:
@@ -141,7 +142,7 @@ def moved_lease(lease: Lease, state: LeaseState) -> Lease:
         return lease
     if state not in LEASE_TRANSITIONS[lease.state]:
         raise IllegalTransition(f"lease {lease.id}: {lease.state} -> {state}")
-    return replace(lease, state=state)
+    return changed(lease, state=state)
 
 
 def ended_attempt(attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Attempt:
@@ -152,7 +153,7 @@ def ended_attempt(attempt: Attempt, outcome: AttemptOutcome, failure: Failure | 
     """
     if attempt.outcome is not None:
         raise IllegalTransition(f"attempt {attempt.id} ended {attempt.outcome}, and again {outcome}")
-    return replace(attempt, outcome=outcome, failure=failure, end_us=wall_us)
+    return changed(attempt, outcome=outcome, failure=failure, end_us=wall_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,13 +168,13 @@ def settle(job: Job, outcome: AttemptOutcome, failure: Failure | None, device: D
     """Turn the outcome of a job's attempt into the job's next state; the rules stand at the top of this file."""
     match outcome:
         case AttemptOutcome.PASSED:
-            return _end(replace(job, flaky=job.retries_used > 0, failure=None), JobState.COMPLETED, None, wall_us)
+            return _end(changed(job, flaky=job.retries_used > 0, failure=None), JobState.COMPLETED, None, wall_us)
         case AttemptOutcome.FAILED | AttemptOutcome.TIMED_OUT:
             return _settle_verdict(job, outcome, failure, wall_us)
         case AttemptOutcome.ERRORED | AttemptOutcome.LOST | AttemptOutcome.REJECTED:
             return _settle_lab_fault(job, failure, device, wall_us)
         case AttemptOutcome.PREEMPTED:
-            return _requeue(replace(job, preemptions=job.preemptions + 1), failure, wall_us)
+            return _requeue(changed(job, preemptions=job.preemptions + 1), failure, wall_us)
         case AttemptOutcome.RELEASED | AttemptOutcome.CANCELLED:
             return _requeue(job, failure, wall_us)
 
@@ -181,7 +182,7 @@ def settle(job: Job, outcome: AttemptOutcome, failure: Failure | None, device: D
 def _settle_verdict(job: Job, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Settlement:
     is_fatal = failure is not None and failure.is_fatal
     if not is_fatal and not job.is_cancel_requested and job.retries_used < job.spec.retries:
-        return _requeue(replace(job, retries_used=job.retries_used + 1), failure, wall_us)
+        return _requeue(changed(job, retries_used=job.retries_used + 1), failure, wall_us)
     state = JobState.TIMED_OUT if outcome is AttemptOutcome.TIMED_OUT else JobState.FAILED
     return _end(job, state, failure, wall_us)
 
@@ -190,7 +191,7 @@ def _settle_lab_fault(job: Job, failure: Failure | None, device: DeviceId, wall_
     if failure is not None and failure.is_fatal:
         return _end(job, JobState.FAILED, failure, wall_us)
     avoid = tuple(sorted({*job.avoid, device}))
-    job = replace(job, lab_failures=job.lab_failures + 1, avoid=avoid)
+    job = changed(job, lab_failures=job.lab_failures + 1, avoid=avoid)
     if job.lab_failures >= LAB_BUDGET and not job.is_cancel_requested:
         return _end(job, JobState.ERRORED, failure, wall_us)
     return _requeue(job, failure, wall_us)
@@ -199,9 +200,9 @@ def _settle_lab_fault(job: Job, failure: Failure | None, device: DeviceId, wall_
 def _requeue(job: Job, failure: Failure | None, wall_us: int) -> Settlement:
     if job.is_cancel_requested:
         return _end(job, JobState.CANCELLED, failure, wall_us)
-    return Settlement(job=replace(moved_job(job, JobState.QUEUED), failure=failure), is_requeued=True)
+    return Settlement(job=changed(moved_job(job, JobState.QUEUED), failure=failure), is_requeued=True)
 
 
 def _end(job: Job, state: JobState, failure: Failure | None, wall_us: int) -> Settlement:
-    ended = replace(moved_job(job, state), failure=failure, end_us=wall_us, is_cancel_requested=False)
+    ended = changed(moved_job(job, state), failure=failure, end_us=wall_us, is_cancel_requested=False)
     return Settlement(job=ended, is_requeued=False)

@@ -31,7 +31,9 @@ Cost = tuple[int, int, int, LeaseId]
 """(highest priority, most preemptions, less the time at which the running test began, lease)."""
 
 
-def cost_of(lease: Lease, jobs: dict[JobId, Job], attempts: dict[AttemptId, Attempt]) -> Cost | None:
+def cost_of(
+    lease: Lease, jobs: dict[JobId, Job], attempts: dict[AttemptId, Attempt], guaranteed: dict[JobId, None]
+) -> Cost | None:
     """Return what it costs to take a device back from a lease; None if it must not be taken."""
     if lease.state not in _STATES or not lease.attempts:
         return None
@@ -39,7 +41,7 @@ def cost_of(lease: Lease, jobs: dict[JobId, Job], attempts: dict[AttemptId, Atte
     for attempt_id in lease.attempts:
         attempt = attempts[attempt_id]
         job = jobs[attempt.job]
-        if job.spec.priority > PREEMPTIBLE_PRIORITY or job.preemptions >= MAX_PREEMPTIONS:
+        if job.spec.priority > PREEMPTIBLE_PRIORITY or job.preemptions >= MAX_PREEMPTIONS or job.id in guaranteed:
             return None
         priority = max(priority, job.spec.priority)
         preemptions = max(preemptions, job.preemptions)

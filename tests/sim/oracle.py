@@ -133,7 +133,8 @@ class _Grant:
 
     def _had_a_device(self, job: Job) -> bool:
         """Whether the job's family has had its turn before."""
-        return any(_family(self._records.jobs[one.job]) == _family(job) for one in self._records.attempts.values())
+        app = _family(job)[0]
+        return any(one.app == app and one.target is job.spec.target for one in self._records.leases.values())
 
     def _is_full(self, org_id: str) -> bool:
         quota = self._rules.quotas.get(org_id, 0)
@@ -146,12 +147,16 @@ class _Grant:
     def _is_guaranteed(self, waiting: list[Job]) -> bool:
         """Whether what is given has waited longer than everybody should, and longest in its pool."""
         oldest_us = min(job.create_us for job in self.added)
-        has_starved = self._wall_us - oldest_us > self._rules.guarantee_wait_us
         pool = _family(self.added[0])[1:]
-        return has_starved and all(oldest_us <= job.create_us for job in waiting if _family(job)[1:] == pool)
+        return self._has_starved() and all(oldest_us <= job.create_us for job in waiting if _family(job)[1:] == pool)
+
+    def _has_starved(self) -> bool:
+        return self._wall_us - min(job.create_us for job in self.added) > self._rules.guarantee_wait_us
 
     def out_of_order(self) -> Iterator[str]:
         """Whether another job of the family should have been taken before the last one."""
+        if self._has_starved():
+            return
         last = max(self.added, key=self._place)
         for job in self._waiting():
             if _family(job) == _family(last) and self._place(job) < self._place(last):

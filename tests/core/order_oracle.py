@@ -1,0 +1,289 @@
+"""Who should have got a device, by going through every job, lease and charge: nothing of the scheduler's indexes.
+
+It follows the writes of steps one by one. Estimates are taken as given; virtual times are added up anew from what was
+charged. Among what it knows are the named exceptions to the order: quotas, families whose own devices take their rest,
+builds that a device goes on with, and the guaranteed share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from coordinator.core.model import (
+    AppKey,
+    Attempt,
+    AttemptId,
+    AttemptOutcome,
+    Device,
+    DeviceKind,
+    Job,
+    JobState,
+    Lease,
+    LeaseId,
+    LeaseState,
+    Rules,
+    Target,
+)
+from coordinator.core.step import PutAttempt, PutJob, PutLease, Step
+from tests.core.records import Records
+
+KINDS = {
+    Target.ANY: (DeviceKind.EMULATOR, DeviceKind.DEVICE),
+    Target.EMULATOR: (DeviceKind.EMULATOR,),
+    Target.DEVICE: (DeviceKind.DEVICE,),
+    Target.BROWSERSTACK: (DeviceKind.BROWSERSTACK,),
+}
+WORKING = (LeaseState.OFFERED, LeaseState.ACTIVE)
+ROUNDING_US = 100
+"""What divisions by weights may differ by."""
+Family = tuple[AppKey, Target]
+
+
+@dataclass
+class Account:
+    """What an organisation was charged: its virtual time is the most that it ever owed, since it was here last."""
+
+    weight: int
+    owed_us: int = 0
+    most_us: int = 0
+    time_us: int = 0
+    """Of its earlier visits."""
+    jobs: int = 0
+
+    def charge(self, span_us: int) -> None:
+        self.owed_us += span_us
+        self.most_us = max(self.most_us, self.owed_us)
+
+    @property
+    def virtual_us(self) -> int:
+        return self.time_us + self.most_us * 100 // self.weight
+
+
+@dataclass
+class OrderOracle:
+    rules: Rules
+    expected_us: Callable[[AttemptId, Job], int]
+    """What a leased job was expected to take, and what a waiting one is."""
+    install_us: Callable[[AppKey], int]
+    records: Records = field(default_factory=Records)
+    accounts: dict[str, Account] = field(default_factory=dict)
+    charged: dict[AttemptId, int] = field(default_factory=dict)
+    before: dict[AttemptId, int] = field(default_factory=dict)
+    """The virtual time of a job's organisation just before it was charged for the attempt."""
+    families: dict[LeaseId, Family] = field(default_factory=dict)
+    left: dict[Family, int] = field(default_factory=dict)
+    grants: int = 0
+
+    def follow(self, step: Step) -> Iterator[str]:
+        """Take in a step and yield what it should not have done."""
+        for write in step.writes:
+            match write:
+                case PutJob(job):
+                    self._count(job)
+                case PutAttempt(attempt):
+                    self._charge(attempt)
+                case PutLease(lease):
+                    added = self._added(lease)
+                    if added:
+                        self.grants += 1
+                        yield from _Grant(self, lease, added).breaches()
+                    self._note_left(lease)
+                case _:
+                    pass
+            self.records.apply([write])
+
+    def installed(self, org_id: str, install_us: int) -> None:
+        self.accounts[org_id].charge(install_us)
+
+    def _count(self, job: Job) -> None:
+        org = job.spec.org_id
+        account = self.accounts.setdefault(org, Account(self.rules.weights.get(org, 100)))
+        if job.id not in self.records.jobs:
+            if not account.jobs:
+                others = [one.virtual_us for name, one in self.accounts.items() if one.jobs and name != org]
+                account.time_us += max(0, min(others, default=0) - account.virtual_us)
+            account.jobs += 1
+        elif job.is_terminal:
+            account.jobs -= 1
+
+    def _charge(self, attempt: Attempt) -> None:
+        job = self.records.jobs[attempt.job]
+        account = self.accounts[job.spec.org_id]
+        if attempt.id not in self.records.attempts:
+            self.before[attempt.id] = account.virtual_us
+            self.charged[attempt.id] = self.expected_us(attempt.id, job)
+            account.charge(self.charged[attempt.id])
+        elif attempt.outcome is not None:
+            assert attempt.end_us is not None
+            taken_us = attempt.end_us - attempt.start_us if attempt.start_us is not None else 0
+            account.charge(taken_us - self.charged[attempt.id])
+
+    def _added(self, lease: Lease) -> list[Job]:
+        known = self.records.leases.get(lease.id)
+        old = known.attempts if known is not None else ()
+        added = [self.records.jobs[self.records.attempts[one].job] for one in lease.attempts if one not in old]
+        if added and known is None:
+            self.families[lease.id] = family_of(added[0])
+        return added
+
+    def _note_left(self, lease: Lease) -> None:
+        known = self.records.leases.get(lease.id)
+        if known is not None and known.state in WORKING and lease.state not in WORKING:
+            self.left[self.families[lease.id]] = 1
+
+    def work_of(self, family: Family) -> int:
+        """Return the expected work of a family: of jobs that wait, and of those that are leased."""
+        waiting = sum(
+            self.expected_us(AttemptId(0), job)
+            for job in self.records.jobs.values()
+            if job.state is JobState.QUEUED and family_of(job) == family
+        )
+        held = sum(
+            self.charged[attempt.id]
+            for attempt in self.records.attempts.values()
+            if attempt.outcome is None and family_of(self.records.jobs[attempt.job]) == family
+        )
+        return waiting + held
+
+
+def family_of(job: Job) -> Family:
+    return (AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id), job.spec.target)
+
+
+@dataclass
+class _Grant:
+    """What one lease was given, and who waited meanwhile."""
+
+    oracle: OrderOracle
+    lease: Lease
+    added: list[Job]
+
+    @property
+    def _is_new(self) -> bool:
+        return self.lease.id not in self.oracle.records.leases
+
+    @property
+    def _device(self) -> Device:
+        return self.oracle.records.devices[self.lease.device]
+
+    @property
+    def _wall_us(self) -> int:
+        attempt = self.added[0].attempt
+        assert attempt is not None
+        return self.oracle.records.attempts[attempt].assign_us
+
+    def _level(self, job: Job) -> int:
+        priority, waited_us = job.spec.priority, self._wall_us - job.create_us
+        while priority < 3 and waited_us >= self.oracle.rules.age_us:
+            priority, waited_us = priority + 1, waited_us - self.oracle.rules.age_us
+        return priority
+
+    def _devices_of(self, org_id: str) -> int:
+        leases = self.oracle.records.leases.values()
+        return sum(1 for one in leases if one.is_live and one.app.org_id == org_id and one.id != self.lease.id)
+
+    def _is_full(self, org_id: str) -> bool:
+        quota = self.oracle.rules.quotas.get(org_id, 0)
+        return bool(quota) and self._devices_of(org_id) >= quota
+
+    def _working_for(self, family: Family) -> int:
+        leases = self.oracle.records.leases.values()
+        return sum(1 for one in leases if one.state in WORKING and self.oracle.families[one.id] == family)
+
+    def _pays(self, job: Job) -> bool:
+        """Whether another device for the job's family pays for its install."""
+        family = family_of(job)
+        devices = self._working_for(family)
+        if not devices:
+            return True
+        rules = self.oracle.rules
+        installs = rules.urgent_split_installs if job.spec.priority >= 4 else rules.split_installs
+        each_us = self.oracle.work_of(family) // (devices + 1)
+        return each_us > installs * self.oracle.install_us(family[0])
+
+    def _offered(self) -> list[Job]:
+        """Return the jobs of other families that wait for the device and may have it."""
+        return [
+            job
+            for job in self.oracle.records.jobs.values()
+            if job.state is JobState.QUEUED
+            and family_of(job) != family_of(self.added[0])
+            and self._device.facts.kind in KINDS[job.spec.target]
+            and not self._is_full(job.spec.org_id)
+            and self._pays(job)
+        ]
+
+    def _is_guaranteed(self) -> bool:
+        oldest_us = min(job.create_us for job in self.added)
+        return self._wall_us - oldest_us > self.oracle.rules.guarantee_wait_us
+
+    def breaches(self) -> Iterator[str]:
+        first = self.added[0]
+        if self._is_new and self._is_full(first.spec.org_id):
+            yield f"{first.spec.org_id} has its quota and is given {self.lease.device}"
+        if any(family_of(job) != self.oracle.families[self.lease.id] for job in self.added):
+            yield f"lease {self.lease.id} mixes families"
+        if self._is_guaranteed():
+            return
+        given = max(self.added, key=self._level)
+        offered = self._offered()
+        for job in offered:
+            if self._level(job) > self._level(given):
+                yield f"job {given.id} is given {self.lease.device}, and job {job.id} has a higher priority"
+        equals = [job for job in offered if self._level(job) == self._level(given)]
+        yield from self._unfair(given, equals) if self._is_new else self._too_long(given, equals)
+        yield from self._too_low(offered)
+
+    def _is_warm(self) -> bool:
+        return self._device.app == self.lease.app
+
+    def _unfair(self, given: Job, equals: list[Job]) -> Iterator[str]:
+        """Say who should have had a free device, among those of the same priority."""
+        assert given.attempt is not None
+        ours_us = min(self.oracle.before[one] for one in self.lease.attempts)
+        slack_us = self.oracle.rules.lag_us if self._is_warm() else 0
+        for job in equals:
+            theirs_us = self.oracle.accounts[job.spec.org_id].virtual_us
+            if job.spec.org_id != given.spec.org_id and ours_us > theirs_us + slack_us + ROUNDING_US:
+                yield f"{given.spec.org_id} is given {self.lease.device}, and {job.spec.org_id} has had less"
+            if job.spec.org_id == given.spec.org_id and not self._is_warm():
+                yield from self._out_of_turn(given, job)
+
+    def _out_of_turn(self, given: Job, job: Job) -> Iterator[str]:
+        mine, other = family_of(given), family_of(job)
+        if self._working_for(mine) and not self._working_for(other):
+            yield f"job {given.id} gets its family another device, and that of job {job.id} has none"
+        are_new = not any(
+            self._working_for(one) or one in self.oracle.left or self._was_given_back(one) for one in (mine, other)
+        )
+        if are_new and (job.create_us, job.sequence) < min((one.create_us, one.sequence) for one in self.added):
+            yield f"job {given.id} is given {self.lease.device}, and job {job.id} has waited longer"
+
+    def _was_given_back(self, family: Family) -> bool:
+        return any(
+            attempt.outcome not in (None, AttemptOutcome.PASSED)
+            for attempt in self.oracle.records.attempts.values()
+            if family_of(self.oracle.records.jobs[attempt.job]) == family
+        )
+
+    def _too_long(self, given: Job, equals: list[Job]) -> Iterator[str]:
+        """Say which family without a device should have had this one after so long a batch."""
+        if self._wall_us - self.lease.grant_us <= self.oracle.rules.batch_most_us:
+            return
+        account = self.oracle.accounts
+        ours_us = min(self.oracle.before[one] for one in self.lease.attempts if one in self._new_attempts())
+        for job in equals:
+            is_theirs = account[job.spec.org_id].virtual_us + ROUNDING_US < ours_us
+            if not self._working_for(family_of(job)) and is_theirs:
+                yield f"lease {self.lease.id} goes on after its time, and nobody works for job {job.id}"
+
+    def _new_attempts(self) -> list[AttemptId]:
+        return [job.attempt for job in self.added if job.attempt is not None]
+
+    def _too_low(self, offered: list[Job]) -> Iterator[str]:
+        """Say which job of another family comes before the last one that was taken along."""
+        last = min(self.added, key=self._level)
+        for job in offered:
+            if self._level(job) > self._level(last):
+                yield f"job {last.id} is taken along, and job {job.id} has a higher priority"
