@@ -143,7 +143,7 @@ def _level(bursts: list[Burst]) -> list[Burst]:
     return sent
 
 
-def arrivals(seed: int, load: float, hours: float = 6) -> Workload:
+def arrivals(seed: int, load: float, hours: float = 3) -> Workload:
     """Bursts that come over a day that is pressed into some hours, with a morning and an afternoon peak."""
     draw = Draw(seed)
     span_us = round(hours * HOUR_US)

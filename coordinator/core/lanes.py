@@ -619,6 +619,29 @@ class Queues:
 
     # For people
 
+    def is_offered(self, family: Family) -> bool:
+        """Whether a family stands in line for another device."""
+        return any(bucket.rank is not None for bucket in family.buckets.values())
+
+    def ahead_of(self, job: Job) -> tuple[int, int]:
+        """Return how many jobs of its pool come before a waiting one by priority and age, and their expected work.
+
+        Costs O(n) in the jobs of the pool.
+        """
+        mine = self._place(job.spec.priority, self._waiting[job.id])
+        before = [
+            -entry[2]
+            for family in self._pools[signature_of(job)].families.values()
+            for bucket in family.buckets.values()
+            for entry in bucket.heap
+            if self._waiting.get(entry[4]) is entry and self._place(bucket.priority, entry) < mine
+        ]
+        return len(before), sum(before)
+
+    def _place(self, priority: int, entry: Entry) -> tuple[int, int, int, int]:
+        level = effective_priority(priority, self._wall_us - entry[1], self._rules)
+        return (-level, entry[0], entry[1], entry[3])
+
     def places(self) -> dict[JobId, int]:
         """Return each waiting job's place among those of its pool, from 1. Costs O(n log n): for people."""
         counts: Counter[Signature] = Counter()
@@ -632,14 +655,14 @@ class Queues:
         """Return all waiting jobs, the first first. Costs O(n log n): for people, not for decisions."""
         return [entry[4] for _, _, entry in self._sorted()]
 
-    def _sorted(self) -> list[tuple[int, Signature, Entry]]:
+    def _sorted(self) -> list[tuple[tuple[int, int, int, int], Signature, Entry]]:
         # Jobs that were submitted together may well run in another order: the longest first.
         found = [
-            (-effective_priority(bucket.priority, self._wall_us - entry[1], self._rules), pool.signature, entry)
+            (self._place(bucket.priority, entry), pool.signature, entry)
             for pool in self._pools.values()
             for family in pool.families.values()
             for bucket in family.buckets.values()
             for entry in bucket.heap
             if self._waiting.get(entry[4]) is entry
         ]
-        return sorted(found, key=lambda one: (one[0], one[2][0], one[2][1], one[2][3]))
+        return sorted(found, key=lambda one: one[0])
