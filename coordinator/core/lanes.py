@@ -37,9 +37,10 @@ from coordinator.core.model import (
 )
 from coordinator.core.shares import Shares
 
-Entry = tuple[int, int, int, int, JobId]
-"""(0 for a job that was given back, when it was submitted, less its expected duration, sequence, id): the lower, the
-earlier. Of jobs that were submitted together the longest comes first."""
+Entry = tuple[int, int, int, int, JobId, int]
+"""(0 for a job that was given back, when it was submitted, less its expected duration if it is very long, sequence, id,
+expected duration): the lower, the earlier. Of jobs that were submitted together the very long ones come first, because
+a family ends no sooner than they do; for the rest that would only make the others wait."""
 
 COMPACT_ABOVE = 64
 FRONT = 8
@@ -256,7 +257,8 @@ class Queues:
         bucket = family.buckets.get(job.spec.priority)
         if bucket is None:
             bucket = family.buckets[job.spec.priority] = Bucket(family, job.spec.priority)
-        entry: Entry = (0 if job.attempt_count else 1, job.create_us, -expected_us, job.sequence, job.id)
+        long_us = expected_us if expected_us > self._rules.long_us else 0
+        entry: Entry = (0 if job.attempt_count else 1, job.create_us, -long_us, job.sequence, job.id, expected_us)
         self._waiting[job.id] = entry
         heapq.heappush(bucket.heap, entry)
         bucket.size += 1
@@ -284,8 +286,8 @@ class Queues:
         bucket.size -= 1
         family.size -= 1
         family.pool.size -= 1
-        family.waiting_us += entry[2]
-        self._count_urgent(bucket, -1, entry[2])
+        family.waiting_us -= entry[5]
+        self._count_urgent(bucket, -1, -entry[5])
         self._queued_per_org[org] -= 1
         if not self._queued_per_org[org]:
             del self._queued_per_org[org]
@@ -308,7 +310,10 @@ class Queues:
         return (pool.urgent, pool.urgent_us) if pool is not None else (0, 0)
 
     def take(self, family: Family, most: int, work_us: int, floor: int, only: Bucket | None = None) -> list[JobId]:
-        """Take the first jobs of a family out, in order.
+        """Take the first jobs of a family out, in the order in which they shall run.
+
+        They are taken by age; but in a batch the longest of those that were submitted together runs first, so that
+        devices that share a family end together.
 
         Args:
             family: Whose.
@@ -317,7 +322,7 @@ class Queues:
             floor: The level below which something else comes first.
             only: The bucket that they are taken from; None for whichever is first.
         """
-        taken: list[JobId] = []
+        taken: list[tuple[int, int, int, int, JobId]] = []
         while len(taken) < most and work_us > 0:
             bucket = only if only is not None else self.first_bucket(family)
             if bucket is None or self._clean(bucket) is None or self._level_of(bucket) < floor:
@@ -325,12 +330,12 @@ class Queues:
             entry = heapq.heappop(bucket.heap)
             del self._waiting[entry[4]]
             self._forget(bucket, entry)
-            taken.append(entry[4])
-            work_us += entry[2]
+            taken.append((-bucket.priority, entry[0], entry[1], -entry[5], entry[4]))
+            work_us -= entry[5]
         for bucket in family.buckets.values():
             self._offer(bucket)
         self._drop_if_done(family)
-        return taken
+        return [one[4] for one in sorted(taken)]
 
     def _family(self, key: FamilyKey, install_us: int) -> Family:
         pool = self._pools.get(key.signature)
@@ -630,7 +635,7 @@ class Queues:
         """
         mine = self._place(job.spec.priority, self._waiting[job.id])
         before = [
-            -entry[2]
+            entry[5]
             for family in self._pools[signature_of(job)].families.values()
             for bucket in family.buckets.values()
             for entry in bucket.heap

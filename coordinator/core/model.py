@@ -491,6 +491,8 @@ class Rules:
     """A batch is filled with this much work, or with that of `split_installs` installs, whichever is more."""
     batch_most_us: int = 600 * SECOND_US
     """A batch is never filled with more; after this time a device goes to a family that has none."""
+    long_us: int = 40 * SECOND_US
+    """Tests that are expected to take longer come first among those that were submitted with them."""
     lag_us: int = 600 * SECOND_US
     """A device goes on with the build that it holds until its organisation is so far ahead of another."""
     age_us: int = 1_800 * SECOND_US

@@ -18,7 +18,7 @@ from agent.core import machine as agent_machine
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
-from coordinator.core import lanes
+from coordinator.core import lanes, ledger
 from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
 from coordinator.core.fleet import Fleet
@@ -210,12 +210,16 @@ def _requeue_before_the_echo(sound: Any) -> Any:  # noqa: ANN401
     return revoke
 
 
-def _family_without_the_build(sound: Any) -> Any:  # noqa: ANN401
+@contextmanager
+def _family_without_the_build() -> Iterator[None]:
+    sound = lanes.family_of
+
     def family_of(job: Job) -> lanes.FamilyKey:
-        key: lanes.FamilyKey = sound(job)
+        key = sound(job)
         return lanes.FamilyKey(replace(key.app, app_version_id=""), key.signature)
 
-    return family_of
+    with patch.object(lanes, "family_of", family_of), patch.object(ledger, "family_of", family_of):
+        yield
 
 
 def _top_up_without_the_gate(_sound: Any) -> Any:  # noqa: ANN401
@@ -311,8 +315,8 @@ MUTANTS = (
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
         seed=28,
     ),
-    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=2),
-    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=2),
+    Mutant(name="family without the build", plant=_family_without_the_build, seed=2),
+    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=1),
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=2),
     Mutant(
         name="answer for a closed lease before its end",
