@@ -109,6 +109,21 @@ def parsed_retention(flag: str, text: str) -> int | None:
     return seconds * SECOND_US
 
 
+def parsed_shares(flag: str, texts: list[str], most: int) -> dict[str, int]:
+    """Return a number for each organisation that is named as ORG=NUMBER; the last one counts.
+
+    Raises:
+        ConfigError: One is not that, or its number is not from 1 to `most`.
+    """
+    numbers = {}
+    for text in texts:
+        org, separator, number = text.rpartition("=")
+        if not separator or not org or not number.isdecimal() or not 1 <= int(number[:9]) <= most:
+            raise ConfigError(f"{flag} {text} is not ORG=NUMBER", f"use a number from 1 to {most}, as in {flag} acme=4")
+        numbers[org] = int(number)
+    return numbers
+
+
 def checked_tls(certificate: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
     """Return the TLS files, None where TLS is not wanted.
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -20,10 +21,11 @@ from coordinator.config import (
     checked_listen,
     checked_tls,
     parsed_retention,
+    parsed_shares,
     parsed_size,
     sqlite_in,
 )
-from coordinator.core.model import SECOND_US, Settings
+from coordinator.core.model import SECOND_US, Rules, Settings
 from qgjob.program import print_release, run_program
 
 if TYPE_CHECKING:
@@ -40,8 +42,13 @@ LONGEST_LEAVE_S = 5.0
 LONGEST_SPAN_S = 86_400
 WANTED_FILES = 32_768
 """Enough for the agents and followers of a large lab; every connection holds one."""
+<<<<<<< HEAD
 HTTP_DEFAULT = "127.0.0.1:8002"
 NO_HTTP = "off"
+=======
+MOST_DEVICES = 100_000
+MOST_WEIGHT = 10_000
+>>>>>>> b895dba (Let operators give organisations quotas and weights)
 
 app = typer.Typer(
     name="qgjob-coordinator",
@@ -123,6 +130,14 @@ def serve(
             min=0.5,
         ),
     ] = 10.0,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(help="ORG=N: devices that an organisation may have at once; repeatable.", show_default=False),
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="ORG=N: its share in hundredths of the usual (100); repeatable.", show_default=False),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow to listen beyond loopback without TLS or tokens.")
     ] = False,
@@ -139,7 +154,13 @@ def serve(
             http=http,
             data_dir=data_dir,
             database_url=database_url,
-            settings=_settings(heartbeat, lease_ttl, orphan_limit, signal_grace, preempt_grace),
+            settings=replace(
+                _settings(heartbeat, lease_ttl, orphan_limit, signal_grace, preempt_grace),
+                rules=Rules(
+                    quotas=parsed_shares("--quota", quota or [], MOST_DEVICES),
+                    weights=parsed_shares("--weight", weight or [], MOST_WEIGHT),
+                ),
+            ),
             is_insecure=insecure,
             tls=checked_tls(tls_cert, tls_key, tls_ca),
             token_file=token_file,

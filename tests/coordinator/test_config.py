@@ -8,7 +8,7 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
-from coordinator.config import ConfigError, TlsFiles, checked_listen, checked_tls
+from coordinator.config import ConfigError, TlsFiles, checked_listen, checked_tls, parsed_shares
 from coordinator.tls import server_credentials
 from coordinator.tokens import Role, TokenFile, parse_tokens
 
@@ -94,3 +94,16 @@ def test_file_that_stays_away_is_told_once_and_not_at_every_call(tmp_path: Path)
         for _ in range(3):
             assert tokens.holder_of(TOKEN) is not None
     assert [entry["event"] for entry in told] == ["tokens_not_read"]
+
+
+def test_shares_of_organisations_are_numbers_by_name_and_the_last_counts() -> None:
+    assert parsed_shares("--quota", ["acme=4", "a=b=2", "acme=5"], 10) == {"acme": 5, "a=b": 2}
+
+
+@pytest.mark.parametrize(
+    "text", ["acme", "=4", "acme=", "acme=0", "acme=-1", "acme=11", "acme=4.5", "acme=9999999999999"]
+)
+def test_share_that_is_none_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not ORG=NUMBER") as refusal:
+        parsed_shares("--quota", [text], 10)
+    assert "--quota acme=4" in refusal.value.hint
