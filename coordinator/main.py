@@ -42,13 +42,10 @@ LONGEST_LEAVE_S = 5.0
 LONGEST_SPAN_S = 86_400
 WANTED_FILES = 32_768
 """Enough for the agents and followers of a large lab; every connection holds one."""
-<<<<<<< HEAD
 HTTP_DEFAULT = "127.0.0.1:8002"
 NO_HTTP = "off"
-=======
 MOST_DEVICES = 100_000
 MOST_WEIGHT = 10_000
->>>>>>> b895dba (Let operators give organisations quotas and weights)
 
 app = typer.Typer(
     name="qgjob-coordinator",
