@@ -158,19 +158,20 @@ def _listed(ids: Sequence[int]) -> str:
 
 @contextmanager
 def _terminable(is_wanted: bool) -> Iterator[None]:
-    """Let TERM interrupt like Ctrl-C where jobs are to be cancelled then: CI ends a step with it."""
+    """Let TERM and HUP interrupt like Ctrl-C where jobs are to be cancelled then: CI ends a step with them."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    if not is_wanted:
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # Under nohup a HUP is to pass unheard.
+    endings = (signal.SIGTERM, signal.SIGHUP) if is_wanted else ()
+    numbers = [number for number in endings if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def tell(before: dict[str, Any] | None, job: dict[str, Any]) -> None:

@@ -1,19 +1,23 @@
-"""Runs the `run:` steps of a workflow's job or of an action as GitHub would: each under bash, with GitHub's files."""
+"""Runs the `run:` steps of a workflow's job or of an action as GitHub would: each a script of bash, with its files."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.cli.pseudo_terminal import INTERRUPTIBLE
+from tests.e2e.grid import eventually
+
 PATIENCE_S = 120.0
-SHELLS = {None: ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"]}
+SHELLS = {None: ["/bin/bash", "-e"], "bash": ["/bin/bash", "--noprofile", "--norc", "-eo", "pipefail"]}
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
 
 
@@ -38,6 +42,7 @@ class Steps:
             env: The environment of the first step.
             context: What expressions name, as in `github.run_id`.
         """
+        self._folder = folder
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self._context = dict(context)
@@ -67,22 +72,41 @@ class Steps:
 
     def run(self, step: Mapping[str, Any]) -> None:
         """Run one step where its condition holds; one that uses another action is not ours to run."""
-        if "run" not in step or not self._holds(str(step.get("if", "success()"))):
-            return
-        env = {**self._env, **{name: self._filled_in(str(value)) for name, value in step.get("env", {}).items()}}
-        done = subprocess.run(
-            [*SHELLS[step.get("shell")], "-c", step["run"]],
-            cwd=self.workspace,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        self.ran.append(Ran(step["name"], done.returncode, done.stdout))
-        self._has_failed = self._has_failed or done.returncode != 0
+        if "run" in step and self._holds(str(step.get("if", "success()"))):
+            self._end(step, self._start(step))
+
+    def cancel(self, step: Mapping[str, Any], signal: int, is_due: Callable[[str], bool]) -> None:
+        """Run one step, and signal its shell alone, as the runner does, once what the step has said is so."""
+        process = self._start(step)
+        try:
+            eventually(lambda: is_due(self._said.read_text()), f"{step['name']} has come so far")
+            process.send_signal(signal)
+            self._end(step, process)
+        finally:
+            process.kill()
+            process.wait(PATIENCE_S)
+
+    @property
+    def _said(self) -> Path:
+        return self._folder / f"{len(self.ran)}.out"
+
+    def _start(self, step: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+        script = self._folder / f"{len(self.ran)}.sh"
+        script.write_text(step["run"])
+        with self._said.open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-c", INTERRUPTIBLE, *SHELLS[step.get("shell")], str(script)],
+                cwd=self.workspace,
+                env={**self._env, **{name: self._filled_in(str(value)) for name, value in step.get("env", {}).items()}},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _end(self, step: Mapping[str, Any], process: subprocess.Popen[bytes]) -> None:
+        code = process.wait(PATIENCE_S)
+        self.ran.append(Ran(step["name"], code, self._said.read_text()))
+        self._has_failed = self._has_failed or code != 0
         added = self._files["PATH"].read_text().split()
         self._env |= _assignments(self._files["ENV"])
         self._env["PATH"] = os.pathsep.join([*reversed(added), self._env["PATH"]])

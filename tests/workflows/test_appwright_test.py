@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,8 @@ def steps(folder: Path, tools: dict[str, str], **context: str) -> Steps:
 @pytest.fixture
 def runner(tmp_path: Path) -> Iterator[Steps]:
     """A runner for the workflow, on which nothing goes on at the end."""
-    runner = steps(tmp_path, {"make": 'echo "$@"'}, **{"inputs.lab": "simulated"})
+    (tmp_path / "runner").mkdir()
+    runner = steps(tmp_path / "runner", {"make": 'echo "$@"'}, **{"inputs.lab": "simulated"})
     (runner.workspace / ".venv").symlink_to(BIN.parent)
     runner.set_env(read(WORKFLOW)["env"])
     yield runner
@@ -119,14 +121,39 @@ def test_the_workflow_fails_with_a_test_and_shows_its_log(runner: Steps) -> None
     assert codes(runner)["Stop the lab"] == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_cancelled_workflow_cancels_its_tests(grid: Grid, runner: Steps, number: signal.Signals) -> None:
+    grid.submit("tests/a.spec.ts", options=("--run", RUN))
+    runner.set_env({"QGJOB_COORDINATOR": grid.address, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"})
+    (runner.workspace / "lab").mkdir()
+    runner.cancel(step_named(read(WORKFLOW)["jobs"]["test"]["steps"], "Wait for the tests"), number, waits)
+    assert codes(runner) == {"Wait for the tests": 130}
+    assert grid.status(1) == "cancelled"
+    assert 'tests="1"' in (runner.workspace / "lab" / "junit.xml").read_text()
+
+
+def step_named(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(step for step in found if step.get("name") == name)
+
+
+def waits(said: str) -> bool:
+    """Whether a wait has begun."""
+    return "job 1 a.spec.ts: queued" in said
+
+
 def run_action(folder: Path, grid: Grid, **inputs: str) -> Steps:
+    runner = runner_of_action(folder, grid, **inputs)
+    for step in read(ACTION)["runs"]["steps"]:
+        runner.run(step)
+    return runner
+
+
+def runner_of_action(folder: Path, grid: Grid, **inputs: str) -> Steps:
     action = read(ACTION)
     given = {"coordinator": grid.address, "org-id": "qualgent", "app-version-id": "xyz123", **inputs}
     install = f'mkdir -p "$3/bin" && ln -s /bin/true "$3/bin/pip" && ln -s {BIN}/qgjob "$3/bin/qgjob"'
     runner = steps(folder, {"python3": install})
     runner.set_inputs({name: str(given.get(name, one.get("default", ""))) for name, one in action["inputs"].items()})
-    for step in action["runs"]["steps"]:
-        runner.run(step)
     return runner
 
 
@@ -153,3 +180,18 @@ def test_the_action_fails_with_the_code_of_the_verdict(grid: Grid, tmp_path: Pat
     assert codes(runner)["Submit and wait"] == 1
     assert runner.outputs == {"job-ids": "1", "exit-code": "1"}
     assert runner.summary.startswith("### qgjob: 1 failed\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_cancelled_action_cancels_its_tests_and_still_tells_of_them(
+    grid: Grid, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "runner").mkdir()
+    runner = runner_of_action(tmp_path / "runner", grid, tests="tests/a.spec.ts")
+    install, submit = read(ACTION)["runs"]["steps"]
+    runner.run(install)
+    runner.cancel(submit, number, waits)
+    assert codes(runner) == {"Install qgjob": 0, "Submit and wait": 130}
+    assert runner.outputs == {"job-ids": "1", "exit-code": "130"}
+    assert grid.status(1) == "cancelled"
+    assert 'tests="1"' in (runner.workspace / "qgjob-junit.xml").read_text()
