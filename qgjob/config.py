@@ -1,4 +1,8 @@
-"""Where settings come from: flag, then QGJOB_*, then .qgjob.toml of the project, then a profile of the user's file."""
+"""Where settings come from: flag, then QGJOB_*, then .qgjob.toml of the project, then a profile of the user's file.
+
+A project is often somebody else's. So what its file says of TLS and tokens counts for the coordinator that it names
+itself, and no token but its own goes there, unless the user's file names that coordinator too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from qgjob.errors import UsageError
 
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 PROJECT_FILE = ".qgjob.toml"
+TRUSTED_PROJECT = f"{PROJECT_FILE}, trusted"
+"""Source of a coordinator that the project's file and the user's name."""
 ACCESS_SETTINGS = ("tls_ca", "tls_cert", "tls_key", "token", "token_file", "insecure")
 SETTINGS = ("coordinator", "org_id", "output", *ACCESS_SETTINGS)
 _YES_OR_NO = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
@@ -53,8 +59,8 @@ def settings(flags: Mapping[str, str | None], profile: str | None = None) -> dic
     project = _read(_project_file())
     user_path = user_file()
     user = _profile(_read(user_path), profile or os.environ.get("QGJOB_PROFILE"), user_path)
-    found = {"coordinator": Setting(DEFAULT_COORDINATOR, "default")}
-    for name in SETTINGS:
+
+    def find(name: str) -> Setting | None:
         variable = f"QGJOB_{name.upper()}"
         candidates = (
             (flags.get(name), "flag"),
@@ -65,16 +71,34 @@ def settings(flags: Mapping[str, str | None], profile: str | None = None) -> dic
         for value, source in candidates:
             # An empty variable counts as none; an empty flag is what somebody typed, and is judged where it is used.
             if value or (value is not None and source == "flag"):
-                found[name] = Setting(_text(name, value, source), source)
-                break
+                return Setting(_text(name, value, source), source)
+        return None
+
+    coordinator = find("coordinator") or Setting(DEFAULT_COORDINATOR, "default")
+    if coordinator.source == PROJECT_FILE and _addresses(coordinator.value) <= _trusted(user, user_path):
+        coordinator = Setting(coordinator.value, TRUSTED_PROJECT)
+    if coordinator.source != PROJECT_FILE:
+        project = {name: value for name, value in project.items() if name not in ACCESS_SETTINGS}
+    found = {"coordinator": coordinator}
+    for name in SETTINGS[1:]:
+        if (setting := find(name)) is not None:
+            found[name] = setting
     return found
+
+
+def uncounted(found: Mapping[str, Setting]) -> list[str]:
+    """Return which settings of the project's file do not count, because its coordinator is not the one to be called."""
+    if found["coordinator"].source == PROJECT_FILE:
+        return []
+    project = _read(_project_file())
+    return [name for name in ACCESS_SETTINGS if project.get(name)]
 
 
 def access_of(found: Mapping[str, Setting]) -> Access:
     """Return what the settings say is shown to a coordinator.
 
     Raises:
-        UsageError: One of them makes no sense.
+        UsageError: One of them makes no sense, or a token would go to a coordinator that nobody but the project names.
     """
     values = {name: found[name].value for name in ACCESS_SETTINGS if name in found and name != "insecure"}
     if "token" in values and "token_file" in values:
@@ -82,7 +106,41 @@ def access_of(found: Mapping[str, Setting]) -> Access:
         token, file = _distance(found["token"].source), _distance(found["token_file"].source)
         if token != file:
             del values["token" if file < token else "token_file"]
+    for name in ("token", "token_file"):
+        if name in values:
+            _check_token(found[name], is_file=name == "token_file", coordinator=found.get("coordinator"))
     return Access(**values, is_insecure="insecure" in found and found["insecure"].is_on)
+
+
+def _check_token(token: Setting, *, is_file: bool, coordinator: Setting | None) -> None:
+    if coordinator is None or coordinator.source != PROJECT_FILE:
+        return
+    if token.source != PROJECT_FILE:
+        listed = ", ".join(f'"{address}"' for address in sorted(_addresses(coordinator.value)))
+        raise UsageError(
+            f"the token from {token.source} is not sent to {coordinator.value}, which {PROJECT_FILE} names",
+            hint=f"if it is meant for it, give --coordinator, or add trusted = [{listed}] to {user_file()}",
+        )
+    project = _project_file()
+    if is_file and project is not None and not Path(token.value).resolve().is_relative_to(project.parent.resolve()):
+        # It could be any file of ours, whose content would be sent.
+        raise UsageError(
+            f"token_file in {PROJECT_FILE} leads out of the project",
+            hint="give --coordinator and --token-file, or set them in your own file",
+        )
+
+
+def _addresses(coordinator: str) -> set[str]:
+    return {address.strip() for address in coordinator.split(",")}
+
+
+def _trusted(user: Mapping[str, object], path: Path) -> set[str]:
+    """Return the addresses to which the user's file lets tokens go."""
+    listed = user.get("trusted", [])
+    if not isinstance(listed, list) or not all(isinstance(address, str) for address in listed):
+        raise UsageError(f"trusted in {path} is no list of addresses", hint='write trusted = ["HOST:PORT"]')
+    own = user.get("coordinator")
+    return {*listed, *(_addresses(own) if isinstance(own, str) else ())}
 
 
 def _distance(source: str) -> int:

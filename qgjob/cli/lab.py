@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from qgjob.cli import render
+from qgjob.cli import render, terminal
 from qgjob.cli.command import Command
 from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
 from qgjob.cli.table import Column
+from qgjob.errors import UsageError
 
 queue = typer.Typer(help="Show the queue.", no_args_is_help=True)
 devices = typer.Typer(help="Show devices, and keep work off them.", no_args_is_help=True)
@@ -103,10 +104,18 @@ def list_builds(
 @config.command("view", cls=Command)
 def view_config(output: Output = None, json: Json = False) -> None:
     """Show each setting and where it came from."""
-    from qgjob.config import settings
+    from qgjob.config import PROJECT_FILE, access_of, settings, uncounted
 
     chosen = chosen_format(output, json)
     found = settings({**GLOBALS.flags(), "output": output}, GLOBALS.profile)
+    if names := uncounted(found):
+        told = f"{', '.join(names)} in {PROJECT_FILE} do not count"
+        terminal.say(f"warning: {told}: they are for the coordinator that it names itself")
+    try:
+        access_of(found)
+    except UsageError as error:
+        terminal.say(f"warning: {error}")
+        terminal.say(f"hint: {error.hint}")
     records = [
         {"name": name, "value": "***" if name == "token" else one.value, "source": one.source}
         for name, one in found.items()

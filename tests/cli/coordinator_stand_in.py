@@ -59,6 +59,8 @@ class StandIn:
         """What every list of jobs answers."""
         self.queues: list[QueueStatus] = []
         """What the queue is like, look after look; the last stays."""
+        self.calls: list[str] = []
+        """The method of every call, whether it was answered or not."""
         self.heard = threading.Event()
         """Set by a test's answer, for the test to wait for."""
         self.gone_on = threading.Event()
@@ -112,6 +114,21 @@ class StandIn:
             context.abort(grpc.StatusCode.UNAVAILABLE, "dropped")
 
 
+class _Record(grpc.ServerInterceptor):
+    """Remembers which methods are called."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        self._calls.append(handler_call_details.method)
+        return continuation(handler_call_details)
+
+
 def _handlers(stand_in: StandIn) -> list[grpc.GenericRpcHandler]:
     """What a stand-in answers; every other call is UNIMPLEMENTED."""
     of_jobs: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -151,7 +168,8 @@ def _handlers(stand_in: StandIn) -> list[grpc.GenericRpcHandler]:
 def running_stand_in() -> Iterator[StandIn]:
     """A stand-in that serves on a free port."""
     stand_in = StandIn()
-    server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+    options = (("grpc.so_reuseport", 0),)
+    server = grpc.server(ThreadPoolExecutor(8), options=options, interceptors=[_Record(stand_in.calls)])
     server.add_generic_rpc_handlers(_handlers(stand_in))
     stand_in.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
