@@ -182,6 +182,22 @@ def test_the_action_fails_with_the_code_of_the_verdict(grid: Grid, tmp_path: Pat
     assert runner.summary.startswith("### qgjob: 1 failed\n")
 
 
+def test_the_action_leaves_to_a_manifest_what_its_caller_does_not_say(grid: Grid, tmp_path: Path) -> None:
+    grid.agent("lab", "--simulate", "emulator=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
+    (tmp_path / "runner").mkdir()
+    (tmp_path / "manifest.toml").write_text(
+        'org_id = "acme"\napp_version_id = "v9"\npriority = 5\ntarget = "emulator"\nretries = 2\ntimeout = "3m"\n'
+        'run = "nightly"\n[[specs]]\ntest = "tests/a.spec.ts"\n'
+    )
+    unsaid = {"org-id": "", "app-version-id": ""}
+    runner = run_action(tmp_path / "runner", grid, **unsaid, **{"from": str(tmp_path / "manifest.toml")})
+    assert codes(runner)["Submit and wait"] == 0
+    job = grid.job(1)
+    names = ("org_id", "app_version_id", "priority", "target", "retries", "run")
+    assert [job[name] for name in names] == ["acme", "v9", 5, "emulator", 2, "nightly"]
+    assert job["timeout_seconds"] == 180
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_cancelled_action_cancels_its_tests_and_still_tells_of_them(
     grid: Grid, tmp_path: Path, number: signal.Signals
