@@ -114,11 +114,20 @@ def error_lines(jobs: Iterable[Resource]) -> list[str]:
     """Return a workflow command of GitHub for each job that did not pass, as many as are shown."""
     lines = []
     for job in (job for job in jobs if job["status"] in BAD):
-        place = {"file": str(job["test"])} if Path(job["test"]).is_file() else {}
+        place = {"file": str(job["test"])} if _is_here(job) else {}
         properties = {**place, "title": f"{job['test']} {job['status']}"}
         told = ",".join(f"{name}={_escaped(value, ':,')}" for name, value in properties.items())
         lines.append(f"::error {told}::{_escaped(_why(job))}")
     return lines[:MOST_ANNOTATIONS]
+
+
+def _is_here(job: Resource) -> bool:
+    """Whether the spec is a file of this checkout, to which a report can lead."""
+    try:
+        return Path(job["test"]).is_file()
+    except OSError:
+        # The name is too long for a file, or the way to it is barred.
+        return False
 
 
 def _escaped(text: str, more: str = "") -> str:
@@ -151,7 +160,7 @@ def summary(jobs: list[Resource], sources_url: str = "") -> str:
 
 def _row(job: Resource, sources_url: str) -> str:
     test = _markdown(str(job["test"]))
-    if sources_url and Path(job["test"]).is_file():
+    if sources_url and _is_here(job):
         from urllib.parse import quote
 
         test = f"[{test}]({sources_url}/{quote(str(job['test']))})"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from qgjob.cli import ci, fields, render, terminal
 from qgjob.cli.exits import Exit, exit_of
 from qgjob.cli.session import show
-from qgjob.errors import ClientError
+from qgjob.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
     from qgjob.client import Client, LogPiece
@@ -63,9 +63,7 @@ class Waiting:
                 code = Exit.INTERRUPTED
         jobs = wait.jobs()
         if self.junit is not None:
-            from qgjob.cli import junit
-
-            junit.write(self.junit, [_with_attempts(client, job) for job in jobs])
+            _write_junit(self.junit, client, jobs)
         if service is not None:
             ci.report(service, jobs)
         try:
@@ -81,13 +79,27 @@ def _heartbeat(wait: _Wait) -> AbstractContextManager[None]:
     return ci.heartbeat(lambda: f"waiting: {ci.census(wait.jobs())}")
 
 
+def _write_junit(path: Path, client: Client, jobs: list[dict[str, Any]]) -> None:
+    """Write a report; that it cannot be written changes no verdict."""
+    from qgjob.cli import junit
+
+    try:
+        junit.write(path, [_with_attempts(client, job) for job in jobs])
+    except UsageError as error:
+        terminal.say(f"warning: {error}")
+
+
 def _with_attempts(client: Client, job: dict[str, Any]) -> dict[str, Any]:
-    """Return a job with what went wrong before it passed."""
+    """Return a job with what went wrong before it passed, where that can still be had."""
     if not job["flaky"]:
         return job
     from qgjob import resources
 
-    return resources.job(client.get_job(job["id"]))
+    try:
+        return resources.job(client.get_job(job["id"]))
+    except ClientError as error:
+        terminal.say(f"warning: the report lacks the earlier attempts of job {job['id']}: {error}")
+        return job
 
 
 class _Wait:

@@ -108,6 +108,12 @@ def test_annotations_cannot_be_left_by_what_a_test_says() -> None:
     assert line == ("::error title=a%2Cb%3Ac.spec.ts failed::job 7: TEST_FAILED: 100%25%0A::set-output name=x::y")
 
 
+def test_a_spec_whose_name_no_file_can_have_is_reported_all_the_same() -> None:
+    jobs = [records.job(7, "tests/" + "x" * 300, status="failed", device=None)]
+    assert ci.error_lines(jobs)[0].startswith("::error title=tests/xxx")
+    assert "### qgjob: 1 failed\n" in ci.summary(jobs, "https://github.example/acme/app/blob/abc")
+
+
 def test_at_most_ten_annotations_are_given() -> None:
     jobs = [records.job(number, status="failed", device=None) for number in range(12)]
     assert len(ci.error_lines(jobs)) == 10

@@ -151,6 +151,30 @@ def test_a_followed_log_is_passed_through_byte_for_byte(stand_in: StandIn) -> No
     assert (done, out) == (0, "one\ntwo\x1b[31m\nthree")
 
 
+def test_a_report_that_cannot_be_written_is_told_and_changes_no_verdict(stand_in: StandIn, tmp_path: Path) -> None:
+    report = tmp_path / "junit.xml"
+
+    def fail(request: WatchJobsRequest) -> Iterator[Job]:
+        # While the wait goes on its place is taken.
+        report.mkdir()
+        yield ended(JOB_STATE_FAILED)
+
+    stand_in.watches = [fail]
+    done, out, err = run(stand_in, "jobs", "wait", "7", "--junit", str(report), "-o", "id")
+    assert (done, out) == (1, "7\n")
+    assert err.splitlines()[-1] == f"warning: cannot write {report}: Is a directory"
+
+
+def test_a_report_goes_without_what_the_coordinator_no_longer_tells(stand_in: StandIn, tmp_path: Path) -> None:
+    flaky = ended(JOB_STATE_COMPLETED)
+    flaky.flaky = True
+    stand_in.watches = [lambda request: iter([flaky])]
+    done, _, err = run(stand_in, "jobs", "wait", "7", "--junit", str(tmp_path / "junit.xml"))
+    assert done == 0
+    assert err.splitlines()[-1].startswith("warning: the report lacks the earlier attempts of job 7: ")
+    assert 'tests="1"' in (tmp_path / "junit.xml").read_text()
+
+
 def test_a_wait_that_times_out_says_so_and_how_to_go_on(stand_in: StandIn) -> None:
     def hang(request: WatchJobsRequest) -> Iterator[Job]:
         yield running()
