@@ -14,7 +14,7 @@ from qgjob.cli.session import Json, Output, chosen_format, client, show, show_on
 from qgjob.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from qgjob.v1.job_pb2 import JobFilter
+    from qgjob.v1.job_pb2 import Job, JobFilter
 
 app = typer.Typer(help="List, wait for, cancel and retry jobs.", no_args_is_help=True)
 
@@ -138,15 +138,15 @@ def wait(
     waiting = Waiting.of(follow, wait_timeout, junit, is_cancelling=cancel_on_interrupt)
     if not job_ids and not run and not label:
         raise UsageError("no job to wait for", hint="give job ids, --run NAME or --label K=V")
-    found: list[int] = []
+    found: list[Job] = []
     with client() as opened:
         if run or label:
-            wanted = _filter(statuses=[], run=run, label=label)
-            found = [job.id for job in opened.list_jobs(wanted, MAX_LIMIT)]
+            found = opened.list_jobs(_filter(statuses=[], run=run, label=label), MAX_LIMIT)
             if not found:
                 whole = f"belongs to run {run!r}" if run else "has these labels"
                 raise NotFound(f"no job {whole}", hint="`qgjob jobs list` shows what there is")
-        waiting.finish(opened, list(dict.fromkeys([*(job_ids or []), *reversed(found)])), chosen)
+        ids = list(dict.fromkeys([*(job_ids or []), *(job.id for job in reversed(found))]))
+        waiting.finish(opened, ids, chosen, known=found)
 
 
 @app.command(cls=Command)

@@ -91,7 +91,7 @@ def submit(
         if answer.replayed:
             terminal.say(f"already submitted under this key: jobs {' '.join(map(str, ids))}")
         if wait or follow or junit is not None:
-            waiting.finish(opened, ids, chosen)
+            waiting.finish(opened, ids, chosen, known=answer.jobs)
         show(resources.jobs(answer.jobs), chosen, render.jobs_table)
 
 

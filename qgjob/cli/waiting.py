@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from qgjob.cli import ci, fields, render, terminal
 from qgjob.cli.exits import Exit, exit_of
 from qgjob.cli.session import show
-from qgjob.errors import ClientError, UsageError
+from qgjob.errors import ClientError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from qgjob.client import Client, LogPiece
@@ -51,28 +51,52 @@ class Waiting:
         timeout_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
         return cls(is_following=follow, timeout_s=timeout_s, junit=junit, is_cancelling=is_cancelling)
 
-    def finish(self, client: Client, ids: Sequence[int], output: str) -> NoReturn:
-        """Wait until jobs have ended, show and report them in the order of `ids`, and end with their exit code."""
+    def finish(self, client: Client, ids: Sequence[int], output: str, *, known: Iterable[Job] = ()) -> NoReturn:
+        """Wait until jobs have ended, show and report them in the order of `ids`, and end with their exit code.
+
+        Args:
+            client: An open one.
+            ids: Of the jobs.
+            output: The format of what is shown.
+            known: Jobs as they were before, for what the wait is never told.
+
+        Raises:
+            ClientError: The wait could not go on; what is known of the jobs has been shown and reported.
+        """
         service = ci.detected(os.environ)
-        wait = _Wait(client, ids, is_following=self.is_following)
+        wait = _Wait(client, ids, known, is_following=self.is_following)
         with _terminable(self.is_cancelling), _heartbeat(wait) if service is not None else nullcontext():
-            try:
-                code = wait.run(self.timeout_s)
-            except KeyboardInterrupt:
-                _interrupted(client, wait.unfinished(), is_cancelling=self.is_cancelling)
-                code = Exit.INTERRUPTED
+            outcome = self._outcome(client, wait)
         jobs = wait.jobs()
-        if self.junit is not None:
+        is_known = isinstance(outcome, Exit) or bool(jobs)
+        if self.junit is not None and is_known:
             _write_junit(self.junit, client, jobs)
-        if service is not None:
+        if service is not None and is_known:
             ci.report(service, jobs)
         try:
-            if not self.is_following:
+            if not self.is_following and is_known:
                 show(jobs, output, render.jobs_table)
             sys.stdout.flush()
         except BrokenPipeError:
             terminal.abandon_stdout()
-        sys.exit(code)
+        if isinstance(outcome, ClientError):
+            raise outcome
+        sys.exit(outcome)
+
+    def _outcome(self, client: Client, wait: _Wait) -> Exit | ClientError:
+        """Wait, and return the exit code, or why there is none."""
+        try:
+            try:
+                return wait.run(self.timeout_s)
+            except KeyboardInterrupt:
+                _interrupted(client, wait.unfinished(), is_cancelling=self.is_cancelling)
+                return Exit.INTERRUPTED
+        except ClientError as error:
+            unfinished = wait.unfinished()
+            if unfinished and not isinstance(error, NotFound):
+                hints = [hint for hint in (error.hint, _again(unfinished)) if hint]
+                error.hint = "; ".join(hints)
+            return error
 
 
 def _heartbeat(wait: _Wait) -> AbstractContextManager[None]:
@@ -105,15 +129,20 @@ def _with_attempts(client: Client, job: dict[str, Any]) -> dict[str, Any]:
 class _Wait:
     """The jobs that are waited for, as they stand."""
 
-    def __init__(self, client: Client, ids: Sequence[int], *, is_following: bool) -> None:
+    def __init__(self, client: Client, ids: Sequence[int], known: Iterable[Job], *, is_following: bool) -> None:
+        from qgjob import resources
+
         self._client = client
         self._ids = ids
         self._is_following = is_following
+        self._known = {job.id: resources.job(job) for job in known}
         self._jobs: dict[int, dict[str, Any]] = {}
         self._followers: dict[int, _Follower] = {}
 
     def jobs(self) -> list[dict[str, Any]]:
-        return [self._jobs[job_id] for job_id in self._ids if job_id in self._jobs]
+        """Return the jobs as they were seen last."""
+        seen = {**self._known, **self._jobs}
+        return [seen[job_id] for job_id in self._ids if job_id in seen]
 
     def unfinished(self) -> list[int]:
         return [job_id for job_id in self._ids if not self._has_ended(job_id)]
@@ -130,7 +159,7 @@ class _Wait:
         except TimeoutError:
             unfinished = self.unfinished()
             terminal.say(f"error: the wait timed out; {len(unfinished)} of {len(self._ids)} jobs go on")
-            terminal.say(f"hint: wait again with `qgjob jobs wait {_listed(unfinished)}`")
+            terminal.say(f"hint: {_again(unfinished)}")
             return Exit.WAIT_TIMED_OUT
         self._end_logs()
         return exit_of(job["status"] for job in self.jobs())
@@ -156,12 +185,16 @@ class _Wait:
 
 
 def _interrupted(client: Client, unfinished: Sequence[int], *, is_cancelling: bool) -> None:
-    listed = _listed(unfinished)
     if not is_cancelling:
-        terminal.say(f"detached; the jobs go on. Wait again with `qgjob jobs wait {listed}`")
+        again = _again(unfinished)
+        terminal.say(f"detached; the jobs go on. {again[:1].upper()}{again[1:]}")
     elif unfinished:
         client.cancel_jobs(unfinished)
-        terminal.say(f"cancel requested: {listed}")
+        terminal.say(f"cancel requested: {_listed(unfinished)}")
+
+
+def _again(unfinished: Sequence[int]) -> str:
+    return f"wait again with `qgjob jobs wait {_listed(unfinished)}`"
 
 
 def _listed(ids: Sequence[int]) -> str:

@@ -52,6 +52,8 @@ class StandIn:
         self.watches: list[Watch] = []
         self.follows: list[Follow] = []
         self.submits: list[Callable[[jobs.SubmitJobsRequest], jobs.SubmitJobsResponse]] = []
+        self.cancels: list[Callable[[jobs.CancelJobsRequest], jobs.CancelJobsResponse]] = []
+        """Without any, jobs are returned as they are asked for."""
         self.asked: list[
             jobs.WatchJobsRequest | logs.FollowLogsRequest | jobs.SubmitJobsRequest | jobs.CancelJobsRequest
         ] = []
@@ -88,6 +90,11 @@ class StandIn:
 
     def cancel(self, request: jobs.CancelJobsRequest, context: grpc.ServicerContext) -> jobs.CancelJobsResponse:
         self.asked.append(request)
+        try:
+            if self.cancels:
+                return self.cancels.pop(0)(request)
+        except Refused as refusal:
+            refusal.abort(context)
         return jobs.CancelJobsResponse(jobs=[Job(id=job_id) for job_id in request.job_ids])
 
     def watch(self, request: jobs.WatchJobsRequest, context: grpc.ServicerContext) -> Iterator[jobs.WatchJobsResponse]:

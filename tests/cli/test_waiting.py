@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from qgjob.v1.job_pb2 import (
@@ -25,10 +26,16 @@ from qgjob.v1.job_pb2 import (
     Job,
     JobState,
 )
-from qgjob.v1.job_service_pb2 import CancelJobsRequest, SubmitJobsRequest, SubmitJobsResponse, WatchJobsRequest
+from qgjob.v1.job_service_pb2 import (
+    CancelJobsRequest,
+    CancelJobsResponse,
+    SubmitJobsRequest,
+    SubmitJobsResponse,
+    WatchJobsRequest,
+)
 from qgjob.v1.log_pb2 import LogChunk, LogCut
 from qgjob.v1.log_service_pb2 import FollowLogsRequest
-from tests.cli.coordinator_stand_in import Dropped, StandIn
+from tests.cli.coordinator_stand_in import Dropped, Refused, StandIn
 from tests.cli.pseudo_terminal import INTERRUPTIBLE
 from tests.cli.records import job_message
 
@@ -188,6 +195,37 @@ def test_a_wait_that_times_out_says_so_and_how_to_go_on(stand_in: StandIn) -> No
         "error: the wait timed out; 1 of 1 jobs go on",
         "hint: wait again with `qgjob jobs wait 7`",
     ]
+
+
+@pytest.mark.parametrize("has_begun", [True, False], ids=["while it runs", "before anything is told"])
+def test_a_wait_that_ends_by_an_error_tells_ids_report_and_how_to_go_on(
+    stand_in: StandIn, tmp_path: Path, has_begun: bool
+) -> None:
+    def refuse(request: WatchJobsRequest) -> Iterator[Job]:
+        if has_begun:
+            yield running()
+        raise Refused(grpc.StatusCode.INTERNAL, "INTERNAL", "the store is broken")
+
+    stand_in.submits = [accept]
+    stand_in.watches = [refuse]
+    report = tmp_path / "junit.xml"
+    done, out, err = run(stand_in, *SUBMIT, "--wait", "-o", "id", "--junit", str(report))
+    assert (done, out) == (3, "7\n")
+    assert err.splitlines()[-2:] == [
+        "error: the store is broken",
+        "hint: the coordinator's diagnostics say more; wait again with `qgjob jobs wait 7`",
+    ]
+    assert 'tests="1" failures="0" errors="1"' in report.read_text()
+
+
+def test_a_cancel_that_fails_on_an_interrupt_tells_how_to_go_on(stand_in: StandIn) -> None:
+    def refuse(request: CancelJobsRequest) -> CancelJobsResponse:
+        raise Refused(grpc.StatusCode.INTERNAL, "INTERNAL", "the store is broken")
+
+    stand_in.cancels = [refuse]
+    code, err = interrupted(stand_in, "--cancel-on-interrupt", "-o", "id")
+    assert code == 3
+    assert err.splitlines()[-1].endswith("; wait again with `qgjob jobs wait 7`")
 
 
 def interrupted(stand_in: StandIn, *options: str) -> tuple[int, str]:
