@@ -106,7 +106,7 @@ def read_manifest(path: Path) -> Manifest:
         raise UsageError(f"{path} is no TOML: {error}", hint="docs/cli.md has an example") from error
     specs = values.pop(SPECS, None)
     if not isinstance(specs, list) or not all(isinstance(one, dict) for one in specs):
-        raise UsageError(f"{path} has no specs", hint=f'add a table [[{SPECS}]] with test = "..." for each')
+        raise _without_specs(path)
     common = _wish(values, str(path), known=[name for name in NAMES if name != "test"])
     wishes = [
         _wish(one, f"{path}, spec {number}", known=[name for name in NAMES if name != "org_id"])
@@ -148,4 +148,11 @@ def specs_of(flags: Wish, tests: Iterable[str], manifest: Manifest | None, setti
                 specs.append(wish.over(common).spec())
             except UsageError as error:
                 raise UsageError(f"{manifest.path}, spec {number}: {error}", hint=error.hint) from error
-    return [*specs, *(replace(common, test=test).spec() for test in tests)]
+    specs += [replace(common, test=test).spec() for test in tests]
+    if manifest is not None and not specs:
+        raise _without_specs(manifest.path)
+    return specs
+
+
+def _without_specs(path: Path) -> UsageError:
+    return UsageError(f"{path} has no specs", hint=f'add a table [[{SPECS}]] with test = "..." for each')

@@ -78,6 +78,7 @@ def test_settings_fill_in_what_nobody_says(tmp_path: Path) -> None:
         ("x = [", "is no TOML"),
         ("org_id = 'a'", "has no specs"),
         ("specs = ['a.spec.ts']", "has no specs"),
+        ("specs = []", "has no specs"),
         ("prioritty = 3\n[[specs]]\ntest = 'a'", "prioritty is no field"),
         ("test = 'a'\n[[specs]]\ntest = 'a'", "test is no field"),
         ("[[specs]]\ntest = 'a'\norg_id = 'b'", "spec 1: org_id is no field"),
@@ -93,6 +94,11 @@ def test_a_wrong_manifest_is_refused_with_the_place(tmp_path: Path, text: str, s
         specs(tmp_path, Wish(app_version_id="a"), text=text)
     assert said in str(caught.value)
     assert "manifest.toml" in str(caught.value)
+
+
+def test_a_manifest_without_specs_may_speak_for_the_tests_beside_it(tmp_path: Path) -> None:
+    (spec,) = specs(tmp_path, Wish(), "tests/a.spec.ts", text="app_version_id = 'a'\npriority = 4\nspecs = []")
+    assert (spec.test, spec.priority) == ("tests/a.spec.ts", 4)
 
 
 def test_the_manifest_of_the_documentation_is_one(tmp_path: Path) -> None:
