@@ -21,6 +21,13 @@ _OUTCOMES = {
     "running": "error",
     "skipped": "skipped",
 }
+_WITHOUT_ERROR = {
+    "failed": ("FAILED", "the test failed and said nothing"),
+    "timed_out": ("TIMED_OUT", "the test ran out of time"),
+    "interrupted": ("INTERRUPTED", "the test was interrupted"),
+    "running": ("UNFINISHED", "the test was running when it was last heard of"),
+}
+"""Type and message where a test itself left none."""
 
 
 def check_place(path: Path) -> None:
@@ -107,6 +114,10 @@ def _case(job: Resource, test: Resource) -> ET.Element:
             error = _text(test["error"])
             told.set("message", error.partition("\n")[0])
             told.text = error
+        elif test["status"] in _WITHOUT_ERROR:
+            reason, message = _WITHOUT_ERROR[test["status"]]
+            told.set("type", reason)
+            told.set("message", message)
     return case
 
 

@@ -77,6 +77,20 @@ def test_what_no_test_explains_is_a_case_of_its_own(
     assert len(report.findall(".//testcase")) >= 1
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        ("running", "error", ("UNFINISHED", "the test was running when it was last heard of")),
+        ("interrupted", "error", ("INTERRUPTED", "the test was interrupted")),
+        ("failed", "failure", ("FAILED", "the test failed and said nothing")),
+        ("timed_out", "failure", ("TIMED_OUT", "the test ran out of time")),
+    ],
+)
+def test_a_test_that_left_no_error_has_a_reason_in_the_report(status: str, kind: str, told: tuple[str, str]) -> None:
+    (found,) = parsed(job(7, "running", tests=[case_of("buys", status)])).iter(kind)
+    assert (found.get("type"), found.get("message")) == told
+
+
 def test_a_job_that_passed_on_a_retry_is_marked_flaky() -> None:
     attempts = [{"failure_reason": FAILURE}, {"failure_reason": None}]
     flaky = {"flaky": True, "attempt": 2, "attempts": attempts}
