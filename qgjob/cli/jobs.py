@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import completion, fields, render
+from qgjob.cli import completion, fields, render, terminal
 from qgjob.cli.command import Command
 from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
 from qgjob.errors import NotFound, UsageError
@@ -171,6 +171,9 @@ def cancel(
             jobs = opened.cancel_jobs(job_ids)
         else:
             jobs = opened.cancel_jobs(wanted=_filter(statuses=[], label=label, run=run))
+        if running := [str(job.id) for job in jobs if job.cancel_requested]:
+            # Their state says nothing of it before their agents have stopped them.
+            terminal.say(f"cancel requested: {' '.join(running)}")
         show(resources.jobs(jobs), chosen, partial(render.jobs_table, empty="No unfinished job is like that."))
 
 

@@ -294,6 +294,18 @@ def test_nobody_at_the_address_is_exit_6_with_a_hint() -> None:
     ]
 
 
+def test_a_cancel_of_what_runs_says_that_it_was_taken(stand_in: StandIn) -> None:
+    def take(request: CancelJobsRequest) -> CancelJobsResponse:
+        stopping = running()
+        stopping.cancel_requested = True
+        return CancelJobsResponse(jobs=[stopping, job_message(8, state=JOB_STATE_CANCELLED)])
+
+    stand_in.cancels = [take]
+    code, out, err = run(stand_in, "jobs", "cancel", "7", "8")
+    assert (code, err) == (0, "cancel requested: 7\n")
+    assert [job["status"] for job in json.loads(out)] == ["running", "cancelled"]
+
+
 def test_a_run_without_jobs_is_not_found(stand_in: StandIn) -> None:
     assert run(stand_in, "jobs", "wait", "--run", "nightly") == (
         5,
