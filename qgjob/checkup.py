@@ -11,6 +11,9 @@ from qgjob.access import Access
 from qgjob.client import Client
 from qgjob.errors import ClientError, NotAllowed
 
+ANSWER_S = 3.0
+"""Who asks how things are does not wait long for what swallows calls: to connect alone may take 5 s, to hang 30 s."""
+
 
 class Finding(StrEnum):
     """How a check came out."""
@@ -59,7 +62,7 @@ def check_coordinator(target: str, access: Access, release: str, *, is_agent: bo
     begun = time.monotonic()
     try:
         with Client(target, access=access) as client:
-            theirs = client.release()
+            theirs = client.release(timeout_s=ANSWER_S)
     except NotAllowed as refusal:
         # An agent's token opens no lists, but whoever is told so has a token that counts.
         if is_agent and refusal.fields.get("role") == "client":

@@ -420,15 +420,28 @@ class Client:
 
     # The lab
 
-    def release(self) -> str:
-        """Return the release of the coordinator that answers; empty where it does not say."""
+    def release(self, *, timeout_s: float = CALL_TIMEOUT_S) -> str:
+        """Return the release of the coordinator that answers; empty where it does not say.
+
+        Args:
+            timeout_s: How long each of several is given to answer.
+        """
+        for _ in range(len(self._coordinators) - 1):
+            channel = self._channel
+            try:
+                return self._release(timeout_s)
+            except Unreachable as error:
+                if not _was_late(error):
+                    raise
+                self._coordinators.leave(channel)
+        return self._release(timeout_s)
+
+    def _release(self, timeout_s: float) -> str:
         from qgjob.v1.agent_service_pb2 import ListAgentsRequest
         from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
 
         request = ListAgentsRequest(page_size=1)
-        _, call = self._call(
-            lambda: AgentServiceStub(self._channel).ListAgents.with_call(request, timeout=CALL_TIMEOUT_S)
-        )
+        _, call = self._call(lambda: AgentServiceStub(self._channel).ListAgents.with_call(request, timeout=timeout_s))
         told = {key: value for key, value in call.trailing_metadata() or () if isinstance(value, str)}
         return told.get(RELEASE_KEY, "")
 
@@ -572,6 +585,12 @@ class Client:
 def _left(deadline: float | None) -> float | None:
     """Return the seconds until a monotonic instant; None where there is none."""
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _was_late(failure: ClientError) -> bool:
+    """Whether a call had a time limit, and no answer came within it."""
+    cause = failure.__cause__
+    return isinstance(cause, grpc.RpcError) and cast("grpc.Call", cause).code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def _leads_elsewhere(failure: ClientError, patience: _Patience) -> bool:

@@ -118,6 +118,7 @@ def _counted(states: Counter[str]) -> str:
 
 def say_coordinators_release() -> None:
     """Print the release of the coordinator that the settings name; that there is none is no error."""
+    from qgjob.checkup import ANSWER_S
     from qgjob.client import Client
     from qgjob.config import access_of, settings
 
@@ -125,6 +126,7 @@ def say_coordinators_release() -> None:
         found = settings(GLOBALS.flags(), GLOBALS.profile)
         target = found["coordinator"].value
         with Client(target, access=access_of(found), call_patience_s=0) as opened:
-            render.line_out(f"coordinator {opened.release() or 'of an unknown release'} at {terminal.clean(target)}")
+            release = opened.release(timeout_s=ANSWER_S) or "of an unknown release"
+            render.line_out(f"coordinator {release} at {terminal.clean(target)}")
     except ClientError as error:
         terminal.say(f"coordinator: {error}")

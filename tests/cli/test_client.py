@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qgjob.client import MAX_JOBS_PER_CALL, Client, LogPiece
-from qgjob.errors import ClientError, LabError, NotFound, Unreachable
+from qgjob.errors import ClientError, LabError, NotFound, Unreachable, UsageError
 from qgjob.v1.job_pb2 import (
     JOB_STATE_COMPLETED,
     JOB_STATE_QUEUED,
@@ -310,3 +311,13 @@ def test_a_log_broken_between_two_attempts_goes_on_with_the_second(stand_in: Sta
     with Client(stand_in.address) as client:
         pieces = list(client.follow_logs(7))
     assert [(piece.attempt, piece.data) for piece in pieces if piece.data] == [(1, b"first"), (2, b"second")]
+
+
+def test_an_address_that_swallows_calls_hides_no_other_coordinator(stand_in: StandIn) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]},{stand_in.address}"
+        # The stand-in is asked, and knows no agents.
+        with Client(target) as client, pytest.raises(UsageError, match="is no coordinator of this release"):
+            client.release(timeout_s=1)
+        with Client(target.partition(",")[0]) as client, pytest.raises(Unreachable, match="did not answer in time"):
+            client.release(timeout_s=1)

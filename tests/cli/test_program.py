@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -182,3 +183,22 @@ def test_control_sequences_are_stripped_from_names() -> None:
     from qgjob.cli.terminal import clean
 
     assert clean("a\x1b[31mred\x1b[0m\x1b]0;title\x07b\x07\tc") == "aredb\tc"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("--version", 0, "coordinator: the coordinator at {} did not answer in time"),
+        ("doctor", 6, "the coordinator at {} did not answer in time"),
+    ],
+)
+def test_who_asks_how_things_are_does_not_wait_long_for_an_address_that_swallows_calls(
+    command: str, code: int, said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = subprocess.run(
+            [QGJOB, "--coordinator", address, command], capture_output=True, text=True, timeout=12, check=False
+        )
+    assert done.returncode == code
+    assert said.format(address) in done.stdout + done.stderr
