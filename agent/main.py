@@ -25,7 +25,7 @@ from agent.virtual_phone.errors import VirtualPhoneError
 from agent.virtual_phone.faults import parse_phone_faults
 from qgjob.access import Access
 from qgjob.errors import UsageError
-from qgjob.program import print_release, run_program
+from qgjob.program import print_release, run_program, stdout_width
 
 if TYPE_CHECKING:
     import structlog
@@ -199,7 +199,7 @@ def doctor(
     from qgjob.checkup import Finding, lines
 
     checks = examine(found)
-    for line in lines(checks):
+    for line in lines(checks, stdout_width()):
         print(line)  # noqa: T201 - the result
     sys.exit(MUST_BE_MENDED if any(check.finding is Finding.FAILED for check in checks) else 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from qgjob.access import Access
 from qgjob.client import Client
 from qgjob.errors import ClientError, NotAllowed
 
+HEADING_WIDTH = 22
 ANSWER_S = 3.0
 """Who asks how things are does not wait long for what swallows calls: to connect alone may take 5 s, to hang 30 s."""
 
@@ -43,14 +45,23 @@ def failed(name: str, message: str, hint: str = "") -> Check:
     return Check(name=name, finding=Finding.FAILED, message=message, hint=hint)
 
 
-def lines(checks: Iterable[Check]) -> list[str]:
-    """Return checks as people read them."""
+def lines(checks: Iterable[Check], width: int | None = None) -> list[str]:
+    """Return checks as people read them, on lines of a width; None for as wide as it gets."""
     told: list[str] = []
     for check in checks:
-        told.append(f"{check.finding:<9}{check.name:<13}{' '.join(check.message.split())}")
+        told += _wrapped(f"{check.finding:<9}{check.name:<13}", " ".join(check.message.split()), width)
         if check.hint:
-            told.append(f"{'':<22}{check.hint}")
+            told += _wrapped("", check.hint, width)
     return told
+
+
+def _wrapped(heading: str, sentence: str, width: int | None) -> list[str]:
+    """Return a sentence behind its heading, and what has no room there below itself. No word is cut."""
+    parts = [sentence]
+    if width is not None:
+        room = max(1, width - HEADING_WIDTH)
+        parts = textwrap.wrap(sentence, room, break_long_words=False, break_on_hyphens=False) or [""]
+    return [f"{heading if number == 0 else '':<{HEADING_WIDTH}}{part}" for number, part in enumerate(parts)]
 
 
 def check_coordinator(target: str, access: Access, release: str, *, is_agent: bool = False) -> Check:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -24,6 +26,13 @@ def print_release(program: str, tell_more: Callable[[], None] = lambda: None) ->
     sys.stdout.flush()
     tell_more()
     raise typer.Exit
+
+
+def stdout_width() -> int | None:
+    """Return the columns of the terminal; None where there is none and so no limit."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def run_program(app: typer.Typer) -> NoReturn:

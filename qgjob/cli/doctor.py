@@ -11,6 +11,7 @@ from qgjob.cli import render, terminal
 from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client
 from qgjob.errors import ClientError
+from qgjob.program import stdout_width
 
 if TYPE_CHECKING:
     from qgjob.checkup import Check
@@ -52,7 +53,7 @@ def _show(checks: list[Check], output: str) -> None:
             for check in checks:
                 render.line_out(check.name)
         case _:
-            for line in checkup.lines(checks):
+            for line in checkup.lines(checks, stdout_width()):
                 render.line_out(terminal.clean(line))
     sys.stdout.flush()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qgjob.cli.table import Column, table_lines
 from qgjob.cli.terminal import clean, say
+from qgjob.program import stdout_width
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +65,7 @@ def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
     if not rows:
         say(empty)
         return
-    for line in laid_out(columns, rows, _width()):
+    for line in laid_out(columns, rows, stdout_width()):
         line_out(line)
 
 
@@ -82,13 +82,6 @@ def console() -> Console:
 
     # With NO_COLOR Rich alone would still write the sequences for bold and dim.
     return Console(color_system=None if os.environ.get("NO_COLOR") else "auto", highlight=False)
-
-
-def _width() -> int | None:
-    """Return the columns of the terminal; None where there is none and so no limit."""
-    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
-        return None
-    return shutil.get_terminal_size().columns
 
 
 def parse(instant: str | None) -> datetime | None:
