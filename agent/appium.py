@@ -274,10 +274,16 @@ class AppiumServer:
 
     async def stop(self) -> None:
         """End the server and every session in it."""
-        if self._server is not None:
-            await self._server.stop(STOP_GRACE_S)
-            await self._server.wait()
-            self._server = None
+        try:
+            if self._server is not None:
+                await self._server.stop(STOP_GRACE_S)
+                await self._server.wait()
+        finally:
+            # Whatever went wrong: a server whose end failed must not keep the device from a new one.
+            self._reset()
+
+    def _reset(self) -> None:
+        self._server = None
         if self._log is not None:
             self._log.close()
             self._log = None

@@ -108,7 +108,12 @@ class Journal:
         return True
 
     def _end(self, entry: Entry) -> bool:
-        left = _members(entry)
+        try:
+            left = _members(entry)
+        except (OSError, ValueError, IndexError) as error:
+            # Not known to have ended, so it has not: whoever waits for it asks again.
+            structlog.get_logger("agent").error("look_failed", of=entry.what, reason=str(error))
+            return False
         for process in left:
             structlog.get_logger("agent").warning("left_process_killed", pid=process.pid, of=entry.what)
             _kill(process)
@@ -142,10 +147,11 @@ def _host_start() -> str:
 
 def _look(pid: int) -> _Process | None:
     try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        # Bytes: the kernel cuts a name after 15 of them, in the middle of a letter if need be.
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None  # it has ended, or there is no /proc
-    return _Process(pid=pid, session=int(fields[3]), start=int(fields[19]), is_zombie=fields[0] == "Z")
+    return _Process(pid=pid, session=int(fields[3]), start=int(fields[19]), is_zombie=fields[0] == b"Z")
 
 
 def _members(entry: Entry) -> list[_Process]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent import appium
-from agent.appium import DRIVER, DRIVER_VERSION, AppiumFailed, Toolbox, install_driver
+from agent.appium import DRIVER, DRIVER_VERSION, AppiumFailed, AppiumServer, Toolbox, install_driver
 
 # Appium's command line as far as the agent uses it: it refuses to install what is there already, as the real one does.
 FAKE_APPIUM = """
@@ -58,3 +58,17 @@ async def test_driver_of_another_release_is_replaced(tools: Toolbox, monkeypatch
     await install_driver(tools)
     manifest = tools.appium_home / "node_modules" / DRIVER / "package.json"
     assert json.loads(manifest.read_text()) == {"version": "9.9.9"}
+
+
+async def test_server_whose_end_failed_makes_room_for_a_new_one(
+    tools: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unstoppable:
+        async def stop(self, _grace_s: float) -> None:
+            raise OSError(5, "Input/output error")
+
+    server = AppiumServer(tools, 0, tmp_path)
+    monkeypatch.setattr(server, "_server", Unstoppable())
+    with pytest.raises(OSError, match="Input/output"):
+        await server.stop()
+    await server.stop()

@@ -238,6 +238,48 @@ def bystander(**env: str) -> Iterator[int]:
             process.kill()
 
 
+@contextmanager
+def misnamed() -> Iterator[int]:
+    """A process of somebody else's whose name was cut in the middle of a letter."""
+    code = (
+        "import ctypes, time; ctypes.CDLL(None).prctl(15, b'a' * 14 + b'\\xc3', 0, 0, 0);"
+        "print('named', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"named\n"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+async def test_name_that_is_no_text_disturbs_no_run_and_no_start(journal: Journal, folder: Path) -> None:
+    with bystander() as dead:
+        pass
+    with misnamed():
+        with claimed(journal) as claim:
+            run = await start((sys.executable, "-c", ""), env={}, directory=folder, output=Output(), claim=claim)
+            assert await run.wait() == 0
+        journal.note(dead, "0" * 32, PHONE, "attempt 7")
+        assert bench_of(journal, folder).claimed(FACTS).usable
+
+
+async def test_what_cannot_be_looked_at_is_not_said_to_have_ended(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_entry: Entry) -> list[object]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("agent.journal._members", fail)
+    monkeypatch.setattr("agent.journal.PATIENCE_S", 0.0)
+    with claimed(journal) as claim:
+        run = await start((sys.executable, "-c", ""), env={}, directory=folder, output=Output(), claim=claim)
+        assert await run.wait() == 0
+    assert not journal.end_left(PHONE)
+    assert len(journal.entries(PHONE)) == 1
+
+
 Change = Callable[[Entry], Entry]
 
 
