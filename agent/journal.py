@@ -2,9 +2,10 @@
 
 Every supervised command has an entry, durable before the command starts. An entry never stands for a number alone: the
 supervisor is known by its pid and its start time, and whatever the command has started by a random mark in its
-environment, or by the session that the supervisor opened. A process that has cleared its environment and left the
-session is found by its supervisor only, which adopts it: if that one is killed with -9 as well, nobody finds it. All
-this reads /proc; elsewhere than on Linux an entry tells what ran, and nothing is ended by it.
+environment, or by the session that the supervisor opened, while that one is there to vouch for it. A process that has
+cleared its environment is found by its supervisor only, which adopts it: if that one is killed with -9 as well, the
+agent that started it still finds it in the session, and a later one does not. All this reads /proc; elsewhere than on
+Linux an entry tells what ran, and nothing is ended by it.
 """
 
 from __future__ import annotations
@@ -167,7 +168,9 @@ def _is_of(process: _Process, entry: Entry) -> bool:
         return False
     if process.session == entry.supervisor:
         leader = _look(entry.supervisor)
-        return leader is None or leader.start == entry.start
+        # Without its leader a session is a mere number: then the mark has to tell.
+        if leader is not None and leader.start == entry.start:
+            return True
     try:
         environment = (_PROC / str(process.pid) / "environ").read_bytes()
     except OSError:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -300,6 +300,33 @@ def test_process_that_merely_has_the_number_is_left_alone(journal: Journal, fold
         assert journal.end_left(PHONE)
         assert lives(pid)
     assert journal.entries(PHONE) == []
+
+
+@contextmanager
+def orphan(**env: str) -> Iterator[tuple[int, int]]:
+    """A process whose session has lost its leader: the session's number, and its own."""
+    command = ["sh", "-c", "sleep 600 > /dev/null & echo $!"]
+    with subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE) as leader:
+        assert leader.stdout is not None
+        pid = int(leader.stdout.readline())
+        leader.wait(20)
+        try:
+            yield leader.pid, pid
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("mark", ["a" * 32, "b" * 32], ids=["ours", "a stranger's"])
+async def test_process_of_a_session_without_its_leader_has_to_bear_the_mark(journal: Journal, mark: str) -> None:
+    with orphan(PATH=os.environ["PATH"], **{MARK: mark}) as (session, pid):
+        journal.note(session, "a" * 32, PHONE, "attempt 7")
+        is_ours = mark == "a" * 32
+        assert journal.end_left(PHONE) is not is_ours
+        if is_ours:
+            await until(lambda: not lives(pid), "it is ended")
+        else:
+            assert lives(pid)
 
 
 async def test_process_is_known_by_its_mark_alone(journal: Journal) -> None:
