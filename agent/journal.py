@@ -179,12 +179,17 @@ def _is_of(process: _Process, entry: Entry) -> bool:
 
 
 def _kill(process: _Process) -> None:
-    """Kill the very process that was looked at; its number may be another's by now."""
+    """Kill the very process that was looked at; its number may be another's by now.
+
+    One that became another user's may not be killed: it is still left, and the others go on being ended.
+    """
     with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(process.pid)
         try:
             now = _look(process.pid)
             if now is not None and now.start == process.start:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except PermissionError as error:
+            structlog.get_logger("agent").error("left_process_not_killed", pid=process.pid, reason=error.strerror)
         finally:
             os.close(handle)

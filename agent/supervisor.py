@@ -79,14 +79,12 @@ def children() -> list[int]:
 
 
 def signal_all(group: int, number: int) -> None:
-    """Signal the command's group, and whoever left it and was adopted."""
+    """Signal the command's group, and whoever left it and was adopted; who became another user's stays as it is."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
     for pid in children():
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            continue
 
 
 def reap(leader: subprocess.Popen[bytes]) -> None:
@@ -107,8 +105,10 @@ def is_anything_left(leader: subprocess.Popen[bytes]) -> bool:
         return True
     try:
         os.killpg(leader.pid, 0)
-    except (ProcessLookupError, PermissionError):
+    except ProcessLookupError:
         return False
+    except PermissionError:
+        return True  # all that is left of the group is another user's
     return True
 
 

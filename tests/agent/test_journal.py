@@ -329,6 +329,27 @@ async def test_process_of_a_session_without_its_leader_has_to_bear_the_mark(jour
             assert lives(pid)
 
 
+async def test_process_that_may_not_be_killed_is_left_and_the_others_are_ended(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = signal.pidfd_send_signal
+    refused: list[int] = []
+
+    def refuse_first(handle: int, number: int) -> None:
+        if not refused:
+            refused.append(handle)
+            raise PermissionError(1, "Operation not permitted")
+        send(handle, number)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse_first)
+    with bystander() as supervisor:
+        journal.note(supervisor, "a" * 32, PHONE, "attempt 7")
+    with bystander(**{MARK: "a" * 32}) as first, bystander(**{MARK: "a" * 32}) as second:
+        assert not journal.end_left(PHONE)
+        await until(lambda: lives(first) is not lives(second), "one of them is ended")
+        assert len(journal.entries(PHONE)) == 1
+
+
 async def test_process_is_known_by_its_mark_alone(journal: Journal) -> None:
     with bystander() as supervisor:
         journal.note(supervisor, "a" * 32, PHONE, "attempt 7")

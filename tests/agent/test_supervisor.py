@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import supervisor
 from agent.devices.lock import DeviceBusy, DeviceLock
 from agent.process import Supervised, capture, start
 
@@ -193,3 +194,32 @@ async def test_cancelled_short_command_is_killed(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not lives(int(mark.read_text()))
+
+
+def test_child_that_became_another_users_does_not_keep_the_others_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    signalled = []
+
+    def kill(pid: int, _number: int) -> None:
+        if pid == 1:
+            raise PermissionError(1, "Operation not permitted")
+        signalled.append(pid)
+
+    def kill_group(group: int, _number: int) -> None:
+        raise ProcessLookupError(3, f"No such process group: {group}")
+
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(os, "killpg", kill_group)
+    monkeypatch.setattr(supervisor, "children", lambda: [1, 2])
+    supervisor.signal_all(7, signal.SIGKILL)
+    assert signalled == [2]
+
+
+def test_group_of_another_user_is_still_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill_group(_group: int, _number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", kill_group)
+    monkeypatch.setattr(supervisor, "children", list)
+    with subprocess.Popen([sys.executable, "-c", ""]) as leader:
+        leader.wait(20)
+        assert supervisor.is_anything_left(leader)
