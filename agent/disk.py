@@ -6,6 +6,11 @@ import json
 import os
 from pathlib import Path
 
+import structlog
+
+UNREADABLE = (ValueError, KeyError, TypeError)
+"""What reading a torn or foreign file raises."""
+
 
 def replace_file(path: Path, value: object) -> None:
     """Write a value as JSON, durably, in place of what the file held.
@@ -20,6 +25,12 @@ def replace_file(path: Path, value: object) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def put_aside(path: Path, to: Path, error: Exception) -> None:
+    """Keep a file that cannot be read out of the way: it would stop every start of the agent."""
+    path.replace(to)
+    structlog.get_logger("agent").warning("spool_file_unreadable", file=path.name, kept_as=to.name, reason=str(error))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,12 +16,14 @@ import os
 import secrets
 import signal
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from agent.disk import replace_file
+from agent.disk import UNREADABLE, put_aside, replace_file
 
 MARK = "QGJOB_RUN"
 """Name of the variable by which everything that a command starts can be told."""
@@ -81,8 +83,17 @@ class Journal:
 
     def entries(self, device: str) -> list[Entry]:
         """Return what was started on a device and is not known to have ended."""
-        entries = (Entry(**json.loads(path.read_bytes())) for path in sorted(self._directory.glob("*.json")))
-        return [entry for entry in entries if entry.device == device]
+        return [entry for entry in self._all() if entry.device == device]
+
+    def _all(self) -> Iterator[Entry]:
+        """Yield the entries; others are written and forgotten meanwhile."""
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                yield _entry(json.loads(path.read_bytes()))
+            except FileNotFoundError:
+                continue
+            except UNREADABLE as error:
+                put_aside(path, path.with_suffix(".broken"), error)
 
     def end_left(self, device: str) -> bool:
         """Kill what still runs of a device's entries. Returns whether nothing was left.
@@ -141,6 +152,15 @@ def new_mark() -> str:
     return secrets.token_hex(16)
 
 
+def _entry(value: dict[str, Any]) -> Entry:
+    """Read an entry; what a newer release has added to it is no concern of this one."""
+    known = {field.name: value[field.name] for field in fields(Entry)}
+    for name in ("supervisor", "start"):
+        if not isinstance(known[name], int):
+            raise TypeError(f"{name} = {known[name]!r} is no whole number")
+    return Entry(**known)
+
+
 def _host_start() -> str:
     path = _PROC / "sys/kernel/random/boot_id"
     return path.read_text().strip() if path.exists() else ""
@@ -149,10 +169,10 @@ def _host_start() -> str:
 def _look(pid: int) -> _Process | None:
     try:
         # Bytes: the kernel cuts a name after 15 of them, in the middle of a letter if need be.
-        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        words = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None  # it has ended, or there is no /proc
-    return _Process(pid=pid, session=int(fields[3]), start=int(fields[19]), is_zombie=fields[0] == b"Z")
+    return _Process(pid=pid, session=int(words[3]), start=int(words[19]), is_zombie=words[0] == b"Z")
 
 
 def _members(entry: Entry) -> list[_Process]:

@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
-
 from agent.core.model import (
     AttemptId,
     AttemptResult,
@@ -39,16 +37,13 @@ from agent.core.model import (
     TestState,
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster, Write
-from agent.disk import replace_file
+from agent.disk import UNREADABLE, put_aside, replace_file
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024
 CUT_MARK = b"\n[qgjob: the log was cut here, at 64 MiB]\n"
 RESERVE_BYTES = 4 * 1_024 * 1_024
 """Room for about a thousand results."""
 T = TypeVar("T")
-
-_UNREADABLE = (ValueError, KeyError, TypeError)
-"""What reading a torn or foreign file raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,23 +168,23 @@ class Spool:
         try:
             known = json.loads(self._cluster.read_bytes())
             return _checked(known["cluster_id"], str), _checked(known["epoch"], int)
-        except _UNREADABLE as error:
-            _put_aside(self._cluster, self._cluster.with_suffix(".broken"), error)
+        except UNREADABLE as error:
+            put_aside(self._cluster, self._cluster.with_suffix(".broken"), error)
             return "", 0
 
     def _recall_results(self) -> Iterator[AttemptResult]:
         for path in sorted(self._results.glob("*.json")):
             try:
                 yield _result(json.loads(path.read_bytes()))
-            except _UNREADABLE as error:
-                _put_aside(path, path.with_suffix(".broken"), error)
+            except UNREADABLE as error:
+                put_aside(path, path.with_suffix(".broken"), error)
 
     def _recall_begun(self, ended: set[AttemptId]) -> Iterator[BegunAttempt]:
         for path in sorted(self._begun.glob("*.json")):
             try:
                 attempt, key = AttemptId(int(path.stem)), _key(json.loads(path.read_bytes()))
-            except _UNREADABLE as error:
-                _put_aside(path, path.with_suffix(".broken"), error)
+            except UNREADABLE as error:
+                put_aside(path, path.with_suffix(".broken"), error)
                 continue
             if attempt in ended:  # killed before it was forgotten
                 path.unlink()
@@ -204,9 +199,9 @@ class Spool:
         try:
             int(path.stem)
             _key(json.loads(lease.read_bytes()))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             for file in (path, lease):
-                _put_aside(file, file.with_name(f"{file.name}.broken"), error)
+                put_aside(file, file.with_name(f"{file.name}.broken"), error)
             return False
         return True
 
@@ -217,7 +212,7 @@ class Spool:
             return False
         try:
             return _summary(json.loads(end.read_bytes())).size == path.stat().st_size
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
 
     def _sweep(self) -> None:
@@ -338,11 +333,6 @@ def _take_room(descriptor: int, size: int) -> None:
     else:
         os.write(descriptor, os.urandom(size))
     os.fsync(descriptor)
-
-
-def _put_aside(path: Path, to: Path, error: Exception) -> None:
-    path.replace(to)
-    structlog.get_logger("agent").warning("spool_file_unreadable", file=path.name, kept_as=to.name, reason=str(error))
 
 
 def _checked(value: object, kind: type[T]) -> T:

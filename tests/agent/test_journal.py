@@ -370,3 +370,36 @@ def test_lock_is_not_kept_while_something_is_left(journal: Journal, folder: Path
         except DeviceBusy:
             pytest.fail("the lock of a device that is not offered is held")
         lock.release()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"mark": "a"}'], ids=["empty", "torn", "a list", "null", "too little"]
+)
+def test_entry_that_cannot_be_read_is_put_aside(journal: Journal, folder: Path, text: str) -> None:
+    (folder / "torn.json").write_text(text)
+    assert bench_of(journal, folder).claimed(FACTS).usable
+    assert (folder / "torn.broken").read_text() == text
+    assert not (folder / "torn.json").exists()
+
+
+def test_entry_of_a_newer_release_is_read(journal: Journal, folder: Path) -> None:
+    with bystander() as pid:
+        entry = journal.note(pid, "a" * 32, PHONE, "attempt 7")
+    replace_file(folder / f"{entry.mark}.json", {**asdict(entry), "colour": "green"})
+    assert journal.entries(PHONE) == [entry]
+
+
+def test_entry_that_is_forgotten_while_the_journal_is_read_is_not_missed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bystander() as pid:
+        gone = journal.note(pid, "a" * 32, PHONE, "attempt 7")
+        stays = journal.note(pid, "b" * 32, PHONE, "Appium")
+    read = Path.read_bytes
+
+    def read_late(path: Path) -> bytes:
+        journal.forget(gone)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_late)
+    assert journal.entries(PHONE) == [stays]
