@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 import socket
@@ -101,7 +102,8 @@ class App:
         self._stops: dict[DeviceId, Stop] = {}
         """How to end what goes on at a device; only what goes on has one."""
         self._batches: dict[DeviceId, _Batch] = {}
-        self._reclaim: asyncio.TimerHandle | None = None
+        self._has_seen = asyncio.Event()
+        self._offering = asyncio.Lock()
         self._is_over = False
         self._failure: BaseException | None = None
         self._out = structlog.get_logger("agent")
@@ -122,7 +124,7 @@ class App:
         Raises:
             BaseException: What ended a task that the agent cannot do without.
         """
-        carrying = [asyncio.create_task(self._uploader.run())]
+        carrying = [asyncio.create_task(self._uploader.run()), asyncio.create_task(self._keep_offering())]
         for number, discovery in enumerate(self._discoveries):
             carrying.append(asyncio.create_task(discovery.run(functools.partial(self._devices_seen, number))))
         for task in carrying:
@@ -152,18 +154,30 @@ class App:
     def _devices_seen(self, discovery: int, devices: tuple[DeviceFacts, ...]) -> None:
         """Take in what one discovery sees; the machine is told of all devices together."""
         self._observed[discovery] = devices
-        self._claim()
+        self._has_seen.set()
 
-    def _claim(self) -> None:
-        """Offer the devices whose lock can be had, and ask again soon for those that somebody else still holds."""
-        seen = [facts for devices in self._observed.values() for facts in devices]
-        claimed = tuple(self._bench.claimed(facts) for facts in seen)
-        self.post(DevicesObserved(devices=claimed))
-        if self._reclaim is not None:
-            self._reclaim.cancel()
-            self._reclaim = None
-        if any(before.usable and not after.usable for before, after in zip(seen, claimed, strict=True)):
-            self._reclaim = asyncio.get_running_loop().call_later(RECLAIM_S, self._claim)
+    async def _keep_offering(self) -> None:
+        """Offer the devices after every change, and look again soon while one of them cannot be had."""
+        are_had = True
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_seen.wait(), None if are_had else RECLAIM_S)
+            self._has_seen.clear()
+            are_had = await self._offer()
+
+    async def _offer(self) -> bool:
+        """Tell the machine of all devices. Returns whether all that could be used can be had."""
+        async with self._offering:  # else an older look might be told after a newer one
+            seen = [facts for devices in self._observed.values() for facts in devices]
+            claimed = [await self._bench.claimed(facts) for facts in seen]
+            self.post(DevicesObserved(devices=tuple(claimed)))
+        return not any(before.usable and not after.usable for before, after in zip(seen, claimed, strict=True))
+
+    async def _offer_nothing_on_what_is_left(self, device: DeviceId) -> None:
+        """Take a device out of use, before the end of what ran there is told, if something of it still lives."""
+        if self._bench.has_left(device):
+            await self._offer()
+            self._has_seen.set()  # and look again until it has ended
 
     async def _turn(self) -> None:
         deadline_us = self._machine.next_deadline()
@@ -258,6 +272,7 @@ class App:
             story = f"installed in {seconds:.1f} s" if installation.is_new else "the device already holds the build"
             self._out.info("installed", story=story, digest=installation.digest[:12], device=device)
             event = DevicePrepared(device_id=device, key=lease.key, installation=installation)
+        await self._offer_nothing_on_what_is_left(device)
         del self._stops[device]
         self.post(event)
 
@@ -273,6 +288,7 @@ class App:
         except Exception as error:  # noqa: BLE001 - the top of a task: told, and blamed on this host
             self._out.exception("run_failed", job=job.job_id, device=device)
             verdict = Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))
+        await self._offer_nothing_on_what_is_left(device)
         del self._stops[device]
         self.post(
             AttemptEnded(

@@ -63,6 +63,9 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._stays: dict[str, Entry] = {}
+        """What this life has started and could not end, by its mark."""
+        self._told: set[tuple[str, int]] = set()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def note(self, supervisor: int, mark: str, device: str, what: str) -> Entry:
@@ -80,6 +83,7 @@ class Journal:
     def forget(self, entry: Entry) -> None:
         """Drop an entry of which nothing is left."""
         self._path(entry).unlink(missing_ok=True)
+        self._stays.pop(entry.mark, None)
 
     def entries(self, device: str) -> list[Entry]:
         """Return what was started on a device and is not known to have ended."""
@@ -103,6 +107,18 @@ class Journal:
         are_ended = [self._end(entry) for entry in self.entries(device)]
         return all(are_ended)
 
+    def stays(self, device: str) -> bool:
+        """Whether something that was started on a device in this life could not be ended."""
+        return any(entry.device == device for entry in list(self._stays.values()))
+
+    def end_stays(self, device: str) -> bool:
+        """Try once more to end what could not be ended on a device. Returns whether nothing stays.
+
+        What runs there now is left alone.
+        """
+        are_ended = [self._end(entry) for entry in list(self._stays.values()) if entry.device == device]
+        return all(are_ended)
+
     def kill_supervisors(self, device: str) -> None:
         """Kill the supervisors of a device's entries, so that its lock falls free."""
         for entry in self.entries(device):
@@ -115,6 +131,7 @@ class Journal:
         deadline = time.monotonic() + PATIENCE_S
         while not self._end(entry):
             if time.monotonic() > deadline:
+                self._stays[entry.mark] = entry
                 return False
             time.sleep(SWEEP_S)
         return True
@@ -127,7 +144,9 @@ class Journal:
             structlog.get_logger("agent").error("look_failed", of=entry.what, reason=str(error))
             return False
         for process in left:
-            structlog.get_logger("agent").warning("left_process_killed", pid=process.pid, of=entry.what)
+            if (entry.mark, process.pid) not in self._told:
+                self._told.add((entry.mark, process.pid))
+                structlog.get_logger("agent").warning("left_process_killed", pid=process.pid, of=entry.what)
             _kill(process)
         if not left:
             self.forget(entry)

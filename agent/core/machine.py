@@ -220,7 +220,7 @@ class Machine:
             case Received():
                 self._received(event, now)
             case DevicesObserved():
-                self._devices_observed(event)
+                self._devices_observed(event, now)
             case DevicePrepared():
                 self._prepared(event, now)
             case PrepareFailed():
@@ -431,7 +431,7 @@ class Machine:
 
     # Devices
 
-    def _devices_observed(self, event: DevicesObserved) -> None:
+    def _devices_observed(self, event: DevicesObserved, now: Now) -> None:
         before = self._facts()
         observed = {facts.id: facts for facts in event.devices}
         for facts in observed.values():
@@ -449,6 +449,10 @@ class Machine:
                 slot.facts = replace(slot.facts, usable=False, reason="the host does not see it any more")
         if self._facts() != before:
             self._send(ReportDevices(devices=self._facts()))
+        for slot in list(self._slots.values()):
+            # What was prepared or waits for more jobs; what runs there comes to its own end.
+            if slot.phase is Phase.READY and not slot.facts.usable:
+                self._give_back(slot, now)
 
     # Leases
 
@@ -471,7 +475,7 @@ class Machine:
             self._send(ReleaseLease(key=lease.key))
 
     def _accept(self, slot: _Slot, lease: LeaseSpec, now: Now) -> None:
-        if self._is_draining:
+        if self._is_draining or not slot.facts.usable:
             self._send(ReleaseLease(key=lease.key))
         elif slot.lease is None:
             self._take(slot, lease)
@@ -577,7 +581,7 @@ class Machine:
             self._send(ReportClosed(key=slot.awaited, device_id=slot.facts.id))
         self._slots[slot.facts.id] = fresh = _Slot(slot.facts)
         if next_lease is not None:
-            self._take(fresh, next_lease)
+            self._accept(fresh, next_lease, now)
 
     def _start_next(self, slot: _Slot, now: Now) -> None:
         """Start the next job of a slot's lease, if it may."""
@@ -652,7 +656,8 @@ class Machine:
     def _go_on(self, slot: _Slot, now: Now) -> None:
         if slot.is_over:
             self._end_lease(slot, now)
-        elif self._is_draining:
+        elif self._is_draining or (slot.phase is Phase.READY and not slot.facts.usable):
+            # Nothing more may start on it, and it may be something of the last test that makes it so.
             self._give_back(slot, now)
         else:
             self._start_next(slot, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ RunnerMaker = Callable[[DeviceFacts, int, Claim], Runner]
 OVERDUE_S = 20.0
 """A supervisor that has lost its agent needs its grace of 10 s and 5 s of killing; one that takes longer hangs."""
 BEING_ENDED = "what ran on it when this agent ended is being stopped; it is usable in a moment"
+
+CANNOT_BE_ENDED = "something that ran on it does not end; left_process_stays in its agent's diagnostics says of what"
 
 
 class Discovery(Protocol):
@@ -56,10 +59,21 @@ class Bench:
         self._places: dict[DeviceId, _Place] = {}
         self._busy_since: dict[str, float] = {}
 
-    def claimed(self, facts: DeviceFacts) -> DeviceFacts:
-        """Return the facts of a device after its lock was asked for: unusable while somebody else has it."""
+    async def claimed(self, facts: DeviceFacts) -> DeviceFacts:
+        """Return the facts of a device after its lock was asked for: unusable while somebody else has it.
+
+        So is one that is held already, while something lives on it that could not be ended.
+        """
+        try:
+            return await self._claimed(facts)
+        except OSError as error:
+            return replace(facts, usable=False, reason=f"its agent cannot take it: {error}")
+
+    async def _claimed(self, facts: DeviceFacts) -> DeviceFacts:
         if (place := self._places.get(facts.id)) is not None:
             place.facts = facts
+            if facts.usable and not await asyncio.to_thread(self._journal.end_stays, place.claim.device):
+                return replace(facts, usable=False, reason=CANNOT_BE_ENDED)
             return facts
         if not facts.usable:
             return facts
@@ -68,14 +82,22 @@ class Bench:
         try:
             lock.acquire()
         except DeviceBusy as busy:
-            return replace(facts, usable=False, reason=self._why_busy(name, busy))
+            return replace(facts, usable=False, reason=await asyncio.to_thread(self._why_busy, name, busy))
         self._busy_since.pop(name, None)
-        if not self._journal.end_left(name):
+        try:
+            if not await asyncio.to_thread(self._journal.end_left, name):
+                lock.release()
+                return replace(facts, usable=False, reason=BEING_ENDED)
+            slot, claim = len(self._places), Claim(name, lock.descriptor, self._journal)
+            self._places[facts.id] = _Place(slot, lock, claim, facts, self._make(facts, slot, claim), facts.udid)
+        except BaseException:
             lock.release()
-            return replace(facts, usable=False, reason=BEING_ENDED)
-        slot, claim = len(self._places), Claim(name, lock.descriptor, self._journal)
-        self._places[facts.id] = _Place(slot, lock, claim, facts, self._make(facts, slot, claim), facts.udid)
+            raise
         return facts
+
+    def has_left(self, device: DeviceId) -> bool:
+        """Whether something that ran on a held device could not be ended."""
+        return self._journal.stays(self._places[device].claim.device)
 
     def _why_busy(self, name: str, busy: DeviceBusy) -> str:
         """Say who has a device; a supervisor of an earlier life that hangs is killed."""

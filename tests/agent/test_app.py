@@ -30,7 +30,7 @@ from agent.core.model import (
     Outcome,
 )
 from agent.core.step import Action, PrepareDevice, StartAttempt, Step, StopAttempt, StopPreparing
-from agent.devices.bench import Bench
+from agent.devices.bench import CANNOT_BE_ENDED, Bench
 from agent.devices.lock import DeviceLock
 from agent.journal import Claim, Journal
 from agent.runners.simulated import SimulatedRunner
@@ -79,7 +79,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         drain_grace_s=0,
     )
     bench = Bench(make, lambda facts: facts.id, Journal(tmp_path / "processes"))
-    bench.claimed(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR))
+    await bench.claimed(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR))
     with contextlib.closing(Spool(tmp_path)) as spool:
         yield Desk(config, "0", spool, bench, [])
         await bench.close()
@@ -131,15 +131,36 @@ async def test_disk_that_takes_no_log_ends_the_attempt_instead_of_holding_the_de
     assert "No space left" in ended.failure.message
 
 
-async def test_devices_that_somebody_else_holds_are_asked_for_by_one_timer(desk: Desk, tmp_path: Path) -> None:
+async def test_devices_that_somebody_else_holds_are_asked_for_until_they_can_be_had(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.app.RECLAIM_S", 0.01)
     other = DeviceLock("other", tmp_path / f"qgjob-locks-{os.getuid()}")
     other.acquire()
     facts = DeviceFacts(id=DeviceId("other"), kind=DeviceKind.EMULATOR)
-    for _ in range(5):
-        desk._devices_seen(0, (facts,))
-    timers = [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
-    assert len([handle for handle in timers if handle._callback == desk._claim]) == 1
+    offering = asyncio.create_task(desk._keep_offering())
+    desk._devices_seen(0, (facts,))
+    for _ in range(2):
+        seen = await desk.next(DevicesObserved)
+        assert isinstance(seen, DevicesObserved)
+        assert not seen.devices[0].usable
     other.release()
-    desk._claim()
-    seen = [await desk.next(DevicesObserved) for _ in range(6)]
-    assert seen[-1] == DevicesObserved(devices=(facts,))
+    while await desk.next(DevicesObserved) != DevicesObserved(devices=(facts,)):
+        pass
+    offering.cancel()
+
+
+async def test_device_is_out_of_use_before_the_end_is_told_of_a_run_that_left_something(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begun(desk)
+    desk._observed[0] = (DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR),)
+    monkeypatch.setattr(desk._bench._journal, "stays", lambda _device: True)
+    monkeypatch.setattr(desk._bench._journal, "end_stays", lambda _device: False)
+    await desk.begin(START, STOP)
+    told: list[Event] = []
+    while not told or not isinstance(told[-1], AttemptEnded):
+        told.append(await asyncio.wait_for(desk._inbox.get(), 20))
+    before = told[-2]
+    assert isinstance(before, DevicesObserved)
+    assert [(facts.usable, facts.reason) for facts in before.devices] == [(False, CANNOT_BE_ENDED)]

@@ -17,7 +17,7 @@ import pytest
 
 from agent.core.model import DeviceFacts, DeviceId, DeviceKind
 from agent.devices import bench
-from agent.devices.bench import BEING_ENDED, Bench
+from agent.devices.bench import BEING_ENDED, CANNOT_BE_ENDED, Bench
 from agent.devices.lock import DeviceBusy, DeviceLock
 from agent.disk import replace_file
 from agent.journal import MARK, Claim, Entry, Journal
@@ -82,6 +82,12 @@ def bench_of(journal: Journal, folder: Path) -> Bench:
         return SimulatedRunner(facts.id, install_s=0, test_s=0, truth=folder.parent / "truth")
 
     return Bench(make, lambda facts: facts.id, journal)
+
+
+async def offered(lab: Bench) -> None:
+    deadline = asyncio.get_running_loop().time() + 20
+    while not (await lab.claimed(FACTS)).usable:
+        assert asyncio.get_running_loop().time() < deadline, "the device is offered"
 
 
 async def tree(mark: Path) -> list[int]:
@@ -191,9 +197,9 @@ async def test_next_life_ends_what_agent_and_supervisor_left_before_it_offers_th
     await until(lambda: not lives(entry.supervisor), "the supervisor is dead")
     assert any(lives(pid) for pid in pids), "nothing was left: this run proves nothing"
     lab = bench_of(journal, folder)
-    first = lab.claimed(FACTS)
+    first = await lab.claimed(FACTS)
     assert (first.usable, first.reason) == (False, BEING_ENDED)
-    await until(lambda: lab.claimed(FACTS).usable, "the device is offered")
+    await offered(lab)
     assert [pid for pid in pids if lives(pid)] == []
     assert journal.entries(PHONE) == []
     await lab.close()
@@ -211,17 +217,18 @@ async def test_supervisor_of_an_earlier_life_that_hangs_is_killed_when_it_is_ove
         agent.kill()
         agent.wait(10)
     lab = bench_of(journal, folder)
-    assert (lab.claimed(FACTS).usable, lab.claimed(FACTS).reason) == (False, BEING_ENDED)
+    first = await lab.claimed(FACTS)
+    assert (first.usable, first.reason) == (False, BEING_ENDED)
     assert lives(entry.supervisor), "it has its time"
     monkeypatch.setattr(bench, "OVERDUE_S", 0.0)
-    await until(lambda: lab.claimed(FACTS).usable, "the device is offered")
+    await offered(lab)
     assert [pid for pid in (entry.supervisor, *pids) if lives(pid)] == []
     await lab.close()
 
 
-def test_device_of_another_agent_is_not_said_to_be_our_own(journal: Journal, folder: Path) -> None:
+async def test_device_of_another_agent_is_not_said_to_be_our_own(journal: Journal, folder: Path) -> None:
     with claimed(journal):
-        facts = bench_of(journal, folder).claimed(FACTS)
+        facts = await bench_of(journal, folder).claimed(FACTS)
     assert (facts.usable, facts.reason) == (
         False,
         f"{PHONE} is used by another agent on this host; stop that one first",
@@ -262,7 +269,7 @@ async def test_name_that_is_no_text_disturbs_no_run_and_no_start(journal: Journa
             run = await start((sys.executable, "-c", ""), env={}, directory=folder, output=Output(), claim=claim)
             assert await run.wait() == 0
         journal.note(dead, "0" * 32, PHONE, "attempt 7")
-        assert bench_of(journal, folder).claimed(FACTS).usable
+        assert (await bench_of(journal, folder).claimed(FACTS)).usable
 
 
 async def test_what_cannot_be_looked_at_is_not_said_to_have_ended(
@@ -360,11 +367,11 @@ async def test_process_is_known_by_its_mark_alone(journal: Journal) -> None:
         assert journal.end_left(PHONE)
 
 
-def test_lock_is_not_kept_while_something_is_left(journal: Journal, folder: Path) -> None:
+async def test_lock_is_not_kept_while_something_is_left(journal: Journal, folder: Path) -> None:
     lock = DeviceLock(PHONE)
     with bystander() as pid:
         journal.note(pid, "0" * 32, PHONE, "attempt 7")
-        assert not bench_of(journal, folder).claimed(FACTS).usable
+        assert not (await bench_of(journal, folder).claimed(FACTS)).usable
         try:
             lock.acquire()
         except DeviceBusy:
@@ -375,9 +382,9 @@ def test_lock_is_not_kept_while_something_is_left(journal: Journal, folder: Path
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"mark": "a"}'], ids=["empty", "torn", "a list", "null", "too little"]
 )
-def test_entry_that_cannot_be_read_is_put_aside(journal: Journal, folder: Path, text: str) -> None:
+async def test_entry_that_cannot_be_read_is_put_aside(journal: Journal, folder: Path, text: str) -> None:
     (folder / "torn.json").write_text(text)
-    assert bench_of(journal, folder).claimed(FACTS).usable
+    assert (await bench_of(journal, folder).claimed(FACTS)).usable
     assert (folder / "torn.broken").read_text() == text
     assert not (folder / "torn.json").exists()
 
@@ -403,3 +410,35 @@ def test_entry_that_is_forgotten_while_the_journal_is_read_is_not_missed(
 
     monkeypatch.setattr(Path, "read_bytes", read_late)
     assert journal.entries(PHONE) == [stays]
+
+
+async def test_device_is_not_usable_while_something_lives_on_it_that_cannot_be_ended(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[Claim] = []
+
+    def make(facts: DeviceFacts, _slot: int, claim: Claim) -> SimulatedRunner:
+        claims.append(claim)
+        return SimulatedRunner(facts.id, install_s=0, test_s=0, truth=folder.parent / "truth")
+
+    lab = Bench(make, lambda facts: facts.id, journal)
+    assert (await lab.claimed(FACTS)).usable
+    monkeypatch.setattr("agent.journal.PATIENCE_S", 0.0)
+    with monkeypatch.context() as immortal:
+        immortal.setattr(signal, "pidfd_send_signal", lambda _handle, _number: None)
+        run = await start((sys.executable, "-c", SLEEP), env={}, directory=folder, output=Output(), claim=claims[0])
+        os.kill(run.supervisor_pid, signal.SIGSTOP)  # it shall not end its command
+        with bystander(**{MARK: journal.entries(PHONE)[0].mark}) as left:
+            os.kill(run.supervisor_pid, signal.SIGKILL)
+            assert await run.wait() == 128 + signal.SIGKILL
+            assert lives(left)
+            facts = await lab.claimed(FACTS)
+            assert (facts.usable, facts.reason) == (False, CANNOT_BE_ENDED)
+            with pytest.raises(DeviceBusy):
+                DeviceLock(PHONE).acquire()
+    with bystander() as other:
+        running = journal.note(other, "c" * 32, PHONE, "what runs now")
+        assert (await lab.claimed(FACTS)).usable
+        assert lives(other)
+        journal.forget(running)
+    await lab.close()

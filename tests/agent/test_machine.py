@@ -628,6 +628,47 @@ def test_draining_agent_offers_no_device() -> None:
     assert [(one.usable, one.reason) for one in report.devices] == [(False, "its agent is stopping")]
 
 
+UNUSABLE = DevicesObserved(
+    devices=(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR, usable=False, reason="something lives on it"),)
+)
+
+
+def test_nothing_more_starts_on_a_device_that_became_unusable_in_a_run() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1, 2)))
+    desk.prepared()
+    assert ReleaseLease(key=KEY) not in desk.handle(UNUSABLE).sends
+    step = desk.ended(1)
+    assert started(step) == []
+    assert results(step) == [(1, Outcome.PASSED)]
+    assert step.sends[-1] == ReleaseLease(key=KEY)
+    assert step.actions == (EndLease(device_id=PHONE, key=KEY),)
+
+
+def test_batch_is_given_back_when_its_device_becomes_unusable_before_a_run() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.handle(UNUSABLE)
+    step = desk.prepared()
+    assert started(step) == []
+    assert step.sends[-1] == ReleaseLease(key=KEY)
+
+
+def test_batch_that_waits_for_more_is_given_back_when_its_device_becomes_unusable() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    desk.ended(1)
+    assert ReleaseLease(key=KEY) in desk.handle(UNUSABLE).sends
+
+
+def test_batch_for_an_unusable_device_is_given_back() -> None:
+    desk = Desk()
+    desk.handle(UNUSABLE)
+    step = desk.receive(AdoptLease(lease=lease(1)))
+    assert (step.sends, step.actions) == ((ReleaseLease(key=KEY),), ())
+
+
 def test_cut_off_agent_finishes_its_batch_and_gives_up_after_the_orphan_limit() -> None:
     desk = Desk()
     desk.receive(AdoptLease(lease=lease(1, 2)))
