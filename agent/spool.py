@@ -217,6 +217,7 @@ class Spool:
 
     def _sweep(self) -> None:
         """Remove what a kill in the middle has left: half-written files, and files of a log that is forgotten."""
+        self._sweep_forgotten()
         for folder in self._folders:
             for path in folder.glob("*.new"):
                 path.unlink()
@@ -245,9 +246,17 @@ class Spool:
                             (folder / _file_name(attempt)).unlink(missing_ok=True)
 
     def _forget_all(self) -> None:
+        """Drop all at once: who reads a log meanwhile finds it whole, or not at all."""
+        self._sweep_forgotten()
         for folder in self._folders:
-            shutil.rmtree(folder)
+            folder.rename(_forgotten(folder))
             folder.mkdir(mode=0o700)
+        self._sweep_forgotten()
+
+    def _sweep_forgotten(self) -> None:
+        for folder in self._folders:
+            if _forgotten(folder).exists():
+                shutil.rmtree(_forgotten(folder))
 
     def open_log(self, attempt: AttemptId, key: LeaseKey) -> LogWriter:
         """Write down that an attempt begins, and begin its log. Nothing of the attempt may run before.
@@ -286,8 +295,11 @@ class Spool:
         if not path.exists() or not path.with_suffix(".lease").exists():
             return None
         end = path.with_suffix(".end")
-        summary = _summary(json.loads(end.read_bytes())) if end.exists() else None
-        key = _key(json.loads(path.with_suffix(".lease").read_bytes()))
+        try:
+            summary = _summary(json.loads(end.read_bytes())) if end.exists() else None
+            key = _key(json.loads(path.with_suffix(".lease").read_bytes()))
+        except FileNotFoundError:
+            return None  # forgotten just now
         return SpooledLog(attempt=attempt, key=key, path=path, summary=summary)
 
     def forget_log(self, attempt: AttemptId) -> None:
@@ -320,6 +332,10 @@ class Spool:
             return False
         self._reserve.unlink()
         return True
+
+
+def _forgotten(folder: Path) -> Path:
+    return folder.with_suffix(".forgotten")
 
 
 def _file_name(attempt: AttemptId) -> str:

@@ -113,11 +113,11 @@ class Uploader:
     async def _send_log(self, call: Call, attempt: AttemptId) -> None:
         """Send what the window allows of one log, and its end."""
         log = self._spool.find_log(attempt)
-        if log is None:
+        written = _written(log) if log is not None else None
+        if log is None or written is None:
             # The coordinator wanted no more of it while the test still wrote.
             self._senders.pop(attempt, None)
             return
-        written = log.summary.size if log.summary is not None else log.path.stat().st_size
         while (sender := self._senders.get(attempt)) is not None and (chunk := sender.next_chunk(written)):
             offset, length = chunk
             data = await asyncio.to_thread(_read, log, offset, length)
@@ -157,6 +157,16 @@ class Uploader:
             else:
                 self._senders[attempt] = sender
             self._has_news.set()
+
+
+def _written(log: SpooledLog) -> int | None:
+    """Return how much of a log is on the disk, None when it was forgotten just now."""
+    if log.summary is not None:
+        return log.summary.size
+    try:
+        return log.path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _read(log: SpooledLog, offset: int, length: int) -> bytes:

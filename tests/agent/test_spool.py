@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from agent.core.model import (
     LeaseId,
     LeaseKey,
     LogSummary,
+    Memory,
     Outcome,
     TestResult,
     TestState,
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster
-from agent.spool import LogWriter, Spool, SpoolBusy
+from agent.spool import LogWriter, Spool, SpoolBusy, SpooledLog
 from tests.small_disk import fill, free, small_disk
 
 KEY = LeaseKey(lease_id=LeaseId(1), fence=Fence(epoch=2, number=3))
@@ -333,3 +335,56 @@ def test_attempt_that_cannot_be_read_is_put_aside(open_spool: Callable[[], Spool
     path.write_text("{}")
     assert begun_of(open_spool()) == []
     assert path.with_suffix(".broken").exists()
+
+
+def test_log_that_is_forgotten_with_its_database_while_it_is_looked_at_is_none(
+    open_spool: Callable[[], Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = open_spool()
+    spool.end_log(ONE, spool.open_log(ONE, KEY))
+    read = Path.read_bytes
+
+    def read_late(path: Path) -> bytes:
+        spool.commit((ForgetCluster(cluster_id="old"),))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_late)
+    assert spool.find_log(ONE) is None
+
+
+def test_logs_of_another_database_vanish_together(
+    open_spool: Callable[[], Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = open_spool()
+    for number in (1, 2):
+        spool.end_log(AttemptId(number), spool.open_log(AttemptId(number), KEY))
+    seen: list[list[SpooledLog]] = []
+    remove = shutil.rmtree
+
+    def look_and_remove(folder: Path) -> None:
+        seen.append(list(spool.logs()))
+        remove(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", look_and_remove)
+    spool.commit((ForgetCluster(cluster_id="old"),))
+    assert seen
+    assert not any(seen)
+
+
+def test_kill_in_the_middle_of_forgetting_a_database_leaves_nothing(
+    open_spool: Callable[[], Spool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def die(_folder: Path) -> None:
+        raise Killed
+
+    spool = open_spool()
+    spool.end_log(ONE, spool.open_log(ONE, KEY))
+    monkeypatch.setattr(shutil, "rmtree", die)
+    with pytest.raises(Killed):
+        spool.commit((ForgetCluster(cluster_id="old"),))
+    monkeypatch.undo()
+    assert open_spool().recall() == Memory()
+    assert files(tmp_path) == []

@@ -189,6 +189,24 @@ async def test_log_that_is_closed_while_it_is_read_does_not_end_the_uploader(
         await until(lambda: bench.receiver.closed == {2})
 
 
+async def test_log_that_is_forgotten_while_it_is_measured_does_not_end_the_uploader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as bench:
+        find = bench.spool.find_log
+
+        def find_and_forget(attempt: AttemptId) -> SpooledLog | None:
+            log = find(attempt)
+            if attempt == ONE:
+                bench.spool.forget_log(ONE)
+            return log
+
+        monkeypatch.setattr(bench.spool, "find_log", find_and_forget)
+        bench.begin(b"still written").close()
+        bench.end(bench.begin(b"next", AttemptId(2)), AttemptId(2))
+        await until(lambda: bench.receiver.closed == {2})
+
+
 async def test_log_that_nobody_wants_is_dropped(tmp_path: Path) -> None:
     async with working(tmp_path) as bench:
         bench.receiver.on_message = lambda _request: "close"
