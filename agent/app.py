@@ -320,7 +320,7 @@ class App:
             log = await asyncio.to_thread(self._spool.end_log, action.job.attempt_id, writer)
         except OSError as error:
             self._out.error("log_lost", job=action.job.job_id, reason=str(error))
-            log = LogSummary(size=writer.size)
+            log = writer.summary
         self._uploader.note(action.job.attempt_id)
         return log
 

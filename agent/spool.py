@@ -99,6 +99,11 @@ class LogWriter:
             self.size += written
             left = left[written:]
 
+    @property
+    def summary(self) -> LogSummary:
+        """Length and hash of what was written."""
+        return LogSummary(size=self.size, sha256=self._hash.hexdigest())
+
     def close(self) -> LogSummary:
         """Make the log durable and return its length and hash."""
         with self._file:
@@ -108,7 +113,7 @@ class LogWriter:
                     f"\n[qgjob: the rest of the log is missing, the agent could not keep it: {self.lost}]\n".encode()
                 )
             os.fsync(self._file.fileno())
-        return LogSummary(size=self.size, sha256=self._hash.hexdigest())
+        return self.summary
 
 
 class SpoolBusy(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -34,7 +35,7 @@ from agent.devices.bench import CANNOT_BE_ENDED, Bench
 from agent.devices.lock import DeviceLock
 from agent.journal import Claim, Journal
 from agent.runners.simulated import SimulatedRunner
-from agent.spool import Spool
+from agent.spool import LogWriter, Spool
 
 PHONE = DeviceId("phone")
 KEY = LeaseKey(lease_id=LeaseId(1), fence=Fence(epoch=1, number=1))
@@ -129,6 +130,22 @@ async def test_disk_that_takes_no_log_ends_the_attempt_instead_of_holding_the_de
     assert ended.failure is not None
     assert (ended.outcome, ended.failure.reason, ended.log) == (Outcome.ERRORED, "AGENT_ERROR", LogSummary())
     assert "No space left" in ended.failure.message
+
+
+async def test_log_whose_end_is_lost_is_told_with_the_hash_of_what_was_written(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_attempt: AttemptId, writer: LogWriter) -> LogSummary:
+        writer.close()
+        raise OSError(5, "Input/output error")
+
+    await begun(desk)
+    monkeypatch.setattr(desk._spool, "end_log", fail)
+    await desk.begin(START, STOP)
+    log = (await desk.ended()).log
+    written = (tmp_path / "logs" / f"{JOB.attempt_id}.log").read_bytes()
+    assert written
+    assert log == LogSummary(size=len(written), sha256=hashlib.sha256(written).hexdigest())
 
 
 async def test_devices_that_somebody_else_holds_are_asked_for_until_they_can_be_had(
