@@ -154,13 +154,25 @@ async def start(
     try:
         noted = None
         if claim is not None:
-            noted = claim.journal, await asyncio.to_thread(claim.journal.note, process.pid, mark, claim.device, what)
+            noted = claim.journal, await _note(claim, process.pid, mark, what)
         process.stdin.write(b"go\n")
     except BaseException:
         process.stdin.close()  # it was not let go: it ends without having started anything
         await process.wait()
         raise
     return Supervised(process, output, noted)
+
+
+async def _note(claim: Claim, supervisor: int, mark: str, what: str) -> Entry:
+    """Write a command down; one that is given up meanwhile never starts, and is forgotten again."""
+    noting = asyncio.create_task(asyncio.to_thread(claim.journal.note, supervisor, mark, claim.device, what))
+    try:
+        return await asyncio.shield(noting)
+    except asyncio.CancelledError:
+        await asyncio.wait((noting,))
+        if noting.exception() is None:
+            await asyncio.to_thread(claim.journal.forget, noting.result())
+        raise
 
 
 async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float) -> tuple[int, str]:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -136,6 +137,31 @@ async def test_command_that_cannot_be_written_down_never_starts(
         await start(command, env={}, directory=folder, output=Output(), claim=claim)
     await until(lambda: not lives(supervisors[0]), "its supervisor ends")
     assert not ran.exists()
+
+
+async def test_command_that_is_given_up_while_it_is_written_down_is_forgotten(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_noting, may_note = threading.Event(), threading.Event()
+    note = journal.note
+
+    def note_late(supervisor: int, mark: str, device: str, what: str) -> Entry:
+        is_noting.set()
+        assert may_note.wait(20)
+        return note(supervisor, mark, device, what)
+
+    monkeypatch.setattr(journal, "note", note_late)
+    with claimed(journal) as claim:
+        starting = asyncio.create_task(
+            start((sys.executable, "-c", ""), env={}, directory=folder, output=Output(), claim=claim)
+        )
+        await until(is_noting.is_set, "it is being written down")
+        starting.cancel()
+        await asyncio.sleep(0)
+        may_note.set()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert journal.entries(PHONE) == []
 
 
 async def test_agent_that_dies_before_it_has_written_the_command_down_has_started_nothing(folder: Path) -> None:
