@@ -124,6 +124,7 @@ class App:
         Raises:
             BaseException: What ended a task that the agent cannot do without.
         """
+        await asyncio.to_thread(self._bench.end_left)
         carrying = [asyncio.create_task(self._uploader.run()), asyncio.create_task(self._keep_offering())]
         for number, discovery in enumerate(self._discoveries):
             carrying.append(asyncio.create_task(discovery.run(functools.partial(self._devices_seen, number))))

@@ -89,6 +89,19 @@ class Journal:
         """Return what was started on a device and is not known to have ended."""
         return [entry for entry in self._all() if entry.device == device]
 
+    def sweep(self) -> list[str]:
+        """Drop, once at the start, what says nothing any more. Returns the devices that other entries tell of."""
+        for path in self._directory.glob("*.new"):
+            path.unlink()
+        for entry in list(self._all()):
+            if entry.boot != _host_start():
+                self.forget(entry)
+        return sorted({entry.device for entry in self._all()})
+
+    def is_anything_left(self, device: str) -> bool:
+        """Whether something that was started on a device is still there."""
+        return any(_members(entry) for entry in self.entries(device))
+
     def _all(self) -> Iterator[Entry]:
         """Yield the entries; others are written and forgotten meanwhile."""
         for path in sorted(self._directory.glob("*.json")):

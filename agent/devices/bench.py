@@ -59,6 +59,22 @@ class Bench:
         self._places: dict[DeviceId, _Place] = {}
         self._busy_since: dict[str, float] = {}
 
+    def end_left(self) -> None:
+        """End, once at the start, what earlier lives have left, also on devices that do not come back.
+
+        What is still locked is being ended by its supervisor, or is another agent's; `claimed` looks again.
+        """
+        for name in self._journal.sweep():
+            lock = DeviceLock(name)
+            try:
+                lock.acquire()
+            except DeviceBusy:
+                continue
+            try:
+                self._journal.end_left(name)
+            finally:
+                lock.release()
+
     async def claimed(self, facts: DeviceFacts) -> DeviceFacts:
         """Return the facts of a device after its lock was asked for: unusable while somebody else has it.
 
@@ -101,7 +117,7 @@ class Bench:
 
     def _why_busy(self, name: str, busy: DeviceBusy) -> str:
         """Say who has a device; a supervisor of an earlier life that hangs is killed."""
-        if not self._journal.entries(name):
+        if not self._journal.is_anything_left(name):
             return f"{busy}; stop that one first"
         now = time.monotonic()
         if now - self._busy_since.setdefault(name, now) > OVERDUE_S:

@@ -468,3 +468,44 @@ async def test_device_is_not_usable_while_something_lives_on_it_that_cannot_be_e
         assert lives(other)
         journal.forget(running)
     await lab.close()
+
+
+async def test_what_is_left_on_a_device_that_does_not_come_back_is_ended_at_the_start(
+    journal: Journal, folder: Path
+) -> None:
+    with bystander() as supervisor:
+        journal.note(supervisor, "a" * 32, "another phone", "attempt 7")
+    with bystander(**{MARK: "a" * 32}) as left:
+        bench_of(journal, folder).end_left()
+        await until(lambda: not lives(left), "it is ended")
+    lock = DeviceLock("another phone")
+    lock.acquire()
+    lock.release()
+
+
+def test_what_still_has_its_lock_is_left_alone_at_the_start(journal: Journal, folder: Path) -> None:
+    with claimed(journal), bystander() as pid:
+        journal.note(pid, "a" * 32, PHONE, "attempt 7")
+        bench_of(journal, folder).end_left()
+        assert lives(pid)
+
+
+def test_what_an_earlier_start_of_the_host_left_is_dropped_at_the_start(journal: Journal, folder: Path) -> None:
+    with bystander() as pid:
+        entry = replace(journal.note(pid, "a" * 32, PHONE, "attempt 7"), boot="another start of this host")
+        replace_file(folder / f"{entry.mark}.json", asdict(entry))
+        (folder / "half.new").write_text("{")
+        with claimed(journal):
+            bench_of(journal, folder).end_left()
+        assert lives(pid)
+    assert list(folder.iterdir()) == []
+
+
+async def test_stale_entry_does_not_say_of_another_agents_device_that_it_is_being_stopped(
+    journal: Journal, folder: Path
+) -> None:
+    with bystander() as pid:
+        journal.note(pid, "a" * 32, PHONE, "attempt 7")
+    with claimed(journal):
+        facts = await bench_of(journal, folder).claimed(FACTS)
+    assert "used by another agent" in facts.reason
