@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.config import Config
 from agent.devices.adb import AdbUnavailable, track
 from agent.runners.appwright_project import ProjectUnusable, check_project
+from agent.spool import is_in_use
 from qgjob.checkup import Check, Finding, check_coordinator, check_of_error, failed, passed
 from qgjob.errors import ClientError
 
@@ -39,6 +40,16 @@ def examine(config: Config) -> list[Check]:
 def _state_dir(config: Config) -> Check:
     if not os.access(config.state_dir, os.W_OK | os.X_OK):
         return failed("state", f"{config.state_dir} cannot be written", "choose another --state-dir")
+    try:
+        is_taken = is_in_use(config.state_dir)
+    except OSError as error:
+        return failed("state", f"{config.state_dir} cannot be used: {error.strerror}", "choose another --state-dir")
+    if is_taken:
+        # Most likely the one that is meant, at work: no fault, but a second one would be refused.
+        hint = "before another one is started, stop it, or give that one another --name or --state-dir"
+        return Check(
+            name="state", finding=Finding.WARNING, message=f"an agent works in {config.state_dir} now", hint=hint
+        )
     return passed("state", f"agent {config.name} keeps logs and results in {config.state_dir}")
 
 

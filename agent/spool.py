@@ -43,6 +43,7 @@ MAX_LOG_BYTES = 64 * 1_024 * 1_024
 CUT_MARK = b"\n[qgjob: the log was cut here, at 64 MiB]\n"
 RESERVE_BYTES = 4 * 1_024 * 1_024
 """Room for about a thousand results."""
+LOCK_NAME = "spool.lock"
 T = TypeVar("T")
 
 
@@ -120,6 +121,23 @@ class SpoolBusy(Exception):
     """Another agent works in this folder."""
 
 
+def is_in_use(directory: Path) -> bool:
+    """Whether an agent works in a folder. Nothing is made there.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    path = directory / LOCK_NAME
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 class Spool:
     """The folder of an agent, which it has to itself until it ends.
 
@@ -135,7 +153,7 @@ class Spool:
         self._cluster = directory / "cluster.json"
         for folder in self._folders:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = (directory / "spool.lock").open("w")
+        self._lock = (directory / LOCK_NAME).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.spool import Spool
+
 PROGRAM = Path(sys.executable).parent / "qgjob-agent"
 
 
-def start(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [str(PROGRAM), "run", "--state-dir", str(tmp_path / "state"), "--coordinator", "127.0.0.1:1", *options]
+def start(tmp_path: Path, *options: str, word: str = "run") -> subprocess.CompletedProcess[str]:
+    command = [str(PROGRAM), word, "--state-dir", str(tmp_path / "state"), "--coordinator", "127.0.0.1:1", *options]
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "COLUMNS": "300"}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
 
@@ -74,3 +77,10 @@ def test_state_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     told = refused(start(tmp_path, "--simulate", "emulator=1"))
     assert "cannot write to" in told
     assert "choose another --state-dir" in told
+
+
+def test_doctor_tells_of_an_agent_that_works_in_the_folder(tmp_path: Path) -> None:
+    with contextlib.closing(Spool(tmp_path / "state")):
+        told = start(tmp_path, "--simulate", "emulator=1", word="doctor").stdout
+        assert f"warning  state        an agent works in {tmp_path / 'state'} now" in told
+    assert "ok       state" in start(tmp_path, "--simulate", "emulator=1", word="doctor").stdout
