@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -181,3 +181,19 @@ async def test_device_is_out_of_use_before_the_end_is_told_of_a_run_that_left_so
     before = told[-2]
     assert isinstance(before, DevicesObserved)
     assert [(facts.usable, facts.reason) for facts in before.devices] == [(False, CANNOT_BE_ENDED)]
+
+
+async def test_what_earlier_lives_left_is_ended_before_devices_are_looked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    class Watching:
+        async def run(self, _observed: Callable[[tuple[DeviceFacts, ...]], None]) -> None:
+            order.append("looks for devices")
+            desk.drain(0)
+
+    monkeypatch.setattr(desk, "_discoveries", [Watching()])
+    monkeypatch.setattr(desk._bench, "end_left", lambda: order.append("ends what is left"))
+    await asyncio.wait_for(desk.run(), 20)
+    assert order == ["ends what is left", "looks for devices"]
