@@ -347,17 +347,22 @@ async def _serve(config: Config) -> int:
     except (ConfigError, SchemaTooNew):  # found at a takeover
         raise
     except Exception:  # noqa: BLE001 - the top of the program
-        if server.engine.is_stopping:
-            out.exception(
-                "engine_failed", story="Nothing more can be made durable, so the process ends; start it again"
-            )
-        else:
-            out.exception("http_failed", story="The HTTP port cannot be served, so the process ends")
+        event, story = _failure(server)
+        out.exception(event, story=story)
         return EX_SOFTWARE
     finally:
         await server.stop()
     out.info("stopped")
     return 0
+
+
+def _failure(server: Server) -> tuple[str, str]:
+    """Return what is told of the end of a server: event and story."""
+    if server.is_alive:
+        return "http_failed", "The HTTP port cannot be served, so the process ends"
+    if server.leads:
+        return "engine_failed", "Nothing more can be made durable, so the process ends; start it again"
+    return "takeover_failed", "The queue could not be taken over, so the process ends; started again it stands by"
 
 
 async def _leave(server: Server, error: Exception) -> NoReturn:

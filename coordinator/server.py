@@ -157,6 +157,11 @@ class Server:
         """Whether this coordinator leads, rather than standing by."""
         return self._house is not None
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it goes on to lead, or to stand by: nothing has ended that."""
+        return self._life is not None and not self._life.done()
+
     async def start(self) -> str:
         """Begin to serve, or to stand by, and return HOST:PORT.
 

@@ -1,13 +1,20 @@
-"""How the program refuses to start."""
+"""How the program refuses to start, and how it ends."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from coordinator.main import app
+from coordinator.config import Config
+from coordinator.core.model import Settings
+from coordinator.leadership import Sole
+from coordinator.main import EX_SOFTWARE, _serve, app
+from coordinator.server import Server
+from coordinator.store import StoreUnreadable
 
 
 @pytest.mark.parametrize(
@@ -33,3 +40,25 @@ def test_wrong_start_is_one_clear_line_and_exit_2(tmp_path: Path, arguments: tup
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_takeover_that_the_database_refuses_ends_the_process_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stand_by(_self: Server) -> bool:
+        return False
+
+    def fail(_self: Server) -> None:
+        raise StoreUnreadable("the server is starting up")
+
+    async def win_at_once(_self: Sole) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Server, "_is_first", stand_by)
+    monkeypatch.setattr(Server, "_open_house", fail)
+    monkeypatch.setattr(Sole, "win", win_at_once)
+    database = f"sqlite:///{tmp_path / 'qgjob.db'}"
+    config = Config(listen="127.0.0.1:0", data_dir=tmp_path, database_url=database, settings=Settings())
+    with capture_logs() as told:
+        assert await _serve(config) == EX_SOFTWARE
+    assert [line["event"] for line in told if line["log_level"] == "error"] == ["takeover_failed"]
