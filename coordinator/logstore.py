@@ -327,12 +327,13 @@ class LogStore:
         self._has_room.give()
 
     async def _judge(self, log: _Log) -> None:
-        log.file = log.file.judged(await self._run(self._sha256, log.parts, log.durable))
-        if not log.file.size and log.durable:
-            # It begins anew.
+        judged = log.file.judged(await self._run(self._sha256, log.parts, log.durable))
+        if not judged.size and log.durable:
+            # It begins anew, once that is recorded; nothing is taken in before.
             await self._record(LogRestart(log.attempt))
             log.parts = ()
             log.durable = 0
+        log.file = judged
 
     def _sha256(self, parts: tuple[LogPart, ...], size: int) -> str:
         found = hashlib.sha256()

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator import logstore
 from coordinator.core.errors import InvalidRequest
-from coordinator.core.logfile import LogState
+from coordinator.core.logfile import LogRestart, LogState, LogWrite
 from coordinator.core.model import AttemptId, AttemptOutcome
 from coordinator.logstore import Committed, LogStore
 from coordinator.storage import Directory
@@ -160,6 +160,31 @@ async def test_bytes_that_a_loss_of_power_damaged_are_asked_for_again(
     await again.finish(ONE, len(TEXT), SHA256)
     assert await again.committed(ONE) == Committed(size=0, is_closed=False)
     await append(again, TEXT, 0)
+    await again.finish(ONE, len(TEXT), SHA256)
+    assert await again.committed(ONE) == Committed(size=len(TEXT), is_closed=True)
+    assert await content(again) == TEXT
+
+
+async def test_beginning_anew_that_could_not_be_recorded_is_tried_again(
+    logs: LogStore, open_logs: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(logs, b"\0" * len(TEXT))
+    again = open_logs()
+    put_logs = Store.put_logs
+
+    def refuse_to_begin_anew(store: Store, writes: list[LogWrite]) -> None:
+        if any(isinstance(write, LogRestart) for write in writes):
+            refuse(errno.EIO)
+        put_logs(store, writes)
+
+    await again.finish(ONE, len(TEXT), SHA256)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_logs", refuse_to_begin_anew)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            await again.committed(ONE)
+    await again.finish(ONE, len(TEXT), SHA256)
+    assert await again.committed(ONE) == Committed(size=0, is_closed=False)
+    await append(again, TEXT)
     await again.finish(ONE, len(TEXT), SHA256)
     assert await again.committed(ONE) == Committed(size=len(TEXT), is_closed=True)
     assert await content(again) == TEXT
