@@ -98,15 +98,19 @@ class Space:
     # Ballast
 
     def keep_ballast(self) -> None:
-        """Make the ballast whole where there is room beside it for what is to stay free."""
-        path = self._directory / BALLAST
-        missing = self._ballast_bytes - self._held()
-        if missing <= 0 or self._read_free(self._directory) - missing < self._min_free:
-            return
+        """Make the ballast whole where there is room beside it for what is to stay free.
+
+        What hinders that is told, and does not matter to the caller: it is tried again.
+        """
         try:
-            _fill(path, self._ballast_bytes)
+            self._fill_ballast()
         except OSError as error:
-            structlog.get_logger("coordinator").warning("no_ballast", reason=error.strerror)
+            structlog.get_logger("coordinator").warning("no_ballast", reason=error.strerror or str(error))
+
+    def _fill_ballast(self) -> None:
+        missing = self._ballast_bytes - self._held()
+        if missing > 0 and self._read_free(self._directory) - missing >= self._min_free:
+            _fill(self._directory / BALLAST, self._ballast_bytes)
 
     def _held(self) -> int:
         try:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.config import ConfigError, parsed_size
 from coordinator.core.errors import StorageFull
@@ -60,6 +63,16 @@ def test_ballast_takes_real_room_and_is_given_back_but_for_the_last_reserve(tmp_
 def test_ballast_is_not_made_of_the_room_that_is_to_stay(tmp_path: Path) -> None:
     space_with(tmp_path, 515 * MIB).keep_ballast()
     assert not (tmp_path / BALLAST).exists()
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_disk_that_cannot_be_looked_at_has_no_ballast_and_ends_nothing(tmp_path: Path, code: int) -> None:
+    def fail(_directory: Path) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with capture_logs() as told:
+        Space(tmp_path, min_free=0, read_free=fail).keep_ballast()
+    assert [(line["event"], line["reason"]) for line in told] == [("no_ballast", os.strerror(code))]
 
 
 def test_probe_leaves_nothing_behind(tmp_path: Path) -> None:
