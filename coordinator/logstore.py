@@ -45,6 +45,8 @@ ENOUGH_TO_WRITE_BYTES = 512 * 1_024
 MAX_BUFFERED_BYTES = 1_024 * 1_024
 """A writer waits while its log has more than this in its buffer."""
 MAX_BUFFERED_IN_ALL_BYTES = 64 * 1_024 * 1_024
+RECORD_AGAIN_S = 5.0
+"""Between two tries to record the end of a log, while somebody waits for it."""
 THREADS = 4
 REMEMBERED_LOGS = 1_024
 """Logs that stay in memory though nobody uses them; others are read from the storage again."""
@@ -89,6 +91,8 @@ class _Log:
     """Monotonic time of the last flush."""
     has_verdict: bool = False
     """Whether its end is durable."""
+    judged_s: float = 0.0
+    """Monotonic time of the last try to make it so."""
     error: OSError | ShuttingDown | None = None
     """Why the storage took nothing, until its writer is told."""
     is_urgent: asyncio.Event = field(default_factory=asyncio.Event)
@@ -99,6 +103,11 @@ class _Log:
     def is_closed(self) -> bool:
         """Whether nothing more is wanted, and that is durable."""
         return self.has_verdict and self.flush is None
+
+    @property
+    def is_verdict_due(self) -> bool:
+        """Whether its end is known, and not recorded."""
+        return self.file.is_closed and not self.has_verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,8 +240,7 @@ class LogStore:
         return Committed(size=log.durable, is_closed=log.is_closed)
 
     def _start_flush(self, log: _Log) -> None:
-        is_verdict_due = log.file.is_due or (log.file.is_closed and not log.has_verdict)
-        if log.flush is None and (log.buffer or is_verdict_due):
+        if log.flush is None and (log.buffer or log.file.is_due or log.is_verdict_due):
             log.flush = asyncio.create_task(self._flush(log))
 
     async def _flush(self, log: _Log) -> None:
@@ -244,7 +252,8 @@ class LogStore:
                     await self._write_buffer(log)
                 if log.file.is_due:
                     await self._judge(log)
-            if log.file.is_closed and not log.has_verdict:
+            if log.is_verdict_due:
+                log.judged_s = time.monotonic()
                 await self._record(LogEnd(attempt=log.attempt, state=log.file.state, size=log.file.size))
                 log.has_verdict = True
         except (OSError, ShuttingDown) as error:
@@ -371,11 +380,24 @@ class LogStore:
             await log.changed.wait()
 
     async def patience_s(self, attempt: Attempt) -> float | None:
-        """Return how long the rest of a log will be waited for, in seconds; None while the attempt goes on."""
+        """Return how long the rest of a log will be waited for, in seconds; None while the attempt goes on.
+
+        An end that the database refused is recorded again: its writer may not come back, and readers wait for it.
+        """
         if attempt.outcome is None:
             return None
         log = await self._log(attempt.id)
+        if log.is_verdict_due:
+            return self._record_again_s(log)
         return max(0, self._patience_us - self._quiet_us(log, attempt)) / SECOND_US
+
+    def _record_again_s(self, log: _Log) -> float:
+        """Try to record a known end if that was not tried lately; return when to ask again, in seconds."""
+        pause_s = log.judged_s + RECORD_AGAIN_S - time.monotonic()
+        if pause_s > 0:
+            return pause_s
+        self._start_flush(log)
+        return RECORD_AGAIN_S
 
     def _quiet_us(self, log: _Log, attempt: Attempt) -> int:
         return self._read_wall_us() - max(log.grown_us, attempt.end_us or 0)

@@ -334,6 +334,27 @@ async def test_verdict_that_could_not_be_written_is_not_told(logs: LogStore, mon
     assert (await logs.committed(ONE)).is_closed
 
 
+async def test_end_that_could_not_be_recorded_is_recorded_again_for_those_who_wait(
+    logs: LogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs._patience_us = 1
+    await append(logs, TEXT)
+    following = asyncio.create_task(logs.grown(ONE, len(TEXT)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_logs", lambda *_: refuse(errno.ENOSPC))
+        await logs.finish(ONE, len(TEXT), SHA256)
+        with pytest.raises(OSError, match="space"):
+            await logs.committed(ONE)
+        pause_s = await logs.patience_s(ENDED)
+        assert pause_s is not None
+        assert logstore.RECORD_AGAIN_S - 1 < pause_s <= logstore.RECORD_AGAIN_S
+    assert not following.done()
+    monkeypatch.setattr(logstore, "RECORD_AGAIN_S", 0)
+    await logs.patience_s(ENDED)
+    await asyncio.wait_for(following, 10)
+    assert await logs.state(ENDED) is LogState.COMPLETE
+
+
 async def test_rest_that_never_comes_truncates_for_readers_but_not_for_its_writer(tmp_path: Path) -> None:
     now_us = [50]
     logs = LogStore(storage(tmp_path), open_store(tmp_path), patience_us=100, read_wall_us=lambda: now_us[0])
