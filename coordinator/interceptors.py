@@ -18,6 +18,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
+from coordinator.complaints import Complaints
 from coordinator.core.errors import DatabaseUnavailable, InvalidRequest, QgjobError, VersionUnsupported
 from coordinator.core.releases import misfit
 from coordinator.store import StoreError
@@ -31,9 +32,6 @@ AGENT_METHODS = frozenset({"/qgjob.v1.AgentService/Connect", "/qgjob.v1.LogServi
 
 OURS = "/qgjob."
 """How our methods begin; health and reflection have handlers of other kinds."""
-
-COMPLAINT_INTERVAL_S = 60.0
-"""Between two lines of diagnostics about bytes that are no message, for each method."""
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
@@ -51,31 +49,6 @@ class _Unreadable(InvalidRequest):
 
     def __init__(self) -> None:
         super().__init__("message", "the bytes are no message of this method")
-
-
-class Complaints:
-    """Tells the operator of unreadable messages, seldom enough that nobody can fill the diagnostics with them."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """Take a clock in seconds."""
-        self._clock = clock
-        self._told_s: dict[str, float] = {}
-        self._untold: Counter[str] = Counter()
-
-    def add(self, method: str, peer: str) -> None:
-        """Tell of one, or count it among those that the next line tells of."""
-        self._untold[method] += 1
-        now_s = self._clock()
-        if now_s - self._told_s.get(method, -COMPLAINT_INTERVAL_S) < COMPLAINT_INTERVAL_S:
-            return
-        self._told_s[method] = now_s
-        structlog.get_logger("coordinator").warning(
-            "message_unreadable",
-            story="bytes came that are no message of the method",
-            method=method,
-            peer=peer,
-            count=self._untold.pop(method),
-        )
 
 
 class RefusalInterceptor(grpc.aio.ServerInterceptor):
@@ -246,7 +219,8 @@ def _guard(handler: Handler, method: str, complaints: Complaints) -> Handler:
                 raise request
             return await handler(request, context)
         except _Unreadable as refusal:
-            complaints.add(method, context.peer())
+            story = "bytes came that are no message of the method"
+            complaints.add("message_unreadable", method, story=story, method=method, peer=context.peer())
             await _refuse(context, refusal)
         except QgjobError as refusal:
             await _refuse(context, refusal)

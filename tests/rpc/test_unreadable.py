@@ -9,7 +9,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from structlog.testing import capture_logs
 
-from coordinator.interceptors import COMPLAINT_INTERVAL_S, Complaints
+from coordinator.complaints import COMPLAINT_INTERVAL_S, Complaints
 from tests.rpc.grid import PATIENCE_S, Grid, error_info, spec
 
 NO_MESSAGE = b"\xff\xff\xff\xff"
@@ -57,5 +57,5 @@ def test_next_line_tells_how_many_there_were() -> None:
     complaints = Complaints(iter(times_s).__next__)
     with capture_logs() as told:
         for _ in times_s:
-            complaints.add("/Get", "ipv4:127.0.0.1:1")
+            complaints.add("message_unreadable", "/Get")
     assert [line["count"] for line in told] == [1, 3]
