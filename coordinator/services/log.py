@@ -13,6 +13,7 @@ import grpc
 import structlog
 
 from coordinator.changes import Changes
+from coordinator.complaints import Complaints
 from coordinator.core.errors import InvalidRequest, NotFound, StorageFull, TooManyFollowers
 from coordinator.core.logfile import LogState
 from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, Fence, JobId
@@ -51,10 +52,11 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
         self._changes = changes
         self._space = space
         self._followers: Counter[int] = Counter()
+        self._complaints = Complaints()
 
     async def AppendLogs(self, request_iterator: object, context: AppendContext) -> None:  # type: ignore[override]  # it reads and writes through the context
         """Take chunks in, and tell how much of each log is durable."""
-        await _Upload(self._store, self._logs, self._space, context).run()
+        await _Upload(self._store, self._logs, self._space, self._complaints, context).run()
 
     async def FollowLogs(self, request: log_service_pb2.FollowLogsRequest, context: FollowContext) -> None:  # type: ignore[override]  # it writes through the context
         """Send a job's log through its attempts in order.
@@ -109,10 +111,13 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
 class _Upload:
     """One agent's stream. A reader takes in while a writer answers, so that many chunks share a sync of the disk."""
 
-    def __init__(self, store: Store, logs: LogStore, space: Space, context: AppendContext) -> None:
+    def __init__(
+        self, store: Store, logs: LogStore, space: Space, complaints: Complaints, context: AppendContext
+    ) -> None:
         self._store = store
         self._logs = logs
         self._space = space
+        self._complaints = complaints
         self._context = context
         self._keys: dict[AttemptId, tuple[int, Fence] | None] = {}
         self._unanswered: dict[AttemptId, bool] = {}
@@ -203,9 +208,8 @@ class _Upload:
             self._keys[attempt] = None if lease is None else (lease.id, lease.fence)
         is_allowed = self._keys[attempt] == (key.lease_id, Fence(key.fence.epoch, key.fence.number))
         if not is_allowed:
-            structlog.get_logger("coordinator").warning(
-                "log_refused", attempt=attempt, lease=key.lease_id, story="the attempt did not run under this lease"
-            )
+            story = "the attempt did not run under this lease"
+            self._complaints.add("log_refused", attempt=attempt, lease=key.lease_id, story=story)
         return is_allowed
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.changes import Changes
 from coordinator.core.model import AttemptId, AttemptOutcome, Job, JobId, JobState, LeaseState
@@ -190,6 +191,13 @@ async def test_logs_of_several_attempts_share_a_stream(lab: Lab) -> None:
 async def test_wrong_key_stores_nothing(lab: Lab, key: lease_pb2.LeaseKey) -> None:
     assert await append(lab, chunk(0, b"forged", key=key)) == [(1, 0, True)]
     assert await lab.logs.size(AttemptId(1)) == 0
+
+
+async def test_flood_of_chunks_under_a_wrong_key_is_one_line(lab: Lab) -> None:
+    with capture_logs() as told:
+        for _ in range(3):
+            await append(lab, *(chunk(0, b"forged", key=lease_pb2.LeaseKey()) for _ in range(10)))
+    assert [line["event"] for line in told] == ["log_refused"]
 
 
 @pytest.mark.parametrize("attempt", [0, -1, 77, 2**62])
