@@ -33,6 +33,8 @@ FOLLOW_CHUNK_BYTES = 16 * 1_024
 (measured by benchmarks/followers.py)."""
 MAX_FOLLOWERS = 2_000
 """Of one job's log; each holds up to 256 KB while it does not read."""
+PUT_OFF_S = 10.0
+"""After which the sender of a log that may not begin yet hears where to go on, and tries again."""
 REMEMBERED_KEYS = 1_024
 """Attempts of one stream whose lease need not be looked up again."""
 
@@ -123,6 +125,8 @@ class _Upload:
         self._unanswered: dict[AttemptId, bool] = {}
         """Attempts that wait for an answer, the longest first, and whether they may write."""
         self._has_unanswered = asyncio.Event()
+        self._put_off: dict[AttemptId, asyncio.TimerHandle] = {}
+        """Attempts whose log may not begin yet. Their messages are dropped until they are answered."""
         self._is_read = False
 
     async def run(self) -> None:
@@ -145,38 +149,61 @@ class _Upload:
         finally:
             reader.cancel()
             writer.cancel()
+            for timer in self._put_off.values():
+                timer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
 
     async def _read(self) -> None:
         while (message := await _next(self._context)) is not None:
             attempt = _attempt_of(message)
+            if attempt in self._put_off:
+                continue
             may_write = await self._may_write(attempt, message.key)
-            if may_write:
-                await self._take(attempt, message)
-            self._unanswered[attempt] = may_write
-            self._has_unanswered.set()
+            if may_write and not await self._take(attempt, message):
+                self._put_off[attempt] = asyncio.get_running_loop().call_later(PUT_OFF_S, self._answer_late, attempt)
+            else:
+                self._answer_soon(attempt, may_write=may_write)
+        for attempt in list(self._put_off):
+            self._answer_late(attempt)
         self._is_read = True
         self._has_unanswered.set()
 
-    async def _take(self, attempt: AttemptId, message: log_service_pb2.AppendLogsRequest) -> None:
+    def _answer_soon(self, attempt: AttemptId, *, may_write: bool) -> None:
+        self._unanswered[attempt] = may_write
+        self._has_unanswered.set()
+
+    def _answer_late(self, attempt: AttemptId) -> None:
+        self._put_off.pop(attempt).cancel()
+        self._answer_soon(attempt, may_write=True)
+
+    async def _take(self, attempt: AttemptId, message: log_service_pb2.AppendLogsRequest) -> bool:
+        """Take a message in; return whether that was possible, which it is not for a log that may not begin yet."""
         self._space.check_writable()
         if message.WhichOneof("event") == "finished":
             await self._logs.finish(attempt, message.finished.size, message.finished.sha256[:64])
-            return
+            return True
         chunk = message.chunk
         if len(chunk.data) > MAX_CHUNK_BYTES:
             raise InvalidRequest("chunk", f"a chunk of {len(chunk.data)} bytes; {MAX_CHUNK_BYTES} is the limit")
         if chunk.offset < 0:
             raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {chunk.offset}")
-        await self._check_space(attempt, chunk.offset)
-        await self._logs.offer(attempt, chunk.offset, chunk.data)
-
-    async def _check_space(self, attempt: AttemptId, offset: int) -> None:
-        """Refuse a log that begins while little space is left, and any log before the database has none."""
-        if offset == 0 and await self._logs.size(attempt) == 0:
-            self._space.check_new()
+        if chunk.offset == 0 and await self._logs.size(attempt) == 0:
+            if not self._may_begin(attempt):
+                return False
         else:
             self._space.check_growth()
+        await self._logs.offer(attempt, chunk.offset, chunk.data)
+        return True
+
+    def _may_begin(self, attempt: AttemptId) -> bool:
+        """Whether there is space for new logs. The others of this stream go on where there is none."""
+        try:
+            self._space.check_new()
+        except StorageFull as refusal:
+            story = "its agent keeps it and sends it again"
+            self._complaints.add("log_put_off", attempt=attempt, reason=str(refusal), story=story)
+            return False
+        return True
 
     async def _answer(self) -> None:
         while not (self._is_read and not self._unanswered):

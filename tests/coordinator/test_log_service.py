@@ -234,16 +234,46 @@ async def test_little_space_refuses_new_logs_and_lets_others_grow(lab: Lab) -> N
     await append(lab, chunk(0, b"before"))
     lab.commit(PutJob(a_job(2)), PutAttempt(replace(an_attempt(2, job=2, of_job=1), start_us=1)))
     lab.free[0] = 99
-    assert await append(lab, chunk(6, b" after")) == [(1, 12, False)]
+    with capture_logs() as told:
+        answers = await append(lab, chunk(0, b"new", attempt=2), chunk(6, b" after"), finished(b"new", attempt=2))
+    assert answers == [(1, 12, False), (2, 0, False)]
+    assert [(line["event"], line["attempt"]) for line in told] == [("log_put_off", 2)]
+    lab.free[0] = 9
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await append(lab, chunk(0, b"new", attempt=2))
+        await append(lab, chunk(12, b" more"))
     assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert error_info(refusal.value.trailing_metadata()).reason == "STORAGE_FULL"
-    lab.free[0] = 9
-    with pytest.raises(grpc.aio.AioRpcError):
-        await append(lab, chunk(12, b" more"))
     lab.free[0] = 1_000
     assert await append(lab, chunk(12, b" more"), chunk(0, b"new", attempt=2)) == [(1, 17, False), (2, 3, False)]
+
+
+async def test_log_that_may_not_begin_yet_is_answered_once_and_after_a_pause(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_service, "PUT_OFF_S", 0.3)
+    lab.commit(PutJob(a_job(2)), PutAttempt(replace(an_attempt(2, job=2, of_job=1), start_us=1)))
+    await append(lab, chunk(0, b"before"))
+    lab.free[0] = 99
+    call = lab.stub.AppendLogs()
+    heard: list[tuple[int, int, bool]] = []
+
+    async def hear() -> None:
+        answer = await asyncio.wait_for(call.read(), 20)
+        assert isinstance(answer, log_service_pb2.AppendLogsResponse)
+        heard.append((answer.attempt_id, answer.committed_size, answer.closed))
+
+    began_s = asyncio.get_running_loop().time()
+    for message in (chunk(0, b"new", 2), chunk(3, b"er", 2), finished(b"newer", 2), chunk(6, b" after")):
+        await call.write(message)
+    await hear()
+    await hear()
+    assert heard == [(1, 12, False), (2, 0, False)]
+    assert asyncio.get_running_loop().time() - began_s >= 0.3
+    lab.free[0] = 1_000
+    await call.write(chunk(0, b"newer", 2))
+    await hear()
+    assert heard[2:] == [(2, 5, False)]
+    call.cancel()
 
 
 async def test_full_disk_ends_the_stream_and_the_next_one_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
