@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import hashlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from coordinator.core.errors import InvalidRequest, ShuttingDown
+from coordinator.complaints import Complaints
+from coordinator.core.errors import InvalidRequest, ShuttingDown, StorageUnavailable
 from coordinator.core.logfile import (
     PATIENCE_US,
     LogEnd,
@@ -153,6 +155,23 @@ class _Recorder:
                 raise OSError(errno.EIO, str(error)) from error
 
 
+def _for_readers(
+    method: Callable[Concatenate[LogStore, Args], Awaitable[Result]],
+) -> Callable[Concatenate[LogStore, Args], Coroutine[None, None, Result]]:
+    """Tell readers that the storage does not answer, and the operator why."""
+
+    @functools.wraps(method)
+    async def read(self: LogStore, /, *args: Args.args, **kwargs: Args.kwargs) -> Result:
+        try:
+            return await method(self, *args, **kwargs)
+        except OSError as error:
+            story = "readers of logs are told to come again"
+            self._complaints.add("storage_unavailable", reason=str(error), story=story)
+            raise StorageUnavailable from error
+
+    return read
+
+
 class LogStore:
     """The logs of all attempts. All methods are called on the event loop's thread."""
 
@@ -186,6 +205,7 @@ class LogStore:
         self._recent: deque[_Log] = deque(maxlen=REMEMBERED_LOGS)
         self._buffered = 0
         self._has_room = _Signal()
+        self._complaints = Complaints()
 
     # Writers
 
@@ -352,8 +372,9 @@ class LogStore:
             offset += len(block)
         return found.hexdigest()
 
-    # Readers
+    # Readers. They raise StorageUnavailable where the storage does not answer.
 
+    @_for_readers
     async def state(self, attempt: Attempt) -> LogState:
         """Return whether an attempt's log can still grow, as far as a reader needs to know."""
         log = await self._log(attempt.id)
@@ -361,10 +382,12 @@ class LogStore:
             return LogState.OPEN
         return log.file.state_for(attempt, self._quiet_us(log, attempt), self._patience_us)
 
+    @_for_readers
     async def size(self, attempt: AttemptId) -> int:
         """Return how many bytes are durable."""
         return (await self._log(attempt)).durable
 
+    @_for_readers
     async def read(self, attempt: AttemptId, offset: int, limit: int = MAX_CHUNK_BYTES) -> bytes:
         """Return durable bytes from `offset` on, at most `limit`; none where there are none yet."""
         log = await self._log(attempt)
@@ -373,12 +396,14 @@ class LogStore:
             return b""
         return await self._run(self._storage.read, log.parts, offset, length)
 
+    @_for_readers
     async def grown(self, attempt: AttemptId, offset: int) -> None:
         """Wait until more than `offset` bytes are durable or the log is closed."""
         log = await self._log(attempt)
         while log.durable <= offset and not log.is_closed:
             await log.changed.wait()
 
+    @_for_readers
     async def patience_s(self, attempt: Attempt) -> float | None:
         """Return how long the rest of a log will be waited for, in seconds; None while the attempt goes on.
 
@@ -402,6 +427,7 @@ class LogStore:
     def _quiet_us(self, log: _Log, attempt: Attempt) -> int:
         return self._read_wall_us() - max(log.grown_us, attempt.end_us or 0)
 
+    @_for_readers
     async def tail_offset(self, attempt: AttemptId, lines: int) -> int:
         """Return the offset at which the last `lines` lines begin."""
         log = await self._log(attempt)

@@ -82,6 +82,7 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         "SHUTTING_DOWN": Code(grpc.StatusCode.UNAVAILABLE, 503),
         "NOT_LEADER": Code(grpc.StatusCode.UNAVAILABLE, 503),
         "DATABASE_UNAVAILABLE": Code(grpc.StatusCode.UNAVAILABLE, 503),
+        "STORAGE_UNAVAILABLE": Code(grpc.StatusCode.UNAVAILABLE, 503),
         "NO_MATCHING_DEVICE": Code(grpc.StatusCode.FAILED_PRECONDITION, 409),
     }
 )

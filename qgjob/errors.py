@@ -68,7 +68,7 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         return UsageError(message, reason=reason, hint="the same key needs the very same jobs", fields=fields)
     if reason == "VERSION_UNSUPPORTED":
         return UsageError(message, reason=reason, hint="releases may be one minor release apart", fields=fields)
-    if reason in ("SHUTTING_DOWN", "DATABASE_UNAVAILABLE"):
+    if reason in ("SHUTTING_DOWN", "DATABASE_UNAVAILABLE", "STORAGE_UNAVAILABLE"):
         return Unreachable(message, reason=reason, hint="try again in a moment", fields=fields)
     if reason == "NOT_LEADER":
         hint = "name all coordinators with --coordinator or QGJOB_COORDINATOR, with commas between them"

@@ -132,5 +132,15 @@ class DatabaseUnavailable(QgjobError):
         super().__init__("the coordinator's database does not answer; repeat the call in a moment")
 
 
+class StorageUnavailable(QgjobError):
+    """The storage of the logs did not answer a question."""
+
+    reason = "STORAGE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("the storage of the logs does not answer; repeat the call in a moment")
+
+
 class IllegalTransition(AssertionError):
     """Our own bug: a state change that the tables do not have."""

@@ -19,6 +19,7 @@ from coordinator.core.errors import (
     NotLeader,
     QgjobError,
     ShuttingDown,
+    StorageUnavailable,
     Unauthenticated,
 )
 from coordinator.store import StoreError
@@ -52,7 +53,7 @@ def problem_of(error: QgjobError) -> JSONResponse:
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, (ShuttingDown, NotLeader, DatabaseUnavailable)):
+    if isinstance(error, (ShuttingDown, NotLeader, DatabaseUnavailable, StorageUnavailable)):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return problem(wire.code_of(error).http, error.reason, sentence, fields, headers)
 

@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 
 from coordinator import wire
-from coordinator.core.errors import InvalidRequest, NotFound
+from coordinator.core.errors import InvalidRequest, NotFound, StorageUnavailable
 from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequested
-from coordinator.core.model import TERMINAL_JOB_STATES, Job, JobId, JobState
+from coordinator.core.logfile import LogState
+from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, JobState
 from coordinator.engine import Engine
 from coordinator.logstore import LogStore
 from coordinator.space import Space
@@ -68,7 +69,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         attempts, tests = await asyncio.to_thread(
             lambda: (self._store.attempts_of(job_id), self._store.tests_of(job_id))
         )
-        states = [await self._logs.state(attempt) for attempt in attempts]
+        states = [await self._log_state(attempt) for attempt in attempts]
         positions = self._engine.queue_positions([job])
         return job_service_pb2.GetJobResponse(
             job=wire.job_out(
@@ -78,6 +79,13 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 attempts=[wire.attempt_out(attempt, state) for attempt, state in zip(attempts, states, strict=True)],
             )
         )
+
+    async def _log_state(self, attempt: Attempt) -> LogState:
+        """Return what is told of a log: open, while the storage does not answer. The job is shown all the same."""
+        try:
+            return await self._logs.state(attempt)
+        except StorageUnavailable:
+            return LogState.OPEN
 
     async def ListJobs(
         self, request: job_service_pb2.ListJobsRequest, context: object = None

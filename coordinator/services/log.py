@@ -82,6 +82,7 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
             TooManyFollowers: As many do so already as may.
             NotFound: There is no such job, or no such attempt of it.
             InvalidRequest: A number is negative.
+            StorageUnavailable: The storage does not answer.
         """
         with self._counted(request.job_id):
             follower = _Follower(self._store, self._logs, self._changes, request, write)
@@ -269,9 +270,12 @@ class _Follower:
         Raises:
             NotFound: There is no such job, or no such attempt of it.
             InvalidRequest: A number is negative.
+            StorageUnavailable: The storage does not answer.
         """
         self._check()
         await self._is_ended()
+        for attempt in (await self._attempts())[:1]:
+            await self._logs.read(attempt.id, 0, 1)
 
     async def run(self) -> None:
         """Send what is wanted.

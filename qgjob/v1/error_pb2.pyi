@@ -56,6 +56,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Another coordinator leads, or is about to; ask the others, then this one again (metadata: leader, where it is known)."""
     REASON_DATABASE_UNAVAILABLE: _Reason.ValueType  # 16
     """The coordinator's database did not answer; repeat the call."""
+    REASON_STORAGE_UNAVAILABLE: _Reason.ValueType  # 17
+    """The storage of the logs did not answer; repeat the call."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is carried, by its name without the prefix, in the `reason` of the google.rpc.ErrorInfo of every refused call.
@@ -96,4 +98,6 @@ REASON_NOT_LEADER: Reason.ValueType  # 15
 """Another coordinator leads, or is about to; ask the others, then this one again (metadata: leader, where it is known)."""
 REASON_DATABASE_UNAVAILABLE: Reason.ValueType  # 16
 """The coordinator's database did not answer; repeat the call."""
+REASON_STORAGE_UNAVAILABLE: Reason.ValueType  # 17
+"""The storage of the logs did not answer; repeat the call."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

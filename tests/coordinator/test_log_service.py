@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -353,6 +354,26 @@ async def test_log_of_a_lost_attempt_is_not_waited_for(lab: Lab) -> None:
     lost = replace(RUNNING, end_us=3, outcome=AttemptOutcome.LOST)
     lab.commit(PutAttempt(lost), PutJob(replace(RUNNING_JOB, state=JobState.ERRORED)))
     assert await pieces(call) == [b"so far", ("truncated", 1)]
+
+
+async def test_storage_that_does_not_answer_lets_followers_come_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lab.store_log(TEXT)
+    lab.commit(PutAttempt(ENDED), PutJob(ENDED_JOB))
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch, capture_logs() as told:
+        patch.setattr(Directory, "read", fail)
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await lab.followed()
+            assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert error_info(refusal.value.trailing_metadata()).reason == "STORAGE_UNAVAILABLE"
+    assert [(line["event"], line["log_level"]) for line in told] == [("storage_unavailable", "warning")]
+    assert await lab.followed() == [("open", 1), TEXT, ("complete", 1)]
 
 
 async def test_rest_that_never_comes_ends_the_follower_as_truncated(lab: Lab) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import socket
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from coordinator.http import logs
 from coordinator.http.logs import Events
 from coordinator.services import log as log_service
+from coordinator.storage import Directory
 from qgjob.v1 import job_pb2, log_pb2, log_service_pb2
 from tests.http.grid import PATIENCE_S, HttpGrid, RunningJob, ServerSentEvent, events, services
 
@@ -141,6 +145,25 @@ async def test_browser_that_comes_back_after_the_end_is_told_to_stop(grid: HttpG
 async def test_id_that_was_never_given_out_is_refused(grid: HttpGrid, running: RunningJob, last_event_id: str) -> None:
     answer = await grid.web.get(FOLLOW, headers={"Last-Event-ID": last_event_id})
     assert (answer.status_code, answer.json()["fields"]) == (400, {"field": "Last-Event-ID"})
+
+
+async def test_storage_that_does_not_answer_hides_the_log_for_a_moment_and_not_the_job(
+    grid: HttpGrid, running: RunningJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running.write(b"one\n")
+    await grid.restart()
+
+    def fail(*_: object) -> Any:  # noqa: ANN401 - it returns nothing
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "load", fail)
+        answer = await grid.web.get("/jobs/1/logs")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "STORAGE_UNAVAILABLE")
+        assert "retry-after" in answer.headers
+        job = await grid.get("/jobs/1")
+        assert [attempt["log"] for attempt in job["attempts"]] == ["open"]
+    assert (await grid.web.get("/jobs/1/logs")).text == "one\n"
 
 
 async def test_log_with_too_many_followers_refuses_one_more(

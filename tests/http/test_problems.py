@@ -35,6 +35,7 @@ EXAMPLES: list[QgjobError] = [
     errors.ShuttingDown("the coordinator is stopping"),
     errors.NotLeader("another coordinator leads"),
     errors.DatabaseUnavailable(),
+    errors.StorageUnavailable(),
 ]
 
 
