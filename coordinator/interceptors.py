@@ -208,6 +208,8 @@ def _counting(handler: Handler, streams: Counter[str], name: str) -> Handler:
             return await handler(request, context)
         finally:
             streams[name] -= 1
+            if not streams[name]:
+                del streams[name]
 
     return counting
 

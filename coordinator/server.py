@@ -48,14 +48,16 @@ LEADER = "qgjob.Leader"
 FIRST_LOOK_S = 0.1
 EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not listened on
 
-SERVICES = (
-    agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
-    build_service_pb2.DESCRIPTOR.services_by_name["BuildService"].full_name,
-    device_service_pb2.DESCRIPTOR.services_by_name["DeviceService"].full_name,
-    job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
-    log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
-    queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name,
+_DESCRIPTORS = (
+    agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    build_service_pb2.DESCRIPTOR.services_by_name["BuildService"],
+    device_service_pb2.DESCRIPTOR.services_by_name["DeviceService"],
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+    log_service_pb2.DESCRIPTOR.services_by_name["LogService"],
+    queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"],
 )
+SERVICES = tuple(service.full_name for service in _DESCRIPTORS)
+METHODS = frozenset(f"/{service.full_name}/{method.name}" for service in _DESCRIPTORS for method in service.methods)
 
 OPTIONS: Sequence[tuple[str, Any]] = (
     # Without this a second coordinator binds the same port in silence.
@@ -103,7 +105,7 @@ class Server:
         self._grpc = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
         self._credentials = server_credentials(config.tls) if config.tls is not None else None
         self._leadership: Leadership = Sole()
-        self._switchboard = Switchboard(lambda: self._leadership.check())
+        self._switchboard = Switchboard(METHODS, lambda: self._leadership.check())
         self._grpc.add_generic_rpc_handlers((self._switchboard,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)

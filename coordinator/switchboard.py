@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import grpc
@@ -14,8 +14,9 @@ from coordinator.interceptors import Handler, wrapped
 class Switchboard(grpc.GenericRpcHandler):
     """Handles every call to us. Services are added to it as to a server."""
 
-    def __init__(self, check_leadership: Callable[[], None]) -> None:
-        """Take what raises NotLeader while this coordinator does not lead."""
+    def __init__(self, methods: Container[str], check_leadership: Callable[[], None]) -> None:
+        """Take the methods that there are, and what raises NotLeader while this coordinator does not lead."""
+        self._methods = methods
         self._check_leadership = check_leadership
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -31,7 +32,7 @@ class Switchboard(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return how a call is handled: by its service, or with a refusal while this coordinator does not lead."""
         method = str(handler_call_details.method)
-        if not method.startswith("/qgjob."):
+        if method not in self._methods:
             return None
         try:
             self._check_leadership()

@@ -86,6 +86,24 @@ async def test_standby_refuses_calls_of_every_kind_and_tells_who_leads(pair: tup
         assert (code, info.reason) == (UNAVAILABLE, "NOT_LEADER")
 
 
+async def test_method_that_does_not_exist_is_none_of_a_standby_either(pair: tuple[Grid, Grid]) -> None:
+    for grid in pair:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = grid.channel.unary_unary("/qgjob.v1.JobService/Nothing")
+        code, _, _ = await refusal(call(b""))
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_streams_that_were_refused_leave_no_trace(pair: tuple[Grid, Grid]) -> None:
+    _, standby = pair
+    for call in (
+        standby.agents.Connect(),
+        standby.logs.AppendLogs(),
+        standby.jobs.WatchJobs(job_service_pb2.WatchJobsRequest()),
+    ):
+        await end_of(call)
+    assert dict(standby.server._streams) == {}
+
+
 async def test_health_tells_leader_and_standby_apart(pair: tuple[Grid, Grid]) -> None:
     for grid, expected in zip(pair, (SERVING, NOT_SERVING), strict=True):
         assert await status_of_health(grid, "") == SERVING
