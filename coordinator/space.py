@@ -6,14 +6,17 @@ use all there is; when it meets a full disk all the same, a file of ballast is g
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
+from coordinator.complaints import Complaints
 from coordinator.core.errors import StorageFull
 
 MIB = 1_024 * 1_024
@@ -22,12 +25,15 @@ LAST_RESERVE_BYTES = MIB
 """Stays of the ballast until a start needs it: SQLite cannot even be read without a little room."""
 PROBE_BYTES = 4 * MIB
 """More than the last reserve, so that giving that back does not pass for room."""
+LOOK_INTERVAL_S = 1.0
+LONGEST_LOOK_S = 1.0
+"""So long is waited for a look; a disk that answers does so in far less."""
 BALLAST = "ballast"
 PROBE = "probe"
 
 
 class Space:
-    """The room where database and logs lie. May be used from any thread."""
+    """The room where database and logs lie. What is awaited belongs to the event loop, the rest to any thread."""
 
     def __init__(
         self,
@@ -37,6 +43,7 @@ class Space:
         min_free: int,
         ballast_bytes: int = BALLAST_BYTES,
         read_free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+        look_interval_s: float = LOOK_INTERVAL_S,
     ) -> None:
         """Watch directories.
 
@@ -45,30 +52,42 @@ class Space:
             others: Further directories that need room.
             min_free: Bytes below which nothing new is taken in.
             ballast_bytes: Size of the ballast, and what logs leave to the database.
-            read_free: Tells the free bytes of a directory's file system.
+            read_free: Tells the free bytes of a directory's file system; may take its time.
+            look_interval_s: How old what is known may be when a log that has begun grows.
         """
         self._directory = directory
         self._directories = (directory, *others)
         self._min_free = min_free
         self._ballast_bytes = ballast_bytes
         self._read_free = read_free
+        self._look_interval_s = look_interval_s
+        self._free: dict[Path, int] = {}
+        """As last seen; nothing of what could never be looked at."""
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_s = -look_interval_s
+        """Monotonic time at which the last look began."""
+        self._complaints = Complaints()
         self.is_writable = True
         """Whether the database takes anything at all; the engine tells."""
 
-    def check_new(self) -> None:
-        """Check that there is room for new work.
+    async def check_new(self) -> None:
+        """Look whether there is room for new work.
 
         Raises:
             StorageFull: There is not.
         """
+        self.check_writable()
+        await self._look(at_most_old_s=0)
         self._check(self._min_free, "nothing new is taken in; free space there, or lower --min-free")
 
-    def check_growth(self) -> None:
-        """Check that there is room for what belongs to accepted work, apart from the database's own.
+    async def check_growth(self) -> None:
+        """Look whether there is room for what belongs to accepted work, apart from the database's own.
 
         Raises:
             StorageFull: There is not.
         """
+        self.check_writable()
+        await self._look(at_most_old_s=self._look_interval_s)
         self._check(min(self._min_free, self._ballast_bytes), "logs stay with their agents; free space there")
 
     def check_writable(self) -> None:
@@ -84,9 +103,7 @@ class Space:
             )
 
     def _check(self, least: int, consequence: str) -> None:
-        self.check_writable()
-        for directory in self._directories:
-            free = self._read_free(directory)
+        for directory, free in self._free.items():
             if free < least:
                 raise StorageFull(
                     f"the coordinator has {free // MIB} MiB free in {directory}, and {least // MIB} MiB are to stay: "
@@ -94,6 +111,25 @@ class Space:
                     free=free,
                     least=least,
                 )
+
+    async def _look(self, at_most_old_s: float) -> None:
+        """Look anew in a thread unless what is known is young enough.
+
+        A file system that hangs holds up nobody for long: what was seen last counts until it answers.
+        """
+        now_s = time.monotonic()
+        if self._looking is None or (self._looking.done() and now_s - self._looked_s >= at_most_old_s):
+            self._looking = asyncio.create_task(asyncio.to_thread(self._read))
+            self._looked_s = now_s
+        await asyncio.wait((self._looking,), timeout=max(0, self._looked_s + LONGEST_LOOK_S - now_s))
+
+    def _read(self) -> None:
+        for directory in self._directories:
+            try:
+                self._free[directory] = self._read_free(directory)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                self._complaints.add("space_unknown", str(directory), directory=str(directory), reason=reason)
 
     # Ballast
 

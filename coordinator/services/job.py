@@ -43,7 +43,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         if request.request_id:
             known = await asyncio.to_thread(self._store.find_request, specs[0].org_id, key)
         if known is None:
-            self._space.check_new()
+            await self._space.check_new()
         accepted = await self._engine.submit(
             JobsSubmitted(
                 org_id=specs[0].org_id,
@@ -123,7 +123,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         old = await self._job(JobId(request.job_id))
         known = await asyncio.to_thread(self._store.find_request, old.spec.org_id, key) if request.request_id else None
         if known is None:
-            self._space.check_new()
+            await self._space.check_new()
         accepted = await self._engine.submit(
             RetryRequested(job=old, key=key, payload_sha256=wire.payload_sha256([old.spec], old.id), known=known)
         )

@@ -189,17 +189,17 @@ class _Upload:
         if chunk.offset < 0:
             raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {chunk.offset}")
         if chunk.offset == 0 and await self._logs.size(attempt) == 0:
-            if not self._may_begin(attempt):
+            if not await self._may_begin(attempt):
                 return False
         else:
-            self._space.check_growth()
+            await self._space.check_growth()
         await self._logs.offer(attempt, chunk.offset, chunk.data)
         return True
 
-    def _may_begin(self, attempt: AttemptId) -> bool:
+    async def _may_begin(self, attempt: AttemptId) -> bool:
         """Whether there is space for new logs. The others of this stream go on where there is none."""
         try:
-            self._space.check_new()
+            await self._space.check_new()
         except StorageFull as refusal:
             story = "its agent keeps it and sends it again"
             self._complaints.add("log_put_off", attempt=attempt, reason=str(refusal), story=story)

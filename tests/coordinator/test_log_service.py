@@ -75,7 +75,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     logs = LogStore(Directory(tmp_path, sync_interval_s=0.001), store)
     changes = Changes()
     free = [1_000]
-    space = Space(tmp_path, min_free=100, ballast_bytes=10, read_free=lambda _: free[0])
+    space = Space(tmp_path, min_free=100, ballast_bytes=10, read_free=lambda _: free[0], look_interval_s=0)
     server = grpc.aio.server(interceptors=(RefusalInterceptor(),))
     log_service_pb2_grpc.add_LogServiceServicer_to_server(LogService(store, logs, changes, space), server)
     port = server.add_insecure_port("127.0.0.1:0")
