@@ -534,12 +534,12 @@ class Client:
         request = DrainDeviceRequest(device_id=device_id, reason=reason)
         return self._call(lambda: DeviceServiceStub(self._channel).DrainDevice(request, timeout=CALL_TIMEOUT_S)).device
 
-    def readmit_device(self, device_id: str) -> Device:
-        """Let a held device work again."""
+    def readmit_device(self, device_id: str, *, host_is_gone: bool = False) -> Device:
+        """Let a held device work again; with `host_is_gone` one, too, that waits for an agent who will not come."""
         from qgjob.v1.device_service_pb2 import ReadmitDeviceRequest
         from qgjob.v1.device_service_pb2_grpc import DeviceServiceStub
 
-        request = ReadmitDeviceRequest(device_id=device_id)
+        request = ReadmitDeviceRequest(device_id=device_id, host_is_gone=host_is_gone)
         return self._call(
             lambda: DeviceServiceStub(self._channel).ReadmitDevice(request, timeout=CALL_TIMEOUT_S)
         ).device

@@ -70,6 +70,8 @@ class ReadmitRequested:
     """An operator asked to let a device work again."""
 
     device: DeviceId
+    host_is_gone: bool = False
+    """The operator knows that nothing works on a FENCING device any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -362,10 +362,11 @@ class Scheduler:
             self._ledger.apply_hold(held)
 
     def _readmit(self, event: ReadmitRequested) -> None:
-        """Lift the hold; of a FENCING device whose agent is away the operator says that its work has stopped."""
+        """Lift the hold. Only an explicit word frees a FENCING device: the same call may come again much later."""
         device = self._known_device(event.device)
         readmitted = replace(device, hold=None, hold_reason="")
-        if device.state is DeviceState.FENCING and self._ledger.fleet.session_of(device.agent) is None:
+        is_away = self._ledger.fleet.session_of(device.agent) is None
+        if event.host_is_gone and is_away and device.state is DeviceState.FENCING:
             self._ledger.free_device(readmitted)
         elif readmitted != device:
             self._ledger.apply_hold(readmitted)

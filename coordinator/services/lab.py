@@ -66,7 +66,8 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
         self, request: device_service_pb2.ReadmitDeviceRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> device_service_pb2.ReadmitDeviceResponse:
         """Let a held device work again."""
-        await self._engine.submit(ReadmitRequested(device=DeviceId(request.device_id)))
+        device = DeviceId(request.device_id)
+        await self._engine.submit(ReadmitRequested(device=device, host_is_gone=request.host_is_gone))
         return device_service_pb2.ReadmitDeviceResponse(device=self._device_out(self._device(request.device_id)))
 
     def _device(self, device_id: str) -> Device:

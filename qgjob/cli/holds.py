@@ -133,15 +133,30 @@ def drain_device(device: DeviceId, reason: Reason = "", output: Output = None, j
     _show_device(lambda opened: opened.drain_device(device, reason), output, is_json=json)
 
 
-def readmit_device(device: DeviceId, output: Output = None, json: Json = False) -> None:
-    """Let a held device work again. Of a fenced one whose agent is gone, say that its work has stopped."""
-    _show_device(lambda opened: opened.readmit_device(device), output, is_json=json)
+Gone = Annotated[
+    bool, typer.Option("--gone", help="Its host will not come back: let another have a device that is fencing.")
+]
 
 
-def _show_device(ask: Callable[[Client], Device], output: str | None, *, is_json: bool) -> None:
+def readmit_device(device: DeviceId, gone: Gone = False, output: Output = None, json: Json = False) -> None:
+    """Let a held device work again."""
+    readmitted = _show_device(lambda opened: opened.readmit_device(device, host_is_gone=gone), output, is_json=json)
+    if readmitted["state"] == "fencing":
+        terminal.say(_fencing(readmitted, is_said_gone=gone))
+
+
+def _fencing(device: render.Resource, *, is_said_gone: bool) -> str:
+    waits = f"{device['id']} waits until its agent, {device['agent']}, has confirmed that nothing runs on it any more"
+    if is_said_gone:
+        return f"{waits}; that agent is connected, so its host is not gone"
+    return f"{waits}. If its host is gone for good: qgjob devices readmit {device['id']} --gone"
+
+
+def _show_device(ask: Callable[[Client], Device], output: str | None, *, is_json: bool) -> render.Resource:
     from qgjob import resources
 
     chosen = chosen_format(output, is_json)
     with client() as opened:
         device = resources.device(ask(opened))
     show_one(device, chosen, lambda one: render.devices_table([one]))
+    return device

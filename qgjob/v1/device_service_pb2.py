@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from qgjob.v1 import device_pb2 as qgjob_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dqgjob/v1/device_service.proto\x12\x08qgjob.v1\x1a\x15qgjob/v1/device.proto\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListDevicesResponse\x12!\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x10.qgjob.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x10GetDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"5\n\x11GetDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device\"<\n\x17QuarantineDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x18QuarantineDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device\"7\n\x12\x44rainDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x13\x44rainDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device\")\n\x14ReadmitDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"9\n\x15ReadmitDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device2\x9a\x03\n\rDeviceService\x12J\n\x0bListDevices\x12\x1c.qgjob.v1.ListDevicesRequest\x1a\x1d.qgjob.v1.ListDevicesResponse\x12\x44\n\tGetDevice\x12\x1a.qgjob.v1.GetDeviceRequest\x1a\x1b.qgjob.v1.GetDeviceResponse\x12Y\n\x10QuarantineDevice\x12!.qgjob.v1.QuarantineDeviceRequest\x1a\".qgjob.v1.QuarantineDeviceResponse\x12J\n\x0b\x44rainDevice\x12\x1c.qgjob.v1.DrainDeviceRequest\x1a\x1d.qgjob.v1.DrainDeviceResponse\x12P\n\rReadmitDevice\x12\x1e.qgjob.v1.ReadmitDeviceRequest\x1a\x1f.qgjob.v1.ReadmitDeviceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dqgjob/v1/device_service.proto\x12\x08qgjob.v1\x1a\x15qgjob/v1/device.proto\";\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListDevicesResponse\x12!\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x10.qgjob.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x10GetDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"5\n\x11GetDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device\"<\n\x17QuarantineDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"<\n\x18QuarantineDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device\"7\n\x12\x44rainDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x13\x44rainDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device\"?\n\x14ReadmitDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x14\n\x0chost_is_gone\x18\x02 \x01(\x08\"9\n\x15ReadmitDeviceResponse\x12 \n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.Device2\x9a\x03\n\rDeviceService\x12J\n\x0bListDevices\x12\x1c.qgjob.v1.ListDevicesRequest\x1a\x1d.qgjob.v1.ListDevicesResponse\x12\x44\n\tGetDevice\x12\x1a.qgjob.v1.GetDeviceRequest\x1a\x1b.qgjob.v1.GetDeviceResponse\x12Y\n\x10QuarantineDevice\x12!.qgjob.v1.QuarantineDeviceRequest\x1a\".qgjob.v1.QuarantineDeviceResponse\x12J\n\x0b\x44rainDevice\x12\x1c.qgjob.v1.DrainDeviceRequest\x1a\x1d.qgjob.v1.DrainDeviceResponse\x12P\n\rReadmitDevice\x12\x1e.qgjob.v1.ReadmitDeviceRequest\x1a\x1f.qgjob.v1.ReadmitDeviceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,9 +49,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRAINDEVICERESPONSE']._serialized_start=485
   _globals['_DRAINDEVICERESPONSE']._serialized_end=540
   _globals['_READMITDEVICEREQUEST']._serialized_start=542
-  _globals['_READMITDEVICEREQUEST']._serialized_end=583
-  _globals['_READMITDEVICERESPONSE']._serialized_start=585
-  _globals['_READMITDEVICERESPONSE']._serialized_end=642
-  _globals['_DEVICESERVICE']._serialized_start=645
-  _globals['_DEVICESERVICE']._serialized_end=1055
+  _globals['_READMITDEVICEREQUEST']._serialized_end=605
+  _globals['_READMITDEVICERESPONSE']._serialized_start=607
+  _globals['_READMITDEVICERESPONSE']._serialized_end=664
+  _globals['_DEVICESERVICE']._serialized_start=667
+  _globals['_DEVICESERVICE']._serialized_end=1077
 # @@protoc_insertion_point(module_scope)

@@ -226,16 +226,22 @@ class ReadmitDeviceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    HOST_IS_GONE_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The device."""
+    host_is_gone: _builtins.bool
+    """The host that worked on a FENCING device will not come back, so nothing works on it any more: another agent may
+    announce it. It does not count while the device's agent is connected, who then knows better.
+    """
     def __init__(
         self,
         *,
         device_id: _builtins.str = ...,
+        host_is_gone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "host_is_gone", b"host_is_gone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,8 +96,7 @@ class DeviceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadmitDevice(self, request, context):
-        """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
-        on it has stopped: the device may then be announced by another agent.
+        """ReadmitDevice lets a held device work again. A FENCING device stays so, unless its host is said to be gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

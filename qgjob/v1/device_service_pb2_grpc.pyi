@@ -44,9 +44,7 @@ class DeviceServiceStub:
     DrainDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]
     """DrainDevice does the same for a device that is needed for something else. It replaces a quarantine."""
     ReadmitDevice: _grpc.UnaryUnaryMultiCallable[_device_service_pb2.ReadmitDeviceRequest, _device_service_pb2.ReadmitDeviceResponse]
-    """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
-    on it has stopped: the device may then be announced by another agent.
-    """
+    """ReadmitDevice lets a held device work again. A FENCING device stays so, unless its host is said to be gone."""
 
 @_typing.type_check_only
 class DeviceServiceAsyncStub(DeviceServiceStub):
@@ -64,9 +62,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     DrainDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.DrainDeviceRequest, _device_service_pb2.DrainDeviceResponse]  # type: ignore[assignment]
     """DrainDevice does the same for a device that is needed for something else. It replaces a quarantine."""
     ReadmitDevice: _aio.UnaryUnaryMultiCallable[_device_service_pb2.ReadmitDeviceRequest, _device_service_pb2.ReadmitDeviceResponse]  # type: ignore[assignment]
-    """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
-    on it has stopped: the device may then be announced by another agent.
-    """
+    """ReadmitDevice lets a held device work again. A FENCING device stays so, unless its host is said to be gone."""
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     """DeviceService shows the devices of the lab, and lets operators hold them."""
@@ -111,8 +107,6 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_service_pb2.ReadmitDeviceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_service_pb2.ReadmitDeviceResponse, _abc.Awaitable[_device_service_pb2.ReadmitDeviceResponse]]:
-        """ReadmitDevice lets a held device work again. Of a FENCING device whose agent is not connected it says that the work
-        on it has stopped: the device may then be announced by another agent.
-        """
+        """ReadmitDevice lets a held device work again. A FENCING device stays so, unless its host is said to be gone."""
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -30,6 +30,7 @@ DRAIN = HoldRequested(device=DeviceId(E1), hold=DeviceHold.DRAIN)
 DRAIN_AGENT = AgentDrainRequested(agent=AgentId("lab"), is_draining=True)
 RESUME_AGENT = AgentDrainRequested(agent=AgentId("lab"), is_draining=False)
 READMIT = ReadmitRequested(device=DeviceId(E1))
+GONE = ReadmitRequested(device=DeviceId(E1), host_is_gone=True)
 
 HOLDS = [
     (QUARANTINE, DeviceState.QUARANTINED, READMIT),
@@ -207,6 +208,8 @@ def test_fenced_device_of_an_agent_that_never_returns_can_be_readmitted_elsewher
     lab.pass_time(31)
     assert device(lab).state is DeviceState.FENCING
     lab.handle(READMIT)
+    assert device(lab).state is DeviceState.FENCING, "a repeated call must not say more than was meant"
+    lab.handle(GONE)
     assert (device(lab).state, device(lab).lease) == (DeviceState.OFFLINE, None)
     lab.connect("other", emulator("emulator-1"))
     assert lab.jobs_of(lab.lease_on(E1)) == [1]
@@ -220,7 +223,7 @@ def test_fenced_device_of_a_connected_agent_is_freed_by_the_agent_alone() -> Non
     agent.lose()
     lab.pass_time(31)
     back = lab.connect(leases=(agent.echo_of(lease),))
-    lab.handle(READMIT)
+    lab.handle(GONE)
     assert device(lab).state is DeviceState.FENCING
     lab.handle(QUARANTINE)
     back.beat()

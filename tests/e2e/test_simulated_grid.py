@@ -194,6 +194,23 @@ def test_deadline_of_a_drain_sends_what_runs_elsewhere_and_blames_nobody(grid: G
     assert outcomes == ["released", "cancelled"]
 
 
+def test_device_whose_host_is_gone_is_freed_by_an_explicit_word_alone(grid: Grid) -> None:
+    agent = grid.agent("lab", *FAST)
+    (job,) = grid.submit("hang.spec.ts", options=("--env", "QGJOB_SIM_OUTCOME=hang"))
+    eventually(lambda: grid.status(job) == "running", "the job runs")
+    (device,) = (one["id"] for one in grid.json("devices", "list") if one["job"] == job)
+    agent.kill_group()
+    eventually(lambda: state_of(grid, device) == "fencing", "its lease has expired")
+    done = grid.run("devices", "readmit", device)
+    assert f"qgjob devices readmit {device} --gone" in done.stderr
+    assert state_of(grid, device) == "fencing"
+    assert json.loads(grid.run("devices", "readmit", device, "--gone").stdout)["state"] == "offline"
+
+
+def state_of(grid: Grid, device: str) -> str:
+    return str(next(one["state"] for one in grid.json("devices", "list") if one["id"] == device))
+
+
 def test_quarantined_device_says_why_and_works_again_when_it_is_readmitted(grid: Grid) -> None:
     grid.agent("lab", *SLOW)
     eventually(lambda: grid.json("devices", "list"), "the device is there")

@@ -152,7 +152,7 @@ class Users:
             if known.state is DeviceState.FENCING or agent.state is not AgentState.CONNECTED:
                 self._world.after(BACKOFF_US, self._readmit, device)
                 return
-        self._call(lambda records: _readmission(records, device), lambda _answer: None)
+        self._call(lambda _records: ReadmitRequested(device=device), lambda _answer: None)
 
     def hold_agent(self, fault: HoldAgent) -> None:
         agent = AgentId(fault.agent)
@@ -190,12 +190,6 @@ class _Call:
         self.make = make
         self.settle = settle
         self.is_settled = False
-
-
-def _readmission(records: Records, device: DeviceId) -> ReadmitRequested | None:
-    """Return the request, None where a repetition comes so late that it would say more than was meant."""
-    is_fencing = records.devices[device].state is DeviceState.FENCING
-    return None if is_fencing else ReadmitRequested(device=device)
 
 
 def _retry(records: Records, job: Job, key: str) -> Event | None:
