@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(240)]
 
 
 def costs_what_is_promised(readers: int) -> None:
@@ -22,6 +22,5 @@ def test_hundred_stuck_followers_cost_little_and_slow_no_log() -> None:
     costs_what_is_promised(100)
 
 
-@pytest.mark.soak
 def test_thousand_stuck_followers_cost_little_and_slow_no_log() -> None:
     costs_what_is_promised(1_000)

@@ -26,7 +26,7 @@ POINTS = {
     "after_log": 5,
 }
 """Of tests/faults/fatal_coordinator.py, and at which visit the coordinator dies at the latest."""
-KILLS = int(os.environ.get("QGJOB_KILLS", "10"))
+KILLS = int(os.environ.get("QGJOB_KILLS", "6"))
 SEED = int(os.environ.get("QGJOB_KILL_SEED", "1"))
 # A lease outlives the two seconds that a coordinator takes to come back on a busy machine, and the agents' pauses.
 PACE = ("--heartbeat", "0.2", "--lease-ttl", "8", "--signal-grace", "0.5", "--preempt-grace", "0.5")

@@ -15,7 +15,7 @@ from tests.e2e.grid import Grid, Program, eventually, running_grid
 from tests.faults.checker import Verdict
 from tests.faults.load import Load
 
-FAILOVERS = int(os.environ.get("QGJOB_FAILOVERS", "4"))
+FAILOVERS = int(os.environ.get("QGJOB_FAILOVERS", "2"))
 SEED = int(os.environ.get("QGJOB_KILL_SEED", "1"))
 # A lease outlives a takeover and the agents' pauses on a busy machine.
 PACE = ("--heartbeat", "0.2", "--lease-ttl", "12", "--leader-ttl", "1.5", "--signal-grace", "0.5")
