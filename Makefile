@@ -33,7 +33,7 @@ demo: tools ## See the grid at work: real AppWright on two virtual phones, in ha
 	@$(RUN) --no-sync python -m examples.demo
 
 test: tools check ## Everything that CI runs
-	$(PYTEST) -q -n 2 --dist loadfile
+	$(PYTEST) -q -n 3 --dist loadfile
 
 test-fast: setup ## The tests without real processes, under three minutes
 	$(PYTEST) -q -n 2 --dist loadfile -m "not e2e and not appwright and not android_tools"

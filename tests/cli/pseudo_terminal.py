@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE_S = 30.0
-# A shell without job control starts what runs in its background with SIGINT ignored, and so all its children.
+# A shell without job control starts what runs in its background with SIGINT ignored, nohup with SIGHUP, and so all
+# their children.
 INTERRUPTIBLE = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+    "os.execv(sys.argv[1], sys.argv[1:])"
 )
 HOME = "\x1b[H"
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
