@@ -22,7 +22,8 @@ PATIENCE_S = 30.0
 # A shell without job control starts what runs in its background with SIGINT ignored, nohup with SIGHUP, and so all
 # their children.
 INTERRUPTIBLE = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+    "import os, signal, sys;"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL);"
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
 HOME = "\x1b[H"
