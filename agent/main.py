@@ -66,35 +66,57 @@ def _program(
     """The agent of a qgjob device lab: owns the devices of one machine and runs batches of tests on them."""
 
 
+# What `run` and `doctor` both take.
+CoordinatorOption = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT[,HOST:PORT] of the coordinator.", envvar="QGJOB_COORDINATOR", show_default=False),
+]
+NameOption = Annotated[
+    str | None, typer.Option(help="Name of this agent, unique in the lab; default: the host's name.")
+]
+ConfigOption = Annotated[Path | None, typer.Option(help="agent.toml with the same keys as these options.")]
+SimulateOption = Annotated[
+    str | None, typer.Option(help="Simulated devices, as in emulator=3,device=1,browserstack=1.")
+]
+WorkspaceOption = Annotated[
+    Path | None, typer.Option(help="AppWright project, with its node_modules; its tests run on devices of adb.")
+]
+VirtualPhonesOption = Annotated[
+    int | None, typer.Option(help="Virtual Android phones to run the workspace's tests on.", min=0, max=16)
+]
+TlsCaOption = Annotated[str | None, typer.Option(help="The coordinator's CA (PEM), or `system`; without it no TLS.")]
+TlsCertOption = Annotated[
+    str | None, typer.Option(help="Certificate of this agent, where the coordinator asks for one.")
+]
+TlsKeyOption = Annotated[str | None, typer.Option(help="Its key.")]
+TokenFileOption = Annotated[
+    str | None, typer.Option(help="File with this agent's token.", envvar="QGJOB_TOKEN_FILE", show_default=False)
+]
+InsecureOption = Annotated[bool | None, typer.Option("--insecure", help="Let the token leave this host without TLS.")]
+AdbPortOption = Annotated[int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)]
+StateDirOption = Annotated[
+    Path | None, typer.Option(help="Spool of logs and results. Default: the user's state directory.")
+]
+
+
 @app.command()
 def run(
-    coordinator: Annotated[
-        str | None,
-        typer.Option(help="HOST:PORT[,HOST:PORT] of the coordinator.", envvar="QGJOB_COORDINATOR", show_default=False),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of this agent, unique in the lab; default: the host's name.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="agent.toml with the same keys as these options.")] = None,
-    simulate: Annotated[
-        str | None, typer.Option(help="Simulated devices, as in emulator=3,device=1,browserstack=1.")
-    ] = None,
+    coordinator: CoordinatorOption = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
+    simulate: SimulateOption = None,
     sim_install_seconds: Annotated[
         float | None, typer.Option(help="How long a simulated install takes.", min=0)
     ] = None,
     sim_test_seconds: Annotated[float | None, typer.Option(help="How long a simulated test takes.", min=0)] = None,
-    workspace: Annotated[
-        Path | None, typer.Option(help="AppWright project, with its node_modules; its tests run on devices of adb.")
-    ] = None,
+    workspace: WorkspaceOption = None,
     build_source: Annotated[
         str | None,
         typer.Option(
             help="Path of an app version's build, as in apps/{app_version_id}.apk; default: the project's own."
         ),
     ] = None,
-    virtual_phones: Annotated[
-        int | None, typer.Option(help="Virtual Android phones to run the workspace's tests on.", min=0, max=16)
-    ] = None,
+    virtual_phones: VirtualPhonesOption = None,
     virtual_phone_faults: Annotated[
         str | None,
         typer.Option(help="What is wrong with virtual phones from the start, as in '1:unauthorized;2:storage_full'."),
@@ -102,25 +124,13 @@ def run(
     virtual_phone_screens: Annotated[
         Path | None, typer.Option(help="TOML file with the screens of the virtual phones' app.")
     ] = None,
-    tls_ca: Annotated[
-        str | None, typer.Option(help="The coordinator's CA (PEM), or `system`; without it no TLS.")
-    ] = None,
-    tls_cert: Annotated[
-        str | None, typer.Option(help="Certificate of this agent, where the coordinator asks for one.")
-    ] = None,
-    tls_key: Annotated[str | None, typer.Option(help="Its key.")] = None,
-    token_file: Annotated[
-        str | None, typer.Option(help="File with this agent's token.", envvar="QGJOB_TOKEN_FILE", show_default=False)
-    ] = None,
-    insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Let the token leave this host without TLS.")
-    ] = None,
-    adb_port: Annotated[
-        int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)
-    ] = None,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Spool of logs and results. Default: the user's state directory.")
-    ] = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
+    insecure: InsecureOption = None,
+    adb_port: AdbPortOption = None,
+    state_dir: StateDirOption = None,
     drain_grace: Annotated[
         float | None, typer.Option(help="Seconds that running tests may take after SIGTERM.", min=0)
     ] = None,
@@ -155,28 +165,19 @@ def run(
 
 @app.command()
 def doctor(
-    coordinator: Annotated[
-        str | None,
-        typer.Option(help="HOST:PORT[,HOST:PORT] of the coordinator.", envvar="QGJOB_COORDINATOR", show_default=False),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the agent; default: the host's name.")] = None,
-    config: Annotated[Path | None, typer.Option(help="agent.toml, as `run` has it.")] = None,
-    simulate: Annotated[str | None, typer.Option(help="Simulated devices, as in emulator=3.")] = None,
-    workspace: Annotated[Path | None, typer.Option(help="AppWright project, with its node_modules.")] = None,
-    virtual_phones: Annotated[int | None, typer.Option(help="Virtual Android phones.", min=0, max=16)] = None,
-    adb_port: Annotated[
-        int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)
-    ] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Spool of logs and results.")] = None,
-    tls_ca: Annotated[str | None, typer.Option(help="The coordinator's CA (PEM), or `system`.")] = None,
-    tls_cert: Annotated[str | None, typer.Option(help="Certificate of this agent.")] = None,
-    tls_key: Annotated[str | None, typer.Option(help="Its key.")] = None,
-    token_file: Annotated[
-        str | None, typer.Option(help="File with this agent's token.", envvar="QGJOB_TOKEN_FILE", show_default=False)
-    ] = None,
-    insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Let the token leave this host without TLS.")
-    ] = None,
+    coordinator: CoordinatorOption = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
+    simulate: SimulateOption = None,
+    workspace: WorkspaceOption = None,
+    virtual_phones: VirtualPhonesOption = None,
+    adb_port: AdbPortOption = None,
+    state_dir: StateDirOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
+    insecure: InsecureOption = None,
 ) -> None:
     """Look whether an agent that is run with these options could work here; 0 if so, 3 if something must be mended."""
     flags = {

@@ -7,6 +7,7 @@ longest-first knows the true durations.
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import deque
 
 from coordinator.core.model import AppKey, DeviceKind, Lane, Target
@@ -21,7 +22,7 @@ TARGETS_OF: dict[DeviceKind, tuple[Target, ...]] = {
 _Entry = tuple[int, int, int, Run]
 
 
-class Rival:
+class Rival(ABC):
     """Whatever asks for the next work of a device only when the device has none."""
 
     name = ""
@@ -29,13 +30,13 @@ class Rival:
     def __init__(self) -> None:
         self._lab: Lab
 
+    @abstractmethod
     def put(self, runs: list[Run]) -> None:
         """Let jobs wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, device: LabDevice) -> list[Run]:
         """Return what a free device shall do next, and let it wait no more."""
-        raise NotImplementedError
 
     def begin(self, lab: Lab) -> None:
         """Meet the lab."""
@@ -46,10 +47,10 @@ class Rival:
         self.put(runs)
         self._fill()
 
-    def installed(self, device: int, run: Run, install_us: int) -> None:
+    def installed(self, device: int, run: Run, install_us: int) -> None:  # noqa: B027 - rivals decide nothing then
         """Do nothing: it decides nothing."""
 
-    def started(self, device: int, run: Run) -> None:
+    def started(self, device: int, run: Run) -> None:  # noqa: B027 - rivals decide nothing then
         """Do nothing: it decides nothing."""
 
     def ended(self, device: int, run: Run, *, is_stopped: bool) -> None:
@@ -66,7 +67,7 @@ class Rival:
         """Give the device its next work."""
         self._give(self._lab.devices[device])
 
-    def woke(self) -> None:
+    def woke(self) -> None:  # noqa: B027 - rivals decide nothing then
         """Do nothing: it asks for no wake."""
 
     def _fill(self) -> None:
@@ -86,9 +87,9 @@ class _Ordered(Rival):
         super().__init__()
         self._heaps: dict[Target, list[tuple[int, int, Run]]] = {target: [] for target in Target}
 
+    @abstractmethod
     def rank(self, run: Run) -> int:
         """Return what is least for the job that goes first; ties go by age."""
-        raise NotImplementedError
 
     def put(self, runs: list[Run]) -> None:
         """Let jobs wait."""

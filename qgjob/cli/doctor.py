@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qgjob.cli import render, terminal
 from qgjob.cli.exits import Exit, exit_of_error
-from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client
+from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
 from qgjob.errors import ClientError
 from qgjob.program import stdout_width
 
@@ -42,19 +42,12 @@ def doctor(output: Output = None, json: Json = False) -> None:
 def _show(checks: list[Check], output: str) -> None:
     from qgjob import checkup
 
+    def table(_records: list[render.Resource]) -> None:
+        for line in checkup.lines(checks, stdout_width()):
+            render.line_out(terminal.clean(line))
+
     records = [{**dataclasses.asdict(check), "hint": check.hint or None} for check in checks]
-    match output:
-        case "json":
-            render.json_out(records)
-        case "jsonl":
-            for record in records:
-                render.jsonl_out(record)
-        case "id":
-            for check in checks:
-                render.line_out(check.name)
-        case _:
-            for line in checkup.lines(checks, stdout_width()):
-                render.line_out(terminal.clean(line))
+    show(records, output, table, key="name")
     sys.stdout.flush()
 
 

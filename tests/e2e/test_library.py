@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(grid: Grid, *tests: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "examples.library", *tests]
+    command = [sys.executable, "-m", "examples.from_python", *tests]
     return subprocess.run(command, capture_output=True, text=True, env=grid.env, cwd=ROOT, timeout=60, check=False)
 
 

@@ -1,6 +1,6 @@
 """The client library at work: submit specs, show a log as it comes, wait, and list what became of them.
 
-    python -m examples.library tests/login.spec.ts tests/signup.spec.ts
+    python -m examples.from_python tests/login.spec.ts tests/signup.spec.ts
 
 The coordinator is that of QGJOB_COORDINATOR, else the one on this host.
 """
