@@ -47,11 +47,13 @@ sim-mutants: ## Plant defects and see that the simulation notices each
 	$(RUN) python -m tests.sim.mutants
 
 KILLS ?= 200
-soak: tools ## All faults of real processes at length (KILLS=n), and 20,000 simulated seeds: about an hour
-	QGJOB_KILLS=$(KILLS) $(PYTEST) -q -s -m "" tests/faults
+soak: tools ## All faults of real processes at length (KILLS=n), 100,000 simulated seeds, benchmarks: some hours
+	QGJOB_KILLS=$(KILLS) QGJOB_FAILOVERS=10 $(PYTEST) -q -s -m "" tests/faults
 	QGJOB_OUTAGE_S=120 $(PYTEST) -q tests/e2e/test_outages.py -k away_for_long
 	$(RUN) python -m tests.sim.mutants
-	$(RUN) python -m tests.sim --seeds 20000
+	$(RUN) python -m tests.sim --seeds 100000
+	$(RUN) python -m benchmarks scheduling
+	$(RUN) python -m benchmarks decision
 
 check: lint types imports wire fresh ## Lint, types, import contracts, the wire
 
