@@ -29,6 +29,8 @@ SERVER: tuple[tuple[str, int], ...] = (
 CHANNEL: tuple[tuple[str, int], ...] = (
     *BOTH_ENDS,
     ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
+    # With gRPC's own, unseen retries a stream that was open to a server which sleeps and then leaves can wait for ever.
+    ("grpc.enable_retries", 0),
     # Who connects paces its tries itself.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
