@@ -41,7 +41,7 @@ test-fast: setup ## The tests without real processes, under three minutes
 SEEDS ?= 2000
 FROM ?= 0
 sim: ## Simulate the whole lab from many seeds (SEEDS=n FROM=n), or replay one (SEED=n)
-	$(RUN) python -m tests.sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) --from $(FROM))
+	$(RUN) python -m tests.sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) --from $(FROM) $(if $(RECORD),--record $(RECORD)))
 
 sim-mutants: ## Plant defects and see that the simulation notices each
 	$(RUN) python -m tests.sim.mutants

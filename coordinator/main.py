@@ -224,9 +224,10 @@ def _settings(heartbeat: float, lease_ttl: float, orphan_limit: float, signal_gr
         ("--preempt-grace", preempt),
     ):
         _checked_span(flag, seconds)
-    if lease_ttl < 2 * heartbeat:
+    # An agent takes a coordinator that was silent for half a lease for dead, so an answer must come sooner than that.
+    if lease_ttl < 3 * heartbeat:
         raise ConfigError(
-            f"--lease-ttl {lease_ttl:g} is shorter than two heartbeats of {heartbeat:g} s",
+            f"--lease-ttl {lease_ttl:g} is shorter than three heartbeats of {heartbeat:g} s",
             "give a lease several heartbeats to live",
         )
     return Settings(

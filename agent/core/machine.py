@@ -75,6 +75,7 @@ from agent.core.model import (
     TestState,
 )
 from agent.core.step import (
+    NOTHING,
     Action,
     CloseSession,
     EchoLease,
@@ -272,7 +273,8 @@ class Machine:
         if not self._is_flushing:
             deadlines.append(self._drain_end_us)
         deadlines += [slot.stop_at_us for slot in self._slots.values()]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        known = [deadline for deadline in deadlines if deadline is not None]
+        return min(known) if known else None
 
     @property
     def _silence_us(self) -> int:
@@ -283,6 +285,8 @@ class Machine:
         return self._pace.lease_ttl_us // 2
 
     def _take_step(self) -> Step:
+        if not (self._writes or self._sends or self._actions):
+            return NOTHING
         step = Step(writes=tuple(self._writes), sends=tuple(self._sends), actions=tuple(self._actions))
         self._writes, self._sends, self._actions = [], [], []
         return step
@@ -527,8 +531,11 @@ class Machine:
 
     def _cloud_slots(self) -> list[_Slot]:
         """Return the slots of clouds that have a lease which goes on."""
-        clouds = (slot for slot in self._slots.values() if slot.facts.kind is DeviceKind.BROWSERSTACK)
-        return [slot for slot in clouds if slot.lease is not None and not slot.is_over]
+        return [
+            slot
+            for slot in self._slots.values()
+            if slot.lease is not None and slot.facts.kind is DeviceKind.BROWSERSTACK and not slot.is_over
+        ]
 
     def _cloud_end_us(self) -> int | None:
         if not self._cloud_slots():

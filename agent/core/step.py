@@ -259,3 +259,6 @@ class Step:
     writes: tuple[Write, ...] = ()
     sends: tuple[Send, ...] = ()
     actions: tuple[Action, ...] = ()
+
+
+NOTHING = Step()

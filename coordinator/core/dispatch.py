@@ -86,8 +86,11 @@ class Dispatcher:
             now: Both clocks.
             deadline_us: Lab time at which a lease that is granted now ends without a heartbeat.
         """
-        self._grow(now)
-        self._fill(now, deadline_us)
+        queues = self._ledger.queues
+        if queues.grown:
+            self._grow(now)
+        if queues.touched or self._ledger.fleet.pools.touched:
+            self._fill(now, deadline_us)
         self._make_room()
 
     # Batches

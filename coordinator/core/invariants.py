@@ -23,16 +23,21 @@ def check(ledger: Ledger, *, is_ordered: bool = True) -> None:
     _check_jobs(ledger)
     _check_leases(ledger, is_ordered)
     _check_devices(ledger)
-    _check_counts(ledger)
 
 
 def _check_jobs(ledger: Ledger) -> None:
+    queued, running = dict.fromkeys(ledger.queued, 0), dict.fromkeys(ledger.running, 0)
     for job in ledger.jobs.values():
         assert not job.is_terminal, f"job {job.id} is {job.state} and still in memory"
         is_queued = job.state is JobState.QUEUED
         assert is_queued == (job.id in ledger.queues), f"job {job.id} is {job.state}; its queue says otherwise"
-        if not is_queued:
+        if is_queued:
+            queued[job.spec.lane] += 1
+        else:
+            running[job.spec.lane] += 1
             assert job.attempt in ledger.attempts, f"job {job.id} is {job.state} without an open attempt"
+    assert queued == ledger.queued, f"counted {queued}, kept {ledger.queued} waiting jobs"
+    assert running == ledger.running, f"counted {running}, kept {ledger.running} running jobs"
 
 
 def _check_leases(ledger: Ledger, is_ordered: bool) -> None:
@@ -71,12 +76,3 @@ def _check_devices(ledger: Ledger) -> None:
         if lease is not None:
             assert lease.device == device.id, f"{device.id} is said to hold lease {lease.id} of {lease.device}"
             assert lease.fence.number == device.fence_number, f"lease {lease.id} is not the newest of {device.id}"
-
-
-def _check_counts(ledger: Ledger) -> None:
-    queued = dict.fromkeys(ledger.queued, 0)
-    running = dict.fromkeys(ledger.running, 0)
-    for job in ledger.jobs.values():
-        (queued if job.state is JobState.QUEUED else running)[job.spec.lane] += 1
-    assert queued == ledger.queued, f"counted {queued}, kept {ledger.queued} waiting jobs"
-    assert running == ledger.running, f"counted {running}, kept {ledger.running} running jobs"

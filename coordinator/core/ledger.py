@@ -37,6 +37,7 @@ from coordinator.core.model import (
 )
 from coordinator.core.shares import Shares
 from coordinator.core.step import (
+    NOTHING,
     JobsAccepted,
     LeasedJob,
     PutAttempt,
@@ -97,6 +98,8 @@ class Ledger:
 
     def take_step(self, reply: JobsAccepted | None = None) -> Step:
         """Return what has changed since the last step."""
+        if reply is None and not (self._writes or self._sends):
+            return NOTHING
         step = Step(writes=tuple(self._writes), sends=tuple(self._sends), reply=reply)
         self._writes, self._sends = [], []
         return step

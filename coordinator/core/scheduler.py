@@ -72,6 +72,7 @@ from coordinator.core.model import (
     SessionId,
     Settings,
     SubmitSequence,
+    changed,
 )
 from coordinator.core.step import (
     CloseSession,
@@ -174,11 +175,11 @@ class Scheduler:
             is_gone = agent.state is AgentState.CONNECTED
             ledger.fleet.agents[agent.id] = agent
             if is_gone:
-                self._put_agent(replace(agent, state=AgentState.DISCONNECTED))
+                self._put_agent(changed(agent, state=AgentState.DISCONNECTED))
         for device in devices:
             ledger.fleet.put_device(device)
             if ledger.fleet.is_at_rest(device):
-                ledger.put_device(replace(device, state=DeviceState.OFFLINE))
+                ledger.put_device(changed(device, state=DeviceState.OFFLINE))
         for job in jobs:
             ledger.restore_job(job)
         for lease in leases:
@@ -376,7 +377,7 @@ class Scheduler:
         if agent is None:
             raise NotFound("agent", event.agent)
         if agent.is_draining is not event.is_draining:
-            self._put_agent(replace(agent, is_draining=event.is_draining))
+            self._put_agent(changed(agent, is_draining=event.is_draining))
             for device in self._ledger.fleet.devices_of(agent.id):
                 self._ledger.apply_hold(device)
         if event.is_interrupting:
@@ -449,7 +450,7 @@ class Scheduler:
         if agent_id is None:
             return
         state = AgentState.STOPPED if event.is_goodbye else AgentState.DISCONNECTED
-        self._put_agent(replace(ledger.fleet.agents[agent_id], state=state, seen_us=now.wall_us))
+        self._put_agent(changed(ledger.fleet.agents[agent_id], state=state, seen_us=now.wall_us))
         for lease in ledger.fleet.leases_of(agent_id):
             if event.is_goodbye:
                 ledger.close_lease(lease, LeaseState.RELEASED, "the agent said goodbye", now)
@@ -459,13 +460,13 @@ class Scheduler:
             self._confirm_stopped(agent_id, ())
         for device in ledger.fleet.devices_of(agent_id):
             if ledger.fleet.is_at_rest(device):
-                ledger.put_device(replace(device, state=DeviceState.OFFLINE))
+                ledger.put_device(changed(device, state=DeviceState.OFFLINE))
 
     def _heartbeat(self, event: HeartbeatReceived, now: Now, lab_us: int) -> None:
         agent_id = self._ledger.fleet.agent_of(event.session)
         if agent_id is None:
             return
-        self._ledger.fleet.agents[agent_id] = replace(self._ledger.fleet.agents[agent_id], seen_us=now.wall_us)
+        self._ledger.fleet.agents[agent_id] = changed(self._ledger.fleet.agents[agent_id], seen_us=now.wall_us)
         self._ledger.fleet.hear(agent_id, lab_us)
         self._ledger.send(SendHeartbeatAcknowledged(session=event.session, sequence=event.sequence))
         self._sync(event.session, agent_id, event.leases, now, lab_us)
@@ -536,7 +537,9 @@ class Scheduler:
             if known is None:
                 ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))
                 continue
-            ledger.apply_hold(replace(known, facts=one, agent=agent_id, seen_us=now.wall_us))
+            # The facts that are known already keep the device where it stands among the idle ones.
+            facts_now = known.facts if known.facts == one else one
+            ledger.apply_hold(changed(known, facts=facts_now, agent=agent_id, seen_us=now.wall_us))
         announced = {one.id for one in facts}
         for device in ledger.fleet.devices_of(agent_id):
             if device.id not in announced:

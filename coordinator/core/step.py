@@ -192,3 +192,6 @@ class Step:
     writes: tuple[Write, ...] = ()
     sends: tuple[Send, ...] = ()
     reply: JobsAccepted | None = None
+
+
+NOTHING = Step()

@@ -23,7 +23,7 @@ from coordinator.store import StoreUnreadable
         (("--heartbeat", "nan"), "--heartbeat nan is out of range"),
         (("--heartbeat", "inf", "--lease-ttl", "inf"), "--heartbeat inf is out of range"),
         (("--orphan-limit", "1e300"), "--orphan-limit 1e+300 is out of range"),
-        (("--heartbeat", "5", "--lease-ttl", "6"), "shorter than two heartbeats"),
+        (("--heartbeat", "5", "--lease-ttl", "14"), "shorter than three heartbeats"),
         (("--listen", "0.0.0.0:0"), "refusing to listen on 0.0.0.0 without"),
         (("--min-free", "lots"), "--min-free lots is not a size"),
         (("--retain", "a while"), "--retain a while is not a span of time"),

@@ -1,6 +1,6 @@
 """Simulate the lab from many seeds, or replay one.
 
-    python -m tests.sim --seeds 2000 [--from 0] [--jobs 2]
+    python -m tests.sim --seeds 2000 [--from 0] [--jobs 2] [--record FILE]
     python -m tests.sim --seed 123 [--trace]
 
 A seed that fails is made smaller and told; `--trace` tells everything that happened in it.
@@ -13,12 +13,14 @@ import os
 import statistics
 import sys
 import time
+from pathlib import Path
 
 from coordinator.core.transitions import DEVICE_TRANSITIONS, JOB_TRANSITIONS, LEASE_TRANSITIONS
 from tests.sim.batch import Summary, run_in_processes
 from tests.sim.checker import Pair
 from tests.sim.draw import draw_plan
 from tests.sim.plan import Plan
+from tests.sim.record import OtherCode, Record
 from tests.sim.shrink import fails_like, shrunk
 from tests.sim.simulation import Verdict, simulate
 from tests.sim.story import plan_lines, story_lines
@@ -38,12 +40,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=2_000, help="how many seeds to run")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes to run them in")
+    parser.add_argument("--record", type=Path, help="keep what is done in this file, and go on from there")
     parser.add_argument("--seed", type=int, help="run this one seed")
     parser.add_argument("--trace", action="store_true", help="tell all that happened in it")
     chosen = parser.parse_args(arguments)
     if chosen.seed is not None:
         return replay(chosen.seed, is_traced=chosen.trace)
-    return run_many(chosen.first, chosen.seeds, chosen.jobs)
+    try:
+        record = Record(chosen.record) if chosen.record is not None else None
+    except OtherCode as error:
+        parser.error(str(error))
+    return run_many(chosen.first, chosen.seeds, chosen.jobs, record)
 
 
 def replay(seed: int, *, is_traced: bool) -> int:
@@ -76,12 +83,12 @@ def tell_failure(plan: Plan, verdict: Verdict) -> None:
         say(f"  {breach}")
 
 
-def run_many(first: int, seeds: int, processes: int) -> int:
+def run_many(first: int, seeds: int, processes: int, record: Record | None = None) -> int:
     """Run seeds from `first` on and say what they covered."""
     begun = told = time.monotonic()
     failures = 0
     total = Summary()
-    for total in run_in_processes(first, seeds, processes):
+    for total in run_in_processes(first, seeds, processes, record):
         for seed, breach in total.failures[failures:]:
             say(f"FAILED {seed}: {breach.strip()}")
         failures = len(total.failures)

@@ -19,6 +19,7 @@ from agent.core.events import (
 from agent.core.machine import JITTER_RANGE, Machine
 from agent.core.model import AgentId, AttemptId, DeviceFacts, DeviceId, Failure, Identity, LeaseKey, Now, Outcome
 from agent.core.step import (
+    NOTHING,
     Action,
     CloseSession,
     EndLease,
@@ -147,12 +148,17 @@ class AgentProcess(Process):
 
     def _turn(self, event: Event) -> None:
         self._follow(self._machine.handle(event, self._now()))
-        if self.is_alive:
-            self._follow(self._machine.expire(self._now()))
-        self._set_timer()
+        self._expire()
 
-    def _set_timer(self) -> None:
+    def _expire(self) -> None:
+        """Do what is due, if anything is, and set the timer for the rest."""
         deadline_us = self._machine.next_deadline()
+        if deadline_us is not None and deadline_us <= self.world.now_us and self.is_alive:
+            self._follow(self._machine.expire(self._now()))
+            deadline_us = self._machine.next_deadline()
+        self._set_timer(deadline_us)
+
+    def _set_timer(self, deadline_us: int | None) -> None:
         if deadline_us is None or not self.is_alive:
             self._timer_us = None
         elif self._timer_us is None or deadline_us < self._timer_us:
@@ -163,13 +169,14 @@ class AgentProcess(Process):
         if time_us != self._timer_us:
             return
         self._timer_us = None
-        self._follow(self._machine.expire(self._now()))
-        self._set_timer()
+        self._expire()
 
     def _now(self) -> Now:
         return Now(mono_us=self.world.now_us, wall_us=self.world.wall_us)
 
     def _follow(self, step: Step) -> None:
+        if step is NOTHING:
+            return
         self._spool.commit(step.writes)
         results = [write.result for write in step.writes if isinstance(write, KeepResult)]
         kept = [result.attempt_id for result in results if result.outcome is not Outcome.LOST]

@@ -293,14 +293,11 @@ class CoordinatorProcess(Process):
             reply(answer)
 
     def _renew_leadership(self) -> None:
-        """Ask the database whether this is still the newest epoch."""
-        self.later(self._read_latency_us(), self._leadership_renewed)
-
-    def _leadership_renewed(self) -> None:
+        """Hear from the database whether this is still the newest epoch."""
         if self._database.epoch != self.epoch:
             self._watch.coordinator_ended(self, "it finds that another epoch has begun")
         else:
-            self.later(LEADER_RENEWAL_US, self._renew_leadership)
+            self.later(LEADER_RENEWAL_US + self._read_latency_us(), self._renew_leadership)
 
 
 def _echoes(event: Event) -> tuple[LeaseEcho, ...]:

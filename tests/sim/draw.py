@@ -49,7 +49,9 @@ ENDINGS = (
     *(Ending.CRASHED,) * 1,
     *(Ending.HANGING,) * 1,
 )
-LOG_BYTES = (0, 90, 400, 400, 3_000, 3_000, 3_000, 20_000, 20_000, 150_000)
+PACES = ((10, (3,)), (15, (4, 5)), (30, (5, 10)), (30, (5, 10)))
+"""How long a lease may live, and the heartbeats that the coordinator accepts with it, in seconds."""
+LOG_BYTES = (0, 0, 90, 90, *(400,) * 6, *(3_000,) * 6, *(20_000,) * 3, 150_000)
 
 
 class Draw:
@@ -83,8 +85,10 @@ class Draw:
     # The lab
 
     def _draw_settings(self) -> Settings:
+        lease_ttl_s, heartbeats_s = self._random.choice(PACES)
         return Settings(
-            lease_ttl_us=self._random.choice((8, 15, 30, 30)) * SECOND_US,
+            heartbeat_us=random.Random(f"heartbeat of {self._seed}").choice(heartbeats_s) * SECOND_US,
+            lease_ttl_us=lease_ttl_s * SECOND_US,
             orphan_limit_us=self._random.choice((45, 120, 600)) * SECOND_US,
             preempt_grace_us=self._random.choice((2, 10, 30)) * SECOND_US,
             max_batch=self.between(2, 8),
@@ -106,7 +110,7 @@ class Draw:
         )
 
     def _agents(self) -> tuple[PlannedAgent, ...]:
-        names = [f"lab{number}" for number in range(1, self.between(3, 4) + 1)]
+        names = [f"lab{number}" for number in range(1, (4 if self.between(0, 3) == 0 else 3) + 1)]
         return tuple(PlannedAgent(name=name, devices=self._devices(name)) for name in names)
 
     def _devices(self, agent: str) -> tuple[DeviceFacts, ...]:

@@ -283,10 +283,10 @@ def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
 
 
 MUTANTS = (
-    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=31),
-    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=1),
+    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=50),
+    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=0),
     Mutant(
-        name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=7
+        name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=0
     ),
     Mutant(
         name="no grace for a lost link", plant=replacing(Scheduler, "_disconnect", _lose_leases_with_the_link), seed=0
@@ -294,53 +294,53 @@ MUTANTS = (
     Mutant(
         name="expire before the inbox",
         plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
-        seed=31,
+        seed=162,
     ),
-    Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=6),
-    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=2),
+    Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=0),
+    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=1),
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
-        seed=2,
+        seed=4,
     ),
     Mutant(
         name="close leases before the results of Hello",
         plant=replacing(Scheduler, "_connect", _close_before_results),
-        seed=4,
+        seed=0,
     ),
-    Mutant(name="accept a stale disconnect", plant=_stale_disconnects_accepted, seed=1),
-    Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=5),
+    Mutant(name="accept a stale disconnect", plant=_stale_disconnects_accepted, seed=2),
+    Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=0),
     Mutant(
         name="acknowledge a log after leadership is lost",
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
-        seed=1,
+        seed=13,
     ),
-    Mutant(name="family without the build", plant=_family_without_the_build, seed=2),
-    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=3),
+    Mutant(name="family without the build", plant=_family_without_the_build, seed=0),
+    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=2),
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=2),
     Mutant(
         name="answer for a closed lease before its end",
         plant=replacing(agent_machine.Machine, "_close_device", _answer_before_the_end),
-        seed=2,
+        seed=10,
     ),
     Mutant(name="holds ignored", plant=replacing(Ledger, "is_held", _hold_nothing), seed=0),
     Mutant(
         name="devices of other agents taken",
         plant=replacing(Scheduler, "_refuse_foreign_devices", _take_any_device),
-        seed=11,
+        seed=0,
     ),
-    Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=1),
+    Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=0),
     Mutant(
         name="start what was taken back",
         plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
         seed=0,
     ),
-    Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=4),
-    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=49),
+    Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=0),
+    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=26),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
-        seed=64,
+        seed=2,
     ),
     Mutant(
         name="lock dropped with the agent",

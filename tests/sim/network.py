@@ -111,15 +111,18 @@ class Network:
             opened(stream)
 
     def send(self, stream: Stream, direction: Direction, message: object, is_spared: bool) -> None:
-        sender = stream.to(Direction.DOWN if direction is Direction.UP else Direction.UP)
+        is_up = direction is Direction.UP
+        sender, side = (stream.client, stream.server) if is_up else (stream.server, stream.client)
         if not sender.is_open:
             return
+        leaves_us = max(self._world.now_us, self._cut_until.get((stream.host, direction), 0))
+        is_ordered = is_spared or not self._weather.is_raw
         for _ in range(1 if is_spared else self._copies()):
-            arrival_us = max(self._world.now_us, self._blocked_until(stream.host, direction)) + self._delay_us()
-            side = stream.to(direction)
-            if is_spared or not self._weather.is_raw:
-                arrival_us = max(arrival_us, side.last_us)
-            side.last_us = max(arrival_us, side.last_us)
+            arrival_us = leaves_us + self._delay_us()
+            if arrival_us < side.last_us:
+                arrival_us = side.last_us if is_ordered else arrival_us
+            else:
+                side.last_us = arrival_us
             self._world.at(arrival_us, self._deliver, stream, side, message)
 
     def _deliver(self, stream: Stream, side: Side, message: object) -> None:

@@ -12,6 +12,7 @@ from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFi
 from coordinator.core.model import Attempt, AttemptOutcome, Job, JobState, LeaseId, LeaseState
 from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
 from tests.sim.history import Committed, LogAcknowledged, WorkBegan
+from tests.sim.oracle import order_is_kept
 from tests.sim.plan import Ending
 from tests.sim.scene import Scene
 
@@ -275,17 +276,28 @@ def only_the_newest_epoch_acknowledges(scene: Scene, told: LogAcknowledged) -> B
         )
 
 
-WRITE_RULES: tuple[WriteRule, ...] = (
-    ids_are_used_once,
-    what_has_ended_stays,
-    device_has_one_lease,
-    held_device_gets_nothing,
-    fenced_attempt_changes_nothing,
-    verdict_is_what_the_device_did,
-    kept_result_is_not_lost,
-    run_that_began_is_not_free,
-    only_silence_expires,
-)
+WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
+    PutCounters: (ids_are_used_once,),
+    PutJob: (ids_are_used_once, what_has_ended_stays),
+    PutTest: (fenced_attempt_changes_nothing,),
+    PutAttempt: (
+        ids_are_used_once,
+        what_has_ended_stays,
+        fenced_attempt_changes_nothing,
+        verdict_is_what_the_device_did,
+        kept_result_is_not_lost,
+        run_that_began_is_not_free,
+    ),
+    PutLease: (
+        ids_are_used_once,
+        what_has_ended_stays,
+        device_has_one_lease,
+        held_device_gets_nothing,
+        only_silence_expires,
+        order_is_kept,
+    ),
+}
+"""What each kind of write is judged by."""
 STEP_RULES: tuple[StepRule, ...] = (
     only_the_newest_epoch_writes,
     lost_link_costs_nothing,

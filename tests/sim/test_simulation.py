@@ -24,19 +24,6 @@ def test_every_invariant_holds_whatever_strikes_the_lab(first: int) -> None:
         assert not verdict.breaches, f"make sim SEED={seed}: {verdict.breaches[0]}"
 
 
-FIXED_SEEDS = (
-    703,  # a log that began anew was never sent again
-    10072,  # a late heartbeat freed a device whose agent was about to take up an expired offer
-    162,  # a readmission that was repeated freed a device which had become fencing in between
-)
-"""Seeds that failed once and showed a defect."""
-
-
-@pytest.mark.parametrize("seed", FIXED_SEEDS)
-def test_seed_that_failed_once_passes(seed: int) -> None:
-    assert simulate(draw_plan(seed)).breaches == ()
-
-
 PRINT_FINGERPRINT = "from tests.sim.test_simulation import fingerprint; print(fingerprint(7))"
 
 

@@ -31,14 +31,15 @@ class World:
 
     def at(self, time_us: int, act: Act, *args: object) -> None:
         self._serial += 1
-        heapq.heappush(self._heap, (max(time_us, self.now_us), self._serial, act, args))
+        heapq.heappush(self._heap, (max(self.now_us, time_us), self._serial, act, args))
 
     def after(self, delay_us: int, act: Act, *args: object) -> None:
         self.at(self.now_us + delay_us, act, *args)
 
     def run_until(self, end_us: int) -> None:
-        while self._heap and self._heap[0][0] <= end_us:
-            self.now_us, _, act, args = heapq.heappop(self._heap)
+        heap = self._heap
+        while heap and heap[0][0] <= end_us:
+            self.now_us, _, act, args = heapq.heappop(heap)
             self.events += 1
             act(*args)
         self.now_us = end_us
@@ -71,7 +72,8 @@ class Process:
 
     def later(self, delay_us: int, act: Act, *args: object) -> None:
         """Plan something that this process itself will do, if it still lives."""
-        self.world.after(delay_us, self.hear, act, *args)
+        world = self.world
+        world.at(world.now_us + delay_us, self.hear, act, *args)
 
     def freeze(self) -> None:
         self.is_frozen = True
