@@ -209,11 +209,13 @@ class CoordinatorProcess(Process):
         answers: Answers = []
         for _ in range(min(MAX_EVENTS_PER_TURN, len(self._inbox))):
             event, reply, arrived_us = self._inbox.popleft()
+            if self._is_of_old_session(event):
+                # Its echoes renew nothing: another stream of the agent has said since what it holds.
+                self._refuse_echoes(event, arrived_us)
             try:
                 step = self.scheduler.handle(event, now)
             except QgjobError as refusal:
-                for echo in _echoes(event):
-                    self._history.add(EchoRefused(arrived_us, self.epoch, echo.lease))
+                self._refuse_echoes(event, arrived_us)
                 if reply is not None:
                     answers.append((reply, refusal))
                 continue
@@ -221,6 +223,15 @@ class CoordinatorProcess(Process):
             if reply is not None:
                 answers.append((reply, step.reply))
         return facts, answers
+
+    def _is_of_old_session(self, event: Event) -> bool:
+        if not isinstance(event, HeartbeatReceived):
+            return False
+        return self.scheduler.ledger.fleet.agent_of(event.session) is None
+
+    def _refuse_echoes(self, event: Event, arrived_us: int) -> None:
+        for echo in _echoes(event):
+            self._history.add(EchoRefused(arrived_us, self.epoch, echo.lease))
 
     def commit(self, now: Now, facts: Facts, answers: Answers, writes: list[Write]) -> None:
         """Write in one transaction, which is durable a little before this process hears of it."""
