@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 
-from coordinator.core.lanes import Head, Signature, effective_priority
+from coordinator.core.lanes import Family, Head, Signature, effective_priority
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
     URGENT_PRIORITY,
@@ -184,8 +184,17 @@ class Dispatcher:
                 family = self._ledger.queues.family(key)
                 if family is None or not family.size:
                     break
-                if lease.state is LeaseState.ACTIVE and lease.attempts:
+                if lease.state is LeaseState.ACTIVE and lease.attempts and not self._makes_way(lease, family):
                     self._top_up(lease, now)
+
+    def _makes_way(self, lease: Lease, family: Family) -> bool:
+        """Whether the family's next job is urgent and the batch could make room: behind its test it would wait longer.
+
+        It gets that device or a better one, without an install where it is that one.
+        """
+        first = self._ledger.queues.first_bucket(family)
+        is_urgent = first is not None and first.priority >= URGENT_PRIORITY
+        return is_urgent and lease.id in self._ledger.victims
 
     # Free devices
 

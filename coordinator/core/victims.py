@@ -58,6 +58,10 @@ class Victims:
         self.fresh: dict[Sort, None] = {}
         """Sorts of device on which another lease could make room since they were looked at."""
 
+    def __contains__(self, lease: object) -> bool:
+        """Whether a lease could make room."""
+        return lease in self._costs
+
     def put(self, lease: LeaseId, sort: Sort, cost: Cost | None) -> None:
         """Note what a lease costs now."""
         if cost is None:
