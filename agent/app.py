@@ -299,6 +299,7 @@ class App:
                 outcome=verdict.outcome,
                 failure=verdict.failure,
                 log=log,
+                is_resumable=verdict.is_resumable,
             )
         )
         told = str(verdict.outcome or "stopped")

@@ -400,4 +400,6 @@ def _result(value: dict[str, Any]) -> AttemptResult:
         log=_summary(value["log"]),
         duration_us=value["duration_us"],
         build_digest=value["build_digest"],
+        # An older release could not resume, and wrote nothing of it.
+        is_resumable=bool(value.get("is_resumable", False)),
     )

@@ -61,6 +61,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
                 env=tuple(sorted(job.env.items())),
                 timeout_us=_span_us(job.timeout),
                 priority=job.priority,
+                done=tuple(job.done_test_ids),
             )
             for job in message.jobs
         ),
@@ -168,6 +169,7 @@ def _result(result: m.AttemptResult) -> lease_pb2.AttemptResult:
         log_sha256=result.log.sha256,
         duration=duration(result.duration_us),
         build_digest=result.build_digest,
+        resumable=result.is_resumable,
     )
 
 

@@ -423,6 +423,7 @@ def _result(session: m.SessionId, message: lease_pb2.AttemptResult) -> ev.Attemp
         outcome=outcome,
         failure=failure(message.failure) if message.HasField("failure") else None,
         tests=tuple(_test(test) for test in message.tests[:MAX_TESTS]),
+        is_resumable=message.resumable,
         log_size=max(0, message.log_size),
         log_sha256=_clean(message.log_sha256, 64),
         build_digest=_clean(message.build_digest, 64),
@@ -604,6 +605,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
                 env=leased.job.spec.env,
                 timeout=duration(leased.job.spec.timeout_us),
                 priority=leased.job.spec.priority,
+                done_test_ids=[test.id for test in leased.job.kept],
             )
             for leased in send.jobs
         ],

@@ -153,6 +153,8 @@ class AttemptEnded:
     """None when the run was stopped before it had a verdict of its own."""
     failure: Failure | None
     log: LogSummary
+    is_resumable: bool = False
+    """Whether what was done need not run again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -695,6 +695,7 @@ class Machine:
             log=event.log,
             duration_us=now.mono_us - slot.start_us,
             build_digest=slot.installation.digest,
+            is_resumable=event.outcome is None and event.is_resumable,
         )
         slot.phase = Phase.READY
         slot.running = None

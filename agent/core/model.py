@@ -131,6 +131,8 @@ class LeasedJob:
     env: tuple[tuple[str, str], ...] = ()
     timeout_us: int
     priority: int = 3
+    done: tuple[str, ...] = ()
+    """Ids of the tests that earlier attempts have done, and that this one leaves out if it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +198,8 @@ class AttemptResult:
     log: LogSummary
     duration_us: int
     build_digest: str
+    is_resumable: bool = False
+    """Whether the tests that were done need not run again: nothing in the spec ties the others to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,8 @@ class Verdict:
 
     outcome: Outcome | None
     failure: Failure | None = None
+    is_resumable: bool = False
+    """Whether a run that was stopped can go on at the first test that was not done."""
 
 
 class Stop:

@@ -106,6 +106,8 @@ class AttemptFinished:
     outcome: AttemptOutcome
     failure: Failure | None = None
     tests: tuple[TestResult, ...] = ()
+    is_resumable: bool = False
+    """Whether the tests that were done need not run again: nothing in the spec ties the others to them."""
     log_size: int = 0
     log_sha256: str = ""
     build_digest: str = ""

@@ -24,6 +24,7 @@ from coordinator.core.model import (
     Job,
     JobId,
     JobState,
+    KeptTest,
     Lane,
     Lease,
     LeaseId,
@@ -281,12 +282,12 @@ class Ledger:
         self.shares.charge(job.spec.org_id, expected_us)
 
     def _release_work(self, attempt: Attempt, outcome: AttemptOutcome, job: Job, now: Now) -> None:
-        """Charge what an attempt really took, and learn from it."""
+        """Charge what an attempt really took, and learn from it if it ran the whole spec."""
         expected_us = self._held_us.pop(attempt.id)
         self.queues.hold(self.fleet.family_of(attempt.lease), -expected_us)
         taken_us = max(0, now.wall_us - attempt.start_us) if attempt.start_us is not None else 0
         self.shares.charge(job.spec.org_id, taken_us - expected_us)
-        if outcome in VERDICTS and attempt.start_us is not None:
+        if outcome in VERDICTS and attempt.start_us is not None and not job.kept:
             kind = self.fleet.devices[attempt.device].facts.kind
             self.write(PutExpectation(self.durations.note_test(job.spec, kind, taken_us)))
 
@@ -339,12 +340,22 @@ class Ledger:
         lease = self.fleet.leases[attempt.lease]
         self.put_lease(changed(lease, tally=changed(lease.tally, started=lease.tally.started + 1)))
 
-    def end_attempt(self, attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, now: Now) -> None:
-        """End an attempt and settle its job. The lease keeps the rest."""
+    def end_attempt(
+        self,
+        attempt: Attempt,
+        outcome: AttemptOutcome,
+        failure: Failure | None,
+        now: Now,
+        kept: tuple[KeptTest, ...] | None = None,
+    ) -> None:
+        """End an attempt and settle its job, which then keeps these tests. The lease keeps the rest."""
         self.guaranteed.pop(attempt.job, None)
         self._release_work(attempt, outcome, self.jobs[attempt.job], now)
         self.put_attempt(ended_attempt(attempt, outcome, failure, now.wall_us))
-        settlement = settle(self.jobs[attempt.job], outcome, failure, attempt.device, now.wall_us)
+        job = self.jobs[attempt.job]
+        if kept is not None and kept != job.kept:
+            job = changed(job, kept=kept)
+        settlement = settle(job, outcome, failure, attempt.device, now.wall_us)
         self.put_job(settlement.job)
         lease = self.fleet.leases[attempt.lease]
         rest = tuple(other for other in lease.attempts if other != attempt.id)

@@ -243,6 +243,15 @@ class JobSpec:
         return lane_of(self.priority)
 
 
+@dataclass(frozen=True, slots=True)
+class KeptTest:
+    """A test that is done, and that the job's next attempt leaves out; see `kept`."""
+
+    id: str
+    error: str = ""
+    """Why it did not pass, in a line; empty if it did."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One requested run of one spec file."""
@@ -267,6 +276,8 @@ class Job:
     avoid: tuple[DeviceId, ...] = ()
     """Devices on which the lab failed it, sorted: tried elsewhere first."""
     preemptions: int = 0
+    kept: tuple[KeptTest, ...] = ()
+    """Tests that attempts which made room have done."""
     retry_of: JobId | None = None
 
     @property

@@ -42,6 +42,7 @@ from coordinator.core.events import (
     RetryRequested,
     TestReported,
 )
+from coordinator.core.kept import kept_after
 from coordinator.core.lanes import FamilyKey, Signature, family_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
@@ -86,7 +87,7 @@ from coordinator.core.step import (
     SendWelcome,
     Step,
 )
-from coordinator.core.transitions import moved_job, moved_lease
+from coordinator.core.transitions import FREE_OUTCOMES, moved_job, moved_lease
 
 _REVOKED_OUTCOME = {
     RevokeReason.CANCEL: AttemptOutcome.CANCELLED,
@@ -671,7 +672,11 @@ class Scheduler:
         )
         for test in event.tests:
             ledger.write(PutTest(attempt, test))
-        ledger.end_attempt(attempt, self._true_outcome(attempt, event.outcome), event.failure, now)
+        kept = kept_after(ledger.jobs[attempt.job].kept, event.tests, is_resumable=event.is_resumable)
+        outcome = self._true_outcome(attempt, event.outcome)
+        if outcome in FREE_OUTCOMES and not event.is_resumable:
+            kept = ()  # the whole spec runs again, so that no test is told of by half
+        ledger.end_attempt(attempt, outcome, event.failure, now, kept)
         self._dispatcher.settle(event.lease, now)
 
     def _true_outcome(self, attempt: Attempt, reported: AttemptOutcome) -> AttemptOutcome:

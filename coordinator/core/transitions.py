@@ -9,7 +9,8 @@ an outcome. `settle` is the only place that turns an outcome into the job's next
 - the test's own verdict (PASSED, FAILED, TIMED_OUT) ends the job, unless retries are left;
 - the lab's faults (ERRORED, LOST, REJECTED) send it back to its queue until the lab's budget is used up, and the device
   is avoided from then on; a fault that no device can mend ends it FAILED at once;
-- what was only taken back (PREEMPTED, RELEASED) costs nothing.
+- what was only taken back (PREEMPTED, RELEASED) costs nothing, and keeps the tests that were done if the spec can go on
+  from there: the next attempt runs the others, and its verdict is the job's only if none of the kept ones failed.
 
 A *lease* is offered, becomes active when its agent echoes it, and governs its device until it is released, revoked or
 expired. While its agent is away it is DISCONNECTED: the work goes on, and only an expired deadline ends it. REVOKING
@@ -26,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coordinator.core.errors import IllegalTransition
+from coordinator.core.kept import failure_of
 from coordinator.core.model import (
     LAB_BUDGET,
     Attempt,
@@ -168,21 +170,29 @@ def settle(job: Job, outcome: AttemptOutcome, failure: Failure | None, device: D
     """Turn the outcome of a job's attempt into the job's next state; the rules stand at the top of this file."""
     match outcome:
         case AttemptOutcome.PASSED:
-            return _end(changed(job, flaky=job.retries_used > 0, failure=None), JobState.COMPLETED, None, wall_us)
+            return _settle_pass(job, wall_us)
         case AttemptOutcome.FAILED | AttemptOutcome.TIMED_OUT:
             return _settle_verdict(job, outcome, failure, wall_us)
         case AttemptOutcome.ERRORED | AttemptOutcome.LOST | AttemptOutcome.REJECTED:
-            return _settle_lab_fault(job, failure, device, wall_us)
+            begun_anew = job if outcome is AttemptOutcome.REJECTED else changed(job, kept=())
+            return _settle_lab_fault(begun_anew, failure, device, wall_us)
         case AttemptOutcome.PREEMPTED:
             return _requeue(changed(job, preemptions=job.preemptions + 1), failure, wall_us)
         case AttemptOutcome.RELEASED | AttemptOutcome.CANCELLED:
             return _requeue(job, failure, wall_us)
 
 
+def _settle_pass(job: Job, wall_us: int) -> Settlement:
+    kept_failure = failure_of(job.kept)
+    if kept_failure is not None:
+        return _settle_verdict(job, AttemptOutcome.FAILED, kept_failure, wall_us)
+    return _end(changed(job, flaky=job.retries_used > 0, failure=None), JobState.COMPLETED, None, wall_us)
+
+
 def _settle_verdict(job: Job, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Settlement:
     is_fatal = failure is not None and failure.is_fatal
     if not is_fatal and not job.is_cancel_requested and job.retries_used < job.spec.retries:
-        return _requeue(changed(job, retries_used=job.retries_used + 1), failure, wall_us)
+        return _requeue(changed(job, retries_used=job.retries_used + 1, kept=()), failure, wall_us)
     state = JobState.TIMED_OUT if outcome is AttemptOutcome.TIMED_OUT else JobState.FAILED
     return _end(job, state, failure, wall_us)
 
@@ -204,5 +214,5 @@ def _requeue(job: Job, failure: Failure | None, wall_us: int) -> Settlement:
 
 
 def _end(job: Job, state: JobState, failure: Failure | None, wall_us: int) -> Settlement:
-    ended = changed(moved_job(job, state), failure=failure, end_us=wall_us, is_cancel_requested=False)
+    ended = changed(moved_job(job, state), failure=failure, end_us=wall_us, is_cancel_requested=False, kept=())
     return Settlement(job=ended, is_requeued=False)

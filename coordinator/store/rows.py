@@ -35,6 +35,7 @@ from coordinator.core.model import (
     JobId,
     JobSpec,
     JobState,
+    KeptTest,
     Lease,
     LeaseId,
     LeaseState,
@@ -124,6 +125,7 @@ def progress_values(job: Job) -> Values:
         "lab_failures": job.lab_failures,
         "avoid": _list_text(job.avoid),
         "preemptions": job.preemptions,
+        "kept": _list_text((test.id, test.error) for test in job.kept),
         **_failure_values(job.failure),
     }
 
@@ -161,6 +163,7 @@ def job(row: Row[Any]) -> Job:
         lab_failures=row.lab_failures,
         avoid=tuple(DeviceId(device) for device in _list(row.avoid)),
         preemptions=row.preemptions,
+        kept=tuple(KeptTest(test, error) for test, error in _list(row.kept)),
         retry_of=row.retry_of,
     )
 

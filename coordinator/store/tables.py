@@ -108,6 +108,7 @@ jobs = Table(
     Column("lab_failures", Integer, nullable=False),
     Column("avoid", Text, nullable=False),
     Column("preemptions", Integer, nullable=False),
+    Column("kept", Text, nullable=False, server_default=text("'[]'")),
     Column("retry_of", BigInteger),
     # Lists are newest first, so each filter that can be narrow has an index that ends in the id.
     Index(None, "state", "id"),

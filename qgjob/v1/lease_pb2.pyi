@@ -162,6 +162,7 @@ class LeasedJob(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    DONE_TEST_IDS_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.int
     """The attempt; owns log and results."""
     job_id: _builtins.int
@@ -180,6 +181,12 @@ class LeasedJob(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """Time limit of the attempt."""
 
+    @_builtins.property
+    def done_test_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tests that earlier attempts have done, by id: this one leaves them out. One that cannot runs the whole spec, and its
+        results replace the earlier ones.
+        """
+
     def __init__(
         self,
         *,
@@ -190,10 +197,11 @@ class LeasedJob(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         priority: _builtins.int = ...,
+        done_test_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "env", b"env", "job_id", b"job_id", "priority", b"priority", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "done_test_ids", b"done_test_ids", "env", b"env", "job_id", b"job_id", "priority", b"priority", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,6 +320,7 @@ class AttemptResult(_message.Message):
     LOG_SHA256_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     BUILD_DIGEST_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.int
     """The attempt."""
     outcome: _job_pb2.AttemptOutcome.ValueType
@@ -322,6 +331,10 @@ class AttemptResult(_message.Message):
     """SHA-256 of those bytes, in hexadecimal."""
     build_digest: _builtins.str
     """SHA-256 of the build that was tested, in hexadecimal."""
+    resumable: _builtins.bool
+    """Of a run that was ended early: the tests that were done need not run again, for nothing in the spec ties the others
+    to them.
+    """
     @_builtins.property
     def key(self) -> Global___LeaseKey:
         """The lease under which it ran."""
@@ -350,10 +363,11 @@ class AttemptResult(_message.Message):
         log_sha256: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
         build_digest: _builtins.str = ...,
+        resumable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "failure", b"failure", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "build_digest", b"build_digest", "duration", b"duration", "failure", b"failure", "key", b"key", "log_sha256", b"log_sha256", "log_size", b"log_size", "outcome", b"outcome", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "build_digest", b"build_digest", "duration", b"duration", "failure", b"failure", "key", b"key", "log_sha256", b"log_sha256", "log_size", b"log_size", "outcome", b"outcome", "resumable", b"resumable", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

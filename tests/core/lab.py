@@ -198,8 +198,10 @@ class AgentOnPaper:
         outcome: AttemptOutcome = AttemptOutcome.PASSED,
         failure: Failure | None = None,
         tests: tuple[TestResult, ...] = (),
+        *,
+        resumable: bool = False,
     ) -> Step:
-        return self.lab.handle(self.result(lease, attempt, outcome, failure, tests))
+        return self.lab.handle(self.result(lease, attempt, outcome, failure, tests, resumable=resumable))
 
     def result(
         self,
@@ -208,6 +210,8 @@ class AgentOnPaper:
         outcome: AttemptOutcome = AttemptOutcome.PASSED,
         failure: Failure | None = None,
         tests: tuple[TestResult, ...] = (),
+        *,
+        resumable: bool = False,
     ) -> AttemptFinished:
         return AttemptFinished(
             session=self.session,
@@ -217,6 +221,7 @@ class AgentOnPaper:
             outcome=outcome,
             failure=failure,
             tests=tests,
+            is_resumable=resumable,
         )
 
     def run(self, lease: Lease, outcome: AttemptOutcome = AttemptOutcome.PASSED) -> Step:
