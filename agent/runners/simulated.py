@@ -25,6 +25,7 @@ from agent.core.model import (
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 
 DEFAULT_LOG_LINES = 5
+MOST_TESTS = 1_000
 LINES_AT_A_TIME = 50
 OUTCOMES = ("passed", "failed", "error", "crash", "hang")
 
@@ -33,7 +34,15 @@ OUTCOMES = ("passed", "failed", "error", "crash", "hang")
 class _Plan:
     seconds: float
     outcome: str
+    """Of its last test; the others pass."""
     lines: int
+    tests: int
+
+    def share(self, number: int) -> _Plan:
+        """Return what one of its tests does, from 1."""
+        lines = self.lines * number // self.tests - self.lines * (number - 1) // self.tests
+        outcome = self.outcome if number == self.tests else "passed"
+        return _Plan(seconds=self.seconds / self.tests, outcome=outcome, lines=lines, tests=1)
 
 
 class SimulatedRunner:
@@ -82,11 +91,21 @@ class SimulatedRunner:
             plan = _plan(dict(job.env), self._test_s)
         except ValueError as error:
             return Verdict(outcome=Outcome.FAILED, failure=_failure("SIMULATION_INVALID", str(error), Blame.TEST))
-        title = Path(job.test).name
-        begun = time.monotonic()
         observer.output(f"Running {job.test} on {self._device}\n".encode())
+        end_s = time.monotonic() + job.timeout_us / MICROSECONDS
+        verdict = Verdict(outcome=Outcome.PASSED)
+        for number in range(1, plan.tests + 1):
+            title = _title(job, number, plan.tests)
+            if verdict.outcome is Outcome.PASSED and _id(title) not in job.done:
+                verdict = await self._run_test(title, plan.share(number), job, end_s, observer, stop)
+        return verdict
+
+    async def _run_test(
+        self, title: str, plan: _Plan, job: LeasedJob, end_s: float, observer: Observer, stop: Stop
+    ) -> Verdict:
+        begun = time.monotonic()
         observer.test(_test(job, title, TestState.RUNNING, 0))
-        is_over = await self._play(plan, job.timeout_us / MICROSECONDS, observer, stop)
+        is_over = await self._play(plan, max(0.0, end_s - begun), observer, stop)
         verdict = self._verdict(plan, job, is_over, stop)
         state = _test_state(verdict)
         spent_us = int((time.monotonic() - begun) * MICROSECONDS)
@@ -110,7 +129,7 @@ class SimulatedRunner:
 
     def _verdict(self, plan: _Plan, job: LeasedJob, is_over: bool, stop: Stop) -> Verdict:
         if stop.is_asked:
-            return Verdict(outcome=None)
+            return Verdict(outcome=None, is_resumable=True)
         if not is_over:
             seconds = job.timeout_us / MICROSECONDS
             failure = _failure("TIMED_OUT", f"the test ran longer than its timeout of {seconds:g} s", Blame.TEST)
@@ -152,18 +171,32 @@ def _plan(env: dict[str, str], test_s: float) -> _Plan:
     try:
         seconds = float(env.get("QGJOB_SIM_SECONDS", test_s))
         lines = int(env.get("QGJOB_SIM_LOG_LINES", DEFAULT_LOG_LINES))
+        tests = int(env.get("QGJOB_SIM_TESTS", 1))
     except ValueError as error:
-        raise ValueError(f"QGJOB_SIM_SECONDS and QGJOB_SIM_LOG_LINES must be numbers: {error}") from error
-    return _Plan(seconds=max(0.0, seconds), outcome=outcome, lines=max(0, lines))
+        raise ValueError(
+            f"QGJOB_SIM_SECONDS, QGJOB_SIM_LOG_LINES and QGJOB_SIM_TESTS must be numbers: {error}"
+        ) from error
+    if not 1 <= tests <= MOST_TESTS:
+        raise ValueError(f"QGJOB_SIM_TESTS={tests} is out of range; use 1 to {MOST_TESTS}")
+    return _Plan(seconds=max(0.0, seconds), outcome=outcome, lines=max(0, lines), tests=tests)
 
 
 def _failure(reason: str, message: str, blame: Blame) -> Failure:
     return Failure(reason=reason, message=message, blame=blame)
 
 
+def _title(job: LeasedJob, number: int, tests: int) -> str:
+    name = Path(job.test).name
+    return name if tests == 1 else f"{name} > test {number}"
+
+
+def _id(title: str) -> str:
+    return f"simulated-{title}"[-128:]
+
+
 def _test(job: LeasedJob, title: str, state: TestState, duration_us: int, error: str = "") -> TestResult:
     return TestResult(
-        id=f"simulated-{title}"[:128],
+        id=_id(title),
         title=title,
         state=state,
         duration_us=duration_us,
