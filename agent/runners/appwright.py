@@ -27,6 +27,7 @@ from agent.journal import Claim
 from agent.process import start
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
+from agent.runners.appwright_rest import LIST_OPTIONS, Rest, rest_of
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 
 TIMEOUT_GRACE_S = 5.0
@@ -125,6 +126,22 @@ class AppwrightRunner:
         except AppiumFailed as error:
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("APPIUM_FAILED", str(error), Blame.HOST))
         out = await asyncio.to_thread(self._make_room, job)
+        rest = None
+        if job.done:
+            _, end = await self._play(key, job, spec, out, LIST_OPTIONS, observer, stop)
+            if end is not _End.ITS_OWN:
+                return await self._judge(job, Seen(), 1, end, stop)
+            rest = rest_of(out / "listing.json", job.done)
+        if rest is not None:
+            observer.output(f"{rest.told()}\n".encode())
+            if not rest.lines:
+                return Verdict(outcome=Outcome.PASSED)
+        return await self._run(key, job, spec, out, rest, observer, stop)
+
+    async def _run(
+        self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, rest: Rest | None, observer: Observer, stop: Stop
+    ) -> Verdict:
+        """Run a spec, or the rest of it."""
         seen = Seen()
 
         def take(event: ReporterEvent) -> None:
@@ -133,9 +150,13 @@ class AppwrightRunner:
                 observer.test(event.result(job.attempt_number))
 
         with event_pipe(out / "events", take) as events:
-            code, end = await self._play(key, job, spec, out, observer, stop)
+            options = rest.options(out) if rest is not None else ()
+            code, end = await self._play(key, job, spec, out, options, observer, stop)
             # Nobody writes any more, and the reporter's last word may still lie in the pipe.
             events.read()
+        if rest is not None and end is _End.ITS_OWN and seen.begun not in (None, len(rest.lines)):
+            message = f"Playwright ran {seen.begun} tests of {job.test} where {len(rest.lines)} were left"
+            return Verdict(outcome=Outcome.ERRORED, failure=_failure("RUN_BROKEN", message, Blame.HOST))
         return await self._judge(job, seen, code, end, stop)
 
     def _make_room(self, job: LeasedJob) -> Path:
@@ -159,7 +180,14 @@ class AppwrightRunner:
             return None  # no path at all: too long, a loop of links
 
     async def _play(
-        self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, observer: Observer, stop: Stop
+        self,
+        key: LeaseKey,
+        job: LeasedJob,
+        spec: Path,
+        out: Path,
+        options: tuple[str, ...],
+        observer: Observer,
+        stop: Stop,
     ) -> tuple[int, _End]:
         """Run Playwright while the job may run and the device is there; return its exit code, and why it ended.
 
@@ -174,6 +202,7 @@ class AppwrightRunner:
             str(wrapper),
             "--project",
             "qgjob",
+            *options,
         )
         run = await start(
             command,
@@ -222,6 +251,7 @@ class AppwrightRunner:
             "QGJOB_USER_CONFIG": str((self._tools.project / "appwright.config.ts").resolve()),
             "QGJOB_OUT": str(out),
             "QGJOB_EVENTS": str(out / "events"),
+            "QGJOB_LISTING": str(out / "listing.json"),
             "QGJOB_UDID": self._adb.udid,
             "QGJOB_APPIUM_PORT": str(self._appium.port),
             "QGJOB_APPIUM_PATH": self._appium.base_path,
@@ -251,7 +281,7 @@ class AppwrightRunner:
             return Verdict(outcome=Outcome.PASSED)
         if stop.is_asked:
             await self._appium.stop()
-            return Verdict(outcome=None)
+            return Verdict(outcome=None, is_resumable=seen.is_divisible)
         if not await self._adb.is_online():
             return await self._device_lost(job)
         return verdict_of(job.test, seen, code, is_server_up=await self._appium.is_ready())

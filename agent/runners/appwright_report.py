@@ -46,6 +46,8 @@ class RunBegan:
     """Playwright has loaded the project and knows its tests."""
 
     tests: int
+    is_divisible: bool = False
+    """Whether some of them may run without the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def parse_event(line: bytes) -> ReporterEvent | None:
         event = json.loads(line)
         match event["event"]:
             case "begin":
-                return RunBegan(tests=int(event["tests"]))
+                return RunBegan(tests=int(event["tests"]), is_divisible=event.get("divisible") is True)
             case "test_begin":
                 return TestEvent(id=_id(event["id"]), title=_title(event["title"]), state=TestState.RUNNING)
             case "test_end":
@@ -192,6 +194,7 @@ class Seen:
     """What the reporter told of a run."""
 
     begun: int | None = None
+    is_divisible: bool = False
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Title and error of each test that failed."""
     errors: list[str] = field(default_factory=list)
@@ -201,7 +204,7 @@ class Seen:
         """Take in one event."""
         match event:
             case RunBegan():
-                self.begun = event.tests
+                self.begun, self.is_divisible = event.tests, event.is_divisible
             case TestEvent():
                 if event.state in (TestState.FAILED, TestState.TIMED_OUT):
                     self.failures.append((event.title, event.error))

@@ -4,6 +4,7 @@
 "use strict";
 
 const fs = require("node:fs");
+const { isDivisible } = require("./division.cjs");
 
 const MAX_ERROR = 16 * 1024;
 const pipe = fs.openSync(process.env.QGJOB_EVENTS, "a");
@@ -20,7 +21,7 @@ const title = (test) => test.titlePath().slice(3).join(" > ");
 
 class QgjobReporter {
   onBegin(config, suite) {
-    tell({ event: "begin", tests: suite.allTests().length });
+    tell({ event: "begin", tests: suite.allTests().length, divisible: isDivisible(config, suite) });
   }
 
   onTestBegin(test) {

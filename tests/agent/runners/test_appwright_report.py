@@ -57,7 +57,7 @@ def test_status_of_a_test_is_read_against_what_was_expected(status: str, expecte
 
 
 def test_events_are_read_as_the_reporter_writes_them() -> None:
-    assert parse_event(line("begin", tests=2)) == RunBegan(tests=2)
+    assert parse_event(line("begin", tests=2, divisible=True)) == RunBegan(tests=2, is_divisible=True)
     assert parse_event(line("error", message="no such module")) == ErrorRaised(message="no such module")
     assert parse_event(line("end", status="passed")) == RunEnded(status="passed")
     assert parse_event(ended("failed", error="boom")) == TestEvent(

@@ -1,0 +1,86 @@
+"""Real AppWright that makes room for urgent work and goes on where it was stopped, on a virtual phone."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.virtual_phone.apk import build_apk
+from examples import node_packages
+from tests.e2e.grid import QUICK, Grid, eventually, running_grid
+from tests.e2e.test_appwright import EXAMPLE, phones, write_spec
+
+pytestmark = [pytest.mark.appwright, pytest.mark.e2e, pytest.mark.timeout(300)]
+
+GATED_TESTS = """
+import { test, expect } from "appwright";
+import fs from "node:fs";
+%(mode)s
+for (const title of %(titles)s) {
+  test(title, async ({ device }) => {
+    await expect(device.getByText("Wikipedia", { exact: true })).toBeVisible();
+    console.log("at work: " + title);
+    while (title === "%(gated)s" && !fs.existsSync(process.env.GATE!)) await new Promise((go) => setTimeout(go, 50));
+  });
+}
+"""
+SERIAL = 'test.describe.configure({ mode: "serial" });'
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Iterator[Grid]:
+    """A coordinator that gives a running test a minute to end."""
+    with running_grid(tmp_path / "grid") as grid:
+        grid.coordinator(*QUICK, "--preempt-grace", "60")
+        yield grid
+
+
+def preempt_after(grid: Grid, gated: str, spec: str, report: Path) -> int:
+    """Run a spec, throw it out at the end of its gated test, and wait until it has run again."""
+    gate = grid.directory / f"gate-of-{Path(spec).name}"
+    (job,) = grid.submit(spec, options=("--priority", "1", "--env", f"GATE={gate}"))
+    eventually(lambda: at_work(grid, job)[-1:] == [gated], "the gated test runs", seconds=120)
+    (urgent,) = grid.submit("tests/urgent.spec.ts", options=("--priority", "5"))
+    gate.touch()
+    grid.run("jobs", "wait", str(urgent), seconds=200)
+    grid.run("jobs", "wait", str(job), "--junit", str(report), seconds=200)
+    return job
+
+
+def at_work(grid: Grid, job: int, *attempt: str) -> list[str]:
+    """The tests that a job's log says to have been at work."""
+    lines = grid.run("logs", str(job), *attempt).stdout.splitlines()
+    return [line.removeprefix("at work: ") for line in lines if line.startswith("at work: ")]
+
+
+def test_preempted_spec_runs_only_the_rest_unless_its_tests_belong_together(grid: Grid, tmp_path: Path) -> None:
+    workspace = node_packages.lay_out(EXAMPLE, tmp_path / "wikipedia")
+    (workspace / "apps").mkdir()
+    build_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    four = {"mode": "", "titles": '["one", "two", "three", "four"]', "gated": "two"}
+    tied = {"mode": SERIAL, "titles": '["first", "second"]', "gated": "first"}
+    write_spec(workspace, "urgent.spec.ts", 'import { test } from "appwright"; test("is over at once", () => {});')
+    report = tmp_path / "report.xml"
+    phones(grid, workspace, 1)
+
+    job = preempt_after(grid, "two", write_spec(workspace, "four.spec.ts", GATED_TESTS % four), report)
+    assert at_work(grid, job, "--attempt", "1") == ["one", "two"]
+    assert at_work(grid, job, "--attempt", "2") == ["three", "four"]
+    assert at_work(grid, job) == ["one", "two", "three", "four"]
+    told = grid.json("status", "job", "--job-id", str(job), "--verbose")
+    assert [attempt["outcome"] for attempt in told["attempts"]] == ["preempted", "passed"]
+    assert [(test["title"], test["status"], test["attempt"]) for test in told["tests"]] == [
+        ("one", "passed", 1),
+        ("two", "passed", 1),
+        ("three", "passed", 2),
+        ("four", "passed", 2),
+    ]
+    assert (told["status"], told["preemptions"], told["flaky"]) == ("completed", 1, False)
+    assert [case.get("name") for case in ET.parse(report).iter("testcase")] == ["one", "two", "three", "four"]
+
+    whole = preempt_after(grid, "first", write_spec(workspace, "serial.spec.ts", GATED_TESTS % tied), report)
+    assert at_work(grid, whole) == ["first", "first", "second"]
+    assert [(test["title"], test["attempt"]) for test in grid.job(whole)["tests"]] == [("first", 2), ("second", 2)]
