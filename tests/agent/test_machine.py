@@ -336,6 +336,25 @@ def test_preempted_attempt_is_stopped_between_two_tests() -> None:
     assert results(desk.ended(1, None)) == [(1, Outcome.PREEMPTED)]
 
 
+@pytest.mark.parametrize(("outcome", "is_kept"), [(None, True), (Outcome.PASSED, False)])
+def test_only_a_run_without_a_verdict_of_its_own_is_called_resumable(outcome: Outcome | None, is_kept: bool) -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.prepared()
+    preempt(desk)
+    end = AttemptEnded(
+        device_id=PHONE,
+        key=KEY,
+        attempt_id=AttemptId(1),
+        outcome=outcome,
+        failure=None,
+        log=LogSummary(),
+        is_resumable=True,
+    )
+    (report,) = [send for send in desk.handle(end).sends if isinstance(send, ReportResult)]
+    assert report.result.is_resumable is is_kept
+
+
 def test_preempted_attempt_is_stopped_when_its_grace_is_over() -> None:
     desk = Desk()
     desk.receive(AdoptLease(lease=lease(1)))

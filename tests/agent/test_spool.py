@@ -55,6 +55,7 @@ def result(attempt: int) -> AttemptResult:
         log=LogSummary(size=3, sha256="x"),
         duration_us=7,
         build_digest="d",
+        is_resumable=True,
     )
 
 

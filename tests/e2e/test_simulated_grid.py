@@ -73,15 +73,22 @@ def test_hanging_test_is_ended_at_its_timeout_and_the_device_is_usable_again(gri
     grid.run("submit", "--org-id", "q", "--app-version-id", "v", "--test", "next.spec.ts", "--wait")
 
 
-def test_urgent_job_preempts_a_low_one_which_then_finishes(grid: Grid) -> None:
+def test_urgent_job_preempts_a_low_one_which_then_goes_on_at_the_next_test(grid: Grid) -> None:
     grid.agent("lab", *SLOW)
-    (low,) = grid.submit("slow.spec.ts", options=("--priority", "1", "--env", "QGJOB_SIM_SECONDS=8"))
+    steer = ("--env", "QGJOB_SIM_SECONDS=4", "--env", "QGJOB_SIM_TESTS=4")
+    (low,) = grid.submit("slow.spec.ts", options=("--priority", "1", *steer))
     eventually(lambda: grid.status(low) == "running", "the low job runs")
     (urgent,) = grid.submit("hotfix.spec.ts", app="hot", options=("--priority", "5"))
     grid.run("jobs", "wait", str(urgent))
     grid.run("jobs", "wait", str(low))
-    attempts = grid.json("status", "job", "--job-id", str(low), "--verbose")["attempts"]
-    assert [attempt["outcome"] for attempt in attempts] == ["preempted", "passed"]
+    job = grid.json("status", "job", "--job-id", str(low), "--verbose")
+    assert [attempt["outcome"] for attempt in job["attempts"]] == ["preempted", "passed"]
+    titles = [f"slow.spec.ts > test {number}" for number in range(1, 5)]
+    assert [(test["title"], test["status"]) for test in job["tests"]] == [(title, "passed") for title in titles]
+    ran_in = [test["attempt"] for test in job["tests"]]
+    assert (ran_in[0], ran_in[-1]) == (1, 2)
+    log = grid.run("logs", str(low)).stdout.splitlines()
+    assert [line for line in log if line.endswith(": passed")] == [f"{title}: passed" for title in titles]
 
 
 def test_coordinator_killed_in_the_middle_of_a_batch_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
