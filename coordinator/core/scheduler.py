@@ -64,6 +64,7 @@ from coordinator.core.model import (
     JobId,
     JobSpec,
     JobState,
+    KeptTest,
     Lease,
     LeaseId,
     LeaseState,
@@ -672,12 +673,16 @@ class Scheduler:
         )
         for test in event.tests:
             ledger.write(PutTest(attempt, test))
-        kept = kept_after(ledger.jobs[attempt.job].kept, event.tests, is_resumable=event.is_resumable)
         outcome = self._true_outcome(attempt, event.outcome)
-        if outcome in FREE_OUTCOMES and not event.is_resumable:
-            kept = ()  # the whole spec runs again, so that no test is told of by half
-        ledger.end_attempt(attempt, outcome, event.failure, now, kept)
+        ledger.end_attempt(attempt, outcome, event.failure, now, self._kept(attempt, outcome, event))
         self._dispatcher.settle(event.lease, now)
+
+    def _kept(self, attempt: Attempt, outcome: AttemptOutcome, event: AttemptFinished) -> tuple[KeptTest, ...]:
+        """Return what the job keeps; where a run that was ended early cannot be resumed, the whole spec runs again."""
+        is_early = outcome in FREE_OUTCOMES
+        if is_early and not event.is_resumable:
+            return ()
+        return kept_after(self._ledger.jobs[attempt.job].kept, event.tests, is_resumable=is_early)
 
     def _true_outcome(self, attempt: Attempt, reported: AttemptOutcome) -> AttemptOutcome:
         """Return why a stopped attempt was stopped: the lease knows better than the agent that obeyed."""

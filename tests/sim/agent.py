@@ -17,7 +17,7 @@ from agent.core.events import (
     Started,
 )
 from agent.core.machine import JITTER_RANGE, Machine
-from agent.core.model import AgentId, AttemptId, DeviceFacts, DeviceId, Failure, Identity, LeaseKey, Now, Outcome
+from agent.core.model import AgentId, AttemptId, DeviceFacts, DeviceId, Identity, LeaseKey, Now, Outcome
 from agent.core.step import (
     NOTHING,
     Action,
@@ -36,6 +36,7 @@ from agent.core.step import (
     StopAttempt,
     StopPreparing,
 )
+from agent.runners.protocol import Verdict
 from qgjob.v1 import agent_service_pb2
 from tests.sim.device import Device
 from tests.sim.history import History, Note, ResultKept
@@ -235,7 +236,7 @@ class AgentProcess(Process):
             action.job,
             self._tell,
             lambda data: self.hear(self._write_log, attempt, data),
-            lambda outcome, failure: self.later(0, self._attempt_ended, action, outcome, failure),
+            lambda verdict: self.later(0, self._attempt_ended, action, verdict),
         )
 
     def _stop(self, device: DeviceId, key: LeaseKey, grace_us: int) -> None:
@@ -247,7 +248,7 @@ class AgentProcess(Process):
         self._spool.append(attempt, data)
         self._uploader.note(attempt)
 
-    def _attempt_ended(self, action: StartAttempt, outcome: Outcome | None, failure: Failure | None) -> None:
+    def _attempt_ended(self, action: StartAttempt, verdict: Verdict) -> None:
         attempt = action.job.attempt_id
         log = self._spool.end_log(attempt)
         self._uploader.note(attempt)
@@ -256,9 +257,10 @@ class AgentProcess(Process):
                 device_id=action.device_id,
                 key=action.key,
                 attempt_id=attempt,
-                outcome=outcome,
-                failure=failure,
+                outcome=verdict.outcome,
+                failure=verdict.failure,
                 log=log,
+                is_resumable=verdict.is_resumable,
             )
         )
 

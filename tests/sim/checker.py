@@ -6,10 +6,16 @@ from collections.abc import Iterator
 
 from coordinator.core.step import PutDevice, PutJob, PutLease, Write
 from tests.sim.ends import END_RULES
-from tests.sim.history import Committed, CoordinatorStarted, LogAcknowledged, Record, WorkBegan
+from tests.sim.history import Committed, CoordinatorStarted, LogAcknowledged, Record, TestEnded, WorkBegan
 from tests.sim.lab import Lab
 from tests.sim.plan import Plan
-from tests.sim.rules import STEP_RULES, WORK_RULES, WRITE_RULES, only_the_newest_epoch_acknowledges
+from tests.sim.rules import (
+    STEP_RULES,
+    WORK_RULES,
+    WRITE_RULES,
+    done_test_is_not_run_again,
+    only_the_newest_epoch_acknowledges,
+)
 from tests.sim.scene import Scene
 
 Pair = tuple[str, str, str]
@@ -42,6 +48,8 @@ class Checker:
                     yield from work_rule(self._scene, record)
             case Committed():
                 yield from self._check_step(record)
+            case TestEnded():
+                yield from done_test_is_not_run_again(self._scene, record)
             case LogAcknowledged():
                 yield from only_the_newest_epoch_acknowledges(self._scene, record)
             case CoordinatorStarted():

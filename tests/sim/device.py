@@ -6,12 +6,14 @@ A supervisor outlives its agent just long enough to end the work, and holds the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from agent.core.events import DevicePrepared, Event, PrepareFailed, PrepareStopped, TestObserved
 from agent.core.model import (
     AttemptId,
     Blame,
     DeviceFacts,
+    DeviceId,
     Failure,
     Installation,
     LeasedJob,
@@ -21,8 +23,9 @@ from agent.core.model import (
     TestResult,
     TestState,
 )
+from agent.runners.protocol import Verdict
 from tests.sim.draw import BROKEN_APP
-from tests.sim.history import History, WorkBegan, WorkEnded
+from tests.sim.history import History, TestEnded, WorkBegan, WorkEnded
 from tests.sim.plan import Behaviour, Ending, PlannedJob
 from tests.sim.world import SECOND_US, World
 
@@ -34,7 +37,7 @@ FAILED_INSTALLS_PERCENT = 3
 
 Tell = Callable[[Event], None]
 Output = Callable[[bytes], None]
-Ended = Callable[[Outcome | None, Failure | None], None]
+Ended = Callable[[Verdict], None]
 
 
 class Work:
@@ -149,26 +152,51 @@ class Device:
         return None
 
     def run(self, key: LeaseKey, job: LeasedJob, tell: Tell, output: Output, ended: Ended) -> None:
-        """Run one spec as it was planned."""
-        behaviours = self._jobs[job.test].behaviours
-        behaviour = behaviours[(job.attempt_number - 1) % len(behaviours)]
-        is_late = behaviour.ending is Ending.HANGING or behaviour.span_us > job.timeout_us
+        """Run one spec as it was planned, or what is left of it."""
+        planned = self._jobs[job.test]
+        behaviour = planned.behaviours[(job.attempt_number - 1) % len(planned.behaviours)]
+        tests = [test for test in planned.tests if planned.is_tied or test not in job.done]
+        assert tests, f"nothing is left of {job.test}, whose last run was ended early"
+        span_us = behaviour.span_us * len(tests) // len(planned.tests)
+        is_late = behaviour.ending is Ending.HANGING or span_us > job.timeout_us
+        states = dict.fromkeys(tests, TestState.PASSED)
+        if behaviour.ending is Ending.FAILED:
+            states[tests[behaviour.failing % len(tests)]] = TestState.FAILED
 
         def finish(is_stopped: bool) -> None:
             outcome, failure = self._verdict(behaviour, is_stopped, is_late)
-            if outcome is not None:
-                tell(self._test(key, job, TestState.PASSED if outcome is Outcome.PASSED else TestState.FAILED))
-            ended(outcome, failure)
+            if outcome in (Outcome.PASSED, Outcome.FAILED):
+                self._end_test(key, job, tests[-1], states[tests[-1]], tell)
+            elif outcome is not None:
+                tell(_observed(self.facts.id, key, job, tests[-1], TestState.FAILED))
+            is_resumable = outcome is None and not planned.is_tied
+            ended(Verdict(outcome=outcome, failure=failure, is_resumable=is_resumable))
 
         work = Work(self, key, job.attempt_id, finish)
         work.is_deaf = behaviour.ending is Ending.HANGING
         self._begin(work, job.test)
-        tell(self._test(key, job, TestState.RUNNING))
-        span_us = job.timeout_us if is_late else behaviour.span_us
+        tell(_observed(self.facts.id, key, job, tests[0], TestState.RUNNING))
+        for number, (test, following) in enumerate(pairwise(tests), 1):
+            boundary_us = span_us * number // len(tests)
+            self.world.after(boundary_us, self._go_on, work, key, job, (test, states[test], following), tell)
+        span_us = job.timeout_us if is_late else span_us
         for block in range(LOG_BLOCKS):
             data = _log_block(job, behaviour.log_bytes, block)
             self.world.after(span_us * block // LOG_BLOCKS, self._write, work, output, data)
         work.end_after(span_us, is_stopped=False)
+
+    def _go_on(
+        self, work: Work, key: LeaseKey, job: LeasedJob, boundary: tuple[str, TestState, str], tell: Tell
+    ) -> None:
+        """End a test and begin the next, if the run has not ended meanwhile."""
+        test, state, following = boundary
+        if not work.is_over:
+            self._end_test(key, job, test, state, tell)
+            tell(_observed(self.facts.id, key, job, following, TestState.RUNNING))
+
+    def _end_test(self, key: LeaseKey, job: LeasedJob, test: str, state: TestState, tell: Tell) -> None:
+        self._history.add(TestEnded(self.world.now_us, job.attempt_id, job.test, test, state))
+        tell(_observed(self.facts.id, key, job, test, state))
 
     def _write(self, work: Work, output: Output, data: bytes) -> None:
         if not work.is_over and data:
@@ -191,10 +219,6 @@ class Device:
             case _:
                 return Outcome.PASSED, None
 
-    def _test(self, key: LeaseKey, job: LeasedJob, state: TestState) -> TestObserved:
-        test = TestResult(id=job.test, title=job.test, state=state, attempt=job.attempt_number)
-        return TestObserved(device_id=self.facts.id, key=key, attempt_id=job.attempt_id, test=test)
-
     # Faults
 
     def unplug(self) -> None:
@@ -215,6 +239,11 @@ class Device:
         if self.work is not None:
             self.work.vanish()
         self._holders.clear()
+
+
+def _observed(device: DeviceId, key: LeaseKey, job: LeasedJob, test: str, state: TestState) -> TestObserved:
+    result = TestResult(id=test, title=test, state=state, attempt=job.attempt_number)
+    return TestObserved(device_id=device, key=key, attempt_id=job.attempt_id, test=result)
 
 
 def _digest(build: tuple[str, str]) -> str:

@@ -62,6 +62,7 @@ class Draw:
         self._random = random.Random(seed)
         self._operators = random.Random(f"operators of {seed}")
         """Dice of their own: a lab without operators is what it was before there were any."""
+        self._tests = random.Random(f"tests of {seed}")
         self._settings = Settings()
 
     def between(self, low: int, high: int) -> int:
@@ -165,8 +166,8 @@ class Draw:
         selector = (("model", "pixel*"),) if self.between(0, 7) == 0 else ()
         app = self._random.choice(apps[org])
         jobs = tuple(
-            PlannedJob(
-                spec=JobSpec(
+            self._job(
+                JobSpec(
                     org_id=org,
                     app_version_id=app,
                     test=f"tests/{key}-{index}.spec.ts",
@@ -175,18 +176,26 @@ class Draw:
                     selector=selector,
                     retries=self._random.choice((0, 0, 1)),
                     timeout_us=self.between(40, 90) * SECOND_US,
-                ),
-                behaviours=tuple(self._behaviour() for _ in range(3)),
+                )
             )
             for index in range(self.between(1, 8))
         )
         return Submission(at_us=self.between(0, 480 * SECOND_US), key=key, jobs=jobs)
+
+    def _job(self, spec: JobSpec) -> PlannedJob:
+        return PlannedJob(
+            spec=spec,
+            behaviours=tuple(self._behaviour() for _ in range(3)),
+            tests=tuple(f"{spec.test}:{number}" for number in range(self._tests.choice((1, 3, 6, 8)))),
+            is_tied=self._tests.choice((False, False, True)),
+        )
 
     def _behaviour(self) -> Behaviour:
         return Behaviour(
             span_us=self.between(1, 9) * self.between(1, 4) * SECOND_US + self.between(0, SECOND_US),
             ending=self._random.choice(ENDINGS),
             log_bytes=1_300_000 if self.between(0, 200) == 0 else self._random.choice(LOG_BYTES),
+            failing=self._tests.randrange(4),
         )
 
     def _wish(self, submissions: tuple[Submission, ...]) -> Wish:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from agent.core.model import AttemptId as LoggedAttempt
+from agent.core.model import TestState
 from coordinator.core.logfile import LogState
-from coordinator.core.model import AttemptId
-from tests.sim.history import Answered, Asked, History, LogAcknowledged, LogRead
+from coordinator.core.model import AttemptId, AttemptOutcome, JobState
+from tests.sim.history import Answered, Asked, History, LogAcknowledged, LogRead, TestEnded
 from tests.sim.lab import Lab
 from tests.sim.plan import Plan
 
@@ -42,6 +43,36 @@ def every_attempt_has_ended(_plan: Plan, lab: Lab) -> Breaches:
         yield f"I2: attempt {attempt.id} has not ended"
     for lease in lab.records.live_leases():
         yield f"I2: lease {lease.id} is still {lease.state}"
+
+
+def each_test_counts_once(plan: Plan, lab: Lab) -> Breaches:
+    """I4: a verdict is that of all tests of the spec, each as the last attempt that counts has seen it."""
+    ended = _ended_tests(lab.history)
+    for job in lab.records.jobs.values():
+        is_verdict = job.state is JobState.COMPLETED or (
+            job.state is JobState.FAILED and job.failure is not None and job.failure.reason == "TEST_FAILED"
+        )
+        if not is_verdict:
+            continue
+        attempts = [attempt for attempt in lab.records.attempts.values() if attempt.job == job.id]
+        states: dict[str, TestState] = {}
+        for attempt in sorted(attempts, key=lambda attempt: attempt.number):
+            if attempt.outcome is not AttemptOutcome.LOST:  # else nobody heard what it has done
+                states.update(ended.get(LoggedAttempt(attempt.id), {}))
+        told = {test: str(result.state) for (of, test), (_, result) in lab.records.tests.items() if of == job.id}
+        truth = {test: str(states.get(test, "never run")) for test in plan.jobs[job.spec.test].tests}
+        if told != truth:
+            yield f"I4: job {job.id} is told to have {told}, and its tests came to {truth}"
+        if (job.state is JobState.COMPLETED) is not (set(truth.values()) == {str(TestState.PASSED)}):
+            yield f"I4: job {job.id} is {job.state}, and its tests came to {truth}"
+
+
+def _ended_tests(history: History) -> dict[LoggedAttempt, dict[str, TestState]]:
+    ended: dict[LoggedAttempt, dict[str, TestState]] = {}
+    for record in history.records:
+        if isinstance(record, TestEnded):
+            ended.setdefault(record.attempt, {})[record.test] = record.state
+    return ended
 
 
 def logs_are_what_devices_wrote(_plan: Plan, lab: Lab) -> Breaches:
@@ -86,6 +117,7 @@ def _most_acknowledged(history: History) -> dict[LoggedAttempt, int]:
 END_RULES = (
     no_accepted_job_is_lost,
     every_attempt_has_ended,
+    each_test_counts_once,
     logs_are_what_devices_wrote,
     followers_see_a_prefix,
     acknowledged_bytes_stay,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agent.core.model import AttemptId, DeviceId, LeaseId
+from agent.core.model import AttemptId, DeviceId, LeaseId, TestState
 from coordinator.core.events import Event
 from coordinator.core.model import JobId
 from coordinator.core.model import LeaseId as CoordinatorLeaseId
@@ -80,6 +80,16 @@ class WorkBegan(NamedTuple):
     """What the device held: organisation and app version."""
 
 
+class TestEnded(NamedTuple):
+    """One test of a run ended on its device."""
+
+    at_us: int
+    attempt: AttemptId
+    spec: str
+    test: str
+    state: TestState
+
+
 class WorkEnded(NamedTuple):
     at_us: int
     device: DeviceId
@@ -128,6 +138,7 @@ Record = (
     | CoordinatorStarted
     | CoordinatorPaused
     | WorkBegan
+    | TestEnded
     | WorkEnded
     | ResultKept
     | LogAcknowledged

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from agent import wire
 from agent.core import machine as agent_machine
+from agent.core.events import AttemptEnded
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
-from coordinator.core import lanes, ledger
+from coordinator.core import lanes, ledger, transitions
 from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
 from coordinator.core.fleet import Fleet
@@ -244,6 +246,25 @@ def _forget_requests(sound: Any) -> Any:  # noqa: ANN401
 # The agent
 
 
+def _call_every_spec_resumable(sound: Any) -> Any:  # noqa: ANN401
+    def attempt_ended(self: agent_machine.Machine, event: AttemptEnded, now: Now) -> None:
+        sound(self, replace(event, is_resumable=True), now)
+
+    return attempt_ended
+
+
+def _forget_kept_failures(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _kept: None
+
+
+def _tell_nothing_of_done_tests(sound: Any) -> Any:  # noqa: ANN401
+    def lease(message: Any) -> LeaseSpec:  # noqa: ANN401
+        spec: LeaseSpec = sound(message)
+        return replace(spec, jobs=tuple(replace(job, done=()) for job in spec.jobs))
+
+    return lease
+
+
 def _start_what_was_taken_back(sound: Any) -> Any:  # noqa: ANN401
     def revise(self: agent_machine.Machine, slot: Any, lease: LeaseSpec, now: Now) -> None:  # noqa: ANN401
         kept = [job for job in slot.lease.jobs if job not in lease.jobs]
@@ -335,6 +356,21 @@ MUTANTS = (
         plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
         seed=0,
     ),
+    Mutant(
+        name="tied tests kept",
+        plant=replacing(agent_machine.Machine, "_attempt_ended", _call_every_spec_resumable),
+        seed=6,
+    ),
+    Mutant(
+        name="failure of a kept test forgotten",
+        plant=replacing(transitions, "failure_of", _forget_kept_failures),
+        seed=21,
+    ),
+    Mutant(
+        name="done tests not told to the next agent",
+        plant=replacing(wire, "_lease", _tell_nothing_of_done_tests),
+        seed=3,
+    ),
     Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=0),
     Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=26),
     Mutant(
@@ -345,7 +381,7 @@ MUTANTS = (
     Mutant(
         name="lock dropped with the agent",
         plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent),
-        seed=13,
+        seed=37,
     ),
 )
 

@@ -29,8 +29,11 @@ class Behaviour:
     """What one try of a job does on its device."""
 
     span_us: int
+    """Of the whole spec, in equal parts of its tests."""
     ending: Ending
     log_bytes: int
+    failing: int = 0
+    """Which of the tests that run fails, if one does; the last one does whatever else the ending is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,10 @@ class PlannedJob:
     spec: JobSpec
     behaviours: tuple[Behaviour, ...]
     """By the number of the try; they begin anew when there are more tries."""
+    tests: tuple[str, ...]
+    """Ids of the tests in its spec."""
+    is_tied: bool
+    """Whether its tests can only run together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

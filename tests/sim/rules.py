@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from agent.core.model import AttemptId, DeviceId
+from agent.core.model import AttemptId, DeviceId, TestState
 from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished
 from coordinator.core.model import Attempt, AttemptOutcome, Job, JobState, LeaseId, LeaseState
+from coordinator.core.model import AttemptId as CoordinatorAttemptId
 from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
-from tests.sim.history import Committed, LogAcknowledged, WorkBegan
+from tests.sim.history import Committed, LogAcknowledged, TestEnded, WorkBegan
 from tests.sim.oracle import order_is_kept
 from tests.sim.plan import Ending
 from tests.sim.scene import Scene
@@ -133,6 +134,20 @@ def verdict_is_what_the_device_did(scene: Scene, _step: Committed, write: Write)
         yield f"I4: attempt {attempt.id} is said to have {attempt.outcome}, and its test was {behaviour.ending}"
     if AttemptId(attempt.id) not in scene.begun:
         yield f"I4: attempt {attempt.id} is said to have {attempt.outcome}, and never ran"
+
+
+def kept_tests_are_what_the_device_did(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I4: a job keeps only tests that ended on a device as it says, and none of a spec whose tests are tied."""
+    if not isinstance(write, PutJob) or not write.job.kept:
+        return
+    job = write.job
+    if scene.plan.jobs[job.spec.test].is_tied:
+        yield f"I4: job {job.id} keeps tests of a spec that can only run as a whole"
+    runs = [scene.ended_tests.get(AttemptId(attempt), {}) for attempt in scene.attempts_of(job.id)]
+    for kept in job.kept:
+        state = TestState.FAILED if kept.error else TestState.PASSED
+        if state not in (run.get(kept.id) for run in runs):
+            yield f"I4: job {job.id} keeps {kept.id} as {state}, and no device has seen that"
 
 
 def kept_result_is_not_lost(scene: Scene, step: Committed, write: Write) -> Breaches:
@@ -264,6 +279,14 @@ def device_holds_the_build(scene: Scene, began: WorkBegan) -> Breaches:
         yield f"I4: attempt {began.attempt} needs {(spec.org_id, spec.app_version_id)} and runs on {began.build}"
 
 
+def done_test_is_not_run_again(scene: Scene, ended: TestEnded) -> Breaches:
+    """I4: a test that its job keeps as done is left out by the next attempt."""
+    attempt = scene.records.attempts[CoordinatorAttemptId(ended.attempt)]
+    job = scene.records.jobs[attempt.job]
+    if job.attempt == attempt.id and ended.test in [kept.id for kept in job.kept]:
+        yield f"I4: attempt {ended.attempt} runs {ended.test}, which job {job.id} keeps as done"
+
+
 # What agents are told of their logs
 
 
@@ -278,7 +301,7 @@ def only_the_newest_epoch_acknowledges(scene: Scene, told: LogAcknowledged) -> B
 
 WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
     PutCounters: (ids_are_used_once,),
-    PutJob: (ids_are_used_once, what_has_ended_stays),
+    PutJob: (ids_are_used_once, what_has_ended_stays, kept_tests_are_what_the_device_did),
     PutTest: (fenced_attempt_changes_nothing,),
     PutAttempt: (
         ids_are_used_once,

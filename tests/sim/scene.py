@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.core.model import AttemptId, DeviceId
+from agent.core.model import AttemptId, DeviceId, TestState
 from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
@@ -13,7 +13,7 @@ from coordinator.core.events import (
     LeaseReleased,
 )
 from coordinator.core.model import DeviceId as CoordinatorDeviceId
-from coordinator.core.model import Lease, LeaseId, SessionId
+from coordinator.core.model import JobId, Lease, LeaseId, SessionId
 from coordinator.core.step import PutAttempt, PutLease, Write
 from tests.sim.database import Records
 from tests.sim.history import (
@@ -24,6 +24,7 @@ from tests.sim.history import (
     EchoRefused,
     Record,
     ResultKept,
+    TestEnded,
     WorkBegan,
     WorkEnded,
 )
@@ -41,6 +42,8 @@ class Scene:
     """What runs on each device."""
     begun: dict[AttemptId, WorkBegan] = field(default_factory=dict)
     """Test runs, by attempt."""
+    ended_tests: dict[AttemptId, dict[str, TestState]] = field(default_factory=dict)
+    """What each run's tests have come to on the device."""
     kept: dict[AttemptId, None] = field(default_factory=dict)
     """Attempts whose result lies on their agent's disk, or did."""
     taken_back: dict[AttemptId, None] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class Scene:
                 self.work[record.device] = record
                 if record.attempt:
                     self.begun[record.attempt] = record
+            case TestEnded():
+                self.ended_tests.setdefault(record.attempt, {})[record.test] = record.state
             case ResultKept():
                 self.kept[record.attempt] = None
             case WorkEnded():
@@ -99,6 +104,10 @@ class Scene:
             live[lease.id] = None
         else:
             live.pop(lease.id, None)
+
+    def attempts_of(self, job: JobId) -> list[AttemptId]:
+        """Return a job's attempts."""
+        return [AttemptId(one.id) for one in self.records.attempts.values() if one.job == job]
 
     def running_us(self, since_us: int, until_us: int) -> int:
         """Return how long the coordinator ran between two times; of each pause a heartbeat may count as running."""

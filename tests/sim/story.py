@@ -19,6 +19,7 @@ from tests.sim.history import (
     Note,
     Record,
     ResultKept,
+    TestEnded,
     WorkBegan,
     WorkEnded,
 )
@@ -68,6 +69,8 @@ def _lines(record: Record) -> Iterator[str]:
         case WorkBegan():
             what = f"runs attempt {record.attempt}" if record.attempt else "installs"
             yield f"{record.device} {what} for lease {record.lease}"
+        case TestEnded():
+            yield f"attempt {record.attempt}: {record.test} {record.state}"
         case WorkEnded():
             yield f"{record.device} has ended attempt {record.attempt} of lease {record.lease}"
         case ResultKept():
