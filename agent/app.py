@@ -333,8 +333,11 @@ class App:
             writer.append(data)
             self._uploader.note(attempt)
 
-        def test(result: TestResult) -> None:
-            self.post(TestObserved(device_id=action.device_id, key=action.key, attempt_id=attempt, test=result))
+        def test(result: TestResult, is_resumable: bool) -> None:
+            observed = TestObserved(
+                device_id=action.device_id, key=action.key, attempt_id=attempt, test=result, is_resumable=is_resumable
+            )
+            self.post(observed)
 
         return Observer(output=output, test=test)
 

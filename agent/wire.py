@@ -208,7 +208,10 @@ def fact(send: st.Send) -> agent_service_pb2.ConnectRequest:
             return request(attempt_started=started)
         case st.ReportTest():
             reported = agent_service_pb2.TestReported(
-                key=key_out(send.key), attempt_id=send.attempt_id, test=_test(send.test)
+                key=key_out(send.key),
+                attempt_id=send.attempt_id,
+                test=_test(send.test),
+                resumable=send.is_resumable,
             )
             return request(test_reported=reported)
         case st.ReportResult():

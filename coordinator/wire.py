@@ -536,6 +536,7 @@ def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest)
                 fence=_fence(reported.key),
                 attempt=m.AttemptId(reported.attempt_id),
                 test=_test(reported.test),
+                is_resumable=reported.resumable,
             )
         case "attempt_finished":
             return _result(session, message.attempt_finished.result)

@@ -140,6 +140,8 @@ class TestObserved:
     key: LeaseKey
     attempt_id: AttemptId
     test: TestResult
+    is_resumable: bool = False
+    """Whether the run, ended here, could go on at the first test that was not done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,6 +137,7 @@ class ReportTest:
     key: LeaseKey
     attempt_id: AttemptId
     test: TestResult
+    is_resumable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,7 @@ class AppwrightRunner:
         def take(event: ReporterEvent) -> None:
             seen.take(event)
             if isinstance(event, TestEvent):
-                observer.test(event.result(job.attempt_number))
+                observer.test(event.result(job.attempt_number), seen.is_divisible)
 
         with event_pipe(out / "events", take) as events:
             options = rest.options(out) if rest is not None else ()

@@ -58,7 +58,8 @@ class Observer:
     """Where a run tells what it sees. Neither call blocks."""
 
     output: Callable[[bytes], None]
-    test: Callable[[TestResult], None]
+    test: Callable[[TestResult, bool], None]
+    """Takes how a test stands, and whether the run could be resumed if it was stopped now."""
 
 
 class Runner(Protocol):

@@ -104,12 +104,13 @@ class SimulatedRunner:
         self, title: str, plan: _Plan, job: LeasedJob, end_s: float, observer: Observer, stop: Stop
     ) -> Verdict:
         begun = time.monotonic()
-        observer.test(_test(job, title, TestState.RUNNING, 0))
+        observer.test(_test(job, title, TestState.RUNNING, 0), True)
         is_over = await self._play(plan, max(0.0, end_s - begun), observer, stop)
         verdict = self._verdict(plan, job, is_over, stop)
         state = _test_state(verdict)
         spent_us = int((time.monotonic() - begun) * MICROSECONDS)
-        observer.test(_test(job, title, state, spent_us, verdict.failure.message if verdict.failure else ""))
+        error = verdict.failure.message if verdict.failure is not None else ""
+        observer.test(_test(job, title, state, spent_us, error), True)
         reason = f": {verdict.failure.message}" if verdict.failure is not None else ""
         observer.output(f"{title}: {state}{reason}\n".encode())
         return verdict

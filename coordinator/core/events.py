@@ -225,6 +225,8 @@ class TestReported:
     fence: Fence
     attempt: AttemptId
     test: TestResult
+    is_resumable: bool = False
+    """Whether the run, ended here, loses none of the tests that were done."""
 
 
 UserEvent = JobsSubmitted | RetryRequested | CancelRequested | HoldRequested | ReadmitRequested | AgentDrainRequested

@@ -86,6 +86,8 @@ class Ledger:
         """Leases that began or ceased to make room since they were looked at."""
         self.guaranteed: dict[JobId, None] = {}
         """Leased jobs that had their turn because they had waited for so long: they make no room for others."""
+        self._boundaries: dict[AttemptId, int] = {}
+        """Wall time of the last boundary between two tests of each run that could be resumed there."""
         self._held_us: dict[AttemptId, int] = {}
         """What leased jobs were expected to take when they were given out."""
         self.jobs: dict[JobId, Job] = {}
@@ -186,7 +188,11 @@ class Ledger:
         was_revoking = before is not None and before.state is LeaseState.REVOKING
         if was_revoking is not (lease.state is LeaseState.REVOKING):
             self.turned[lease.id] = None
-        cost = cost_of(lease, self.jobs, self.attempts, self.guaranteed)
+        self._price(lease)
+
+    def _price(self, lease: Lease) -> None:
+        """Note what it costs to take a lease's device back."""
+        cost = cost_of(lease, self.jobs, self.attempts, self.guaranteed, self._boundaries)
         self.victims.put(lease.id, self.fleet.pools.sort_of(lease.device), cost)
 
     def put_device(self, device: Device) -> None:
@@ -340,6 +346,12 @@ class Ledger:
         lease = self.fleet.leases[attempt.lease]
         self.put_lease(changed(lease, tally=changed(lease.tally, started=lease.tally.started + 1)))
 
+    def note_boundary(self, attempt: Attempt, now: Now) -> None:
+        """Note that a run which could be resumed is between two tests: stopped now, it loses nothing."""
+        if attempt.id in self.attempts:
+            self._boundaries[attempt.id] = now.wall_us
+            self._price(self.fleet.leases[attempt.lease])
+
     def end_attempt(
         self,
         attempt: Attempt,
@@ -350,6 +362,7 @@ class Ledger:
     ) -> None:
         """End an attempt and settle its job, which then keeps these tests. The lease keeps the rest."""
         self.guaranteed.pop(attempt.job, None)
+        self._boundaries.pop(attempt.id, None)
         self._release_work(attempt, outcome, self.jobs[attempt.job], now)
         self.put_attempt(ended_attempt(attempt, outcome, failure, now.wall_us))
         job = self.jobs[attempt.job]

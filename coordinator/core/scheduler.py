@@ -649,6 +649,8 @@ class Scheduler:
         if attempt is not None:
             self._start(attempt, now)
             self._ledger.write(PutTest(attempt, event.test))
+            if event.is_resumable:
+                self._ledger.note_boundary(attempt, now)
 
     def _governed(self, session: SessionId, lease_id: LeaseId, fence: Fence, attempt_id: AttemptId) -> Attempt | None:
         """Return the open attempt of a lease that the sender holds, else tell the sender that the lease is over."""

@@ -514,8 +514,11 @@ class TestReported(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.int
     """The attempt."""
+    resumable: _builtins.bool
+    """Nothing in the spec ties its tests together: ended here, the run loses none of those that were done."""
     @_builtins.property
     def key(self) -> _lease_pb2.LeaseKey:
         """The lease."""
@@ -530,10 +533,11 @@ class TestReported(_message.Message):
         key: _lease_pb2.LeaseKey | None = ...,
         attempt_id: _builtins.int = ...,
         test: _job_pb2.TestResult | None = ...,
+        resumable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "key", b"key", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "key", b"key", "resumable", b"resumable", "test", b"test"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,7 @@ from coordinator.core.events import (
     LeaseEcho,
     LeaseRejected,
     LeaseReleased,
+    TestReported,
 )
 from coordinator.core.model import (
     SECOND_US,
@@ -190,6 +191,19 @@ class AgentOnPaper:
         chosen = AttemptId(attempt) if attempt is not None else self.lab.lease_on(lease.device).attempts[0]
         self.lab.handle(AttemptStarted(session=self.session, lease=lease.id, fence=lease.fence, attempt=chosen))
         return chosen
+
+    def report(self, lease: Lease, attempt: int, test: TestResult, *, resumable: bool = False) -> Step:
+        """Tell how a test of a run stands."""
+        return self.lab.handle(
+            TestReported(
+                session=self.session,
+                lease=lease.id,
+                fence=lease.fence,
+                attempt=AttemptId(attempt),
+                test=test,
+                is_resumable=resumable,
+            )
+        )
 
     def finish(
         self,

@@ -13,7 +13,6 @@ from agent.core.model import (
     AttemptId,
     Blame,
     DeviceFacts,
-    DeviceId,
     Failure,
     Installation,
     LeasedJob,
@@ -168,14 +167,14 @@ class Device:
             if outcome in (Outcome.PASSED, Outcome.FAILED):
                 self._end_test(key, job, tests[-1], states[tests[-1]], tell)
             elif outcome is not None:
-                tell(_observed(self.facts.id, key, job, tests[-1], TestState.FAILED))
+                tell(self._observed(key, job, tests[-1], TestState.FAILED))
             is_resumable = outcome is None and not planned.is_tied
             ended(Verdict(outcome=outcome, failure=failure, is_resumable=is_resumable))
 
         work = Work(self, key, job.attempt_id, finish)
         work.is_deaf = behaviour.ending is Ending.HANGING
         self._begin(work, job.test)
-        tell(_observed(self.facts.id, key, job, tests[0], TestState.RUNNING))
+        tell(self._observed(key, job, tests[0], TestState.RUNNING))
         for number, (test, following) in enumerate(pairwise(tests), 1):
             boundary_us = span_us * number // len(tests)
             self.world.after(boundary_us, self._go_on, work, key, job, (test, states[test], following), tell)
@@ -192,11 +191,11 @@ class Device:
         test, state, following = boundary
         if not work.is_over:
             self._end_test(key, job, test, state, tell)
-            tell(_observed(self.facts.id, key, job, following, TestState.RUNNING))
+            tell(self._observed(key, job, following, TestState.RUNNING))
 
     def _end_test(self, key: LeaseKey, job: LeasedJob, test: str, state: TestState, tell: Tell) -> None:
         self._history.add(TestEnded(self.world.now_us, job.attempt_id, job.test, test, state))
-        tell(_observed(self.facts.id, key, job, test, state))
+        tell(self._observed(key, job, test, state))
 
     def _write(self, work: Work, output: Output, data: bytes) -> None:
         if not work.is_over and data:
@@ -219,6 +218,13 @@ class Device:
             case _:
                 return Outcome.PASSED, None
 
+    def _observed(self, key: LeaseKey, job: LeasedJob, test: str, state: TestState) -> TestObserved:
+        result = TestResult(id=test, title=test, state=state, attempt=job.attempt_number)
+        is_resumable = not self._jobs[job.test].is_tied
+        return TestObserved(
+            device_id=self.facts.id, key=key, attempt_id=job.attempt_id, test=result, is_resumable=is_resumable
+        )
+
     # Faults
 
     def unplug(self) -> None:
@@ -239,11 +245,6 @@ class Device:
         if self.work is not None:
             self.work.vanish()
         self._holders.clear()
-
-
-def _observed(device: DeviceId, key: LeaseKey, job: LeasedJob, test: str, state: TestState) -> TestObserved:
-    result = TestResult(id=test, title=test, state=state, attempt=job.attempt_number)
-    return TestObserved(device_id=device, key=key, attempt_id=job.attempt_id, test=result)
 
 
 def _digest(build: tuple[str, str]) -> str:

@@ -155,7 +155,7 @@ def no_output(data: bytes) -> None:
     raise AssertionError(f"nothing runs, and it wrote {data!r}")
 
 
-def no_test(test: TestResult) -> None:
+def no_test(test: TestResult, _is_resumable: bool) -> None:
     raise AssertionError(f"nothing runs, and it told of {test}")
 
 

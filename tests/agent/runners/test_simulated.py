@@ -34,7 +34,7 @@ class Bench:
         self.stop_at = ""
         """Title of the test at whose beginning the run is asked to end."""
 
-    def _seen(self, test: TestResult) -> None:
+    def _seen(self, test: TestResult, _is_resumable: bool) -> None:
         if test.state is not TestState.RUNNING:
             self.ended.append(test)
         elif test.title == self.stop_at:
