@@ -266,6 +266,8 @@ class Queues:
         family.pool.size += 1
         family.waiting_us += expected_us
         self._count_urgent(bucket, 1, expected_us)
+        if job.spec.priority >= URGENT_PRIORITY:
+            self.touched[family.key.signature] = None  # behind a head it may want a device more all the same
         self._queued_per_org[job.spec.org_id] += 1
         if family.devices:
             self.grown[family.key] = None

@@ -28,6 +28,14 @@ def test_urgent_job_joins_a_running_batch_of_its_build_that_makes_no_room() -> N
     assert lab.jobs_of(lab.lease_on(E1))[-1] == urgent
 
 
+def test_urgent_jobs_that_come_one_after_the_other_want_as_many_devices_as_together() -> None:
+    lab, _, _, _ = two_batches()
+    lab.sends.clear()
+    for number in range(4):
+        lab.submit(spec(f"tests/{number}.spec.ts", priority=5, app_version_id="hot"))
+    assert [send.lease.device for send in snapshots(lab.sends) if send.revoked] == [E1, E2]
+
+
 def two_batches() -> tuple[Lab, AgentOnPaper, Lease, Lease]:
     """Two devices, each with a batch of priority 1 that has started nothing."""
     lab = Lab()
@@ -55,9 +63,9 @@ def test_batch_that_has_started_nothing_makes_room_before_one_whose_test_has_jus
 def test_run_just_past_a_boundary_between_tests_makes_room_before_one_that_began_later() -> None:
     lab, agent, one, two = two_batches()
     first = agent.start(one)
-    lab.pass_time(10)
+    lab.pass_time(5)
     agent.start(two)
-    lab.pass_time(10)
+    lab.pass_time(5)
     agent.report(one, first, RUNNING, resumable=True)
     assert victim_of_urgent_work(lab) == E1
 
@@ -65,8 +73,8 @@ def test_run_just_past_a_boundary_between_tests_makes_room_before_one_that_began
 def test_boundary_means_nothing_where_the_run_would_begin_anew() -> None:
     lab, agent, one, two = two_batches()
     first = agent.start(one)
-    lab.pass_time(10)
+    lab.pass_time(5)
     agent.start(two)
-    lab.pass_time(10)
+    lab.pass_time(5)
     agent.report(one, first, RUNNING)
     assert victim_of_urgent_work(lab) == E2
