@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 
+from coordinator.core.endings import Patience
 from coordinator.core.lanes import Family, Head, Signature, effective_priority
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
@@ -74,6 +75,7 @@ class Dispatcher:
         self._rules = ledger.settings.rules
         self._policy = Policy(self._rules, ledger.queues, ledger.fleet.pools, ledger.shares)
         self._coming = Coming()
+        self._patience = Patience()
         self._urgent: dict[Signature, None] = {}
         """Pools in which urgent jobs wait and not enough devices are coming."""
         self._look_at: dict[Signature, None] = {}
@@ -91,7 +93,11 @@ class Dispatcher:
             self._grow(now)
         if queues.touched or self._ledger.fleet.pools.touched:
             self._fill(now, deadline_us)
-        self._make_room()
+        self._make_room(now)
+
+    def next_look_us(self) -> int | None:
+        """Return the monotonic time at which urgent jobs have waited for long enough for a test to end by itself."""
+        return self._patience.next_us()
 
     # Batches
 
@@ -222,7 +228,7 @@ class Dispatcher:
             if not queues.urgent_in(signature)[0]:
                 if self._coming.count(signature):  # for nobody any more: others may have what comes
                     self._look_at.update(self._urgent)
-            elif signature not in self._urgent:
+            elif signature not in self._urgent or self._patience.is_waiting(signature):
                 self._look_at[signature] = None
         return touched
 
@@ -241,7 +247,7 @@ class Dispatcher:
 
     # Preemption
 
-    def _make_room(self) -> None:
+    def _make_room(self, now: Now) -> None:
         """Take devices back from low priorities for urgent jobs that no device is free for."""
         turned, self._ledger.turned = self._ledger.turned, {}
         for lease_id in turned:
@@ -252,10 +258,12 @@ class Dispatcher:
         fresh, self._ledger.victims.fresh = self._ledger.victims.fresh, {}
         if self._urgent:
             self._look_at.update((one, None) for sort in fresh for one in sort.signatures if one in self._urgent)
+        self._look_at.update(dict.fromkeys(self._patience.spend(now.mono_us)))
         looked_at, self._look_at = self._look_at, {}
         for signature in looked_at:
-            if self._has_enough(signature):
+            if self._has_enough(signature, now):
                 self._urgent.pop(signature, None)
+                self._patience.end(signature)
             else:
                 self._urgent[signature] = None
 
@@ -271,17 +279,49 @@ class Dispatcher:
         is_wanted = self._ledger.fleet.devices[lease.device].state is DeviceState.DRAINING
         return not is_wanted and taken.issuperset(lease.attempts)
 
-    def _has_enough(self, signature: Signature) -> bool:
+    def _has_enough(self, signature: Signature, now: Now) -> bool:
         """Take devices back for a pool. Returns whether no more are wanted."""
         wanted = self._wanted(signature)
-        while self._coming.count(signature) < wanted:
-            lease_id = self._unclaimed(signature)
-            if lease_id is None:
-                lease_id = self._victim(signature)
+        while self._coming.count(signature) < wanted and (lease_id := self._unclaimed(signature)) is not None:
+            self._coming.put(lease_id, signature)
+        missing = wanted - self._coming.count(signature)
+        if missing <= 0:
+            return True
+        ending = self._ending(signature, missing, now)
+        while self._coming.count(signature) + ending < wanted:
+            lease_id = self._victim(signature)
             if lease_id is None:
                 return False
             self._coming.put(lease_id, signature)
-        return True
+        return not ending
+
+    def _ending(self, signature: Signature, most: int, now: Now) -> int:
+        """Return for how many devices urgent jobs of a pool wait, because their tests end soon by themselves."""
+        ledger = self._ledger
+        head = ledger.queues.first(signature, URGENT_PRIORITY)
+        assert head is not None, f"nothing urgent waits in {signature}, and {most} devices are wanted"
+        bound_us = self._patience_us(signature)
+        left_us = self._patience.left_us(signature, bound_us, now.mono_us)
+        sorts = ledger.fleet.pools.sorts_of(signature)
+
+        def falls_free(lease_id: LeaseId) -> bool:
+            lease = ledger.fleet.leases[lease_id]
+            device = ledger.fleet.devices[lease.device]
+            is_free_then = lease.state is LeaseState.ACTIVE and device.state is DeviceState.LEASED
+            rest = (self._level_of(attempt, now) for attempt in ledger.tail_of(lease))
+            return is_free_then and ledger.fleet.serves(device, signature) and max(rest, default=0) < head.level
+
+        ending = ledger.endings.count(sorts, now.wall_us, now.wall_us + left_us, most, falls_free) if left_us else 0
+        if ending:
+            self._patience.begin(signature, left_us, now.mono_us)
+        return ending
+
+    def _patience_us(self, signature: Signature) -> int:
+        """Return how long urgent jobs of a pool wait for a test to end: an interruption would cost another install."""
+        head = self._ledger.queues.first(signature, URGENT_PRIORITY)
+        assert head is not None
+        install_us = self._ledger.install_us(head.bucket.family.key.app)
+        return min(install_us, self._ledger.settings.preempt_grace_us)
 
     def _wanted(self, signature: Signature) -> int:
         """Return on how many devices urgent jobs of a pool should start: no more than a split would give them."""
@@ -316,5 +356,8 @@ class Dispatcher:
         victim = self._ledger.victims.first(fleet.pools.sorts_of(signature), may_yield)
         if victim is not None:
             lease = fleet.leases[victim]
+            if self._patience.is_spent(signature):
+                grace_us = self._ledger.settings.preempt_grace_us - self._patience_us(signature)
+                self._ledger.hurried[victim] = grace_us
             self._ledger.revoke(lease, list(lease.attempts), RevokeReason.PREEMPT)
         return victim

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from coordinator.core.durations import Durations
+from coordinator.core.endings import Endings
 from coordinator.core.fleet import Fleet, worked
 from coordinator.core.lanes import Queues, Signature, family_of, signature_of
 from coordinator.core.model import (
@@ -82,6 +83,9 @@ class Ledger:
         self.fleet = Fleet()
         self.durations = Durations()
         self.victims = Victims()
+        self.endings = Endings()
+        self.hurried: dict[LeaseId, int] = {}
+        """Grace of leases that make room for jobs which have waited for another device before."""
         self.turned: dict[LeaseId, None] = {}
         """Leases that began or ceased to make room since they were looked at."""
         self.guaranteed: dict[JobId, None] = {}
@@ -286,6 +290,13 @@ class Ledger:
         expected_us = self._held_us[attempt.id] = self.durations.expected_us(job.spec)
         self.queues.hold(self.fleet.family_of(attempt.lease), expected_us)
         self.shares.charge(job.spec.org_id, expected_us)
+        self._expect_end(attempt)
+
+    def _expect_end(self, attempt: Attempt) -> None:
+        """Note when an attempt that runs is expected to end."""
+        if attempt.start_us is not None:
+            sort = self.fleet.pools.sort_of(attempt.device)
+            self.endings.put(attempt.lease, sort, attempt.start_us + self._held_us[attempt.id])
 
     def _release_work(self, attempt: Attempt, outcome: AttemptOutcome, job: Job, now: Now) -> None:
         """Charge what an attempt really took, and learn from it if it ran the whole spec."""
@@ -320,7 +331,7 @@ class Ledger:
         )
         grace_us = self.settings.signal_grace_us
         if any(reason is RevokeReason.PREEMPT for _, reason in lease.revoked):
-            grace_us = self.settings.preempt_grace_us
+            grace_us = self.hurried.get(lease.id, self.settings.preempt_grace_us)
         self.send(SendLease(session=session, lease=lease, jobs=jobs, revoked=lease.revoked, grace_us=grace_us))
 
     def revoke(self, lease: Lease, attempts: list[AttemptId], reason: RevokeReason) -> None:
@@ -340,7 +351,9 @@ class Ledger:
         """Note that an attempt's test runs."""
         if attempt.start_us is not None:
             return
-        self.put_attempt(changed(attempt, start_us=now.wall_us))
+        attempt = changed(attempt, start_us=now.wall_us)
+        self.put_attempt(attempt)
+        self._expect_end(attempt)
         job = moved_job(self.jobs[attempt.job], JobState.RUNNING)
         self.put_job(changed(job, start_us=job.start_us or now.wall_us))
         lease = self.fleet.leases[attempt.lease]
@@ -363,6 +376,8 @@ class Ledger:
         """End an attempt and settle its job, which then keeps these tests. The lease keeps the rest."""
         self.guaranteed.pop(attempt.job, None)
         self._boundaries.pop(attempt.id, None)
+        if attempt.start_us is not None:
+            self.endings.drop(attempt.lease)
         self._release_work(attempt, outcome, self.jobs[attempt.job], now)
         self.put_attempt(ended_attempt(attempt, outcome, failure, now.wall_us))
         job = self.jobs[attempt.job]
@@ -385,6 +400,7 @@ class Ledger:
             self._abandon(self.attempts[attempt_id], now)
         lease = self.fleet.leases[lease.id]
         self._save_avoided_installs(lease)
+        self.hurried.pop(lease.id, None)
         self.put_lease(changed(moved_lease(lease, state), end_us=now.wall_us))
         device = worked(self.fleet.devices[lease.device], lease.grant_us, now.wall_us)
         fenced = device.id if state is LeaseState.EXPIRED else None

@@ -129,6 +129,8 @@ class Scheduler:
             return None
         aging_us = self._ledger.queues.next_aging_us()
         due = [] if aging_us is None else [self._last_turn.mono_us + max(0, aging_us - self._last_turn.wall_us)]
+        look_us = self._dispatcher.next_look_us()
+        due += [] if look_us is None else [look_us]
         expiry = self._ledger.fleet.next_expiry()
         if expiry is not None:
             due += [expiry[0] + self._paused_us, self._last_turn.mono_us + self._settings.heartbeat_us // 2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.core.model import Lease, RevokeReason, TestResult, TestState
+from coordinator.core.model import SECOND_US, Lease, RevokeReason, Settings, TestResult, TestState
 from tests.core.lab import AgentOnPaper, Lab, emulator, snapshots, spec
 
 E1, E2 = "emulator-1@lab", "emulator-2@lab"
@@ -78,3 +78,103 @@ def test_boundary_means_nothing_where_the_run_would_begin_anew() -> None:
     lab.pass_time(5)
     agent.report(one, first, RUNNING)
     assert victim_of_urgent_work(lab) == E2
+
+
+# Waiting instead
+
+
+def three_batches() -> tuple[Lab, AgentOnPaper, Lease, Lease]:
+    """Two devices: one runs a test of priority 1, and one a test of priority 3. A test is expected to take 30 s."""
+    lab = Lab(Settings(lease_ttl_us=3_600 * SECOND_US))
+    agent = lab.connect("lab", emulator("emulator-1"), emulator("emulator-2"))
+    lab.submit(spec("tests/low.spec.ts", priority=1, app_version_id="low"))
+    lab.submit(spec("tests/normal.spec.ts", priority=3, app_version_id="normal"))
+    low, normal = agent.adopt(E1), agent.adopt(E2)
+    return lab, agent, low, normal
+
+
+def urgent(lab: Lab) -> int:
+    lab.sends.clear()
+    return lab.submit(spec("tests/urgent.spec.ts", priority=5, app_version_id="hot")).job_ids[0]
+
+
+def graces(lab: Lab) -> list[tuple[str, float]]:
+    """The devices that were taken back, and the seconds that their tests were given."""
+    return [(send.lease.device, send.grace_us / SECOND_US) for send in snapshots(lab.sends) if send.revoked]
+
+
+def test_urgent_job_waits_for_a_test_that_is_about_to_end_and_interrupts_nothing() -> None:
+    lab, agent, low, normal = three_batches()
+    attempt = agent.start(normal)
+    lab.pass_time(22)
+    agent.start(low)
+    job = urgent(lab)
+    lab.pass_time(8)
+    agent.finish(normal, attempt)
+    assert lab.jobs_of(lab.lease_on(E2)) == [job]
+    lab.pass_time(30)
+    assert graces(lab) == []
+
+
+def test_urgent_job_interrupts_at_once_where_no_test_ends_within_an_install() -> None:
+    lab, agent, low, normal = three_batches()
+    agent.start(normal)
+    agent.start(low)
+    lab.pass_time(15)
+    urgent(lab)
+    assert graces(lab) == [(E1, 60)]
+
+
+def test_urgent_job_that_waited_in_vain_has_lost_nothing_by_it() -> None:
+    lab, agent, low, normal = three_batches()
+    agent.start(normal)
+    lab.pass_time(22)
+    agent.start(low)
+    urgent(lab)
+    lab.pass_time(9)
+    assert graces(lab) == []
+    lab.pass_time(1)
+    assert graces(lab) == [(E1, 50)]
+
+
+def test_scheduler_wakes_up_when_the_wait_is_over() -> None:
+    lab, agent, low, normal = three_batches()
+    agent.start(normal)
+    lab.pass_time(22)
+    agent.start(low)
+    urgent(lab)
+    agent.beat(agent.echo_of(low), agent.echo_of(normal))
+    deadline_us = lab.scheduler.next_deadline()
+    assert deadline_us is not None
+    assert deadline_us <= lab.mono_us + 10 * SECOND_US
+
+
+def test_test_that_runs_longer_than_expected_is_not_waited_for() -> None:
+    lab, agent, low, normal = three_batches()
+    agent.start(normal)
+    lab.pass_time(31)
+    agent.start(low)
+    urgent(lab)
+    assert graces(lab) == [(E1, 60)]
+
+
+def test_device_that_goes_on_with_urgent_work_is_not_waited_for() -> None:
+    lab, agent, low, normal = three_batches()
+    agent.start(normal)
+    lab.submit(spec("tests/other.spec.ts", priority=5, app_version_id="normal"))
+    assert lab.jobs_of(lab.lease_on(E2)) != []
+    lab.pass_time(22)
+    agent.start(low)
+    urgent(lab)
+    assert graces(lab)[0] == (E1, 60)
+
+
+def test_more_urgent_jobs_than_tests_about_to_end_interrupt_for_the_rest() -> None:
+    lab, agent, low, normal = three_batches()
+    agent.start(normal)
+    lab.pass_time(22)
+    agent.start(low)
+    urgent(lab)
+    assert graces(lab) == []
+    lab.submit(*(spec(f"tests/{number}.spec.ts", priority=5, app_version_id="hot") for number in range(9)))
+    assert graces(lab) == [(E1, 60)]
