@@ -124,10 +124,10 @@ class Lab:
         one = self.devices[device]
         assert one.running is not None, f"device {device} runs nothing that could be stopped"
         run, ran_us = one.running, self.now_us - one.begin_us
-        test_us = -(-run.duration_us // run.tests)
-        boundary_us = min(run.duration_us, -(-max(1, ran_us) // test_us) * test_us) - ran_us
+        left_us = self._left_us(run)
+        boundary_us = min(left_us, -(-max(1, ran_us) // run.test_us) * run.test_us) - ran_us
         one.turn += 1
-        if ran_us + boundary_us >= run.duration_us and boundary_us <= grace_us:
+        if ran_us + boundary_us >= left_us and boundary_us <= grace_us:
             self._later(one, boundary_us, lambda: self._end(one, is_stopped=False))
         else:
             self._later(one, min(boundary_us, grace_us), lambda: self._end(one, is_stopped=True))
@@ -193,9 +193,13 @@ class Lab:
         fate = self.outcome.fates[run.number]
         if fate.start_us < 0:
             fate.start_us = self.now_us
-        self._later(device, run.duration_us, lambda: self._end(device, is_stopped=False))
+        self._later(device, self._left_us(run), lambda: self._end(device, is_stopped=False))
         self._dispatcher.installed(device.number, run, install_us)
         self._dispatcher.started(device.number, run)
+
+    def _left_us(self, run: Run) -> int:
+        """Return how long a run takes, without the tests that it has done."""
+        return max(0, run.duration_us - self.outcome.fates[run.number].done * run.test_us)
 
     def _end(self, device: LabDevice, *, is_stopped: bool) -> None:
         run = device.running
@@ -207,7 +211,9 @@ class Lab:
         fate = self.outcome.fates[run.number]
         if is_stopped:
             fate.stops += 1
-            self.outcome.lost_us += ran_us
+            ended = ran_us // run.test_us
+            fate.done += ended
+            self.outcome.lost_us += ran_us - ended * run.test_us
         else:
             assert not fate.is_done, f"job {run.number} ran to its end twice"
             fate.end_us = self.now_us
@@ -218,8 +224,11 @@ class Lab:
     def _lose(self, device: LabDevice) -> None:
         lost = device.running
         if lost is not None:
-            self.outcome.lost_us += self.now_us - device.begin_us
-            self.outcome.fates[lost.number].stops += 1
+            fate = self.outcome.fates[lost.number]
+            # A fault of the lab begins a spec anew.
+            self.outcome.lost_us += self.now_us - device.begin_us + fate.done * lost.test_us
+            fate.stops += 1
+            fate.done = 0
         device.turn += 1
         device.running, device.is_installing, device.holds, device.is_up = None, False, None, False
         left, device.queue = device.queue, []

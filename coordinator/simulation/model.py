@@ -24,7 +24,12 @@ class Run:
     release_us: int
     duration_us: int
     tests: int = 1
-    """Tests of equal length inside the spec; between two of them it can be stopped without delay."""
+    """Tests of equal length inside the spec; between two of them it can be stopped without delay, and go on later."""
+
+    @property
+    def test_us(self) -> int:
+        """How long one of its tests takes."""
+        return -(-self.duration_us // self.tests)
 
     @property
     def app(self) -> AppKey:
@@ -72,6 +77,8 @@ class Fate:
     end_us: int = -1
     stops: int = 0
     """How often it was preempted or lost."""
+    done: int = 0
+    """Tests that it had run when it was preempted, and that it leaves out from then on."""
 
     @property
     def is_done(self) -> bool:
@@ -89,7 +96,7 @@ class Outcome:
     installs: int = 0
     install_us: int = 0
     lost_us: int = 0
-    """Device time of tests that were stopped and had to run again."""
+    """Device time of what was stopped and had to run again."""
     busy_us: int = 0
 
     @property

@@ -36,6 +36,8 @@ from coordinator.core.model import (
     SessionId,
     Settings,
     TestKey,
+    TestResult,
+    TestState,
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, SendLease, Step
@@ -143,9 +145,20 @@ class OurScheduler:
         self._given.pop(attempt)
         self._handle(
             AttemptFinished(
-                session=SESSION, lease=lease.id, fence=lease.fence, attempt=attempt, outcome=outcome, failure=failure
+                session=SESSION,
+                lease=lease.id,
+                fence=lease.fence,
+                attempt=attempt,
+                outcome=outcome,
+                failure=failure,
+                tests=self._done_tests(run),
+                is_resumable=True,
             )
         )
+
+    def _done_tests(self, run: Run) -> tuple[TestResult, ...]:
+        done = range(self._lab.outcome.fates[run.number].done)
+        return tuple(TestResult(id=str(number), title="", state=TestState.PASSED) for number in done)
 
     def went(self, device: int, lost: Run | None, left: list[Run]) -> None:
         """Report the device as unusable, and what ran on it as lost by the lab."""
