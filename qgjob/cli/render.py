@@ -200,8 +200,10 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         facts.append(("Reason", f"{reason['reason']}: {reason['message']}{blame}"))
     for name, value in facts:
         line_out(f"{name + ':':<16}{clean(value)}")
+    is_of_several = len({one["attempt"] for one in job["tests"]}) > 1
     for one in job["tests"]:
-        line_out(f"  {one['status']:<12}{clean(one['title'])} ({span(one['seconds'])})")
+        ran_in = f", attempt {one['attempt']}" if is_of_several else ""
+        line_out(f"  {one['status']:<12}{clean(one['title'])} ({span(one['seconds'])}{ran_in})")
         if one["error"] and (is_verbose or one["status"] != "passed"):
             for text in clean(one["error"]).splitlines():
                 line_out(f"      {text}")

@@ -155,6 +155,18 @@ def test_a_failed_job_tells_its_test_its_reason_and_whose_fault_it_was(capsys: p
     ]
 
 
+def test_tests_of_several_attempts_tell_which_one_ran_them(capsys: pytest.CaptureFixture[str]) -> None:
+    tests = [
+        {"id": title, "title": title, "status": "passed", "seconds": 1.0, "error": None, "attempt": attempt}
+        for title, attempt in (("before", 1), ("after", 2))
+    ]
+    render.job_block(job(7, status="completed", attempt=2, tests=tests), is_verbose=False)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "  passed      before (1s, attempt 1)",
+        "  passed      after (1s, attempt 2)",
+    ]
+
+
 def test_verbose_tells_what_was_asked_for_and_all_that_happened(capsys: pytest.CaptureFixture[str]) -> None:
     lost = {
         "number": 1,
