@@ -130,7 +130,7 @@ class AppwrightRunner:
         if job.done:
             _, end = await self._play(key, job, spec, out, LIST_OPTIONS, observer, stop)
             if end is not _End.ITS_OWN:
-                return await self._judge(job, Seen(), 1, end, stop)
+                return await self._judge(job, Seen(is_divisible=True), 1, end, stop)
             rest = rest_of(out / "listing.json", job.done)
         if rest is not None:
             observer.output(f"{rest.told()}\n".encode())
@@ -142,7 +142,7 @@ class AppwrightRunner:
         self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, rest: Rest | None, observer: Observer, stop: Stop
     ) -> Verdict:
         """Run a spec, or the rest of it."""
-        seen = Seen()
+        seen = Seen(is_divisible=rest is not None)
 
         def take(event: ReporterEvent) -> None:
             seen.take(event)

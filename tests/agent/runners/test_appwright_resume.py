@@ -1,0 +1,123 @@
+"""What the AppWright runner does with a spec of which some tests are done, without Playwright and without a phone."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.android import Adb, Apk
+from agent.appium import Toolbox
+from agent.builds import BuildSource
+from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
+from agent.journal import Claim, Journal
+from agent.runners.appwright import AppwrightRunner, _End
+from agent.runners.appwright_project import build_path
+from agent.runners.appwright_rest import LIST_OPTIONS
+from agent.runners.protocol import Observer, Stop, Verdict
+
+LISTING = {"a": "four.spec.ts \u203a one", "b": "four.spec.ts \u203a two", "c": "four.spec.ts \u203a three"}
+JOB = LeasedJob(attempt_id=AttemptId(7), job_id=JobId(1), attempt_number=2, test="four.spec.ts", timeout_us=60_000_000)
+
+
+class Runner(AppwrightRunner):
+    """A runner whose Playwright lists what it is told to, and runs as many tests as it is told to."""
+
+    def __init__(self, project: Path, listing: dict[str, str]) -> None:
+        tools = Toolbox(project=project, state_dir=project)
+        adb = Adb("127.0.0.1:5601", 5_999)
+        source = BuildSource("v.apk", project, functools.partial(build_path, tools, "emulator"))
+        claim = Claim("127.0.0.1:5601", -1, Journal(project / "processes"))
+        super().__init__(adb=adb, tools=tools, source=source, slot=0, provider="emulator", claim=claim)
+        self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
+        self._appium.ensure = self._nothing  # type: ignore[method-assign]
+        self._listing = listing
+        self.ran: list[str] | None = None
+        """The lines that Playwright was told to keep to; None before a run, and empty for a whole spec."""
+        self.runs_tests = 0
+        self.stopped_when = ""
+        self.said = b""
+
+    async def _nothing(self) -> None:
+        """Appium is there already."""
+
+    async def _play(
+        self,
+        key: LeaseKey,
+        job: LeasedJob,
+        spec: Path,
+        out: Path,
+        options: tuple[str, ...],
+        observer: Observer,
+        stop: Stop,
+    ) -> tuple[int, _End]:
+        if options == LIST_OPTIONS:
+            if self.stopped_when == "it lists":
+                stop.ask(0)
+                return 143, _End.STOPPED
+            (out / "listing.json").write_text(json.dumps(self._listing))
+            return 0, _End.ITS_OWN
+        if self.stopped_when == "it loads":
+            stop.ask(0)
+            return 143, _End.STOPPED
+        self.ran = Path(options[1]).read_text().splitlines() if options else []
+        told = ({"event": "begin", "tests": self.runs_tests}, {"event": "end", "status": "passed"})
+        with (out / "events").open("wb", buffering=0) as pipe:
+            pipe.write(b"".join(json.dumps(event).encode() + b"\n" for event in told))
+        return 0, _End.ITS_OWN
+
+    async def resume(self, *done: str) -> Verdict:
+        def say(data: bytes) -> None:
+            self.said += data
+
+        def see(test: TestResult, _is_resumable: bool) -> None:
+            raise AssertionError(f"no test is told of, and here is {test}")
+
+        key = LeaseKey(lease_id=LeaseId(1), fence=NO_FENCE)
+        return await self.run(key, replace(JOB, done=done), Observer(output=say, test=see), Stop())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "four.spec.ts").touch()
+    return tmp_path
+
+
+async def test_only_what_was_not_done_is_run_and_the_log_says_so(project: Path) -> None:
+    runner = Runner(project, LISTING)
+    runner.runs_tests = 2
+    assert (await runner.resume("a")).outcome is Outcome.PASSED
+    assert runner.ran == [LISTING["b"], LISTING["c"]]
+    assert runner.said == b"qgjob: 1 of 3 tests were done by an earlier attempt\n"
+
+
+async def test_spec_of_which_nothing_is_left_passes_without_a_run(project: Path) -> None:
+    runner = Runner(project, LISTING)
+    assert (await runner.resume("a", "b", "c")).outcome is Outcome.PASSED
+    assert runner.ran is None
+
+
+async def test_spec_that_must_not_be_cut_is_run_whole(project: Path) -> None:
+    runner = Runner(project, {})
+    runner.runs_tests = 3
+    assert (await runner.resume("a")).outcome is Outcome.PASSED
+    assert runner.ran == []
+
+
+async def test_pass_of_fewer_tests_than_were_left_is_not_believed(project: Path) -> None:
+    runner = Runner(project, LISTING)
+    runner.runs_tests = 1
+    verdict = await runner.resume("a")
+    assert verdict.failure is not None
+    assert (verdict.outcome, verdict.failure.reason) == (Outcome.ERRORED, "RUN_BROKEN")
+
+
+@pytest.mark.parametrize("when", ["it lists", "it loads"])
+async def test_run_that_is_stopped_before_its_first_test_keeps_what_was_done_before(project: Path, when: str) -> None:
+    runner = Runner(project, LISTING)
+    runner.stopped_when = when
+    verdict = await runner.resume("a")
+    assert (verdict.outcome, verdict.is_resumable) == (None, True)
