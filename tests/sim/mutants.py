@@ -304,8 +304,8 @@ def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
 
 
 MUTANTS = (
-    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=50),
-    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=0),
+    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=10),
+    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=1),
     Mutant(
         name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=0
     ),
@@ -315,10 +315,10 @@ MUTANTS = (
     Mutant(
         name="expire before the inbox",
         plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
-        seed=162,
+        seed=733,
     ),
     Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=0),
-    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=1),
+    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=0),
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
@@ -334,15 +334,15 @@ MUTANTS = (
     Mutant(
         name="acknowledge a log after leadership is lost",
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
-        seed=13,
+        seed=88,
     ),
     Mutant(name="family without the build", plant=_family_without_the_build, seed=0),
-    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=2),
-    Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=2),
+    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=5),
+    Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=10),
     Mutant(
         name="answer for a closed lease before its end",
         plant=replacing(agent_machine.Machine, "_close_device", _answer_before_the_end),
-        seed=10,
+        seed=1,
     ),
     Mutant(name="holds ignored", plant=replacing(Ledger, "is_held", _hold_nothing), seed=0),
     Mutant(
@@ -359,20 +359,20 @@ MUTANTS = (
     Mutant(
         name="tied tests kept",
         plant=replacing(agent_machine.Machine, "_attempt_ended", _call_every_spec_resumable),
-        seed=6,
+        seed=4,
     ),
     Mutant(
         name="failure of a kept test forgotten",
         plant=replacing(transitions, "failure_of", _forget_kept_failures),
-        seed=21,
+        seed=51,
     ),
     Mutant(
         name="done tests not told to the next agent",
         plant=replacing(wire, "_lease", _tell_nothing_of_done_tests),
-        seed=3,
+        seed=11,
     ),
     Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=0),
-    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=26),
+    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=113),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
@@ -381,7 +381,7 @@ MUTANTS = (
     Mutant(
         name="lock dropped with the agent",
         plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent),
-        seed=37,
+        seed=13,
     ),
 )
 
