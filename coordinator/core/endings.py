@@ -14,6 +14,8 @@ from coordinator.core.lanes import Signature
 from coordinator.core.model import LeaseId
 from coordinator.core.pools import Sort
 
+COMPACT_ABOVE = 64
+
 
 class Endings:
     """Leases on which a test runs, by its expected end and the sort of their device."""
@@ -25,7 +27,15 @@ class Endings:
     def put(self, lease: LeaseId, sort: Sort, end_us: int) -> None:
         """Note when the test that runs on a lease is expected to end, in wall time."""
         self._ends[lease] = end_us
-        heapq.heappush(self._heaps.setdefault(sort, []), (end_us, lease))
+        heap = self._heaps.setdefault(sort, [])
+        heapq.heappush(heap, (end_us, lease))
+        if len(heap) > COMPACT_ABOVE and not len(heap) & (len(heap) - 1):
+            heap[:] = [one for one in heap if self._ends.get(one[1]) == one[0]]
+            heapq.heapify(heap)
+
+    def __len__(self) -> int:
+        """Return how many entries are held, those that do not count any more included."""
+        return sum(len(heap) for heap in self._heaps.values())
 
     def drop(self, lease: LeaseId) -> None:
         """Note that the test has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.core.endings import COMPACT_ABOVE
 from coordinator.core.model import SECOND_US, Lease, RevokeReason, Settings, TestResult, TestState
 from tests.core.lab import AgentOnPaper, Lab, emulator, snapshots, spec
 
@@ -178,3 +179,13 @@ def test_more_urgent_jobs_than_tests_about_to_end_interrupt_for_the_rest() -> No
     assert graces(lab) == []
     lab.submit(*(spec(f"tests/{number}.spec.ts", priority=5, app_version_id="hot") for number in range(9)))
     assert graces(lab) == [(E1, 60)]
+
+
+def test_ended_tests_take_no_room_though_nobody_ever_waits_for_one() -> None:
+    lab = Lab(Settings(lease_ttl_us=3_600 * SECOND_US))
+    agent = lab.connect()
+    lab.submit(*(spec(f"tests/{number}.spec.ts") for number in range(300)))
+    for _ in range(300):
+        lab.pass_time(1)
+        agent.run(agent.adopt(E1))
+    assert len(lab.scheduler.ledger.endings) <= 2 * COMPACT_ABOVE
