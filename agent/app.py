@@ -258,7 +258,9 @@ class App:
 
     async def _prepare(self, lease: LeaseSpec, stop: Stop) -> None:
         device = lease.device_id
-        self._out.info("installing", app_version=lease.app_version_id, device=device)
+        self._out.info(
+            "canary" if lease.is_canary else "installing", app_version=lease.app_version_id or None, device=device
+        )
         event: Event
         try:
             runner = await self._bench.ready_runner(device)
@@ -271,7 +273,10 @@ class App:
         else:
             seconds = installation.duration_us / MICROSECONDS
             story = f"installed in {seconds:.1f} s" if installation.is_new else "the device already holds the build"
-            self._out.info("installed", story=story, digest=installation.digest[:12], device=device)
+            if lease.is_canary:
+                self._out.info("canary_passed", device=device)
+            else:
+                self._out.info("installed", story=story, digest=installation.digest[:12], device=device)
             event = DevicePrepared(device_id=device, key=lease.key, installation=installation)
         await self._offer_nothing_on_what_is_left(device)
         del self._stops[device]
@@ -360,7 +365,9 @@ class App:
             case TestObserved() if event.test.state is not TestState.RUNNING:
                 self._out.info("test_ended", test=event.test.title, state=str(event.test.state), device=event.device_id)
             case PrepareFailed():
-                self._out.error("batch_rejected", device=event.device_id, story=event.failure.message)
+                self._out.error(
+                    "batch_rejected", device=event.device_id, reason=event.failure.reason, story=event.failure.message
+                )
             case _:
                 pass
 
@@ -377,7 +384,7 @@ class App:
 
     def _tell_batch(self, device: DeviceId) -> None:
         batch = self._batches.pop(device, None)
-        if batch is None:
+        if batch is None or batch.lease.is_canary:
             return
         passed = batch.outcomes[Outcome.PASSED.value]
         self._out.info(

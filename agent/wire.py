@@ -74,6 +74,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
             for one in message.revoked
         ),
         grace_us=_span_us(message.grace),
+        is_canary=message.canary,
     )
 
 
@@ -155,6 +156,12 @@ def _facts(facts: m.DeviceFacts) -> device_pb2.DeviceFacts:
         labels=dict(facts.labels),
         usable=facts.usable,
         reason=facts.reason,
+        vitals=device_pb2.DeviceVitals(
+            api_level=facts.vitals.api_level,
+            battery_percent=facts.vitals.battery_percent,
+            temperature_decidegrees=facts.vitals.temperature_decidegrees,
+            free_bytes=facts.vitals.free_bytes,
+        ),
     )
 
 

@@ -92,6 +92,9 @@ def serve(
     orphan_limit: Annotated[float, typer.Option(help="Seconds that a cut-off agent goes on.", min=1)] = 600.0,
     signal_grace: Annotated[float, typer.Option(help="Seconds between TERM and KILL.", min=0)] = 10.0,
     preempt_grace: Annotated[float, typer.Option(help="Seconds for a preempted test to end.", min=0)] = 60.0,
+    canary_wait: Annotated[
+        float, typer.Option(help="Seconds until a device at fault is tried again; doubles each time.", min=0)
+    ] = 5.0,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM, with its chain) of both ports.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM, without a password).")] = None,
     tls_ca: Annotated[
@@ -153,6 +156,7 @@ def serve(
             database_url=database_url,
             settings=replace(
                 _settings(heartbeat, lease_ttl, orphan_limit, signal_grace, preempt_grace),
+                canary_wait_us=int(_checked_span("--canary-wait", canary_wait) * SECOND_US),
                 rules=Rules(
                     quotas=parsed_shares("--quota", quota or [], MOST_DEVICES),
                     weights=parsed_shares("--weight", weight or [], MOST_WEIGHT),

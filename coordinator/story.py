@@ -53,6 +53,7 @@ class Story:
         self._builds: dict[AppKey, Build] = {}
         self._agents: dict[AgentId, Agent] = {}
         self._holds: dict[DeviceId, DeviceHold] = {}
+        self._relapses: dict[DeviceId, int] = {}
 
     def tell_asleep(self) -> None:
         """Tell that nothing can be written."""
@@ -67,6 +68,7 @@ class Story:
         self._builds.update(ledger.builds)
         self._agents.update(ledger.fleet.agents)
         self._holds.update((device.id, device.hold) for device in ledger.fleet.devices.values() if device.hold)
+        self._relapses.update((device.id, device.relapses) for device in ledger.fleet.devices.values())
         for lease in ledger.fleet.leases.values():
             self._lease_states[lease.id] = lease.state
         if ledger.jobs:
@@ -111,13 +113,18 @@ class Story:
         self._out.info(f"agent_{word}", agent=agent.id, host=agent.host)
 
     def _tell_hold(self, device: Device) -> None:
+        if device.hold is DeviceHold.SUSPICION and device.relapses > self._relapses.get(device.id, 0):
+            story = f"Quarantined {device.id}: {device.hold_reason}; a canary will try it"
+            self._out.warning("device_suspected", story=story, device=device.id, relapses=device.relapses)
+        self._relapses[device.id] = device.relapses
         if self._holds.get(device.id) is device.hold:
             return
         if device.hold is None:
             del self._holds[device.id]
             self._out.info("device_readmitted", device=device.id)
-        else:
-            self._holds[device.id] = device.hold
+            return
+        self._holds[device.id] = device.hold
+        if device.hold is not DeviceHold.SUSPICION:
             self._out.info("device_held", device=device.id, hold=str(device.hold), reason=device.hold_reason or None)
 
     def _tell_job(self, job: Job) -> None:
@@ -141,6 +148,9 @@ class Story:
 
     def _tell_lease(self, lease: Lease) -> None:
         before = self._lease_states.get(lease.id)
+        if lease.is_canary:
+            self._tell_canary(lease, before)
+            return
         if not lease.is_live:
             if before is not None:
                 self._tell_done(lease)
@@ -159,6 +169,14 @@ class Story:
                 device=lease.device,
                 lease=lease.id,
             )
+
+    def _tell_canary(self, lease: Lease, before: LeaseState | None) -> None:
+        """Tell that a suspected device is tried; `device_readmitted` or another reason tells what came of it."""
+        if before is None and lease.is_live:
+            self._out.info("canary_sent", device=lease.device, app_version=lease.app.app_version_id or None)
+        self._lease_states[lease.id] = lease.state
+        if not lease.is_live:
+            del self._lease_states[lease.id]
 
     def _tell_done(self, lease: Lease) -> None:
         tally = lease.tally

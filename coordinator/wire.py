@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -452,6 +452,19 @@ def _device_facts(message: device_pb2.DeviceFacts) -> m.DeviceFacts:
         labels=entries("labels", message.labels, MAX_ENTRIES),
         is_usable=message.usable,
         reason=_clean(message.reason, MAX_VALUE),
+        vitals=_vitals(message.vitals) if message.HasField("vitals") else m.NO_VITALS,
+    )
+
+
+def _vitals(message: device_pb2.DeviceVitals) -> m.Vitals:
+    def told(name: Literal["api_level", "battery_percent", "temperature_decidegrees", "free_bytes"]) -> int | None:
+        return getattr(message, name) if message.HasField(name) else None
+
+    return m.Vitals(
+        api_level=told("api_level"),
+        battery_percent=told("battery_percent"),
+        temperature_decidegrees=told("temperature_decidegrees"),
+        free_bytes=told("free_bytes"),
     )
 
 
@@ -615,6 +628,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
             for attempt, reason in send.revoked
         ],
         grace=duration(send.grace_us),
+        canary=lease.is_canary,
     )
 
 
@@ -726,6 +740,12 @@ def device_facts_out(facts: m.DeviceFacts) -> device_pb2.DeviceFacts:
         labels=facts.labels,
         usable=facts.is_usable,
         reason=facts.reason,
+        vitals=device_pb2.DeviceVitals(
+            api_level=facts.vitals.api_level,
+            battery_percent=facts.vitals.battery_percent,
+            temperature_decidegrees=facts.vitals.temperature_decidegrees,
+            free_bytes=facts.vitals.free_bytes,
+        ),
     )
 
 

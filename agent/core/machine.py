@@ -663,11 +663,18 @@ class Machine:
     def _go_on(self, slot: _Slot, now: Now) -> None:
         if slot.is_over:
             self._end_lease(slot, now)
-        elif self._is_draining or (slot.phase is Phase.READY and not slot.facts.usable):
-            # Nothing more may start on it, and it may be something of the last test that makes it so.
+        elif self._is_draining or (slot.phase is Phase.READY and self._is_done(slot)):
             self._give_back(slot, now)
         else:
             self._start_next(slot, now)
+
+    @staticmethod
+    def _is_done(slot: _Slot) -> bool:
+        """Whether nothing more may start under a lease: a canary wants no more, and what ran may have hurt the device.
+
+        A canary is given back after its word was sent; should that be lost, the coordinator sends another one.
+        """
+        return not slot.facts.usable or (slot.lease is not None and slot.lease.is_canary)
 
     def _test_observed(self, event: TestObserved, now: Now) -> None:
         slot = self._busy_slot(event.device_id, event.key)

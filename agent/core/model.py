@@ -156,6 +156,8 @@ class LeaseSpec:
     revoked: tuple[Revocation, ...] = ()
     grace_us: int = 0
     """How long a preempted attempt that runs may take to end."""
+    is_canary: bool = False
+    """It has no jobs: look whether the device is sound, and whether the build, if one is named, installs and starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +205,21 @@ class AttemptResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """How a device is; None for what it does not tell."""
+
+    api_level: int | None = None
+    battery_percent: int | None = None
+    temperature_decidegrees: int | None = None
+    """Of the battery, in tenths of a degree Celsius."""
+    free_bytes: int | None = None
+    """Of the storage that apps are installed to."""
+
+
+NO_VITALS = Vitals()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
     """What the agent knows about one of its devices."""
 
@@ -216,6 +233,7 @@ class DeviceFacts:
     usable: bool = True
     reason: str = ""
     """Why it is not usable, with the fix; empty when it is."""
+    vitals: Vitals = NO_VITALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,8 @@ class SimulatedRunner:
 
     async def prepare(self, lease: LeaseSpec, stop: Stop) -> Installation:
         """Pretend to install; a build that is there already is not installed again."""
+        if lease.is_canary and not lease.app_version_id:
+            return Installation(digest="", is_new=False, duration_us=0)
         digest = hashlib.sha256(f"{lease.org_id}\0{lease.app_version_id}".encode()).hexdigest()
         if digest == self._installed:
             return Installation(digest=digest, is_new=False, duration_us=0)

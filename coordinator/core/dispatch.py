@@ -105,6 +105,8 @@ class Dispatcher:
         """At a job boundary: go on, yield to higher priority, take more of the family, or close."""
         ledger = self._ledger
         lease = ledger.fleet.leases[lease_id]
+        if lease.is_canary:
+            return
         if lease.attempts and lease.state is LeaseState.ACTIVE:
             self._yield_tail(lease, now)
             return

@@ -67,7 +67,7 @@ def _check_attempts(ledger: Ledger, lease: Lease, is_ordered: bool) -> None:
 def _check_devices(ledger: Ledger) -> None:
     for device in ledger.fleet.devices.values():
         lease = ledger.fleet.leases.get(device.lease) if device.lease is not None else None
-        is_holding = device.state in _HOLDING or (device.state is DeviceState.DRAINING and device.lease is not None)
+        is_holding = device.state in _HOLDING or (device.state in _HELD and device.lease is not None)
         is_held = ledger.is_held(device)
         assert device.state in (DeviceState.FENCING, DeviceState.OFFLINE) or is_held == (device.state in _HELD), (
             f"{device.id} is {device.state}, and its hold is {device.hold}"
@@ -76,3 +76,4 @@ def _check_devices(ledger: Ledger) -> None:
         if lease is not None:
             assert lease.device == device.id, f"{device.id} is said to hold lease {lease.id} of {lease.device}"
             assert lease.fence.number == device.fence_number, f"lease {lease.id} is not the newest of {device.id}"
+            assert lease.is_canary or device.state is not DeviceState.QUARANTINED, f"{device.id} works in quarantine"

@@ -19,6 +19,7 @@ from coordinator.core.model import (
     Counters,
     Device,
     DeviceHold,
+    DeviceId,
     DeviceState,
     Failure,
     Fence,
@@ -35,6 +36,7 @@ from coordinator.core.model import (
     RevokeReason,
     SessionId,
     Settings,
+    Target,
     changed,
 )
 from coordinator.core.shares import Shares
@@ -65,6 +67,7 @@ from coordinator.core.transitions import (
 )
 from coordinator.core.victims import Victims, cost_of
 
+QUARANTINES = frozenset({DeviceHold.QUARANTINE, DeviceHold.SUSPICION})
 WORKING = frozenset({LeaseState.OFFERED, LeaseState.ACTIVE})
 """States of a lease whose device takes more work of its family."""
 VERDICTS = frozenset({AttemptOutcome.PASSED, AttemptOutcome.FAILED})
@@ -86,6 +89,8 @@ class Ledger:
         self.endings = Endings()
         self.hurried: dict[LeaseId, int] = {}
         """Grace of leases that make room for jobs which have waited for another device before."""
+        self.suspects: dict[DeviceId, None] = {}
+        """Devices under suspicion that were put since they were looked at."""
         self.turned: dict[LeaseId, None] = {}
         """Leases that began or ceased to make room since they were looked at."""
         self.guaranteed: dict[JobId, None] = {}
@@ -173,6 +178,9 @@ class Ledger:
 
     def track_lease(self, lease: Lease) -> None:
         """Keep what decisions look at in step with a lease."""
+        if lease.is_canary:  # nobody's work
+            self.fleet.put_lease(lease)
+            return
         before = self.fleet.leases.get(lease.id)
         family = self.fleet.family_of(lease.id)
         self.fleet.put_lease(lease)
@@ -205,6 +213,8 @@ class Ledger:
         if before is not None and before.state is not device.state:
             assert device.state in DEVICE_TRANSITIONS[before.state], f"{device.id}: {before.state} -> {device.state}"
         self.fleet.put_device(device)
+        if device.hold is DeviceHold.SUSPICION:
+            self.suspects[device.id] = None
         self.write(PutDevice(device))
 
     def put_counters(self, counters: Counters) -> None:
@@ -227,21 +237,8 @@ class Ledger:
 
     def grant(self, device: Device, jobs: list[Job], now: Now, deadline_us: int) -> None:
         """Offer a batch to a device's agent."""
-        agent = self.fleet.agents[device.agent]
-        counters = self.counters
-        lease = Lease(
-            id=LeaseId(counters.next_lease),
-            fence=Fence(counters.epoch, device.fence_number + 1),
-            device=device.id,
-            agent=agent.id,
-            boot_id=agent.boot_id,
-            app=AppKey(org_id=jobs[0].spec.org_id, app_version_id=jobs[0].spec.app_version_id),
-            target=jobs[0].spec.target,
-            state=LeaseState.OFFERED,
-            revision=0,
-            grant_us=now.wall_us,
-        )
-        self.put_counters(changed(counters, next_lease=counters.next_lease + 1))
+        app = AppKey(org_id=jobs[0].spec.org_id, app_version_id=jobs[0].spec.app_version_id)
+        lease = self._offered(device, app, jobs[0].spec.target, now)
         self.put_device(
             changed(device, state=DeviceState.RESERVED, lease=lease.id, fence_number=device.fence_number + 1)
         )
@@ -249,6 +246,30 @@ class Ledger:
         self.track_lease(lease)
         self.fleet.renew(lease.id, deadline_us)
         self.extend(lease, jobs, now)
+
+    def grant_canary(self, device: Device, app: AppKey, now: Now, deadline_us: int) -> None:
+        """Offer a suspected device's agent the canary."""
+        lease = changed(self._offered(device, app, Target(device.facts.kind.value), now), is_canary=True)
+        self.put_device(changed(device, lease=lease.id, fence_number=device.fence_number + 1))
+        self.fleet.renew(lease.id, deadline_us)
+        self.revise(lease)
+
+    def _offered(self, device: Device, app: AppKey, target: Target, now: Now) -> Lease:
+        agent = self.fleet.agents[device.agent]
+        counters = self.counters
+        self.put_counters(changed(counters, next_lease=counters.next_lease + 1))
+        return Lease(
+            id=LeaseId(counters.next_lease),
+            fence=Fence(counters.epoch, device.fence_number + 1),
+            device=device.id,
+            agent=agent.id,
+            boot_id=agent.boot_id,
+            app=app,
+            target=target,
+            state=LeaseState.OFFERED,
+            revision=0,
+            grant_us=now.wall_us,
+        )
 
     def extend(self, lease: Lease, jobs: list[Job], now: Now) -> None:
         """Add waiting jobs to a lease, before those of lower priority that have not begun, and tell its agent."""
@@ -437,15 +458,20 @@ class Ledger:
         self.put_device(changed(device, state=self._resting_state(device), lease=None))
 
     def is_held(self, device: Device) -> bool:
-        """Whether an operator keeps new work off a device, or off its agent."""
+        """Whether new work is kept off a device, or off its agent."""
         return device.hold is not None or self.fleet.agents[device.agent].is_draining
 
     def _resting_state(self, device: Device) -> DeviceState:
         if not device.facts.is_usable or self.fleet.agents[device.agent].state is not AgentState.CONNECTED:
             return DeviceState.OFFLINE
-        if device.hold is DeviceHold.QUARANTINE:
+        if device.hold in QUARANTINES:
             return DeviceState.QUARANTINED
         return DeviceState.DRAINING if self.is_held(device) else DeviceState.IDLE
+
+    def _state_under_canary(self, device: Device) -> DeviceState:
+        if device.hold in QUARANTINES:
+            return DeviceState.QUARANTINED
+        return DeviceState.DRAINING if self.is_held(device) else DeviceState.LEASED
 
     def apply_hold(self, device: Device) -> None:
         """Put a device whose hold, or whose agent's, may have changed; a lease that it has gives its tail back.
@@ -457,6 +483,8 @@ class Ledger:
             self.put_device(device)
         elif lease is None:
             self.free_device(device)
+        elif lease.is_canary:
+            self.put_device(changed(device, state=self._state_under_canary(device)))
         elif self.is_held(device):
             self.put_device(changed(device, state=DeviceState.DRAINING))
             self.turned[lease.id] = None

@@ -146,10 +146,12 @@ class DeviceState(StrEnum):
 
 
 class DeviceHold(StrEnum):
-    """Why an operator keeps new work off a device."""
+    """Why new work is kept off a device."""
 
     QUARANTINE = "quarantine"
     DRAIN = "drain"
+    SUSPICION = "suspicion"
+    """By the scheduler itself: the device seems to be at fault, and comes back when its canary passes."""
 
 
 class AgentState(StrEnum):
@@ -367,11 +369,28 @@ class Lease:
     revoked: tuple[tuple[AttemptId, RevokeReason], ...] = ()
     """Those of `attempts` that must not run on."""
     tally: BatchTally = field(default_factory=BatchTally)
+    is_canary: bool = False
+    """It has no attempts: the agent looks whether the device is sound, and the build can be installed and started."""
 
     @property
     def is_live(self) -> bool:
         """Whether it still governs its device."""
         return self.state not in TERMINAL_LEASE_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """How a device is, as its agent saw it last; None for what it does not tell."""
+
+    api_level: int | None = None
+    battery_percent: int | None = None
+    temperature_decidegrees: int | None = None
+    """Of the battery, in tenths of a degree Celsius."""
+    free_bytes: int | None = None
+    """Of the storage that apps are installed to."""
+
+
+NO_VITALS = Vitals()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,6 +406,18 @@ class DeviceFacts:
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     is_usable: bool = True
     reason: str = ""
+    vitals: Vitals = field(default_factory=lambda: NO_VITALS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A failure that tells against a device."""
+
+    subject: str
+    """What failed: a test, or the install of a build."""
+    reason: str
+    age: int = 0
+    """Attempts that have ended on the device since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,8 +438,12 @@ class Device:
     """Wall time at which its last lease ended; 0 if it never had one."""
     seen_us: int = 0
     hold: DeviceHold | None = None
-    """Set and lifted by an operator; its agent has no say in it."""
+    """Set and lifted by an operator, or by suspicion; its agent has no say in it."""
     hold_reason: str = ""
+    marks: tuple[Mark, ...] = ()
+    """What tells against it, the oldest first."""
+    relapses: int = 0
+    """How often it was found to be at fault, less the tests that passed since; its canary waits longer for each."""
 
     @property
     def id(self) -> DeviceId:
@@ -529,6 +564,9 @@ class Settings:
     orphan_limit_us: int = 600 * SECOND_US
     signal_grace_us: int = 10 * SECOND_US
     preempt_grace_us: int = 60 * SECOND_US
+    canary_wait_us: int = 5 * SECOND_US
+    """How long a device that seems to be at fault is left alone before its first canary; twice as long for the next."""
+    canary_most_us: int = 1_800 * SECOND_US
     max_batch: int = 100
     """Jobs that one lease holds at a time, at most."""
     max_queued_per_org: int = 1_000_000

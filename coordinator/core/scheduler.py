@@ -88,6 +88,7 @@ from coordinator.core.step import (
     SendWelcome,
     Step,
 )
+from coordinator.core.suspicion import Suspicion
 from coordinator.core.transitions import FREE_OUTCOMES, moved_job, moved_lease
 
 _REVOKED_OUTCOME = {
@@ -104,6 +105,7 @@ class Scheduler:
         self._settings = settings
         self._ledger = Ledger(settings, counters)
         self._dispatcher = Dispatcher(self._ledger)
+        self._suspicion = Suspicion(self._ledger)
         self._last_turn: Now | None = None
         self._paused_us = 0
 
@@ -132,8 +134,11 @@ class Scheduler:
         look_us = self._dispatcher.next_look_us()
         due += [] if look_us is None else [look_us]
         expiry = self._ledger.fleet.next_expiry()
-        if expiry is not None:
-            due += [expiry[0] + self._paused_us, self._last_turn.mono_us + self._settings.heartbeat_us // 2]
+        canary_us = self._suspicion.next_due_us()
+        in_lab_time = [] if expiry is None else [expiry[0]]
+        in_lab_time += [] if canary_us is None else [canary_us]
+        if in_lab_time:
+            due += [min(in_lab_time) + self._paused_us, self._last_turn.mono_us + self._settings.heartbeat_us // 2]
         return min(due, default=None)
 
     def expire(self, now: Now, behind_us: int = 0) -> Step:
@@ -149,8 +154,13 @@ class Scheduler:
         while (expiry := self._ledger.fleet.next_expiry()) is not None and expiry[0] <= heard_us:
             lease = self._ledger.fleet.leases[expiry[1]]
             self._ledger.close_lease(lease, LeaseState.EXPIRED, "the lease ran out without a heartbeat", now)
-        self._dispatcher.dispatch(now, lab_us + self._settings.lease_ttl_us)
+        self._decide(now, lab_us)
         return self._ledger.take_step()
+
+    def _decide(self, now: Now, lab_us: int) -> None:
+        deadline_us = lab_us + self._settings.lease_ttl_us
+        self._suspicion.look(now, lab_us, deadline_us)
+        self._dispatcher.dispatch(now, deadline_us)
 
     # Restore
 
@@ -194,7 +204,8 @@ class Scheduler:
         ledger = self._ledger
         held = [ledger.jobs[ledger.attempts[attempt].job] for attempt in lease.attempts]
         family = family_of(held[0]) if held else FamilyKey(lease.app, Signature(lease.target, (), ()))
-        ledger.fleet.note_family(lease.id, family)
+        if not lease.is_canary:
+            ledger.fleet.note_family(lease.id, family)
         for attempt, job in zip(lease.attempts, held, strict=True):
             ledger.hold_work(ledger.attempts[attempt], job)
         ledger.track_lease(lease)
@@ -248,7 +259,7 @@ class Scheduler:
                 self._test_reported(event, now)
             case AttemptFinished():
                 self._attempt_finished(event, now)
-        self._dispatcher.dispatch(now, lab_us + self._settings.lease_ttl_us)
+        self._decide(now, lab_us)
         return self._ledger.take_step(reply)
 
     # Users
@@ -369,7 +380,7 @@ class Scheduler:
     def _readmit(self, event: ReadmitRequested) -> None:
         """Lift the hold. Only an explicit word frees a FENCING device: the same call may come again much later."""
         device = self._known_device(event.device)
-        readmitted = replace(device, hold=None, hold_reason="")
+        readmitted = replace(device, hold=None, hold_reason="", marks=(), relapses=0)
         is_away = self._ledger.fleet.session_of(device.agent) is None
         if event.host_is_gone and is_away and device.state is DeviceState.FENCING:
             self._ledger.free_device(readmitted)
@@ -598,12 +609,21 @@ class Scheduler:
 
     def _build_installed(self, event: BuildInstalled, now: Now) -> None:
         lease = self._held_lease(event.session, event.lease, event.fence)
-        if lease is not None:
-            self._ledger.note_install(lease, event.digest, event.install_us, event.was_installed, now)
+        if lease is None:
+            return
+        if lease.is_canary:
+            self._suspicion.canary_passed(lease, now)
+            return
+        if event.was_installed:
+            self._suspicion.build_installed(lease)
+        self._ledger.note_install(lease, event.digest, event.install_us, event.was_installed, now)
 
     def _reject(self, event: LeaseRejected, now: Now) -> None:
         lease = self._held_lease(event.session, event.lease, event.fence)
         if lease is None:
+            return
+        if lease.is_canary:
+            self._suspicion.canary_failed(lease, event.failure, now)
             return
         outcome = AttemptOutcome.FAILED if event.failure.is_fatal else AttemptOutcome.REJECTED
         for attempt_id in lease.attempts:
@@ -613,6 +633,7 @@ class Scheduler:
         self._ledger.close_lease(
             self._ledger.fleet.leases[lease.id], LeaseState.RELEASED, "the agent could not run the batch", now
         )
+        self._suspicion.lease_rejected(lease, event.failure)
 
     def _release(self, event: LeaseReleased, now: Now) -> None:
         lease = self._held_lease(event.session, event.lease, event.fence)
@@ -677,8 +698,9 @@ class Scheduler:
         )
         for test in event.tests:
             ledger.write(PutTest(attempt, test))
-        outcome = self._true_outcome(attempt, event.outcome)
+        outcome, job = self._true_outcome(attempt, event.outcome), ledger.jobs[attempt.job]
         ledger.end_attempt(attempt, outcome, event.failure, now, self._kept(attempt, outcome, event))
+        self._suspicion.attempt_ended(attempt, job, outcome, event.failure)
         self._dispatcher.settle(event.lease, now)
 
     def _kept(self, attempt: Attempt, outcome: AttemptOutcome, event: AttemptFinished) -> tuple[KeptTest, ...]:

@@ -16,8 +16,9 @@ A *lease* is offered, becomes active when its agent echoes it, and governs its d
 expired. While its agent is away it is DISCONNECTED: the work goes on, and only an expired deadline ends it. REVOKING
 means that some of its attempts are being taken back; such a lease is never extended.
 
-A *device* is held by an operator (quarantine, drain) whatever its state is. Under a lease a held device is DRAINING: it
-ends what runs and gives the rest back. Without one it is QUARANTINED or DRAINING until it is readmitted.
+A *device* is held by an operator (quarantine, drain), or by suspicion, whatever its state is. Under a lease a held
+device is DRAINING: it ends what runs and gives the rest back. Without one it is QUARANTINED or DRAINING until it is
+readmitted. A suspected device is given a canary, a lease without attempts, and stays QUARANTINED under it.
 
 The tables are checked on every change: `IllegalTransition` is a bug of ours, never a user's mistake.
 """
@@ -104,7 +105,15 @@ DEVICE_TRANSITIONS: dict[DeviceState, frozenset[DeviceState]] = {
     DeviceState.FENCING: frozenset(
         {DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING}
     ),
-    DeviceState.QUARANTINED: frozenset({DeviceState.IDLE, DeviceState.OFFLINE, DeviceState.DRAINING}),
+    DeviceState.QUARANTINED: frozenset(
+        {
+            DeviceState.IDLE,
+            DeviceState.OFFLINE,
+            DeviceState.DRAINING,
+            DeviceState.LEASED,
+            DeviceState.FENCING,
+        }
+    ),
     DeviceState.DRAINING: frozenset(
         {
             DeviceState.IDLE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row
@@ -39,6 +40,7 @@ from coordinator.core.model import (
     Lease,
     LeaseId,
     LeaseState,
+    Mark,
     Request,
     RevokeReason,
     SubmitSequence,
@@ -46,6 +48,7 @@ from coordinator.core.model import (
     TestKey,
     TestResult,
     TestState,
+    Vitals,
 )
 
 Values = dict[str, Any]
@@ -258,6 +261,7 @@ def lease_values(lease: Lease) -> Values:
         "other": tally.other,
         "installs": tally.installs,
         "install_us": tally.install_us,
+        "is_canary": lease.is_canary,
     }
 
 
@@ -285,7 +289,12 @@ def lease(row: Row[Any]) -> Lease:
             installs=row.installs,
             install_us=row.install_us,
         ),
+        is_canary=row.is_canary,
     )
+
+
+def _vitals_text(vitals: Vitals) -> str:
+    return _encode({name: value for name, value in asdict(vitals).items() if value is not None})
 
 
 def device_values(device: Device) -> Values:
@@ -313,6 +322,9 @@ def device_values(device: Device) -> Values:
         "seen_us": device.seen_us,
         "hold": device.hold and device.hold.value,
         "hold_reason": device.hold_reason,
+        "vitals": _vitals_text(facts.vitals),
+        "marks": _list_text((mark.subject, mark.reason, mark.age) for mark in device.marks),
+        "relapses": device.relapses,
     }
 
 
@@ -330,6 +342,7 @@ def device(row: Row[Any]) -> Device:
             labels=_mapping(row.labels),
             is_usable=row.is_usable,
             reason=row.reason,
+            vitals=Vitals(**json.loads(row.vitals)),
         ),
         agent=AgentId(row.agent),
         state=DeviceState(row.state),
@@ -342,6 +355,8 @@ def device(row: Row[Any]) -> Device:
         seen_us=row.seen_us,
         hold=None if row.hold is None else DeviceHold(row.hold),
         hold_reason=row.hold_reason,
+        marks=tuple(Mark(subject=subject, reason=reason, age=age) for subject, reason, age in _list(row.marks)),
+        relapses=row.relapses,
     )
 
 

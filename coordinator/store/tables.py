@@ -151,6 +151,9 @@ devices = Table(
     Column("seen_us", BigInteger, nullable=False),
     Column("hold", Text),
     Column("hold_reason", Text, nullable=False, server_default=text("''")),
+    Column("vitals", Text, nullable=False, server_default=text("'{}'")),
+    Column("marks", Text, nullable=False, server_default=text("'[]'")),
+    Column("relapses", Integer, nullable=False, server_default=text("0")),
 )
 
 agents = Table(
@@ -190,6 +193,7 @@ leases = Table(
     Column("other", Integer, nullable=False),
     Column("installs", Integer, nullable=False),
     Column("install_us", BigInteger, nullable=False),
+    Column("is_canary", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("device", "fence_number", "fence_epoch"),
 )
 

@@ -65,7 +65,7 @@ class _DeviceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceSta
     DEVICE_STATE_FENCING: _DeviceState.ValueType  # 4
     """Its lease expired, and its agent has not confirmed yet that the work stopped."""
     DEVICE_STATE_QUARANTINED: _DeviceState.ValueType  # 5
-    """Held by an operator because something is wrong with it, and free."""
+    """Held because something is wrong with it, and free, or being looked at."""
     DEVICE_STATE_DRAINING: _DeviceState.ValueType  # 6
     """Held by an operator: ends what runs, gives the rest back, takes nothing new."""
     DEVICE_STATE_OFFLINE: _DeviceState.ValueType  # 7
@@ -85,7 +85,7 @@ DEVICE_STATE_LEASED: DeviceState.ValueType  # 3
 DEVICE_STATE_FENCING: DeviceState.ValueType  # 4
 """Its lease expired, and its agent has not confirmed yet that the work stopped."""
 DEVICE_STATE_QUARANTINED: DeviceState.ValueType  # 5
-"""Held by an operator because something is wrong with it, and free."""
+"""Held because something is wrong with it, and free, or being looked at."""
 DEVICE_STATE_DRAINING: DeviceState.ValueType  # 6
 """Held by an operator: ends what runs, gives the rest back, takes nothing new."""
 DEVICE_STATE_OFFLINE: DeviceState.ValueType  # 7
@@ -104,9 +104,11 @@ class _DeviceHoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceHold
     """Something is wrong with it."""
     DEVICE_HOLD_DRAIN: _DeviceHold.ValueType  # 2
     """It shall be free for something else."""
+    DEVICE_HOLD_SUSPICION: _DeviceHold.ValueType  # 3
+    """The scheduler takes it to be at fault; it comes back by itself when it proves to be sound."""
 
 class DeviceHold(_DeviceHold, metaclass=_DeviceHoldEnumTypeWrapper):
-    """DeviceHold is why an operator keeps new work off a device."""
+    """DeviceHold is why new work is kept off a device."""
 
 DEVICE_HOLD_UNSPECIFIED: DeviceHold.ValueType  # 0
 """It is not held."""
@@ -114,7 +116,58 @@ DEVICE_HOLD_QUARANTINE: DeviceHold.ValueType  # 1
 """Something is wrong with it."""
 DEVICE_HOLD_DRAIN: DeviceHold.ValueType  # 2
 """It shall be free for something else."""
+DEVICE_HOLD_SUSPICION: DeviceHold.ValueType  # 3
+"""The scheduler takes it to be at fault; it comes back by itself when it proves to be sound."""
 Global___DeviceHold: _TypeAlias = DeviceHold  # noqa: Y015
+
+@_typing.final
+class DeviceVitals(_message.Message):
+    """DeviceVitals is how a device is. What it does not tell is left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_LEVEL_FIELD_NUMBER: _builtins.int
+    BATTERY_PERCENT_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_DECIDEGREES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    api_level: _builtins.int
+    """API level of Android."""
+    battery_percent: _builtins.int
+    """Charge of the battery, 0 to 100."""
+    temperature_decidegrees: _builtins.int
+    """Temperature of the battery in tenths of a degree Celsius."""
+    free_bytes: _builtins.int
+    """Free bytes of the storage that apps are installed to."""
+    def __init__(
+        self,
+        *,
+        api_level: _builtins.int | None = ...,
+        battery_percent: _builtins.int | None = ...,
+        temperature_decidegrees: _builtins.int | None = ...,
+        free_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_level", b"_api_level", "_battery_percent", b"_battery_percent", "_free_bytes", b"_free_bytes", "_temperature_decidegrees", b"_temperature_decidegrees", "api_level", b"api_level", "battery_percent", b"battery_percent", "free_bytes", b"free_bytes", "temperature_decidegrees", b"temperature_decidegrees"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_level", b"_api_level", "_battery_percent", b"_battery_percent", "_free_bytes", b"_free_bytes", "_temperature_decidegrees", b"_temperature_decidegrees", "api_level", b"api_level", "battery_percent", b"battery_percent", "free_bytes", b"free_bytes", "temperature_decidegrees", b"temperature_decidegrees"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__api_level: _TypeAlias = _typing.Literal["api_level"]  # noqa: Y015
+    _WhichOneofArgType__api_level: _TypeAlias = _typing.Literal["_api_level", b"_api_level"]  # noqa: Y015
+    _WhichOneofReturnType__battery_percent: _TypeAlias = _typing.Literal["battery_percent"]  # noqa: Y015
+    _WhichOneofArgType__battery_percent: _TypeAlias = _typing.Literal["_battery_percent", b"_battery_percent"]  # noqa: Y015
+    _WhichOneofReturnType__free_bytes: _TypeAlias = _typing.Literal["free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__free_bytes: _TypeAlias = _typing.Literal["_free_bytes", b"_free_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_decidegrees: _TypeAlias = _typing.Literal["temperature_decidegrees"]  # noqa: Y015
+    _WhichOneofArgType__temperature_decidegrees: _TypeAlias = _typing.Literal["_temperature_decidegrees", b"_temperature_decidegrees"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_level) -> _WhichOneofReturnType__api_level | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__battery_percent) -> _WhichOneofReturnType__battery_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_bytes) -> _WhichOneofReturnType__free_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_decidegrees) -> _WhichOneofReturnType__temperature_decidegrees | None: ...
+
+Global___DeviceVitals: _TypeAlias = DeviceVitals  # noqa: Y015
 
 @_typing.final
 class DeviceFacts(_message.Message):
@@ -151,6 +204,7 @@ class DeviceFacts(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     USABLE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    VITALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique over all agents: the serial number of a phone, or NAME@AGENT for what is local to a host."""
     kind: Global___DeviceKind.ValueType
@@ -171,6 +225,10 @@ class DeviceFacts(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels given by the agent's configuration."""
 
+    @_builtins.property
+    def vitals(self) -> Global___DeviceVitals:
+        """How it was when its agent looked last."""
+
     def __init__(
         self,
         *,
@@ -183,10 +241,11 @@ class DeviceFacts(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         usable: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        vitals: Global___DeviceVitals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "labels", b"labels", "model", b"model", "os_version", b"os_version", "platform", b"platform", "reason", b"reason", "udid", b"udid", "usable", b"usable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "labels", b"labels", "model", b"model", "os_version", b"os_version", "platform", b"platform", "reason", b"reason", "udid", b"udid", "usable", b"usable", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,7 +308,7 @@ class Device(_message.Message):
     utilisation: _builtins.float
     """Share of the last hour that it was leased, 0 to 1."""
     hold: Global___DeviceHold.ValueType
-    """Set by an operator, whatever the state is."""
+    """Set by an operator or by suspicion, whatever the state is."""
     hold_reason: _builtins.str
     """Why it is held, for people."""
     @_builtins.property

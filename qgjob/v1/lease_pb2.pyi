@@ -221,6 +221,7 @@ class LeaseSpec(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Rises with every change of the lease."""
     device_id: _builtins.str
@@ -229,6 +230,10 @@ class LeaseSpec(_message.Message):
     """Organisation of the build to install."""
     app_version_id: _builtins.str
     """App version of the build to install."""
+    canary: _builtins.bool
+    """The lease is a canary: it has no jobs. The agent looks whether the device is sound, installs and starts the build
+    where one is named, answers with BuildInstalled or LeaseRejected, and gives the lease back.
+    """
     @_builtins.property
     def key(self) -> Global___LeaseKey:
         """The lease and its fence."""
@@ -256,10 +261,11 @@ class LeaseSpec(_message.Message):
         jobs: _abc.Iterable[Global___LeasedJob] | None = ...,
         revoked: _abc.Iterable[Global___RevokedAttempt] | None = ...,
         grace: _duration_pb2.Duration | None = ...,
+        canary: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "device_id", b"device_id", "grace", b"grace", "jobs", b"jobs", "key", b"key", "org_id", b"org_id", "revision", b"revision", "revoked", b"revoked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "canary", b"canary", "device_id", b"device_id", "grace", b"grace", "jobs", b"jobs", "key", b"key", "org_id", b"org_id", "revision", b"revision", "revoked", b"revoked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

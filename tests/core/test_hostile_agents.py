@@ -45,6 +45,7 @@ from coordinator.core.model import (
     AgentId,
     AttemptId,
     AttemptOutcome,
+    Blame,
     Counters,
     DeviceFacts,
     DeviceHold,
@@ -69,7 +70,7 @@ from tests.core.records import Records, projection
 
 AGENTS = tuple(AgentId(name) for name in ("one", "two", "three"))
 DEVICES = ("phone-1", "phone-2", "emulator-1@one", "emulator-1@two")
-REASONS = ("INSTALL_FAILED", "APPIUM_BROKEN", "", "BUILD_INVALID")
+REASONS = ("INSTALL_FAILED", "APPIUM_BROKEN", "", "BUILD_INVALID", "DEVICE_LOST")
 
 
 class HostileLab:
@@ -77,7 +78,9 @@ class HostileLab:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.settings = Settings(max_batch=4, max_queued_per_org=60)
+        self.settings = Settings(
+            max_batch=4, max_queued_per_org=60, canary_wait_us=SECOND_US // 5, canary_most_us=2 * SECOND_US
+        )
         self.records = Records()
         self.scheduler = Scheduler(self.settings, Counters(epoch=1))
         self.mono_us = 0
@@ -232,7 +235,8 @@ class HostileLab:
         )
 
     def failure(self) -> Failure:
-        return Failure(reason=self.random.choice(REASONS), message="no")
+        blame = self.random.choice((None, *Blame))
+        return Failure(reason=self.random.choice(REASONS), message="no", blame=blame)
 
     def test(self) -> TestResult:
         return TestResult(id=self.random.choice("abc"), title="t", state=self.random.choice(list(TestState)))
@@ -344,9 +348,10 @@ def test_no_message_of_an_agent_does_more_than_be_refused(seed: int) -> None:
 
 def test_hostile_stories_reach_what_they_are_about() -> None:
     lab = HostileLab(1)
-    for _ in range(3_000):
+    for _ in range(6_000):
         lab.act()
     assert lab.refusals > 50
+    assert sum(lease.is_canary for lease in lab.records.leases.values()) > 5
     assert {job.state for job in lab.records.jobs.values()} >= TERMINAL_JOB_STATES, "every way to end was met"
     assert {lease.state for lease in lab.records.leases.values()} >= TERMINAL_LEASE_STATES
     assert {attempt.outcome for attempt in lab.records.attempts.values()} >= set(AttemptOutcome)

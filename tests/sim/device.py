@@ -25,7 +25,7 @@ from agent.core.model import (
 from agent.runners.protocol import Verdict
 from tests.sim.draw import BROKEN_APP
 from tests.sim.history import History, TestEnded, WorkBegan, WorkEnded
-from tests.sim.plan import Behaviour, Ending, PlannedJob
+from tests.sim.plan import Ailment, Behaviour, Ending, PlannedJob
 from tests.sim.world import SECOND_US, World
 
 SUPERVISOR = "supervisor"
@@ -84,6 +84,7 @@ class Device:
         self.world = world
         self.facts = facts
         self.is_plugged = True
+        self.ailment: Ailment | None = None
         self.work: Work | None = None
         self._history = history
         self._jobs = jobs
@@ -116,9 +117,12 @@ class Device:
         self._history.add(WorkEnded(self.world.now_us, self.facts.id, work.key.lease_id, work.attempt))
 
     def prepare(self, lease: LeaseSpec, tell: Tell) -> None:
-        """Install the build of a lease, if it is not there."""
+        """Install the build of a lease, if it is not there; a canary may name none."""
         build = (lease.org_id, lease.app_version_id)
-        if self._build == build:
+        if lease.is_canary and not lease.app_version_id:
+            self._look(lease, tell)
+            return
+        if self._build == build and self.ailment is not Ailment.UNSOUND:
             installation = Installation(digest=_digest(build), is_new=False, duration_us=0)
             tell(DevicePrepared(device_id=self.facts.id, key=lease.key, installation=installation))
             return
@@ -143,9 +147,29 @@ class Device:
         self._begin(work, "")
         work.end_after(self.world.between(2 * SECOND_US, 12 * SECOND_US), is_stopped=False)
 
+    def _look(self, lease: LeaseSpec, tell: Tell) -> None:
+        """Look whether the device is sound, which takes a moment."""
+
+        def finish(is_stopped: bool) -> None:
+            if not self.is_plugged:
+                tell(PrepareFailed(device_id=self.facts.id, key=lease.key, failure=_device_lost()))
+            elif is_stopped:
+                tell(PrepareStopped(device_id=self.facts.id, key=lease.key))
+            elif self.ailment is Ailment.UNSOUND:
+                tell(PrepareFailed(device_id=self.facts.id, key=lease.key, failure=_unsound()))
+            else:
+                installation = Installation(digest="", is_new=False, duration_us=0)
+                tell(DevicePrepared(device_id=self.facts.id, key=lease.key, installation=installation))
+
+        work = Work(self, lease.key, NO_ATTEMPT, finish)
+        self._begin(work, "")
+        work.end_after(self.world.between(SECOND_US // 10, 2 * SECOND_US), is_stopped=False)
+
     def _install_failure(self, lease: LeaseSpec) -> Failure | None:
         if lease.app_version_id == BROKEN_APP:
             return Failure(reason="BUILD_INVALID", message="the build cannot be parsed", blame=Blame.BUILD)
+        if self.ailment is Ailment.UNSOUND:
+            return _unsound()
         if self.world.chance(FAILED_INSTALLS_PERCENT):
             return Failure(reason="INSTALL_FAILED", message="no space on the device", blame=Blame.DEVICE)
         return None
@@ -208,6 +232,8 @@ class Device:
             return None, None
         if is_late:
             return Outcome.TIMED_OUT, Failure(reason="TIMED_OUT", message="it took too long", blame=Blame.TEST)
+        if self.ailment is Ailment.FLAKY:
+            return Outcome.ERRORED, Failure(reason="SESSION_FAILED", message="no session", blame=Blame.HOST)
         match behaviour.ending:
             case Ending.FAILED:
                 return Outcome.FAILED, Failure(reason="TEST_FAILED", message="a button is gone", blame=Blame.TEST)
@@ -235,6 +261,9 @@ class Device:
     def plug(self) -> None:
         self.is_plugged = True
 
+    def heal(self) -> None:
+        self.ailment = None
+
     def lose_agent(self, holder: str) -> None:
         """Its agent has died: the supervisor sees its hand let go, and ends the work."""
         self.release(holder)
@@ -253,6 +282,10 @@ def _digest(build: tuple[str, str]) -> str:
 
 def _device_lost() -> Failure:
     return Failure(reason="DEVICE_LOST", message="the device went away", blame=Blame.DEVICE)
+
+
+def _unsound() -> Failure:
+    return Failure(reason="DEVICE_STORAGE_LOW", message="its storage is full", blame=Blame.DEVICE)
 
 
 def _log_block(job: LeasedJob, log_bytes: int, block: int) -> bytes:

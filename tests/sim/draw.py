@@ -7,6 +7,7 @@ import random
 from agent.core.model import DeviceFacts, DeviceId, DeviceKind
 from coordinator.core.model import DeviceHold, JobSpec, Rules, Settings, Target
 from tests.sim.plan import (
+    Ailment,
     Behaviour,
     BreakStreams,
     CrashPoint,
@@ -28,6 +29,7 @@ from tests.sim.plan import (
     PlannedAgent,
     PlannedJob,
     ShareDevice,
+    SickenDevice,
     SlowDisk,
     Submission,
     Unplug,
@@ -63,6 +65,7 @@ class Draw:
         self._operators = random.Random(f"operators of {seed}")
         """Dice of their own: a lab without operators is what it was before there were any."""
         self._tests = random.Random(f"tests of {seed}")
+        self._ailments = random.Random(f"ailments of {seed}")
         self._settings = Settings()
 
     def between(self, low: int, high: int) -> int:
@@ -79,7 +82,12 @@ class Draw:
             weather=self._weather(),
             submissions=submissions,
             wishes=tuple(self._wish(submissions) for _ in range(self.between(6, 12))),
-            faults=tuple(sorted((*self._faults(agents), *self._operations(agents)), key=lambda fault: fault.at_us)),
+            faults=tuple(
+                sorted(
+                    (*self._faults(agents), *self._operations(agents), *self._illnesses(agents)),
+                    key=lambda fault: fault.at_us,
+                )
+            ),
             calm_us=CALM_US,
         )
 
@@ -93,6 +101,8 @@ class Draw:
             orphan_limit_us=self._random.choice((45, 120, 600)) * SECOND_US,
             preempt_grace_us=self._random.choice((2, 10, 30)) * SECOND_US,
             max_batch=self.between(2, 8),
+            canary_wait_us=self._ailments.choice((1, 5)) * SECOND_US,
+            canary_most_us=20 * SECOND_US,
             rules=self._draw_rules(),
         )
 
@@ -218,6 +228,21 @@ class Draw:
         if self._seed % 3 == 1:
             return ()
         return tuple(self._operation(agents) for _ in range(self._operators.randint(2, 8)))
+
+    def _illnesses(self, agents: tuple[PlannedAgent, ...]) -> tuple[Fault, ...]:
+        """Let devices fail in bursts."""
+        return tuple(self._illness(self._ailments.choice(agents)) for _ in range(self._ailments.randint(0, 3)))
+
+    def _illness(self, agent: PlannedAgent) -> Fault:
+        dice = self._ailments
+        for_us = dice.choice((10, 60, 150)) * SECOND_US
+        return SickenDevice(
+            at_us=dice.randint(5 * SECOND_US, CALM_US - for_us),
+            agent=agent.name,
+            device=dice.choice(agent.devices).id,
+            ailment=dice.choice(tuple(Ailment)),
+            for_us=for_us,
+        )
 
     def _operation(self, agents: tuple[PlannedAgent, ...]) -> Fault:
         dice = self._operators

@@ -26,6 +26,7 @@ from tests.sim.plan import (
     Partition,
     Plan,
     ShareDevice,
+    SickenDevice,
     SlowDisk,
     Unplug,
 )
@@ -252,7 +253,7 @@ class Lab:
         self.world.after(for_us, leader.thaw)
 
     def _strike_host(
-        self, fault: KillAgent | CutPower | FreezeAgent | DrainAgent | Unplug | Partition, host: Host
+        self, fault: KillAgent | CutPower | FreezeAgent | DrainAgent | Unplug | SickenDevice | Partition, host: Host
     ) -> None:
         agent = host.agent
         match fault:
@@ -276,6 +277,10 @@ class Lab:
                 if agent is not None:
                     host.down_us = fault.down_us
                     agent.drain(fault.grace_us)
+            case SickenDevice():
+                device = next(device for device in host.devices if device.facts.id == fault.device)
+                device.ailment = fault.ailment
+                self.world.after(fault.for_us, device.heal)
             case Unplug():
                 device = next(device for device in host.devices if device.facts.id == fault.device)
                 device.unplug()

@@ -25,10 +25,22 @@ from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
 from coordinator.core.fleet import Fleet
 from coordinator.core.ledger import Ledger
-from coordinator.core.model import AgentId, AttemptOutcome, Counters, Job, Lease, LeaseState, RevokeReason, SessionId
+from coordinator.core.model import (
+    AgentId,
+    AttemptOutcome,
+    Counters,
+    DeviceState,
+    Job,
+    Lease,
+    LeaseState,
+    RevokeReason,
+    SessionId,
+)
+from coordinator.core.model import Device as Suspect
 from coordinator.core.model import Now as CoordinatorNow
 from coordinator.core.policy import Choice
 from coordinator.core.scheduler import Scheduler
+from coordinator.core.suspicion import Suspicion
 from tests.sim.coordinator import Answers, CoordinatorProcess, Facts
 from tests.sim.database import Database
 from tests.sim.device import Device
@@ -54,6 +66,27 @@ class Mutant:
 def replacing(owner: Any, name: str, make: Callable[[Any], Any]) -> Plant:  # noqa: ANN401 - a class or a module
     """Return a defect that replaces one function, given the sound one."""
     return lambda: patch.object(owner, name, make(getattr(owner, name)))
+
+
+# Suspicion
+
+
+def _await_a_canary_in_every_quarantine(_sound: Any) -> Any:  # noqa: ANN401
+    def awaits_canary(_self: Suspicion, device: Suspect) -> bool:
+        return device.state is DeviceState.QUARANTINED and device.lease is None
+
+    return awaits_canary
+
+
+def _forget_canaries_while_one_flies(sound: Any) -> Any:  # noqa: ANN401
+    def look(self: Suspicion, *times: Any) -> None:  # noqa: ANN401
+        ledger = self._ledger
+        for device in list(ledger.suspects):
+            if any(lease.is_canary for lease in ledger.fleet.leases.values()):
+                del ledger.suspects[device]
+        sound(self, *times)
+
+    return look
 
 
 # Fences and epochs
@@ -377,6 +410,16 @@ MUTANTS = (
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
         seed=2,
+    ),
+    Mutant(
+        name="canary in every quarantine",
+        plant=replacing(Suspicion, "_awaits_canary", _await_a_canary_in_every_quarantine),
+        seed=185,
+    ),
+    Mutant(
+        name="canary forgotten while another flies",
+        plant=replacing(Suspicion, "look", _forget_canaries_while_one_flies),
+        seed=205,
     ),
     Mutant(
         name="lock dropped with the agent",

@@ -134,14 +134,16 @@ class _Grant:
     def _had_a_device(self, job: Job) -> bool:
         """Whether the job's family has had its turn before."""
         app = _family(job)[0]
-        return any(one.app == app and one.target is job.spec.target for one in self._records.leases.values())
+        turns = (one for one in self._records.leases.values() if not one.is_canary)
+        return any(one.app == app and one.target is job.spec.target for one in turns)
 
     def _is_full(self, org_id: str) -> bool:
         quota = self._rules.quotas.get(org_id, 0)
         return bool(quota) and self._devices_of(org_id, None) >= quota
 
     def _devices_of(self, org_id: str, more: Lease | None) -> int:
-        held = {lease.id for lease in self._records.leases.values() if lease.is_live and lease.app.org_id == org_id}
+        leases = (lease for lease in self._records.leases.values() if lease.is_live and not lease.is_canary)
+        held = {lease.id for lease in leases if lease.app.org_id == org_id}
         return len(held | {more.id} if more is not None else held)
 
     def _is_guaranteed(self, waiting: list[Job]) -> bool:
@@ -164,7 +166,7 @@ class _Grant:
 
     def over_quota(self) -> Iterator[str]:
         quota = self._rules.quotas.get(self.lease.app.org_id, 0)
-        if quota and self.lease.id not in self._records.leases:
+        if quota and self.lease.id not in self._records.leases and not self.lease.is_canary:
             has = self._devices_of(self.lease.app.org_id, self.lease)
             if has > quota:
                 yield f"I7: {self.lease.app.org_id} is given device {self._device.id}, its {has}th of {quota}"

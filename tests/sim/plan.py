@@ -160,6 +160,26 @@ class Unplug:
     for_us: int
 
 
+class Ailment(StrEnum):
+    """What ails a device."""
+
+    UNSOUND = "unsound"
+    """It takes no build, and looking at it shows why."""
+    FLAKY = "flaky"
+    """It looks sound, and no test can begin on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SickenDevice:
+    """A device fails whatever it is given, and gets well by itself."""
+
+    at_us: int
+    agent: str
+    device: str
+    ailment: Ailment
+    for_us: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
     at_us: int
@@ -223,6 +243,7 @@ Fault = (
     | FreezeAgent
     | DrainAgent
     | Unplug
+    | SickenDevice
     | Partition
     | BreakStreams
     | JumpClocks

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from agent.core.model import AttemptId, DeviceId, TestState
 from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished
-from coordinator.core.model import Attempt, AttemptOutcome, Job, JobState, LeaseId, LeaseState
+from coordinator.core.model import Attempt, AttemptOutcome, DeviceHold, Job, JobState, LeaseId, LeaseState
 from coordinator.core.model import AttemptId as CoordinatorAttemptId
 from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
 from tests.sim.history import Committed, LogAcknowledged, TestEnded, WorkBegan
@@ -92,14 +92,26 @@ def device_has_one_lease(scene: Scene, step: Committed, write: Write) -> Breache
 
 
 def held_device_gets_nothing(scene: Scene, _step: Committed, write: Write) -> Breaches:
-    """I7: what an operator has taken out of work is given no more of it."""
+    """I7: what an operator or suspicion has taken out of work is given no more of it."""
     if not isinstance(write, PutLease) or not write.lease.is_live:
         return
     before = scene.records.leases.get(write.lease.id)
     added = set(write.lease.attempts) - set(before.attempts if before is not None else ())
     device = scene.records.devices[write.lease.device]
     if added and (device.hold is not None or scene.records.agents[device.agent].is_draining):
-        yield f"I7: {device.id} is held by an operator and gets attempts {sorted(added)}"
+        yield f"I7: {device.id} is held and gets attempts {sorted(added)}"
+
+
+def suspected_device_gets_only_its_canary(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I7: a device that is held by suspicion is leased for a canary alone, and no other device is."""
+    if not isinstance(write, PutLease) or write.lease.id in scene.records.leases:
+        return
+    device = scene.records.devices[write.lease.device]
+    is_suspected = device.hold is DeviceHold.SUSPICION
+    if write.lease.is_canary is not is_suspected:
+        yield f"I7: {device.id} is held by {device.hold} and gets a {'canary' if write.lease.is_canary else 'batch'}"
+    if write.lease.is_canary and write.lease.attempts:
+        yield f"I7: the canary of {device.id} has attempts {write.lease.attempts}"
 
 
 def fenced_attempt_changes_nothing(scene: Scene, step: Committed, write: Write) -> Breaches:
@@ -316,6 +328,7 @@ WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
         what_has_ended_stays,
         device_has_one_lease,
         held_device_gets_nothing,
+        suspected_device_gets_only_its_canary,
         only_silence_expires,
         order_is_kept,
     ),

@@ -52,7 +52,16 @@ def normalised(sql: str) -> list[str]:
     return sorted(" ".join(part.split()) for part in parts)
 
 
-_ADDED_COLUMNS = (("agents", "is_draining"), ("devices", "hold"), ("devices", "hold_reason"), ("jobs", "kept"))
+NEWER_COLUMNS = (
+    ("agents", "is_draining"),
+    ("devices", "hold"),
+    ("devices", "hold_reason"),
+    ("jobs", "kept"),
+    ("devices", "vitals"),
+    ("devices", "marks"),
+    ("devices", "relapses"),
+    ("leases", "is_canary"),
+)
 
 
 def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store: OpenStore, store: Store) -> None:
@@ -62,7 +71,7 @@ def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store
     store.close()
     engine = writer_engine(checked_url(url))
     with engine.begin() as connection:
-        for table, column in _ADDED_COLUMNS:
+        for table, column in NEWER_COLUMNS:
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         for table in ("log_parts", "log_ends", "leadership", "expectations"):
             connection.execute(text(f"DROP TABLE {table}"))
