@@ -27,6 +27,8 @@ KEYS = frozenset(
         "virtual_phones",
         "virtual_phone_faults",
         "virtual_phone_screens",
+        "allow_reboot",
+        "remove_apps",
         "tls_ca",
         "tls_cert",
         "tls_key",
@@ -45,7 +47,7 @@ NUMBERS = {
     "virtual_phones": (0.0, 16.0),
 }
 """Settings that are numbers, with the least and the most; all others are texts."""
-SWITCHES = frozenset({"insecure"})
+SWITCHES = frozenset({"insecure", "allow_reboot", "remove_apps"})
 WHOLE_NUMBERS = frozenset({"adb_port", "virtual_phones"})
 
 
@@ -81,6 +83,10 @@ class Config:
     """What is wrong with them from the start, by their numbers counted from 0."""
     virtual_phone_screens: Path | None = None
     """The screens of their app; None for the app that comes with them."""
+    allow_reboot: bool = False
+    """Whether a device that does not get well otherwise may be restarted."""
+    remove_apps: bool = False
+    """Whether the app of a batch is uninstalled before another app is tested."""
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:

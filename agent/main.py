@@ -130,6 +130,12 @@ def run(
     token_file: TokenFileOption = None,
     insecure: InsecureOption = None,
     adb_port: AdbPortOption = None,
+    allow_reboot: Annotated[
+        bool | None, typer.Option("--allow-reboot", help="Restart a device that does not get well otherwise.")
+    ] = None,
+    remove_apps: Annotated[
+        bool | None, typer.Option("--remove-apps", help="Uninstall an app before another one is tested.")
+    ] = None,
     state_dir: StateDirOption = None,
     drain_grace: Annotated[
         float | None, typer.Option(help="Seconds that running tests may take after SIGTERM.", min=0)
@@ -155,6 +161,8 @@ def run(
         "tls_key": tls_key,
         "token_file": token_file,
         "insecure": insecure,
+        "allow_reboot": allow_reboot,
+        "remove_apps": remove_apps,
         "virtual_phones": virtual_phones,
         "virtual_phone_faults": virtual_phone_faults,
         "virtual_phone_screens": str(virtual_phone_screens) if virtual_phone_screens else None,
@@ -270,6 +278,8 @@ def _config(settings: dict[str, Any]) -> Config:
         virtual_phones=int(settings.get("virtual_phones", 0)),
         virtual_phone_faults=parse_phone_faults(faults, int(settings.get("virtual_phones", 0))) if faults else {},
         virtual_phone_screens=Path(screens) if (screens := settings.get("virtual_phone_screens")) else None,
+        allow_reboot=bool(settings.get("allow_reboot", False)),
+        remove_apps=bool(settings.get("remove_apps", False)),
     )
 
 
@@ -356,6 +366,7 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     from agent.builds import BuildSource
     from agent.devices.adb import AdbDiscovery, start_server
     from agent.runners.appwright import AppwrightRunner
+    from agent.runners.appwright_care import Care, CareOptions
     from agent.runners.appwright_project import build_path
     from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
@@ -374,13 +385,17 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
         source = BuildSource(config.build_source, workspace, functools.partial(build_path, tools, provider))
+        adb = Adb(facts.udid, adb_port, claim)
+        serial = facts.id if facts.kind is DeviceKind.DEVICE else None
+        care = Care(adb, serial, CareOptions(may_restart=config.allow_reboot, removes_apps=config.remove_apps))
         return AppwrightRunner(
-            adb=Adb(facts.udid, adb_port, claim),
+            adb=adb,
             tools=tools,
             source=source,
             slot=slot,
             provider=provider,
             claim=claim,
+            care=care,
         )
 
     return _Real(discovery, make)

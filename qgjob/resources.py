@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from qgjob.v1.agent_pb2 import Agent
     from qgjob.v1.build_pb2 import Build
-    from qgjob.v1.device_pb2 import Device
+    from qgjob.v1.device_pb2 import Device, DeviceVitals
     from qgjob.v1.job_pb2 import Attempt, Failure, Job, TestResult
     from qgjob.v1.queue_pb2 import QueueStatus
 
@@ -147,6 +147,22 @@ def device(message: Device) -> Resource:
         "utilisation": round(message.utilisation, 4),
         "labels": dict(sorted(facts.labels.items())),
         "reason": message.hold_reason or facts.reason or None,
+        **_vitals(facts.vitals),
+    }
+
+
+def _vitals(vitals: DeviceVitals) -> Resource:
+    """Return how a device is: its battery in percent, its temperature in degrees, its free storage in bytes."""
+
+    def told(name: Literal["api_level", "battery_percent", "temperature_decidegrees", "free_bytes"]) -> int | None:
+        return getattr(vitals, name) if vitals.HasField(name) else None
+
+    decidegrees = told("temperature_decidegrees")
+    return {
+        "api_level": told("api_level"),
+        "battery": told("battery_percent"),
+        "temperature": None if decidegrees is None else decidegrees / 10,
+        "storage_free": told("free_bytes"),
     }
 
 

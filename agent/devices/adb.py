@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 
 import structlog
 
 from agent.android import Adb
-from agent.core.model import AgentId, DeviceFacts, DeviceId, DeviceKind
+from agent.core.model import NO_VITALS, AgentId, DeviceFacts, DeviceId, DeviceKind, Vitals
+from agent.devices.reconnections import Reconnections
+from agent.health import read_vitals
 from agent.process import capture
 
 DEFAULT_SERVER_PORT = 5_037
@@ -36,6 +39,10 @@ _FIXES = {
 
 BOOTING = "it has not booted yet"
 BOOT_POLL_S = 2.0
+VITALS_S = 60.0
+"""How old what is shown of a device's battery and storage may become."""
+LOOKS_AT_ONCE = 4
+COARSE_BYTES = 64 * 1_024 * 1_024
 
 
 class AdbUnavailable(Exception):
@@ -121,9 +128,14 @@ class AdbDiscovery:
         server_port: int = DEFAULT_SERVER_PORT,
         names: dict[str, str] | None = None,
         boot_poll_s: float = BOOT_POLL_S,
+        vitals_s: float = VITALS_S,
     ) -> None:
         """`names` are the udids to look at, with the names to give them; None means every device."""
         self._boot_poll_s = boot_poll_s
+        self._vitals_s = vitals_s
+        self._vitals_due = 0.0
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._reconnections: dict[str, Reconnections] = {}
         self._agent = agent
         self._port = server_port
         self._names = names
@@ -148,27 +160,61 @@ class AdbDiscovery:
         states: dict[str, str] = {}
         try:
             while True:
-                is_booting = any(facts.reason == BOOTING for facts in self._known.values())
-                done, _ = await asyncio.wait((change,), timeout=self._boot_poll_s if is_booting else None)
+                done, _ = await asyncio.wait((change,), timeout=self._patience_s())
                 if done:
                     told = change.result()
                     if told is None:
                         return
                     states = told
                     change = asyncio.ensure_future(anext(changes, None))
+                await self._reconnect(states)
                 observed(await self._facts(states))
         finally:
             change.cancel()
             await asyncio.gather(change, return_exceptions=True)
             await changes.aclose()
 
+    def _patience_s(self) -> float | None:
+        """Return how long to wait for a change before looking all the same; None for ever."""
+        waits = [self._boot_poll_s] if any(facts.reason == BOOTING for facts in self._known.values()) else []
+        if any(facts.usable for facts in self._known.values()):
+            waits.append(max(0.0, self._vitals_due - time.monotonic()))
+        waits += [one.wait_s(time.monotonic()) for one in self._reconnections.values() if one.are_left]
+        return min(waits, default=None)
+
+    async def _reconnect(self, states: dict[str, str]) -> None:
+        """Let adb drop and find again what it calls offline: now and then that is all it takes."""
+        offline = [udid for udid, state in self._wanted(states).items() if state == "offline"]
+        self._reconnections = {
+            udid: self._reconnections.get(udid) or Reconnections(time.monotonic()) for udid in offline
+        }
+        for udid, reconnections in self._reconnections.items():
+            if reconnections.take(time.monotonic()):
+                code, text = await Adb(udid, self._port).run("reconnect")
+                structlog.get_logger("agent").info("device_reconnecting", udid=udid, code=code, answer=text.strip())
+
+    def _wanted(self, states: dict[str, str]) -> dict[str, str]:
+        return {udid: state for udid, state in states.items() if self._names is None or udid in self._names}
+
     async def _facts(self, states: dict[str, str]) -> tuple[DeviceFacts, ...]:
-        wanted = {udid: state for udid, state in states.items() if self._names is None or udid in self._names}
-        found = await asyncio.gather(*(self._look(udid, state) for udid, state in wanted.items()))
+        is_due = time.monotonic() >= self._vitals_due
+        if is_due:
+            self._vitals_due = time.monotonic() + self._vitals_s
+        looks = (self._look(udid, state, is_due=is_due) for udid, state in self._wanted(states).items())
+        found = await asyncio.gather(*looks)
         self._known = {facts.udid: facts for facts in found}
         return _without_twins(found)
 
-    async def _look(self, udid: str, state: str) -> DeviceFacts:
+    async def _look(self, udid: str, state: str, *, is_due: bool) -> DeviceFacts:
+        async with self._looks:
+            facts = await self._seen(udid, state)
+            is_new = facts.usable and facts.vitals == NO_VITALS
+            if not facts.usable or not (is_due or is_new):
+                return facts
+            vitals = await read_vitals(Adb(udid, self._port))
+        return replace(facts, vitals=_coarse(vitals)) if vitals is not None else facts
+
+    async def _seen(self, udid: str, state: str) -> DeviceFacts:
         known = self._known.get(udid)
         if state != "device":
             fix = _FIXES.get(state, "see `adb devices`")
@@ -211,6 +257,16 @@ def _without_twins(found: Sequence[DeviceFacts]) -> tuple[DeviceFacts, ...]:
         if known is None or (facts.usable and not known.usable):
             devices[facts.id] = facts
     return tuple(devices.values())
+
+
+def _coarse(vitals: Vitals) -> Vitals:
+    """Return the vitals so that small changes are none: each is told to the coordinator and written down there."""
+    free, temperature = vitals.free_bytes, vitals.temperature_decidegrees
+    return replace(
+        vitals,
+        free_bytes=None if free is None else free // COARSE_BYTES * COARSE_BYTES,
+        temperature_decidegrees=None if temperature is None else round(temperature / 10) * 10,
+    )
 
 
 def _lost(facts: DeviceFacts) -> DeviceFacts:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from agent.core.model import (
     LeaseSpec,
     Outcome,
 )
+from agent.crashes import Crash, crashes_of
 from agent.journal import Claim
 from agent.process import start
+from agent.runners.appwright_care import Care
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
 from agent.runners.appwright_rest import LIST_OPTIONS, Rest, rest_of
@@ -55,8 +58,10 @@ class AppwrightRunner:
         slot: int,
         provider: str,
         claim: Claim,
+        care: Care,
     ) -> None:
         self._adb = adb
+        self._care = care
         self._tools = tools
         self._source = source
         self._provider = provider
@@ -86,11 +91,17 @@ class AppwrightRunner:
             await asyncio.gather(preparing, stopping, return_exceptions=True)
 
     async def _prepare(self, lease: LeaseSpec) -> Installation:
+        await self._care.check(may_restart=lease.is_canary)
+        if lease.is_canary and not lease.app_version_id:
+            return Installation(digest="", is_new=False, duration_us=0)
         try:
             check_project(self._tools.project)
             self._apk = await self._source.find(lease.app_version_id)
+            await self._care.clean_up(self._apk.package)
             installation = await self._install(self._apk)
             await self._appium.ensure()
+            if lease.is_canary:
+                await self._care.try_out(self._apk)
         except ProjectUnusable as error:
             raise RunFailed(_failure("PROJECT_INVALID", str(error), Blame.HOST)) from error
         except (BuildUnusable, InstallFailed) as error:
@@ -142,7 +153,9 @@ class AppwrightRunner:
         self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, rest: Rest | None, observer: Observer, stop: Stop
     ) -> Verdict:
         """Run a spec, or the rest of it."""
+        assert self._apk is not None
         seen = Seen(is_divisible=rest is not None)
+        crashes = await crashes_of(self._adb, self._apk.package)
 
         def take(event: ReporterEvent) -> None:
             seen.take(event)
@@ -157,7 +170,7 @@ class AppwrightRunner:
         if rest is not None and end is _End.ITS_OWN and seen.begun not in (None, len(rest.lines)):
             message = f"Playwright ran {seen.begun} tests of {job.test} where {len(rest.lines)} were left"
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("RUN_BROKEN", message, Blame.HOST))
-        return await self._judge(job, seen, code, end, stop)
+        return await self._with_crash(await self._judge(job, seen, code, end, stop), self._apk.package, crashes)
 
     def _make_room(self, job: LeasedJob) -> Path:
         """Return an empty folder for what a run leaves behind; only the last ones are kept."""
@@ -285,6 +298,16 @@ class AppwrightRunner:
         if not await self._adb.is_online():
             return await self._device_lost(job)
         return verdict_of(job.test, seen, code, is_server_up=await self._appium.is_ready())
+
+    async def _with_crash(self, verdict: Verdict, package: str, before: list[Crash]) -> Verdict:
+        """Put a failure down to the build where the app died in the run."""
+        if verdict.failure is None or verdict.failure.reason != "TEST_FAILED":
+            return verdict
+        crash = next((one for one in await crashes_of(self._adb, package) if one not in before), None)
+        if crash is None:
+            return verdict
+        message = f"{package} crashed: {crash.cause}; {verdict.failure.message}"
+        return replace(verdict, failure=_failure("APP_CRASHED", message, Blame.BUILD))
 
     async def _device_lost(self, job: LeasedJob) -> Verdict:
         await self._appium.stop()  # its session is with a device that is gone

@@ -259,7 +259,11 @@ class Device(_Told):
     builds: list[InstalledBuild]
     utilisation: Annotated[float, Field(description="Leased share of the last hour, 0 to 1.")]
     labels: dict[str, str]
-    reason: str | None
+    reason: Annotated[str | None, Field(description="Why it is held or cannot be used, with what to do about it.")]
+    api_level: int | None
+    battery: Annotated[int | None, Field(description="Charge in percent.")]
+    temperature: Annotated[float | None, Field(description="Of the battery, in degrees Celsius.")]
+    storage_free: Annotated[int | None, Field(description="Free bytes of the storage that apps are installed to.")]
 
     example: ClassVar[dict[str, Any]] = {
         "id": "lab-1/emulator-5554",
@@ -274,6 +278,10 @@ class Device(_Told):
         "utilisation": 0.42,
         "labels": {},
         "reason": None,
+        "api_level": 34,
+        "battery": 87,
+        "temperature": 27.0,
+        "storage_free": 6442450944,
     }
 
 

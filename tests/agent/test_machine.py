@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -848,3 +849,39 @@ def test_same_seed_gives_the_same_story(seed: int) -> None:
             host.act()
         stories.append([result.attempt_id for result in host.results])
     assert stories[0] == stories[1]
+
+
+# Canaries
+
+CANARY = replace(lease(), is_canary=True)
+
+
+def test_canary_is_given_back_when_its_device_was_found_sound() -> None:
+    desk = Desk()
+    assert [type(action) for action in desk.receive(AdoptLease(lease=CANARY)).actions] == [PrepareDevice]
+    step = desk.prepared()
+    assert step.sends == (ReportInstallation(key=KEY, installation=INSTALLED), ReleaseLease(key=KEY))
+    assert [type(action) for action in step.actions] == [EndLease]
+
+
+def test_canary_whose_word_was_lost_is_given_back_again() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=CANARY))
+    desk.prepared()
+    assert desk.receive(AdoptLease(lease=CANARY)).sends == (ReleaseLease(key=KEY),)
+
+
+def test_canary_that_fails_is_rejected_with_the_reason() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=CANARY))
+    failure = Failure(reason="DEVICE_LOCKED", message="unlock it", blame=Blame.DEVICE)
+    step = desk.handle(PrepareFailed(device_id=PHONE, key=KEY, failure=failure))
+    assert step.sends == (RejectLease(key=KEY, failure=failure),)
+
+
+def test_device_takes_work_after_its_canary() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=CANARY))
+    desk.prepared()
+    desk.receive(AdoptLease(lease=lease(1, key=NEWER)))
+    assert started(desk.prepared(NEWER)) == [1]

@@ -66,9 +66,17 @@ def test_phone_that_goes_offline_in_mid_test_is_blamed_and_the_job_passes_on_ano
     assert passed["outcome"] == "passed"
     assert passed["device"] != first
     eventually(lambda: device(grid, first)["state"] == "offline", "the phone is listed as gone")
-    assert device(grid, first)["reason"]
+    assert "went away" in device(grid, first)["reason"], "it is held by suspicion as well"
     control(grid, "end", first, "offline")
-    eventually(lambda: device(grid, first)["state"] == "idle", "the phone is back")
+    eventually(lambda: device(grid, first)["state"] == "quarantined", "the phone is back, and not trusted yet")
+    eventually(lambda: device(grid, first)["state"] == "idle", "its canary has passed")
+    assert "canary_passed" in (grid.directory / "agent-lab.err").read_text()
+    assert device(grid, first)["reason"] is None
+    others = [one["id"] for one in grid.json("devices", "list") if one["id"] != first]
+    grid.run("devices", "drain", *others)
+    (after,) = grid.submit("tests/signup.spec.ts")
+    grid.run("jobs", "wait", str(after), seconds=120)
+    assert grid.job(after)["device"] == first
 
 
 def test_phone_that_cannot_install_leaves_the_job_to_another(grid: Grid, workspace: Path) -> None:
@@ -85,15 +93,23 @@ def test_phone_that_cannot_install_leaves_the_job_to_another(grid: Grid, workspa
     assert failed, "the first phone was tried first"
 
 
-def test_full_storage_ends_the_job_with_what_to_do(grid: Grid, workspace: Path) -> None:
+def test_phone_with_full_storage_is_quarantined_with_what_to_do_until_there_is_space(
+    grid: Grid, workspace: Path
+) -> None:
     phones(grid, workspace, 1, "1:storage_full")
     (job,) = grid.submit("tests/signup.spec.ts")
-    grid.run("jobs", "wait", str(job), code=3, seconds=200)
-    ended = grid.job(job)
-    assert ended["status"] == "errored"
-    reason = ended["failure_reason"]
-    assert (reason["reason"], reason["blame"]) == ("INSTALL_FAILED_INSUFFICIENT_STORAGE", "device")
+    eventually(lambda: device(grid, "virtual-1")["state"] == "quarantined", "the phone is out of use")
+    assert "free some space" in device(grid, "virtual-1")["reason"]
+    waiting = grid.job(job)
+    assert waiting["status"] == "queued"
+    reason = waiting["attempts"][0]["failure_reason"]
+    assert (reason["reason"], reason["blame"]) == ("DEVICE_STORAGE_LOW", "device")
     assert "free some space" in reason["message"]
+    control(grid, "end", "virtual-1", "storage_full")
+    grid.run("jobs", "wait", str(job), seconds=120)
+    assert len(grid.job(job)["attempts"]) == 2, "canaries found out, and no other attempt of the job"
+    assert device(grid, "virtual-1")["storage_free"] > 0
+    assert device(grid, "virtual-1")["battery"] == 87
 
 
 def test_app_that_crashes_fails_its_test_with_a_readable_error(grid: Grid, workspace: Path) -> None:
@@ -102,7 +118,9 @@ def test_app_that_crashes_fails_its_test_with_a_readable_error(grid: Grid, works
     grid.run("jobs", "wait", str(job), code=1, seconds=200)
     ended = grid.job(job)
     assert ended["status"] == "failed"
-    assert (ended["failure_reason"]["reason"], ended["failure_reason"]["blame"]) == ("TEST_FAILED", "test")
+    assert (ended["failure_reason"]["reason"], ended["failure_reason"]["blame"]) == ("APP_CRASHED", "build")
+    assert "IllegalStateException" in ended["failure_reason"]["message"]
+    assert device(grid, "virtual-1")["state"] == "idle", "no phone is held for what the build did"
     assert "counts what is in the feed" in ended["failure_reason"]["message"]
     assert "not visible" in ended["failure_reason"]["message"]
     (after,) = grid.submit("tests/checkout.spec.ts")

@@ -14,6 +14,7 @@ from agent.builds import BuildSource
 from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
 from agent.journal import Claim, Journal
 from agent.runners.appwright import KEPT_ATTEMPTS, AppwrightRunner
+from agent.runners.appwright_care import Care, CareOptions
 from agent.runners.appwright_project import ProjectUnusable, build_path, check_project
 from agent.runners.protocol import Observer, Stop
 
@@ -90,7 +91,8 @@ class Runner(AppwrightRunner):
         adb = Adb("127.0.0.1:5601", 5_999)
         claim = Claim("127.0.0.1:5601", -1, Journal(state / "processes"))
         source = BuildSource("{app_version_id}.apk", project, functools.partial(build_path, tools, "emulator"))
-        super().__init__(adb=adb, tools=tools, source=source, slot=0, provider="emulator", claim=claim)
+        care = Care(adb, None, CareOptions())
+        super().__init__(adb=adb, tools=tools, source=source, slot=0, provider="emulator", claim=claim, care=care)
         self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
         self._appium._system_port = SystemPort(0, state)
 

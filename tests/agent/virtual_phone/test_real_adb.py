@@ -18,7 +18,11 @@ import pytest_asyncio
 
 import agent.android
 from agent.android import Adb, Apk
+from agent.crashes import crashes_of
 from agent.devices.adb import track
+from agent.health import Limits, complaint
+from agent.runners.appwright_care import Care, CareOptions
+from agent.runners.protocol import RunFailed
 from agent.virtual_phone.apk import build_apk, make_keystore
 from agent.virtual_phone.daemon import LOOPBACK
 from agent.virtual_phone.errors import FaultInvalid
@@ -396,3 +400,86 @@ async def server_pids(port: int) -> list[int]:
         if words[1:] == wanted:
             found.append(int(entry.name))
     return found
+
+
+# The agent's care of a phone
+
+
+async def ailing(lab: VirtualLab, fault: str, serial: str | None = None) -> str | None:
+    """Return the reason why the first phone is not fit while it has a fault, which then ends."""
+    await lab.phones[0].begin_fault(fault)
+    try:
+        found = await complaint(Adb(lab.udids[0], lab.adb_port), serial, Limits())
+    finally:
+        await lab.phones[0].end_fault(fault.partition("=")[0])
+    return None if found is None else found.reason
+
+
+async def test_phone_without_faults_is_fit_and_each_fault_has_its_own_reason(lab: VirtualLab) -> None:
+    phone = Adb(lab.udids[0], lab.adb_port)
+    assert await complaint(phone, "VPHONE0001", Limits()) is None
+    assert await ailing(lab, "storage_full") == "DEVICE_STORAGE_LOW"
+    assert await ailing(lab, "battery=4") == "DEVICE_BATTERY_LOW"
+    assert await ailing(lab, "boot_incomplete") == "DEVICE_BOOTING"
+    assert await ailing(lab, "serial=OTHER", "VPHONE0001") == "DEVICE_WRONG_SERIAL"
+
+
+async def test_unauthorized_phone_is_not_fit_and_says_why(lab: VirtualLab) -> None:
+    await lab.phones[0].begin_fault("unauthorized")
+    await seen(lab, lambda states: states.get(lab.udids[0]) == "unauthorized")
+    found = await complaint(Adb(lab.udids[0], lab.adb_port), None, Limits())
+    assert found is not None
+    assert found.reason == "DEVICE_UNAUTHORIZED"
+
+
+async def test_phone_that_sleeps_is_woken_before_a_batch(lab: VirtualLab) -> None:
+    phone = Adb(lab.udids[0], lab.adb_port)
+    await phone.run("shell", "input keyevent SLEEP")
+    assert await complaint(phone, None, Limits()) is None
+    assert "mWakefulness=Awake" in (await phone.run("shell", "dumpsys power"))[1]
+
+
+async def test_crash_of_an_app_is_found_in_the_phones_log(lab: VirtualLab, apks: Apks) -> None:
+    phone = Adb(lab.udids[0], lab.adb_port)
+    await adb(lab, 0, "install", str(apks.first))
+    await phone.run("shell", f"monkey -p {PACKAGE} 1")
+    before = await crashes_of(phone, PACKAGE)
+    await lab.phones[0].begin_fault("crash")
+    await phone.run("shell", "input tap 500 400")
+    (crash,) = [one for one in await crashes_of(phone, PACKAGE) if one not in before]
+    assert crash.cause == "java.lang.IllegalStateException: injected fault"
+
+
+@pytest.mark.parametrize(("removes", "is_kept"), [(False, True), (True, False)])
+async def test_last_batchs_app_is_ended_and_removed_if_that_is_wanted(
+    lab: VirtualLab, apks: Apks, removes: bool, is_kept: bool
+) -> None:
+    care = Care(Adb(lab.udids[0], lab.adb_port), None, CareOptions(removes_apps=removes))
+    await adb(lab, 0, "install", str(apks.first))
+    await care.clean_up(PACKAGE)
+    await adb(lab, 0, "shell", f"monkey -p {PACKAGE} 1")
+    assert (await adb(lab, 0, "shell", "pidof", PACKAGE))[0] == 0
+    await care.clean_up("org.example.next")
+    assert (await adb(lab, 0, "shell", "pidof", PACKAGE))[0] == 1
+    assert (await held(lab, 0) is not None) is is_kept
+
+
+async def test_phone_that_does_not_get_well_is_restarted_only_where_that_is_allowed(lab: VirtualLab) -> None:
+    def restarts() -> int:
+        return lab.phones[0].log_path.read_text().count(" REBOOT")
+
+    phone, before = Adb(lab.udids[0], lab.adb_port), restarts()
+    await lab.phones[0].begin_fault("boot_incomplete")
+    with pytest.raises(RunFailed, match="has not booted"):
+        await Care(phone, None, CareOptions()).check(may_restart=True)
+    with pytest.raises(RunFailed, match="has not booted"):
+        await Care(phone, None, CareOptions(may_restart=True)).check(may_restart=False)
+    assert restarts() == before
+    checking = asyncio.create_task(Care(phone, None, CareOptions(may_restart=True)).check(may_restart=True))
+
+    async def has_restarted() -> bool:
+        return restarts() == before + 1
+
+    await eventually(has_restarted)
+    await lab.phones[0].end_fault("boot_incomplete")
+    await asyncio.wait_for(checking, 30)

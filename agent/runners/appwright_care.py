@@ -1,0 +1,92 @@
+"""The care of one Android device: it is looked at before each batch, cleaned of the last one, and mended if it may be.
+
+A device that is not fit makes its batch run elsewhere, and its coordinator holds it until a canary passes. So all that
+mends it happens in canaries, and the coordinator's waits between those are the back-off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from shlex import quote
+
+import structlog
+
+from agent.android import Adb, Apk
+from agent.core.model import Blame, Failure
+from agent.health import REBOOT_REASONS, Limits, complaint, restart
+from agent.runners.protocol import RunFailed
+
+MOST_RESTARTS = 3
+"""Restarts in a row; after them the device needs hands."""
+DRIVER_PACKAGES = ("io.appium.uiautomator2.server", "io.appium.uiautomator2.server.test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CareOptions:
+    """What the operator wants done to devices."""
+
+    limits: Limits = field(default_factory=Limits)
+    may_restart: bool = False
+    """Whether a device that does not get well may be restarted."""
+    removes_apps: bool = False
+    """Whether the app of a batch is uninstalled before another app is tested."""
+
+
+class Care:
+    """Of one device."""
+
+    def __init__(self, adb: Adb, serial: str | None, options: CareOptions) -> None:
+        """`serial` is what the device must say that its serial number is; None for any."""
+        self._adb = adb
+        self._serial = serial
+        self._options = options
+        self._restarts = 0
+        self._tested: str | None = None
+        """Package of the last batch."""
+
+    async def check(self, *, may_restart: bool) -> None:
+        """Look whether the device is fit for a batch; restart it if that may help, and is allowed.
+
+        Raises:
+            RunFailed: It is not, and why.
+        """
+        found = await complaint(self._adb, self._serial, self._options.limits)
+        if found is not None and may_restart and self._may_mend(found):
+            self._restarts += 1
+            structlog.get_logger("agent").warning("device_restarted", device=self._adb.udid, reason=found.reason)
+            try:
+                await restart(self._adb)
+            except TimeoutError:
+                raise RunFailed(found) from None
+            found = await complaint(self._adb, self._serial, self._options.limits)
+        if found is not None:
+            raise RunFailed(found)
+        self._restarts = 0
+
+    def _may_mend(self, found: Failure) -> bool:
+        is_allowed = self._options.may_restart and self._restarts < MOST_RESTARTS
+        return is_allowed and found.reason in REBOOT_REASONS
+
+    async def clean_up(self, package: str) -> None:
+        """End what the last batch left running, and take the data or the whole of its app away if another one comes."""
+        last, self._tested = self._tested, package
+        if last is None:
+            return
+        await self._adb.run("shell", "; ".join(f"am force-stop {quote(name)}" for name in (last, *DRIVER_PACKAGES)))
+        if last != package and self._options.removes_apps:
+            await self._adb.run("uninstall", last)
+        elif last != package:
+            await self._adb.run("shell", f"pm clear {quote(last)}")
+
+    async def try_out(self, apk: Apk) -> None:
+        """Start an app and end it again.
+
+        Raises:
+            RunFailed: The device does not start it.
+        """
+        code, text = await self._adb.run("shell", f"am start -W -n {quote(f'{apk.package}/{apk.activity}')}")
+        if code != 0 or "Error" in text:
+            lines = text.strip().splitlines() or ["no answer"]
+            message = f"{self._adb.udid} does not start {apk.package}: {lines[-1]}"
+            raise RunFailed(Failure(reason="DEVICE_STARTS_NO_APP", message=message, blame=Blame.DEVICE))
+        await self._adb.run("shell", f"am force-stop {quote(apk.package)}")
