@@ -29,7 +29,18 @@ POINTS = {
 KILLS = int(os.environ.get("QGJOB_KILLS", "6"))
 SEED = int(os.environ.get("QGJOB_KILL_SEED", "1"))
 # A lease outlives the two seconds that a coordinator takes to come back on a busy machine, and the agents' pauses.
-PACE = ("--heartbeat", "0.2", "--lease-ttl", "8", "--signal-grace", "0.5", "--preempt-grace", "0.5")
+PACE = (
+    "--heartbeat",
+    "0.2",
+    "--lease-ttl",
+    "8",
+    "--signal-grace",
+    "0.5",
+    "--preempt-grace",
+    "0.5",
+    "--canary-wait",
+    "0.2",
+)
 DEVICES = ("--simulate", "emulator=3,device=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
 AGENTS = ("one", "two")
 
