@@ -143,7 +143,7 @@ class Pools:
     def put(self, device: Device) -> None:
         """Take in a device as it is now."""
         before = self._devices.get(device.id)
-        if before is not None and before.facts is device.facts:
+        if before is not None and _is_alike(before.facts, device.facts):
             self._move(before, device, self._sort_of[device.id])
             return
         if before is not None:
@@ -310,6 +310,13 @@ class Pools:
     def avoided_by(self, signature: Signature) -> tuple[DeviceId, ...]:
         """Return the devices that a pool really does without now."""
         return signature.avoid if signature.avoid and self._has_alternative(signature) else ()
+
+
+def _is_alike(before: DeviceFacts, after: DeviceFacts) -> bool:
+    """Whether no pool can tell two reports of a device apart: its battery, or its reason, is nothing to them."""
+    if before is after:
+        return True
+    return before.udid == after.udid and _sort_key(before) == _sort_key(after)
 
 
 def _names(facts: DeviceFacts) -> tuple[str, ...]:

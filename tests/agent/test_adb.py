@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from agent.android import Adb
 from agent.core.model import AgentId, DeviceFacts
-from agent.devices.adb import AdbDiscovery, AdbUnavailable, parse_devices, track
+from agent.devices import reconnections
+from agent.devices.adb import COARSE_BYTES, AdbDiscovery, AdbUnavailable, parse_devices, track
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,20 @@ SCRIPTS = {
 
 
 async def phones_seen(
-    states: bytes, answers: list[str], monkeypatch: pytest.MonkeyPatch, wanted: int
+    states: bytes,
+    answers: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+    *,
+    vitals_s: float = 60.0,
+    run: Callable[..., Awaitable[tuple[int, str]]] | None = None,
 ) -> list[tuple[DeviceFacts, ...]]:
     """Return what discovery tells until it has told `wanted` times, while phones answer `getprop` in this order."""
 
-    async def run(_adb: Adb, *_arguments: str, **_options: float) -> tuple[int, str]:
+    async def answer(_adb: Adb, *_arguments: str, **_options: float) -> tuple[int, str]:
         return 0, answers.pop(0) if len(answers) > 1 else answers[0]
 
-    monkeypatch.setattr(Adb, "run", run)
+    monkeypatch.setattr(Adb, "run", run or answer)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(len(b"0014host:track-devices-l"))
@@ -112,7 +120,8 @@ async def phones_seen(
             enough.set()
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
-        discovery = AdbDiscovery(AgentId("lab"), server.sockets[0].getsockname()[1], boot_poll_s=0.01)
+        port = server.sockets[0].getsockname()[1]
+        discovery = AdbDiscovery(AgentId("lab"), port, boot_poll_s=0.01, vitals_s=vitals_s)
         task = asyncio.create_task(discovery.run(observed))
         await asyncio.wait_for(enough.wait(), 20)
         task.cancel()
@@ -126,6 +135,37 @@ async def test_emulator_becomes_usable_when_it_has_booted_although_adb_is_silent
     answers = [SCRIPTS["booting"], SCRIPTS["booting"], SCRIPTS["booted"]]
     told = await phones_seen(b"emulator-5554 device\n", answers, monkeypatch, 3)
     assert [devices[0].usable for devices in told[:3]] == [False, False, True]
+
+
+HEALTHY = (
+    "qgjob-section sdk\n34\nqgjob-section battery\n  level: {level}\n  temperature: 304\nqgjob-section storage\n"
+    "Filesystem 1K-blocks Used Available Use% Mounted on\n/dev/block/dm-5 112000000 60000000 52000000  54% /data\n"
+)
+
+
+async def test_battery_and_storage_are_told_and_read_again_although_adb_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [SCRIPTS["booted"], HEALTHY.format(level=87), HEALTHY.format(level=86)]
+    told = await phones_seen(b"R58M device\n", answers, monkeypatch, 2, vitals_s=0.01)
+    vitals = [devices[0].vitals for devices in told[:2]]
+    assert [one.battery_percent for one in vitals] == [87, 86]
+    assert (vitals[0].api_level, vitals[0].temperature_decidegrees) == (34, 300)
+    assert vitals[0].free_bytes is not None
+    assert 0 <= 52_000_000 * 1_024 - vitals[0].free_bytes < COARSE_BYTES
+
+
+async def test_phone_that_adb_calls_offline_is_reconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnections, "FIRST_WAIT_S", 0.01)
+    said: list[tuple[str, ...]] = []
+
+    async def run(_adb: Adb, *arguments: str, **_options: float) -> tuple[int, str]:
+        said.append(arguments)
+        return 0, "reconnecting R58M"
+
+    told = await phones_seen(b"R58M offline\n", [""], monkeypatch, 2, run=run)
+    assert told[0][0].reason.startswith("offline: ")
+    assert said[0] == ("reconnect",)
 
 
 async def test_phone_on_cable_and_network_at_once_is_one_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.core.events import AgentDrainRequested, HoldRequested, LeaseEcho, ReadmitRequested
+from coordinator.core.events import AgentDrainRequested, DevicesReported, HoldRequested, LeaseEcho, ReadmitRequested
 from coordinator.core.model import (
     SECOND_US,
     AgentId,
@@ -20,6 +20,7 @@ from coordinator.core.model import (
     JobState,
     Lease,
     Settings,
+    Vitals,
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import Step
@@ -433,3 +434,16 @@ def test_canary_that_flies_outlives_the_coordinator() -> None:
 
 def lab_echo(lease: Lease) -> LeaseEcho:
     return LeaseEcho(lease=lease.id, fence=lease.fence, revision=lease.revision)
+
+
+# Vitals
+
+
+def test_device_that_tells_of_its_battery_keeps_its_place_among_the_free() -> None:
+    lab, agent = lab_of(2)
+    first, second = (device(lab, name).facts for name in (E1, E2))
+    drained = replace(first, vitals=Vitals(battery_percent=40))
+    lab.handle(DevicesReported(session=agent.session, devices=(drained, second)))
+    assert device(lab).facts.vitals.battery_percent == 40
+    lab.submit(spec(priority=4))
+    assert device(lab).state is DeviceState.RESERVED, "of two that were used as little, the one that is free longer"

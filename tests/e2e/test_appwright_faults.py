@@ -72,6 +72,8 @@ def test_phone_that_goes_offline_in_mid_test_is_blamed_and_the_job_passes_on_ano
     eventually(lambda: device(grid, first)["state"] == "idle", "its canary has passed")
     assert "canary_passed" in (grid.directory / "agent-lab.err").read_text()
     assert device(grid, first)["reason"] is None
+    told = (grid.directory / "coordinator.err").read_text()
+    assert [word for word in ("device_suspected", "canary_sent", "device_readmitted") if word not in told] == []
     others = [one["id"] for one in grid.json("devices", "list") if one["id"] != first]
     grid.run("devices", "drain", *others)
     (after,) = grid.submit("tests/signup.spec.ts")

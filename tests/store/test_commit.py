@@ -23,10 +23,12 @@ from coordinator.core.model import (
     JobState,
     LeaseId,
     LeaseState,
+    Mark,
     Request,
     RevokeReason,
     TestKey,
     TestState,
+    Vitals,
 )
 from coordinator.core.step import (
     PutAgent,
@@ -90,7 +92,10 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         seen_us=7,
         hold=DeviceHold.QUARANTINE,
         hold_reason="its screen is broken",
+        marks=(Mark(subject="acme v1 a.spec.ts", reason="SESSION_FAILED", age=3),),
+        relapses=2,
     )
+    device = replace(device, facts=replace(device.facts, vitals=Vitals(api_level=34, free_bytes=2**40)))
     agent = replace(an_agent(), is_draining=True)
     lease = replace(
         a_lease(state=LeaseState.REVOKING),
@@ -98,6 +103,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         attempts=(AttemptId(1), AttemptId(2)),
         revoked=((AttemptId(2), RevokeReason.PREEMPT),),
         tally=BatchTally(started=1, passed=2, failed=3, other=4, installs=5, install_us=6),
+        is_canary=True,
     )
     attempt = replace(an_attempt(), start_us=12, build_digest="f" * 64)
     expectation = Expectation(
