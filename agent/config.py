@@ -29,6 +29,9 @@ KEYS = frozenset(
         "virtual_phone_screens",
         "allow_reboot",
         "remove_apps",
+        "emulators",
+        "emulator_reset",
+        "emulator_idle",
         "tls_ca",
         "tls_cert",
         "tls_key",
@@ -45,6 +48,7 @@ NUMBERS = {
     "drain_grace": (0.0, MOST_SECONDS),
     "adb_port": (1.0, 65_535.0),
     "virtual_phones": (0.0, 16.0),
+    "emulator_idle": (0.0, MOST_SECONDS),
 }
 """Settings that are numbers, with the least and the most; all others are texts."""
 SWITCHES = frozenset({"insecure", "allow_reboot", "remove_apps"})
@@ -83,6 +87,11 @@ class Config:
     """What is wrong with them from the start, by their numbers counted from 0."""
     virtual_phone_screens: Path | None = None
     """The screens of their app; None for the app that comes with them."""
+    emulators: tuple[tuple[str, int], ...] = ()
+    """AVDs that the agent boots itself, and how many copies of each."""
+    emulator_reset: str = "snapshot"
+    emulator_idle_s: float = 600.0
+    """How long an emulator is kept that nothing comes for."""
     allow_reboot: bool = False
     """Whether a device that does not get well otherwise may be restarted."""
     remove_apps: bool = False

@@ -29,10 +29,11 @@ def examine(config: Config) -> list[Check]:
         checks.append(passed("simulated", counted))
     if config.workspace is not None:
         checks += [_project(config.workspace), *map(_tool, TOOLS)]
+        checks += [_emulators(config)] if config.emulators else []
         checks.append(
             passed("devices", f"{config.virtual_phones} virtual phones")
             if config.virtual_phones
-            else asyncio.run(_devices(config.adb_port))
+            else asyncio.run(_devices(config.adb_port, is_alone=not config.emulators))
         )
     return checks
 
@@ -72,7 +73,15 @@ def _tool(name: str) -> Check:
     return passed(name, found) if found else failed(name, "is not on PATH", f"install {TOOLS[name]}")
 
 
-async def _devices(port: int) -> Check:
+def _emulators(config: Config) -> Check:
+    counted = ", ".join(f"{count} of {avd}" for avd, count in config.emulators)
+    found = shutil.which("emulator")
+    if found is None:
+        return failed("emulator", "is not on PATH", f"install the Android emulator, which shall boot {counted}")
+    return passed("emulator", f"{found} boots {counted} when work comes")
+
+
+async def _devices(port: int, *, is_alone: bool) -> Check:
     changes = track(port)
     states: dict[str, str] = {}
     try:
@@ -82,6 +91,6 @@ async def _devices(port: int) -> Check:
         hint = "the agent starts one; until then nothing is known of devices"
         return Check(name="devices", finding=Finding.WARNING, message=f"no adb server on port {port}", hint=hint)
     told = ", ".join(f"{udid} ({state})" for udid, state in sorted(states.items()))
-    if not any(state == "device" for state in states.values()):
+    if is_alone and not any(state == "device" for state in states.values()):
         return failed("devices", told or "none", "connect one and allow USB debugging, or start an emulator")
-    return passed("devices", told)
+    return passed("devices", told or "none besides")

@@ -136,6 +136,15 @@ def run(
     remove_apps: Annotated[
         bool | None, typer.Option("--remove-apps", help="Uninstall an app before another one is tested.")
     ] = None,
+    emulators: Annotated[
+        str | None, typer.Option(help="AVDs to boot when work comes, and how many of each, as in Pixel_8=2,Tablet=1.")
+    ] = None,
+    emulator_reset: Annotated[
+        str | None, typer.Option(help="Between batches: keep, snapshot (default: the AVD's saved state) or wipe.")
+    ] = None,
+    emulator_idle: Annotated[
+        float | None, typer.Option(help="Seconds after which an idle emulator is ended; default: 600.", min=0)
+    ] = None,
     state_dir: StateDirOption = None,
     drain_grace: Annotated[
         float | None, typer.Option(help="Seconds that running tests may take after SIGTERM.", min=0)
@@ -161,6 +170,9 @@ def run(
         "tls_key": tls_key,
         "token_file": token_file,
         "insecure": insecure,
+        "emulators": emulators,
+        "emulator_reset": emulator_reset,
+        "emulator_idle": emulator_idle,
         "allow_reboot": allow_reboot,
         "remove_apps": remove_apps,
         "virtual_phones": virtual_phones,
@@ -236,6 +248,7 @@ def _config(settings: dict[str, Any]) -> Config:
     from platformdirs import user_state_path
 
     from agent.devices.adb import DEFAULT_SERVER_PORT
+    from agent.devices.emulators import parse_emulators
 
     name = str(settings.get("name") or socket.gethostname())
     if not _NAME.match(name):
@@ -244,6 +257,11 @@ def _config(settings: dict[str, Any]) -> Config:
         simulate = parse_simulate(settings["simulate"]) if settings.get("simulate") else {}
     except ValueError as error:
         raise ConfigError(str(error), "for example --simulate emulator=3,device=1") from error
+    reset = str(settings.get("emulator_reset", "snapshot"))
+    try:
+        booted = parse_emulators(str(settings["emulators"]), reset) if settings.get("emulators") else ()
+    except ValueError as error:
+        raise ConfigError(str(error), "for example --emulators Pixel_8=2 --emulator-reset snapshot") from error
     faults = str(settings.get("virtual_phone_faults", ""))
     workspace = Path(settings["workspace"]) if settings.get("workspace") else None
     if settings.get("virtual_phones") and workspace is None:
@@ -278,6 +296,9 @@ def _config(settings: dict[str, Any]) -> Config:
         virtual_phones=int(settings.get("virtual_phones", 0)),
         virtual_phone_faults=parse_phone_faults(faults, int(settings.get("virtual_phones", 0))) if faults else {},
         virtual_phone_screens=Path(screens) if (screens := settings.get("virtual_phone_screens")) else None,
+        emulators=booted,
+        emulator_reset=reset,
+        emulator_idle_s=float(settings.get("emulator_idle", 600.0)),
         allow_reboot=bool(settings.get("allow_reboot", False)),
         remove_apps=bool(settings.get("remove_apps", False)),
     )
@@ -325,7 +346,7 @@ async def _serve(config: Config) -> int:
 
         discoveries: list[Discovery] = [SimulatedDiscovery(simulated)] if simulated else []
         if real is not None:
-            discoveries.append(real.discovery)
+            discoveries += [real.discovery, *([SimulatedDiscovery(real.emulators)] if real.emulators else [])]
         bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
         agent = App(config, version("qgjob"), spool, bench, discoveries)
         _drain_on_signal(agent, config.drain_grace_s)
@@ -353,6 +374,8 @@ class _Real:
     """How Android devices are found, and what runs tests on them."""
 
     discovery: AdbDiscovery
+    emulators: list[DeviceFacts]
+    """Those that the agent boots itself."""
     make: RunnerMaker
 
 
@@ -365,15 +388,20 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     from agent.android import Adb
     from agent.builds import BuildSource
     from agent.devices.adb import AdbDiscovery, start_server
+    from agent.devices.emulators import emulator_devices
+    from agent.emulator import Emulator, Reset
     from agent.runners.appwright import AppwrightRunner
     from agent.runners.appwright_care import Care, CareOptions
     from agent.runners.appwright_project import build_path
+    from agent.runners.emulator import EmulatorRunner
     from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
     assert config.workspace is not None
     workspace = config.workspace.resolve()
     tools = await _tools(workspace, config.state_dir.resolve())
-    adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port)
+    emulators = emulator_devices(config.emulators, config.name)
+    ours = frozenset(facts.udid for facts in emulators)
+    adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port, ignored=ours)
     if config.virtual_phones:
         options = LabOptions(screens=config.virtual_phone_screens, faults=config.virtual_phone_faults)
         directory = config.state_dir / DIRECTORY_NAME
@@ -383,6 +411,15 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
         await start_server(adb_port)
 
     def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
+        if facts.udid not in ours:
+            return appwright(facts, slot, claim)
+        port, avd = int(facts.udid.rpartition("-")[2]), facts.model
+        directory = config.state_dir.resolve() / "emulators"
+        adb, reset = Adb(facts.udid, adb_port), Reset(config.emulator_reset)
+        emulator = Emulator(avd, port, adb, claim, reset, directory)
+        return EmulatorRunner(emulator, appwright(facts, slot, claim), config.emulator_idle_s)
+
+    def appwright(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
         source = BuildSource(config.build_source, workspace, functools.partial(build_path, tools, provider))
         adb = Adb(facts.udid, adb_port, claim)
@@ -398,7 +435,7 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
             care=care,
         )
 
-    return _Real(discovery, make)
+    return _Real(discovery, emulators, make)
 
 
 async def _tools(workspace: Path, state_dir: Path) -> Toolbox:

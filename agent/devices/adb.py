@@ -129,8 +129,19 @@ class AdbDiscovery:
         names: dict[str, str] | None = None,
         boot_poll_s: float = BOOT_POLL_S,
         vitals_s: float = VITALS_S,
+        ignored: frozenset[str] = frozenset(),
     ) -> None:
-        """`names` are the udids to look at, with the names to give them; None means every device."""
+        """Look for devices.
+
+        Args:
+            agent: The name of this agent.
+            server_port: Where the adb server is.
+            names: The udids to look at, with the names to give them; None means every device.
+            boot_poll_s: How often a device that boots is looked at.
+            vitals_s: How often a device is asked how it is.
+            ignored: The udids that somebody else takes care of.
+        """
+        self._ignored = ignored
         self._boot_poll_s = boot_poll_s
         self._vitals_s = vitals_s
         self._vitals_due = 0.0
@@ -194,7 +205,8 @@ class AdbDiscovery:
                 structlog.get_logger("agent").info("device_reconnecting", udid=udid, code=code, answer=text.strip())
 
     def _wanted(self, states: dict[str, str]) -> dict[str, str]:
-        return {udid: state for udid, state in states.items() if self._names is None or udid in self._names}
+        known = ((udid, state) for udid, state in states.items() if udid not in self._ignored)
+        return {udid: state for udid, state in known if self._names is None or udid in self._names}
 
     async def _facts(self, states: dict[str, str]) -> tuple[DeviceFacts, ...]:
         is_due = time.monotonic() >= self._vitals_due

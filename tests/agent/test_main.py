@@ -63,6 +63,9 @@ def test_unknown_appwright_is_refused(tmp_path: Path) -> None:
         ("simulate = 3", "simulate = 3 is no text"),
         ("drain_grace = true", "drain_grace = True is no number"),
         ("phones = 2", "phones is no setting"),
+        ("allow_reboot = 1", "allow_reboot = 1 is neither true nor false"),
+        ('emulators = "Pixel 8"', "'Pixel 8' is not AVD=COUNT"),
+        ('emulators = "A=2"\nemulator_reset = "wipe"', "only one copy of each AVD can be wiped"),
         ("name = ", "is no TOML"),
     ],
 )
@@ -84,3 +87,11 @@ def test_doctor_tells_of_an_agent_that_works_in_the_folder(tmp_path: Path) -> No
         told = start(tmp_path, "--simulate", "emulator=1", word="doctor").stdout
         assert f"warning  state        an agent works in {tmp_path / 'state'} now" in told
     assert "ok       state" in start(tmp_path, "--simulate", "emulator=1", word="doctor").stdout
+
+
+def test_doctor_says_where_the_emulator_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text('emulators = "Pixel_8=2"')
+    options = (*project(tmp_path, {})[:2], "--adb-port", "1", "--config", str(tmp_path / "agent.toml"))
+    told = start(tmp_path, *options, word="doctor").stdout
+    assert "failed   emulator     is not on PATH\n" in told
+    assert "install the Android emulator, which shall boot 2 of Pixel_8" in told

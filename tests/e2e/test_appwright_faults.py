@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from agent.virtual_phone.apk import build_apk
 from examples import node_packages
+from tests.agent.emulator_stand_in import install_stand_in
 from tests.e2e.grid import Grid, eventually
 from tests.e2e.test_appwright import EXAMPLE, real_agent
 
@@ -140,3 +142,24 @@ def test_unauthorized_phone_is_listed_with_the_fix_and_works_once_it_is_allowed(
     control(grid, "end", "virtual-1", "unauthorized")
     grid.run("jobs", "wait", str(job), seconds=120)
     assert grid.job(job)["device"].startswith("virtual-1")
+
+
+def test_emulator_is_booted_when_work_comes_and_ended_with_its_agent(
+    grid: Grid, workspace: Path, tmp_path: Path
+) -> None:
+    program = install_stand_in(tmp_path / "bin")
+    grid.env["PATH"] = f"{program.parent}:{grid.env['PATH']}"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    grid.start("adb-server", ["adb", "-P", port, "nodaemon", "server"])
+    options = ("--workspace", str(workspace), "--build-source", "apps/{app_version_id}.apk", "--adb-port", port)
+    agent = real_agent(grid, "--emulators", "Pixel_8", *options)
+    eventually(lambda: grid.json("devices", "list"), "the emulator is listed")
+    assert (device(grid, "Pixel_8-1")["state"], program.with_name("calls").exists()) == ("idle", False)
+    (job,) = grid.submit("tests/signup.spec.ts")
+    grid.run("jobs", "wait", str(job), seconds=200)
+    assert grid.job(job)["device"] == "Pixel_8-1@lab"
+    assert len(grid.json("devices", "list")) == 1, "adb's own list does not name it a second time"
+    agent.stop()
+    assert [line for line in grid.processes() if "virtual_phone" in line] == []

@@ -1,0 +1,137 @@
+"""Emulators that the agent boots itself: a stand-in for the program, real adb, and a virtual phone behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from agent import emulator as emulators
+from agent.android import Adb
+from agent.devices.lock import DeviceLock
+from agent.emulator import Emulator, EmulatorFailed, Reset
+from agent.journal import Claim, Journal
+from agent.virtual_phone.adb_server import AdbServer
+from tests.agent.emulator_stand_in import install_stand_in
+
+pytestmark = [pytest.mark.android_tools, pytest.mark.asyncio(loop_scope="module")]
+
+
+class Bay:
+    """One emulator, its lock, and what the stand-in was called with."""
+
+    def __init__(self, directory: Path, adb_port: int, program: Path) -> None:
+        self.directory = directory
+        self.program = program
+        self.port = free_pair()
+        self.adb = Adb(f"emulator-{self.port}", adb_port)
+        self.lock = DeviceLock(self.adb.udid, directory / "locks")
+        self.lock.acquire()
+        self.claim = Claim(self.adb.udid, self.lock.descriptor, Journal(directory / "processes"))
+        self.made: list[Emulator] = []
+
+    def emulator(self, reset: Reset = Reset.KEEP) -> Emulator:
+        self.made.append(Emulator("Pixel_8", self.port, self.adb, self.claim, reset, self.directory / "emulators"))
+        return self.made[-1]
+
+    def calls(self) -> list[list[str]]:
+        path = self.program.with_name("calls")
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def say(self, word: str) -> None:
+        self.program.with_name(word).touch()
+
+
+def free_pair() -> int:
+    """Return an even port that is free, as is the next."""
+    for _ in range(100):
+        with socket.socket() as chosen:
+            chosen.bind(("127.0.0.1", 0))
+            even = chosen.getsockname()[1] & ~1
+        with socket.socket() as one, socket.socket() as two:
+            try:
+                one.bind(("127.0.0.1", even))
+                two.bind(("127.0.0.1", even + 1))
+            except OSError:
+                continue
+            return int(even)
+    raise AssertionError("no two free ports beside each other")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def adb_port(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+    server = await AdbServer.start(tmp_path_factory.mktemp("adb"))
+    yield server.port
+    await server.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bay(tmp_path: Path, adb_port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bay]:
+    program = install_stand_in(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(emulators, "BOOT_POLL_S", 0.05)
+    bay = Bay(tmp_path, adb_port, program)
+    yield bay
+    for emulator in bay.made:
+        await emulator.stop()
+    bay.lock.release()
+
+
+async def test_emulator_is_booted_headless_once_and_ended_with_nothing_left(bay: Bay) -> None:
+    emulator = bay.emulator()
+    assert bay.calls() == []
+    await emulator.boot()
+    await emulator.boot()
+    (call,) = bay.calls()
+    assert call[:3] == ["@Pixel_8", "-port", str(bay.port)]
+    assert {"-no-window", "-read-only", "-no-snapshot-save"} <= set(call)
+    assert await bay.adb.is_online()
+    await emulator.stop()
+    assert not await bay.adb.is_online()
+    with socket.socket() as one:
+        assert one.connect_ex(("127.0.0.1", bay.port + 1)) != 0, "its process is gone"
+
+
+@pytest.mark.parametrize(
+    ("reset", "boots", "flag"),
+    [(Reset.KEEP, 1, "-read-only"), (Reset.SNAPSHOT, 2, "-read-only"), (Reset.WIPE, 2, "-wipe-data")],
+)
+async def test_next_batch_finds_the_emulator_as_it_is_wanted(bay: Bay, reset: Reset, boots: int, flag: str) -> None:
+    emulator = bay.emulator(reset)
+    await emulator.boot()
+    await bay.adb.run("shell", "settings put system left behind")
+    await emulator.boot()
+    left = (await bay.adb.run("shell", "settings get system left"))[1].strip()
+    assert (len(bay.calls()), left) == (boots, "behind" if reset is Reset.KEEP else "null")
+    assert flag in bay.calls()[-1]
+
+
+async def test_emulator_that_hangs_is_replaced(bay: Bay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulators, "BOOT_TIMEOUT_S", 3.0)
+    bay.say("hangs")
+    await bay.emulator().boot()
+    assert len(bay.calls()) == 2
+    assert await bay.adb.is_online()
+
+
+async def test_emulator_that_was_killed_is_booted_again(bay: Bay) -> None:
+    emulator = bay.emulator()
+    await emulator.boot()
+    assert emulator._process is not None
+    await emulator._process.stop(0)
+    await emulator.boot()
+    assert len(bay.calls()) == 2
+    assert await bay.adb.is_online()
+
+
+async def test_emulator_that_ends_at_once_is_the_devices_fault_with_its_last_words(bay: Bay) -> None:
+    bay.say("fails")
+    with pytest.raises(EmulatorFailed, match="Cannot find AVD system path") as failed:
+        await bay.emulator().boot()
+    assert failed.value.failure.reason == "DEVICE_BOOT_FAILED"
+    assert len(bay.calls()) == emulators.BOOT_TRIES
