@@ -19,6 +19,8 @@ LEAST_BATTERY_PERCENT = 10
 MOST_DECIDEGREES = 500
 REBOOT_REASONS = frozenset({"DEVICE_BOOTING", "DEVICE_PACKAGE_MANAGER_DOWN", "DEVICE_SILENT"})
 """Complaints that a restart may mend."""
+WAKE_TRIES = 3
+WAKE_S = 0.5
 BOOT_TIMEOUT_S = 180.0
 BOOT_POLL_S = 2.0
 
@@ -93,8 +95,11 @@ async def complaint(adb: Adb, serial: str | None, limits: Limits) -> Failure | N
     sections = await look(adb)
     if sections is None:
         return _unfit("DEVICE_SILENT", f"{adb.udid} is connected and answers no command; restart it")
-    if _is_asleep(sections) or _is_locked(sections):
+    for _ in range(WAKE_TRIES):
+        if not _is_asleep(sections) and not _is_locked(sections):
+            break
         await adb.run("shell", _WAKE)
+        await asyncio.sleep(WAKE_S)  # until the lock has slid away
         sections = await look(adb) or sections
     return judged(adb.udid, sections, serial, limits)
 

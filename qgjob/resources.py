@@ -146,7 +146,7 @@ def device(message: Device) -> Resource:
         ],
         "utilisation": round(message.utilisation, 4),
         "labels": dict(sorted(facts.labels.items())),
-        "reason": message.hold_reason or facts.reason or None,
+        "reason": "; ".join(filter(None, (facts.reason, message.hold_reason))) or None,
         **_vitals(facts.vitals),
     }
 

@@ -414,12 +414,12 @@ MUTANTS = (
     Mutant(
         name="canary in every quarantine",
         plant=replacing(Suspicion, "_awaits_canary", _await_a_canary_in_every_quarantine),
-        seed=185,
+        seed=98,
     ),
     Mutant(
         name="canary forgotten while another flies",
         plant=replacing(Suspicion, "look", _forget_canaries_while_one_flies),
-        seed=205,
+        seed=60,
     ),
     Mutant(
         name="lock dropped with the agent",

@@ -65,3 +65,10 @@ def test_users_are_told_of_suspicion() -> None:
     )
     shown = resources.device(wire.device_out(device, job=None, utilisation_ppm=0))
     assert (shown["state"], shown["reason"]) == ("quarantined", "the phone went away")
+
+
+def test_held_device_that_is_away_is_shown_with_what_brings_it_back_first() -> None:
+    facts = replace(a_device().facts, is_usable=False, reason="offline: plug it in again")
+    device = replace(a_device(), facts=facts, hold=m.DeviceHold.SUSPICION, hold_reason="the phone went away")
+    shown = resources.device(wire.device_out(device, job=None, utilisation_ppm=0))
+    assert shown["reason"] == "offline: plug it in again; the phone went away"
