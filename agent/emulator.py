@@ -143,7 +143,14 @@ class Emulator:
 
     def _environment(self) -> dict[str, str]:
         keep = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")
-        names = (*keep, "ANDROID_HOME", "ANDROID_SDK_ROOT", "ANDROID_AVD_HOME", "ANDROID_USER_HOME")
+        names = (
+            *keep,
+            "ANDROID_HOME",
+            "ANDROID_SDK_ROOT",
+            "ANDROID_AVD_HOME",
+            "ANDROID_USER_HOME",
+            "ANDROID_EMULATOR_HOME",
+        )
         env = {name: os.environ[name] for name in names if name in os.environ}
         return {**env, "ANDROID_ADB_SERVER_PORT": str(self._adb.server_port)}
 
