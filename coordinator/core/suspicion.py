@@ -8,7 +8,8 @@ A failure is put down to the test, the build, the host or the device by what els
 - A failure that the lab takes upon itself leaves a *mark* on the device. So does a test that fails here and passes
   elsewhere. Where the same test, or the install of the same build, fails on a second device, it is not the device:
   both marks of it go. What is blamed on the build leaves no mark at all, nor does a lost agent.
-- Three marks for different things within ten attempts make a device suspect: it fails whatever it is given.
+- Three marks for different things within ten attempts make a device suspect: it fails whatever it is given. Where
+  other devices of its host have marks for the same reasons, the host is named as well; its devices leave one by one.
 
 A device at fault is held by SUSPICION. Each of its holds counts as a relapse, and each test that passes later takes one
 back. After a wait that doubles with the relapses its agent is offered a *canary*: a lease without attempts, for which
@@ -117,8 +118,15 @@ class Suspicion:
         if len(device.marks) < SUSPICIOUS_MARKS:
             self._ledger.put_device(device)
             return
-        reasons = ", ".join(dict.fromkeys(mark.reason for mark in device.marks))
-        self._hold(device, f"{len(device.marks)} different tests or builds failed on it, and not elsewhere: {reasons}")
+        reasons = dict.fromkeys(mark.reason for mark in device.marks)
+        why = f"{len(device.marks)} different tests or builds failed on it, and not elsewhere: {', '.join(reasons)}"
+        self._hold(device, why + self._hint_at_host(device, reasons))
+
+    def _hint_at_host(self, device: Device, reasons: dict[str, None]) -> str:
+        """Put the failures down to the host where other devices of it fail for the same reasons."""
+        others = (other for other in self._ledger.fleet.devices_of(device.agent) if other.id != device.id)
+        alike = [other.id for other in others if any(mark.reason in reasons for mark in other.marks)]
+        return f"; so it is on {', '.join(alike)}: look at the host of {device.agent}" if alike else ""
 
     def _clear(self, subject: str, devices: tuple[DeviceId, ...]) -> None:
         """Take back what a subject told against devices: it fails on several."""

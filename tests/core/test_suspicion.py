@@ -118,6 +118,15 @@ def test_three_different_tests_that_fail_by_the_labs_fault_make_a_device_suspect
     assert "SESSION_FAILED" in device(lab).hold_reason
 
 
+def test_host_is_named_where_its_devices_fail_alike() -> None:
+    lab, agent = lab_of(3)
+    run_on(lab, agent, E2, "x")
+    for test in ("a", "b", "c"):
+        run_on(lab, agent, E1, test)
+    assert device(lab).hold_reason.endswith(f"so it is on {E2}: look at the host of lab")
+    assert device(lab, E2).state is DeviceState.IDLE
+
+
 def test_one_test_that_fails_again_and_again_tells_nothing_more_against_its_device() -> None:
     lab, agent = lab_of(1)
     for _ in range(4):
