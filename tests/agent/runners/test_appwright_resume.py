@@ -15,6 +15,7 @@ from agent.builds import BuildSource
 from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
 from agent.journal import Claim, Journal
 from agent.runners.appwright import AppwrightRunner, _End
+from agent.runners.appwright_care import Care, CareOptions
 from agent.runners.appwright_project import build_path
 from agent.runners.appwright_rest import LIST_OPTIONS
 from agent.runners.protocol import Observer, Stop, Verdict
@@ -31,7 +32,15 @@ class Runner(AppwrightRunner):
         adb = Adb("127.0.0.1:5601", 5_999)
         source = BuildSource("v.apk", project, functools.partial(build_path, tools, "emulator"))
         claim = Claim("127.0.0.1:5601", -1, Journal(project / "processes"))
-        super().__init__(adb=adb, tools=tools, source=source, slot=0, provider="emulator", claim=claim)
+        super().__init__(
+            adb=adb,
+            tools=tools,
+            source=source,
+            slot=0,
+            provider="emulator",
+            claim=claim,
+            care=Care(adb, None, CareOptions()),
+        )
         self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
         self._appium.ensure = self._nothing  # type: ignore[method-assign]
         self._listing = listing

@@ -106,7 +106,7 @@ async def test_boot_can_be_stopped() -> None:
 async def test_idle_emulator_is_ended_and_a_busy_one_is_not() -> None:
     emulator, inner = StandInEmulator(), Inner()
     device = runner(emulator, inner, 0.05)
-    observer = Observer(output=lambda _data: None, test=lambda _test: None)
+    observer = Observer(output=lambda _data: None, test=lambda _test, _is_divisible: None)
     await device.prepare(LEASE, Stop())
     assert (await device.run(KEY, JOB, observer, Stop())).outcome is Outcome.PASSED
     assert not emulator.stopped.is_set()
