@@ -628,21 +628,6 @@ class Queues:
         """Whether a family stands in line for another device."""
         return any(bucket.rank is not None for bucket in family.buckets.values())
 
-    def ahead_of(self, job: Job) -> tuple[int, int]:
-        """Return how many jobs of its pool come before a waiting one by priority and age, and their expected work.
-
-        Costs O(n) in the jobs of the pool.
-        """
-        mine = self._place(job.spec.priority, self._waiting[job.id])
-        before = [
-            entry[5]
-            for family in self._pools[signature_of(job)].families.values()
-            for bucket in family.buckets.values()
-            for entry in bucket.heap
-            if self._waiting.get(entry[4]) is entry and self._place(bucket.priority, entry) < mine
-        ]
-        return len(before), sum(before)
-
     def _place(self, priority: int, entry: Entry) -> tuple[int, int, int, int]:
         level = effective_priority(priority, self._wall_us - entry[1], self._rules)
         return (-level, entry[0], entry[1], entry[3])

@@ -27,6 +27,23 @@ KINDS: dict[Target, frozenset[DeviceKind]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A demand that a device does not meet."""
+
+    attribute: str
+    """`target`, or a name of the selector."""
+    wanted: str
+    has: str
+
+
+def misses(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> tuple[Miss, ...]:
+    """Return the demands that a device does not meet."""
+    kind = () if facts.kind in KINDS[target] else (Miss("target", target, facts.kind),)
+    unmet = (Miss(name, want, _attribute(facts, name)) for name, want in selector if not _meets(facts, name, want))
+    return (*kind, *unmet)
+
+
 def satisfies(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
     """Whether a device is of the target's kind and meets every demand of the selector."""
     if facts.kind not in KINDS[target]:
