@@ -618,6 +618,11 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
 # Records for users
 
 
+def job_state_out(state: m.JobState) -> job_pb2.JobState.ValueType:
+    """Translate where a job stands."""
+    return _JOB_STATES_OUT[state]
+
+
 def failure_out(record: m.Failure | None) -> job_pb2.Failure | None:
     """Translate a failure."""
     if record is None:
@@ -682,6 +687,7 @@ def job_out(
     job: m.Job,
     *,
     position: int = 0,
+    expected_start_us: int | None = None,
     tests: Iterable[tuple[m.TestResult, int]] = (),
     attempts: Iterable[job_pb2.Attempt] = (),
 ) -> job_pb2.Job:
@@ -708,6 +714,8 @@ def job_out(
         message.start_time.CopyFrom(timestamp(job.start_us))
     if job.end_us is not None:
         message.end_time.CopyFrom(timestamp(job.end_us))
+    if expected_start_us is not None:
+        message.expected_start_time.CopyFrom(timestamp(expected_start_us))
     return message
 
 
@@ -771,6 +779,20 @@ def build_out(build: m.Build) -> build_pb2.Build:
     )
 
 
+def batch_out(lease: m.Lease, running: m.JobId | None) -> queue_pb2.BatchStatus:
+    """Translate a batch that is at work."""
+    tally = lease.tally
+    return queue_pb2.BatchStatus(
+        device=lease.device,
+        org_id=lease.app.org_id,
+        app_version_id=lease.app.app_version_id,
+        job_id=running or 0,
+        jobs_left=len(lease.attempts),
+        jobs_done=tally.passed + tally.failed + tally.other,
+        grant_time=timestamp(lease.grant_us),
+    )
+
+
 def queue_status_out(
     *,
     queued: Mapping[m.Lane, int],
@@ -778,9 +800,12 @@ def queue_status_out(
     running_jobs: Iterable[job_pb2.Job],
     waiting_jobs: Iterable[job_pb2.Job],
     counters: m.Counters,
+    drain_us: int | None,
+    batches: Iterable[queue_pb2.BatchStatus] = (),
+    devices: Mapping[m.DeviceState, int],
 ) -> queue_pb2.QueueStatus:
     """Translate the queue at a glance."""
-    return queue_pb2.QueueStatus(
+    message = queue_pb2.QueueStatus(
         lanes=[
             queue_pb2.LaneStatus(lane=_LANES_OUT[lane], queued=queued[lane], running=running[lane]) for lane in m.Lane
         ],
@@ -788,4 +813,13 @@ def queue_status_out(
         waiting=waiting_jobs,
         installs_avoided=counters.installs_avoided,
         time_saved=duration(counters.saved_us),
+        batches=batches,
+        devices=[
+            queue_pb2.DeviceCount(state=_DEVICE_STATES_OUT[state], count=devices[state])
+            for state in m.DeviceState
+            if devices.get(state)
+        ],
     )
+    if drain_us is not None:
+        message.expected_drain_time.CopyFrom(timestamp(drain_us))
+    return message

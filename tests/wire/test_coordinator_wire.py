@@ -198,8 +198,14 @@ def test_records_of_the_lab_are_told_whole() -> None:
         running_jobs=(),
         waiting_jobs=(),
         counters=m.Counters(installs_avoided=3, saved_us=9),
+        drain_us=7,
+        batches=(wire.batch_out(a_lease(), m.JobId(4)),),
+        devices={m.DeviceState.IDLE: 2},
     )
     assert (status.installs_avoided, status.time_saved.ToMicroseconds(), len(status.lanes)) == (3, 9, 3)
+    assert status.expected_drain_time.ToMicroseconds() == 7
+    assert [(one.device, one.job_id, one.jobs_left) for one in status.batches] == [("pixel", 4, 0)]
+    assert [(one.state, one.count) for one in status.devices] == [(device_pb2.DEVICE_STATE_IDLE, 2)]
 
 
 def test_lease_is_told_as_a_snapshot() -> None:
