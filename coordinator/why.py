@@ -16,6 +16,7 @@ _HELD_WORDS = {
     Why.DRAINING: "being drained",
     Why.QUARANTINED: "quarantined",
     Why.OFFLINE: "offline",
+    Why.OTHER_LANES: "kept for other lanes",
 }
 
 

@@ -105,6 +105,7 @@ _OUTCOMES_OUT: Final = {
 }
 _OUTCOMES: Final = {number: outcome for outcome, number in _OUTCOMES_OUT.items()}
 _LANES_OUT: Final = {lane: job_pb2.Lane.Value(f"LANE_{lane.name}") for lane in m.Lane}
+_LANES: Final = {number: lane for lane, number in _LANES_OUT.items()}
 _BLAMES_OUT: Final = {blame: job_pb2.Blame.Value(f"BLAME_{blame.name}") for blame in m.Blame}
 _BLAMES: Final = {number: blame for blame, number in _BLAMES_OUT.items()}
 _TESTS_OUT: Final = {state: job_pb2.TestState.Value(f"TEST_STATE_{state.name}") for state in m.TestState}
@@ -475,8 +476,17 @@ def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello, cluste
         leases=_echoes(hello.leases) if is_ours else (),
         results=tuple(_result(session, result) for result in hello.results) if is_ours else (),
         is_stranger=not is_ours,
+        lanes=_lanes(hello.lanes),
         answers_close=hello.answers_close,
     )
+
+
+def _lanes(numbers: Sequence[int]) -> tuple[m.Lane, ...]:
+    """Return the lanes that an agent serves, all where it names none."""
+    for number in numbers:
+        if number not in _LANES:
+            raise InvalidRequest("lanes", f"lane {number} is unknown")
+    return tuple(lane for lane in m.Lane if _LANES_OUT[lane] in numbers) or m.ALL_LANES
 
 
 def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest) -> ev.Event:
@@ -764,6 +774,7 @@ def agent_out(agent: m.Agent, *, devices: int, leases: int) -> agent_pb2.Agent:
         seen_time=timestamp(agent.seen_us),
         connect_time=timestamp(agent.connect_us),
         draining=agent.is_draining,
+        lanes=[_LANES_OUT[lane] for lane in agent.lanes],
     )
 
 

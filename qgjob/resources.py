@@ -172,6 +172,7 @@ def device(message: Device) -> Resource:
 def agent(message: Agent) -> Resource:
     """Return an agent."""
     from qgjob.v1.agent_pb2 import AgentState
+    from qgjob.v1.job_pb2 import Lane
 
     return {
         "name": message.id,
@@ -179,6 +180,7 @@ def agent(message: Agent) -> Resource:
         "host": message.host,
         "version": message.version,
         "draining": message.draining,
+        "lanes": [word(Lane, lane) for lane in message.lanes],
         "devices": message.devices,
         "batches": message.leases,
         "seen_time": _maybe(message, "seen_time"),

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coordinator.core.forecast import USABLE, free_us, lease_of
-from coordinator.core.lanes import Family, family_of
+from coordinator.core.forecast import free_us, lease_of
+from coordinator.core.lanes import family_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import Device, DeviceId, DeviceState, Job, JobId, JobState, Now
 from coordinator.core.pools import Miss, misses
@@ -26,6 +26,7 @@ class Why(StrEnum):
     QUARANTINED = "quarantined"
     DRAINING = "draining"
     FENCING = "fencing"
+    OTHER_LANES = "other_lanes"
     QUOTA = "quota"
     JOINS_BATCH = "joins_batch"
     BUSY = "busy"
@@ -76,11 +77,18 @@ def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
     if job.state is not JobState.QUEUED:
         return _assigned(ledger, job)
     signature = family_of(job).signature
-    matching = [one for one in ledger.fleet.devices.values() if ledger.fleet.serves(one, signature)]
+    matching = [one for one in ledger.fleet.devices.values() if ledger.fleet.pools.matches(one, signature)]
     if not matching:
         return _unmatched(ledger, job)
-    usable = [one for one in matching if one.state in USABLE]
-    return _waiting(ledger, job, matching, usable, now) if usable else _unusable(ledger, matching)
+    usable = [one for one in matching if _held_by(one, job) is None]
+    return _waiting(ledger, job, matching, usable, now) if usable else _unusable(ledger, job, matching)
+
+
+def _held_by(device: Device, job: Job) -> Why | None:
+    """Return why a device that matches is not to be had for a job, None if it is."""
+    if job.spec.lane not in device.facts.lanes:
+        return Why.OTHER_LANES
+    return _HELD.get(device.state)
 
 
 def _assigned(ledger: Ledger, job: Job) -> Explanation:
@@ -106,17 +114,22 @@ def _unmatched(ledger: Ledger, job: Job) -> Explanation:
     return Explanation(why=Why.NOTHING_MATCHES, device=nearest.id, misses=lacks(nearest))
 
 
-def _unusable(ledger: Ledger, matching: list[Device]) -> Explanation:
-    counts = Counter(_HELD[device.state] for device in matching)
-    held = tuple((why, counts[why]) for why in _HELD.values() if counts[why])
-    nearest = min((one for one in matching if _HELD[one.state] is held[0][0]), key=lambda one: one.id)
+def _unusable(ledger: Ledger, job: Job, matching: list[Device]) -> Explanation:
+    held_by = {device.id: why for device in matching if (why := _held_by(device, job)) is not None}
+    counts = Counter(held_by.values())
+    held = tuple((why, counts[why]) for why in (*_HELD.values(), Why.OTHER_LANES) if counts[why])
+    nearest = min((one for one in matching if held_by[one.id] is held[0][0]), key=lambda one: one.id)
     return Explanation(
         why=held[0][0],
         matching=len(matching),
         held=held,
         device=nearest.id,
-        detail=_detail(ledger, nearest),
+        detail=_detail(ledger, nearest) if held[0][0] is not Why.OTHER_LANES else _lanes(nearest),
     )
+
+
+def _lanes(device: Device) -> str:
+    return f"agent {device.agent} serves {' and '.join(device.facts.lanes)}"
 
 
 def _detail(ledger: Ledger, device: Device) -> str:
@@ -131,11 +144,9 @@ def _detail(ledger: Ledger, device: Device) -> str:
 
 
 def _waiting(ledger: Ledger, job: Job, matching: list[Device], usable: list[Device], now: Now) -> Explanation:
-    family = ledger.queues.family(family_of(job))
-    assert family is not None, f"job {job.id} waits in no family"
     first = min(usable, key=lambda device: (free_us(ledger, device, now), device.id))
     return Explanation(
-        why=_blocked(ledger, family),
+        why=_blocked(ledger, job),
         matching=len(matching),
         usable=len(usable),
         device=first.id,
@@ -146,10 +157,10 @@ def _waiting(ledger: Ledger, job: Job, matching: list[Device], usable: list[Devi
     )
 
 
-def _blocked(ledger: Ledger, family: Family) -> Why:
-    if family.devices and not ledger.queues.is_offered(family):
+def _blocked(ledger: Ledger, job: Job) -> Why:
+    if not ledger.queues.is_offered(job):
         return Why.JOINS_BATCH
-    return Why.QUOTA if ledger.shares.is_full(family.key.app.org_id) else Why.BUSY
+    return Why.QUOTA if ledger.shares.is_full(job.spec.org_id) else Why.BUSY
 
 
 def _running_on(ledger: Ledger, device: Device) -> JobId | None:

@@ -7,12 +7,11 @@ and gives each the device that is free first. What it does not foresee is whatev
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coordinator.core.lanes import Signature, family_of
 from coordinator.core.ledger import Ledger
-from coordinator.core.model import AppKey, AttemptId, Device, DeviceId, DeviceState, Job, JobId, Lease, Now
+from coordinator.core.model import AppKey, AttemptId, Device, DeviceId, DeviceState, Job, JobId, Lane, Lease, Now
 
 USABLE = frozenset({DeviceState.IDLE, DeviceState.RESERVED, DeviceState.LEASED})
 """States of a device that can be counted on. A FENCING one waits for the word of its agent, and nobody knows when."""
@@ -91,8 +90,8 @@ class _Plan:
         self._usable = usable
         self._free_us = {device.id: free_us(ledger, device, now) for device in usable}
         self._app = {device.id: lease.app if (lease := lease_of(ledger, device)) else device.app for device in usable}
-        self._lines: dict[Signature, list[tuple[int, DeviceId]]] = {}
-        """Pool -> its devices by when they are free; an entry may be too early."""
+        self._lines: dict[tuple[Signature, Lane], list[tuple[int, DeviceId]]] = {}
+        """Pool and lane -> the devices that serve it by when they are free; an entry may be too early."""
         self._slots: dict[str, list[int]] = {}
         """Organisation with a quota -> when it may have each of its devices."""
         self._ends = [self._free_us[device.id] for device in usable if lease_of(ledger, device) is not None]
@@ -100,7 +99,7 @@ class _Plan:
     def place(self, job: Job) -> int | None:
         """Give a job the device that is free first, and return when it starts there."""
         key = family_of(job)
-        line = self._line(key.signature)
+        line = self._line(key.signature, job.spec.lane)
         if not line:
             return None
         while line[0][0] < self._free_us[line[0][1]]:
@@ -117,16 +116,14 @@ class _Plan:
         """Return when the last job ends."""
         return max(self._ends, default=None)
 
-    def _line(self, signature: Signature) -> list[tuple[int, DeviceId]]:
-        line = self._lines.get(signature)
+    def _line(self, signature: Signature, lane: Lane) -> list[tuple[int, DeviceId]]:
+        line = self._lines.get((signature, lane))
         if line is None:
-            line = self._lines[signature] = self._entries(self._usable, signature)
+            serves = self._ledger.fleet.serves
+            serving = (device.id for device in self._usable if serves(device, signature, lane))
+            line = self._lines[signature, lane] = [(self._free_us[device], device) for device in serving]
             heapq.heapify(line)
         return line
-
-    def _entries(self, devices: Iterable[Device], signature: Signature) -> list[tuple[int, DeviceId]]:
-        serves = self._ledger.fleet.serves
-        return [(self._free_us[device.id], device.id) for device in devices if serves(device, signature)]
 
     def _setup_us(self, device: DeviceId, app: AppKey) -> int:
         return 0 if self._app[device] == app else self._ledger.install_us(app)

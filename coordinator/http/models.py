@@ -319,6 +319,7 @@ class Agent(_Told):
     host: str
     version: str
     draining: bool
+    lanes: Annotated[list[Lane], Field(description="Its devices get only jobs that were submitted in these.")]
     devices: int
     batches: int
     seen_time: Instant | None

@@ -17,6 +17,7 @@ from coordinator.core.model import (
     Failure,
     JobId,
     JobState,
+    Lane,
     Rules,
     Settings,
     Target,
@@ -148,6 +149,16 @@ def test_the_only_one_waits_for_its_lost_agent() -> None:
     assert said(lab, 2).startswith(
         "The only device that matches, e1@lab, is waiting for its agent, which was lost in the middle of a batch"
         " (agent lab is disconnected)."
+    )
+
+
+def test_the_only_one_is_kept_for_other_lanes() -> None:
+    lab = Lab()
+    lab.connect("lab", emulator("e1"), lanes=(Lane.HIGH,))
+    lab.submit(spec())
+    assert said(lab, 1) == (
+        "The only device that matches, e1@lab, is kept for other lanes (agent lab serves high)."
+        " It is the first in line."
     )
 
 

@@ -15,12 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from coordinator.core import lanes
 from coordinator.core.lanes import NO_DEVICE, Queues
 from coordinator.core.model import (
+    ALL_LANES,
     SECOND_US,
     AppKey,
     AttemptId,
     AttemptOutcome,
     DeviceKind,
     Job,
+    Lane,
     Lease,
     Rules,
     Settings,
@@ -72,13 +74,13 @@ class Histories(RuleBasedStateMachine):
 
     @initialize()
     def first_agent_comes(self) -> None:
-        self.agent_comes("one")
+        self.agent_comes("one", ALL_LANES)
 
-    @rule(name=st.just("two"))
-    def agent_comes(self, name: str) -> None:
+    @rule(name=st.just("two"), lanes=st.sampled_from((ALL_LANES, (Lane.HIGH, Lane.NORMAL), (Lane.LOW,), (Lane.HIGH,))))
+    def agent_comes(self, name: str, lanes: tuple[Lane, ...]) -> None:
         if name not in self.agents:
             devices = (emulator("e1", name), emulator("p1", name, kind=DeviceKind.DEVICE))
-            self.agents[name] = self.lab.connect(name, *devices)
+            self.agents[name] = self.lab.connect(name, *devices, lanes=lanes)
 
     @rule(
         org=st.sampled_from(("heavy", "small", "other")),
@@ -171,8 +173,15 @@ def _always_without_device(_self: Queues, _bucket: Any) -> int:  # noqa: ANN401
     return NO_DEVICE
 
 
-def _takes_along(_self: Queues, _signature: Any, _family: Any) -> int:  # noqa: ANN401
+def _takes_along(_self: Queues, _signature: Any, _family: Any, _lanes: Any) -> int:  # noqa: ANN401
     return 0
+
+
+_sound_first_bucket = Queues.first_bucket
+
+
+def _of_any_lane(self: Queues, family: Any, _lanes: Any = ALL_LANES) -> Any:  # noqa: ANN401
+    return _sound_first_bucket(self, family)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +193,7 @@ def _takes_along(_self: Queues, _signature: Any, _family: Any) -> int:  # noqa: 
         (Policy, "_goes_on", _always_goes_on),
         (Queues, "_kind", _always_without_device),
         (Queues, "level_of_others", _takes_along),
+        (Queues, "first_bucket", _of_any_lane),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
