@@ -175,7 +175,7 @@ class Dispatcher:
 
     def _note(self, device: Device, choice: Choice) -> None:
         signatures = self._ledger.fleet.pools.signatures_of(device)
-        self._ledger.queues.note_decision(signatures, is_guaranteed=choice.starved is not None)
+        self._ledger.queues.note_decision(signatures, choice.lanes, is_guaranteed=choice.starved is not None)
 
     def _grow(self, now: Now) -> None:
         """Let jobs that came join a batch of their family that has room."""

@@ -188,8 +188,8 @@ class Pool:
     urgent: int = 0
     """Waiting jobs that may preempt, and their expected work."""
     urgent_us: int = 0
-    passed: int = 0
-    """Decisions since the oldest head was served for its age."""
+    passed: dict[tuple[Lane, ...], int] = field(default_factory=dict)
+    """Lanes -> decisions on devices that serve exactly these since the oldest head was served there for its age."""
     size: int = 0
 
 
@@ -649,16 +649,18 @@ class Queues:
                 return oldest
         return None
 
-    def is_due(self, signature: Signature) -> bool:
-        """Whether the next decision on a device of a pool is for the oldest head."""
-        return self._pools[signature].passed >= self._rules.guarantee_every - 1
+    def is_due(self, signature: Signature, lanes: tuple[Lane, ...] = ALL_LANES) -> bool:
+        """Whether the next decision on a device of a pool that serves these lanes is for the oldest head."""
+        return self._pools[signature].passed.get(lanes, 0) >= self._rules.guarantee_every - 1
 
-    def note_decision(self, signatures: Iterable[Signature], *, is_guaranteed: bool) -> None:
-        """Count a decision on a device that serves these pools."""
+    def note_decision(
+        self, signatures: Iterable[Signature], lanes: tuple[Lane, ...] = ALL_LANES, *, is_guaranteed: bool
+    ) -> None:
+        """Count a decision on a device that serves these pools and lanes."""
         for signature in signatures:
             pool = self._pools.get(signature)
             if pool is not None:
-                pool.passed = 0 if is_guaranteed else pool.passed + 1
+                pool.passed[lanes] = 0 if is_guaranteed else pool.passed.get(lanes, 0) + 1
 
     # For people
 

@@ -77,11 +77,15 @@ class Policy:
         return Choice(family, min(level, others), lanes)
 
     def _starved(self, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Bucket | None:
-        due = [
-            bucket
-            for signature in signatures
-            if self._queues.is_due(signature) and (bucket := self._queues.starved(signature, lanes)) is not None
-        ]
+        """Return the oldest of all that a device serves, if one of its pools is due.
+
+        Not the oldest of the due pools alone: pools that are due more often, because more devices count for them, would
+        take every turn of a device.
+        """
+        if not any(self._queues.is_due(signature, lanes) for signature in signatures):
+            return None
+        starved = (self._queues.starved(signature, lanes) for signature in signatures)
+        due = [bucket for bucket in starved if bucket is not None]
         return min(due, key=lambda bucket: (bucket.heap[0][1], bucket.heap[0][3]), default=None)
 
     def best_level(self, device: Device) -> int:

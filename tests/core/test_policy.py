@@ -15,6 +15,7 @@ from coordinator.core.model import (
     DeviceKind,
     JobSpec,
     JobState,
+    Lane,
     RevokeReason,
     Rules,
     Settings,
@@ -205,6 +206,46 @@ def test_guaranteed_share_is_one_decision_in_ten() -> None:
         order.append(lease.app.app_version_id)
         agent.run(lease)
     assert order.index("starved") == 9
+
+
+def test_guaranteed_share_of_a_device_goes_to_the_oldest_of_all_that_it_serves() -> None:
+    """Also where another pool is due because of decisions on devices that the oldest cannot use."""
+    lab = ruled(guarantee_every=3)
+    lab.submit(spec("oldest", priority=1, app_version_id="oldest", target=Target.DEVICE))
+    lab.mono_us += SECOND_US
+    for number in range(5):
+        lab.submit(spec(f"old{number}", priority=1, app_version_id=f"old{number}"))
+    lab.mono_us += 121 * MINUTE_S * SECOND_US
+    for number in range(20):
+        lab.submit(spec(f"hot{number}", priority=5, app_version_id=f"hot{number}"))
+    agent = lab.connect("lab", emulator("e1"), emulator("p1", kind=DeviceKind.DEVICE))
+    order = []
+    for device in ("p1@lab", "e1@lab", "e1@lab") * 2:
+        lease = agent.adopt(device)
+        order.append(lease.app.app_version_id)
+        agent.run(lease)
+    # Whenever the phone asks, two decisions were made for the pool that it shares, and one or none for its own.
+    assert lab.job(1).state is not JobState.QUEUED, order
+
+
+def test_guaranteed_turn_on_a_device_of_some_lanes_takes_none_from_the_others() -> None:
+    lab = ruled(guarantee_every=3)
+    lab.submit(spec("low", priority=1, app_version_id="low"))
+    lab.mono_us += SECOND_US
+    for number in range(9):
+        lab.submit(spec(f"old{number}", priority=4, app_version_id=f"old{number}"))
+    lab.mono_us += 121 * MINUTE_S * SECOND_US
+    for number in range(30):
+        lab.submit(spec(f"hot{number}", priority=5, app_version_id=f"hot{number}"))
+    kept = lab.connect("kept", emulator("e1", "kept"), lanes=(Lane.HIGH,))
+    agent = lab.connect("lab", emulator("e2"))
+    order = []
+    for _ in range(4):
+        for name, speaker in (("e1@kept", kept), ("e1@kept", kept), ("e2@lab", agent)):
+            lease = speaker.adopt(name)
+            order.append(lease.app.app_version_id)
+            speaker.run(lease)
+    assert lab.job(1).state is JobState.COMPLETED, order
 
 
 # Organisations
