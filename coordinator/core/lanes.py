@@ -591,8 +591,9 @@ class Queues:
         """
         pool = self._pools[signature]
         for level, by_lane in pool.levels.items():
-            if any(self._has_other(at, level, family) for lane, at in by_lane.items() if at.orgs and lane in lanes):
-                return level
+            for lane, at in by_lane.items():
+                if at.orgs and lane in lanes and self._has_other(at, level, family):
+                    return level
         return 0
 
     def _has_other(self, at: _Level, level: int, family: Family) -> bool:

@@ -131,3 +131,23 @@ def test_low_job_under_a_flood_starts_within_the_bound_and_only_by_its_guarantee
     assert rules.guarantee_wait_us < fates_of(workload, rules)[0].start_us <= bound_us
     unfair = replace(rules, guarantee_wait_us=10_000 * SECOND_US)
     assert fates_of(workload, unfair)[0].start_us > bound_us
+
+
+def test_urgent_job_waits_no_longer_than_making_room_and_an_install_take_where_a_low_one_can_make_room() -> None:
+    lows = [_run(number, Target.EMULATOR, 1, "low", 240, 0) for number in range(40)]
+    urgent = [_run(40 + turn, Target.EMULATOR, 5, f"hot{turn}", 20, (90 + 37 * turn) * SECOND_US) for turn in range(15)]
+    runs = (*lows, *urgent)
+    workload = Workload(
+        name="singles",
+        runs=runs,
+        kinds=(DeviceKind.EMULATOR,) * 4,
+        install_us={run.app: INSTALL_US for run in runs},
+        usual_us={(run.spec.org_id, run.spec.test): run.duration_us for run in runs},
+        grace_us=GRACE_US,
+    )
+    fates = fates_of(workload, Rules())
+    assert any(fate.stops for fate in fates[:40])
+    for run, fate in zip(urgent, fates[40:], strict=True):
+        # A device of this lab that is just installing for its victim comes to the end of that, instead of a grace.
+        assert fate.start_us - run.release_us <= max(GRACE_US, INSTALL_US) + INSTALL_US
+    assert max(fate.stops for fate in fates) <= MAX_PREEMPTIONS
