@@ -309,7 +309,7 @@ MUTANTS = (
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
-        seed=4,
+        seed=22,
     ),
     Mutant(
         name="close leases before the results of Hello",
@@ -337,7 +337,7 @@ MUTANTS = (
         plant=replacing(Scheduler, "_refuse_foreign_devices", _take_any_device),
         seed=0,
     ),
-    Mutant(name="lanes of agents ignored", plant=replacing(lanes.Queues, "first_bucket", _serve_any_lane), seed=1),
+    Mutant(name="lanes of agents ignored", plant=replacing(lanes.Queues, "first_bucket", _serve_any_lane), seed=6),
     Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=0),
     Mutant(
         name="start what was taken back",
@@ -345,7 +345,7 @@ MUTANTS = (
         seed=0,
     ),
     Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=0),
-    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=26),
+    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=262),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
