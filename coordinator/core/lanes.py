@@ -435,6 +435,17 @@ class Queues:
         if family is not None:
             self._offer_all(family)
 
+    def note_install(self, app: AppKey, install_us: int) -> None:
+        """Let the families of a build stand where they belong now that it is known better how long its install takes.
+
+        Costs O(pools).
+        """
+        for pool in self._pools.values():
+            family = pool.families.get(app)
+            if family is not None and family.install_us != install_us:
+                family.install_us = install_us
+                self._offer_all(family)
+
     def _family_install_us(self, key: FamilyKey) -> int:
         family = self.family(key)
         return family.install_us if family is not None else 0
@@ -621,8 +632,9 @@ class Queues:
         """Offer an organisation again that has a device less."""
         for signature, level, lane in self._parked.pop(org, {}):
             pool = self._pools.get(signature)
-            if pool is not None and pool.levels[level][lane].parked.pop(org, org) is None:
-                heapq.heappush(pool.levels[level][lane].orgs, (self._shares.time_of(org), org))
+            at = pool.levels[level].get(lane) if pool is not None else None  # it may have been made anew
+            if at is not None and at.parked.pop(org, org) is None:
+                heapq.heappush(at.orgs, (self._shares.time_of(org), org))
                 self.touched[signature] = None
         for oldest in self._full.pop(org, []):
             bucket = oldest[2]

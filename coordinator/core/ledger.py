@@ -460,6 +460,7 @@ class Ledger:
             mean_install_us=mean_us,
         )
         self.builds[lease.app] = build
+        self.queues.note_install(lease.app, mean_us)
         self.write(PutBuild(build))
         tally = changed(lease.tally, installs=lease.tally.installs + 1, install_us=lease.tally.install_us + install_us)
         self.put_lease(changed(self.fleet.leases[lease.id], tally=tally))

@@ -66,7 +66,9 @@ class OrderOracle:
     rules: Rules
     expected_us: Callable[[AttemptId, Job], int]
     """What a leased job was expected to take, and what a waiting one is."""
-    install_us: Callable[[AppKey], int]
+    install_us: Callable[[AppKey, Target], int]
+    """What a family's install is expected to take. That of a build which nobody has installed drifts with the installs
+    of others, and a family goes by what was expected when it was looked at last."""
     records: Records = field(default_factory=Records)
     accounts: dict[str, Account] = field(default_factory=dict)
     charged: dict[AttemptId, int] = field(default_factory=dict)
@@ -208,7 +210,7 @@ class _Grant:
         rules = self.oracle.rules
         installs = rules.urgent_split_installs if job.spec.priority >= 4 else rules.split_installs
         each_us = self.oracle.work_of(family) // (devices + 1)
-        return each_us > installs * self.oracle.install_us(family[0])
+        return each_us > installs * self.oracle.install_us(*family)
 
     def _offered(self) -> list[Job]:
         """Return the jobs of other families that wait for the device and may have it."""

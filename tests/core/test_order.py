@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from coordinator.core import lanes
-from coordinator.core.lanes import NO_DEVICE, Queues
+from coordinator.core.lanes import NO_DEVICE, Queues, Signature
 from coordinator.core.model import (
     ALL_LANES,
     SECOND_US,
@@ -56,7 +56,11 @@ class JudgedLab(Lab):
         def expected_us(attempt: AttemptId, job: Job) -> int:
             return ledger.work_of(attempt) if attempt else ledger.durations.expected_us(job.spec)
 
-        self.oracle = OrderOracle(RULES, expected_us, ledger.install_us)
+        def install_us(app: AppKey, target: Target) -> int:
+            family = ledger.queues.family_in(Signature(target, (), ()), app)
+            return family.install_us if family is not None else ledger.install_us(app)
+
+        self.oracle = OrderOracle(RULES, expected_us, install_us)
 
     def _note(self, step: Step) -> None:
         super()._note(step)

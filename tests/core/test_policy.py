@@ -149,6 +149,29 @@ def test_jobs_that_were_submitted_together_run_the_longest_first() -> None:
     assert [lab.job(job).spec.test for job in lab.jobs_of(lab.lease_on("e1@lab"))] == ["long", "unknown", "short"]
 
 
+def test_install_that_was_quicker_than_expected_lets_the_family_have_another_device_at_once() -> None:
+    lab = ruled(batch_least_us=40 * SECOND_US)
+    agent = lab.connect("lab", *emulators(3))
+    lab.submit(*specs(4))
+    # An install of 10 s would not pay for a third device: 40 s for each of three are just four of them.
+    assert len(lab.scheduler.ledger.fleet.leases) == 2
+    lease = agent.adopt("e1@lab")
+    agent.install(lease, seconds=5)
+    assert len(lab.scheduler.ledger.fleet.leases) == 3
+
+
+def test_organisation_gets_its_device_back_where_its_pool_was_made_anew_meanwhile() -> None:
+    lab = ruled(quotas={"small": 1})
+    agent = lab.connect("lab", *emulators(2))
+    lab.submit(spec("a", org_id="small", app_version_id="a", target=Target.EMULATOR))
+    lab.submit(spec("b", org_id="small", app_version_id="b", priority=1))
+    lab.cancel(2)
+    lab.submit(spec("c", org_id="other", app_version_id="c", priority=3))
+    lease = agent.adopt("e1@lab")
+    agent.run(lease)
+    assert lab.job(1).state is JobState.COMPLETED
+
+
 # Ageing and the guaranteed share
 
 
