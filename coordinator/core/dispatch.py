@@ -120,7 +120,7 @@ class Dispatcher:
         tail = ledger.tail_of(lease)
         if not tail:
             return
-        level = self._policy.best_level(ledger.fleet.devices[lease.device])
+        level = self._policy.best_level(ledger.fleet.devices[lease.device], ledger.fleet.family_of(lease.id))
         lower = [one for one in tail if self._level_of(one, now) < level and not self._is_guaranteed(one)]
         ledger.revoke(lease, lower, RevokeReason.PREEMPT)
 

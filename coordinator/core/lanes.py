@@ -574,6 +574,25 @@ class Queues:
                 return best
         return None
 
+    def first_of(self, org: str, signature: Signature, least: int, lanes: tuple[Lane, ...]) -> Head | None:
+        """Return the first head of an organisation in a pool, of at least a level, whether or not it has its quota.
+
+        For a device that works for that organisation: if it gives it back, its next job may have it.
+        """
+        pool = self._pools.get(signature)
+        if pool is None:
+            return None
+        for level in range(MAX_PRIORITY, least - 1, -1):
+            found = [
+                first
+                for lane, at in pool.levels[level].items()
+                if lane in lanes and org in at.lines and (first := self._first_in(at.lines[org], level)) is not None
+            ]
+            if found:
+                first = min(found)
+                return Head(level, self._shares.time_of(org), org, first[0], first[2])
+        return None
+
     def _first_at(self, at: _Level, level: int, lane: Lane, signature: Signature) -> Head | None:
         while at.orgs:
             time, org = at.orgs[0]
@@ -603,14 +622,16 @@ class Queues:
         pool = self._pools[signature]
         for level, by_lane in pool.levels.items():
             for lane, at in by_lane.items():
-                if at.orgs and lane in lanes and self._has_other(at, level, family):
+                if (at.orgs or at.parked) and lane in lanes and self._has_other(at, level, family):
                     return level
         return 0
 
     def _has_other(self, at: _Level, level: int, family: Family) -> bool:
-        if len(at.orgs) > 1:
-            return True
-        front = at.lines[at.orgs[0][1]][:FRONT]
+        org = family.key.app.org_id  # its own, though it may have its quota: the device would go to its next job
+        orgs = [one for _, one in at.orgs] + ([org] if org in at.parked else [])
+        if len(orgs) != 1:
+            return bool(orgs)
+        front = at.lines[orgs[0]][:FRONT]
         return len(front) == FRONT or any(self._is_of_other(one, level, family) for one in front)
 
     def _is_of_other(self, one: tuple[Rank, int, Bucket], level: int, family: Family) -> bool:

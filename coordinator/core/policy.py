@@ -59,7 +59,7 @@ class Policy:
         starved = self._starved(signatures, lanes)
         if starved is not None:
             return Choice(starved.family, 0, lanes, starved)
-        best = self._best_head(signatures, lanes)
+        best = self._best_head(signatures, lanes, current.app.org_id if current is not None else None)
         own = self._own_family(device, signatures, current)
         if own is None:
             return self._choice(best.bucket.family, signatures, lanes) if best is not None else None
@@ -88,17 +88,22 @@ class Policy:
         due = [bucket for bucket in starved if bucket is not None]
         return min(due, key=lambda bucket: (bucket.heap[0][1], bucket.heap[0][3]), default=None)
 
-    def best_level(self, device: Device) -> int:
-        """Return the highest effective priority that waits for a device, 0 for none."""
-        best = self._best_head(self._pools.signatures_of(device), device.facts.lanes)
+    def best_level(self, device: Device, current: FamilyKey) -> int:
+        """Return the highest effective priority that waits for a device which works for a family, 0 for none."""
+        best = self._best_head(self._pools.signatures_of(device), device.facts.lanes, current.app.org_id)
         return best.level if best is not None else 0
 
-    def _best_head(self, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Head | None:
+    def _best_head(self, signatures: list[Signature], lanes: tuple[Lane, ...], holder: str | None) -> Head | None:
+        """Return the first head for a device. Its holder's own counts though it has its quota: this device is of it."""
         best: Head | None = None
         for signature in signatures:
-            head = self._queues.first(signature, best.level if best is not None else 1, lanes)
-            if head is not None and (best is None or head.order < best.order):
-                best = head
+            least = best.level if best is not None else 1
+            heads = [self._queues.first(signature, least, lanes)]
+            if holder is not None and self._shares.is_full(holder):
+                heads.append(self._queues.first_of(holder, signature, least, lanes))
+            for head in heads:
+                if head is not None and (best is None or head.order < best.order):
+                    best = head
         return best
 
     def _own_family(self, device: Device, signatures: list[Signature], current: FamilyKey | None) -> Family | None:

@@ -241,6 +241,8 @@ class _Grant:
         if self._is_guaranteed():
             return
         given = max(self.added, key=self._level)
+        if self._is_new and not self._is_warm() and not any(self._pays(job) for job in self.added):
+            yield f"job {given.id} gets its family another device, for which its work does not pay"
         offered = self._offered()
         for job in offered:
             if self._level(job) > self._level(given):

@@ -203,7 +203,7 @@ def _of_any_lane(self: Queues, family: Any, _lanes: Any = ALL_LANES) -> Any:  # 
 )
 def test_rule_that_is_broken_by_hand_is_noticed(owner: Any, name: str, defect: Callable[..., Any]) -> None:  # noqa: ANN401
     with patch.object(owner, name, defect), pytest.raises(AssertionError):
-        judge(400, (Phase.generate,))
+        judge(1_200, (Phase.generate,))
 
 
 def test_oracle_sees_grants() -> None:

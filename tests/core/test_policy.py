@@ -172,6 +172,20 @@ def test_organisation_gets_its_device_back_where_its_pool_was_made_anew_meanwhil
     assert lab.job(1).state is JobState.COMPLETED
 
 
+def test_batch_gives_way_to_a_higher_job_of_its_organisation_that_waits_for_its_quota_alone() -> None:
+    lab = ruled(quotas={"qualgent": 1})
+    agent = lab.connect("lab", *emulators(2))
+    lab.submit(spec("a0", priority=1, app_version_id="a"))
+    lease = agent.adopt("e1@lab")
+    agent.start(lease)
+    lab.submit(spec("b", priority=3, app_version_id="b"))
+    lab.submit(spec("a1", priority=1, app_version_id="a"))
+    assert lab.jobs_of(lab.lease_on("e1@lab")) == [1]
+    agent.finish(lease, lease.attempts[0])
+    running = [lab.jobs_of(one) for one in lab.scheduler.ledger.fleet.leases.values()]
+    assert running == [[2]]
+
+
 # Ageing and the guaranteed share
 
 

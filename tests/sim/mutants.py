@@ -309,7 +309,7 @@ MUTANTS = (
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
-        seed=22,
+        seed=24,
     ),
     Mutant(
         name="close leases before the results of Hello",
