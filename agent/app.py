@@ -88,7 +88,13 @@ class App:
     ) -> None:
         self._config = config
         self._spool = spool
-        identity = Identity(agent_id=config.name, boot_id=uuid.uuid4().hex, version=release, host=socket.gethostname())
+        identity = Identity(
+            agent_id=config.name,
+            boot_id=uuid.uuid4().hex,
+            version=release,
+            host=socket.gethostname(),
+            lanes=config.lanes,
+        )
         self._machine = Machine(identity, self._spool.recall())
         self._bench = bench
         self._discoveries = discoveries

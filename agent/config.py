@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import AgentId, DeviceKind
+from agent.core.model import ALL_LANES, AgentId, DeviceKind, Lane
 from qgjob.access import Access
 from qgjob.channel import NO_ACCESS
 
@@ -21,6 +21,7 @@ KEYS = frozenset(
         "sim_test_seconds",
         "state_dir",
         "drain_grace",
+        "lanes",
         "workspace",
         "build_source",
         "adb_port",
@@ -75,6 +76,8 @@ class Config:
     sim_install_s: float
     sim_test_s: float
     drain_grace_s: float
+    lanes: tuple[Lane, ...] = ALL_LANES
+    """The lanes whose jobs its devices run."""
     access: Access = NO_ACCESS
     """What is shown to the coordinator."""
     workspace: Path | None = None
@@ -135,3 +138,16 @@ def _check_kind(path: Path, key: str, value: object) -> None:
     elif not NUMBERS[key][0] <= float(str(value)) <= NUMBERS[key][1]:
         least, most = NUMBERS[key]
         raise ConfigError(f"{path}: {key} = {value} is out of range", f"use {least:g} to {most:g}")
+
+
+def parse_lanes(told: str) -> tuple[Lane, ...]:
+    """Return the lanes of a list with commas, high first.
+
+    Raises:
+        ConfigError: One of them is none.
+    """
+    named = [lane.strip() for lane in told.split(",")]
+    for name in named:
+        if name not in tuple(Lane):
+            raise ConfigError(f"--lanes: {name!r} is no lane", f"use {', '.join(Lane)}, or several with commas")
+    return tuple(lane for lane in Lane if lane in named)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.config import Config, ConfigError, read_toml
-from agent.core.model import AgentId, DeviceFacts, DeviceKind
+from agent.config import Config, ConfigError, parse_lanes, read_toml
+from agent.core.model import ALL_LANES, AgentId, DeviceFacts, DeviceKind
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
 from agent.virtual_phone.errors import VirtualPhoneError
 from agent.virtual_phone.faults import parse_phone_faults
@@ -146,6 +146,9 @@ def run(
         float | None, typer.Option(help="Seconds after which an idle emulator is ended; default: 600.", min=0)
     ] = None,
     state_dir: StateDirOption = None,
+    lanes: Annotated[
+        str | None, typer.Option(help="Run only jobs of these lanes, as in high,normal; default: all.")
+    ] = None,
     drain_grace: Annotated[
         float | None, typer.Option(help="Seconds that running tests may take after SIGTERM.", min=0)
     ] = None,
@@ -162,6 +165,7 @@ def run(
         "sim_test_seconds": sim_test_seconds,
         "state_dir": state_dir,
         "drain_grace": drain_grace,
+        "lanes": lanes,
         "workspace": workspace,
         "build_source": build_source,
         "adb_port": adb_port,
@@ -289,6 +293,7 @@ def _config(settings: dict[str, Any]) -> Config:
         sim_install_s=float(settings.get("sim_install_seconds", 2.0)),
         sim_test_s=float(settings.get("sim_test_seconds", 1.0)),
         drain_grace_s=float(settings.get("drain_grace", 60.0)),
+        lanes=parse_lanes(str(settings["lanes"])) if "lanes" in settings else ALL_LANES,
         access=access,
         workspace=workspace,
         build_source=str(settings.get("build_source", "")),

@@ -21,6 +21,7 @@ _BLAMES: Final = {
 }
 _TESTS: Final = {state: job_pb2.TestState.Value(f"TEST_STATE_{state.name}") for state in m.TestState}
 _KINDS: Final = {kind: device_pb2.DeviceKind.Value(f"DEVICE_KIND_{kind.name}") for kind in m.DeviceKind}
+_LANES: Final = {lane: job_pb2.Lane.Value(f"LANE_{lane.name}") for lane in m.Lane}
 _REVOKES: Final[dict[int, m.RevokeReason]] = {
     lease_pb2.REVOKE_REASON_CANCEL: m.RevokeReason.CANCEL,
     lease_pb2.REVOKE_REASON_PREEMPT: m.RevokeReason.PREEMPT,
@@ -240,4 +241,5 @@ def _hello(hello: st.Hello) -> agent_service_pb2.Hello:
         cluster_id=hello.cluster_id,
         epoch=hello.epoch,
         answers_close=True,
+        lanes=[_LANES[lane] for lane in hello.identity.lanes],
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from benchmarks.bounds import fewest_installs, least_makespan_us
-from coordinator.core.model import SECOND_US
+from benchmarks.bounds import fewest_installs, least_makespan_us, longest_wait_bound_us
+from coordinator.core.model import SECOND_US, Rules
 from coordinator.simulation.model import Fate, Outcome, Run
 
 Figures = dict[str, float]
@@ -44,6 +44,8 @@ def arrival_figures(outcome: Outcome) -> Figures:
     figures["p5_p99_wait_s"] = round(quantile(waits[5], 0.99) / SECOND_US, 1)
     figures["p5_longest_wait_s"] = round(max(waits[5], default=0) / SECOND_US, 1)
     figures["p1_longest_wait_s"] = round(max(waits[1], default=0) / SECOND_US, 1)
+    if not outcome.workload.outages:  # a device that goes away keeps no promise
+        figures["p1_wait_bound_s"] = round(longest_wait_bound_us(outcome.workload, Rules(), 1) / SECOND_US, 1)
     figures["installs"] = outcome.installs
     figures["lost_share"] = round(outcome.lost_us / max(1, outcome.busy_us), 4)
     return figures

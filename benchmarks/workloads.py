@@ -186,12 +186,12 @@ def urgent_stream(seed: int) -> Workload:
     return draw.workload("urgent-stream", bursts)
 
 
-def idle_backlog(seed: int) -> Workload:
+def idle_backlog(seed: int, builds: int = 150, hours: float = 3) -> Workload:
     """A backlog of priority 1 that would keep the lab busy for half a day, under arrivals at a load of 0.5."""
     draw = Draw(seed)
-    bursts = [Burst(draw.app("org-low"), draw.target(), 1, 0, 200) for _ in range(150)]
+    bursts = [Burst(draw.app("org-low"), draw.target(), 1, 0, 200) for _ in range(builds)]
     at_us = 0.0
-    while at_us < 3 * HOUR_US:
+    while at_us < hours * HOUR_US:
         bursts.append(draw.burst(round(at_us), priority=draw.random.choice((3, 4, 5))))
         at_us += draw.random.expovariate(1 / 110) * SECOND_US
     return draw.workload("idle-backlog", bursts)

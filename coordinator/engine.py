@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from coordinator.changes import Changes
 from coordinator.core.errors import QgjobError, ShuttingDown
 from coordinator.core.events import Event, UserEvent
-from coordinator.core.model import SECOND_US, Counters, Job, JobId, Lane, Now, Settings
+from coordinator.core.explain import Explanation, explain
+from coordinator.core.forecast import NO_FORECAST, Forecast, forecast
+from coordinator.core.model import SECOND_US, Counters, DeviceState, Job, JobId, Lane, Lease, Now, Settings
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
 from coordinator.metrics import Metrics
@@ -35,6 +37,7 @@ PROBE_INTERVAL_S = 1.0
 """Between two looks whether a database that could not be written to takes writes again."""
 LONGEST_COUNTED_QUEUE = 10_000
 """Places in the queue are counted for people up to this many waiting jobs."""
+FORECAST_LASTS_US = SECOND_US
 
 
 @dataclass(slots=True)
@@ -94,6 +97,8 @@ class Engine:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_stopping = False
+        self._forecast: tuple[int, Forecast] | None = None
+        """When it was made."""
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         awake = self._take_up()
         self._scheduler = awake if awake is not None else self._restored(store.load().counters)[0]
@@ -216,6 +221,7 @@ class Engine:
         if len(self._inbox) < MAX_INBOX:
             self._has_room.set()
         now = self._clock()
+        self._forecast = None
         steps: list[Step] = []
         replies: list[JobsAccepted | QgjobError | None] = []
         try:
@@ -282,13 +288,24 @@ class Engine:
 
     # What only memory knows
 
-    def queue_positions(self, jobs: list[Job]) -> dict[JobId, int]:
-        """Return the places of waiting jobs, from 1; empty when the queue is too long to count for people."""
-        queues = self._scheduler.ledger.queues
-        if len(queues) > LONGEST_COUNTED_QUEUE:
-            return {}
-        places = queues.places()
-        return {job.id: places[job.id] for job in jobs if job.id in places}
+    def forecast(self) -> Forecast:
+        """Return how the waiting jobs stand; nothing of it when the queue is too long to be gone through for people.
+
+        Who asks again before anything has changed gets the same answer for a second.
+        """
+        now = self._clock()
+        known = self._forecast
+        if known is None or now.mono_us - known[0] > FORECAST_LASTS_US:
+            ledger = self._scheduler.ledger
+            is_short = len(ledger.queues) <= LONGEST_COUNTED_QUEUE
+            known = self._forecast = (now.mono_us, forecast(ledger, now) if is_short else NO_FORECAST)
+        return known[1]
+
+    def explain(self, job_id: JobId) -> tuple[Job, Explanation, Now] | None:
+        """Return why a job does not run, or where it does, and when that was so; None for one that is not live."""
+        ledger, now = self._scheduler.ledger, self._clock()
+        job = ledger.jobs.get(job_id)
+        return (job, explain(ledger, job, now), now) if job is not None else None
 
     def waiting(self) -> list[JobId]:
         """Return the waiting jobs, the first first."""
@@ -302,6 +319,20 @@ class Engine:
     def census(self) -> tuple[dict[Lane, int], dict[Lane, int]]:
         """Return how many jobs wait and run in each lane."""
         return dict(self._scheduler.ledger.queued), dict(self._scheduler.ledger.running)
+
+    def batches(self) -> list[tuple[Lease, JobId | None]]:
+        """Return the batches at work by device, each with the job that runs."""
+        ledger = self._scheduler.ledger
+        leases = sorted(ledger.fleet.leases.values(), key=lambda lease: lease.device)
+        return [(lease, self._running_in(lease)) for lease in leases]
+
+    def _running_in(self, lease: Lease) -> JobId | None:
+        attempts = (self._scheduler.ledger.attempts[attempt] for attempt in lease.attempts)
+        return next((attempt.job for attempt in attempts if attempt.start_us is not None), None)
+
+    def device_census(self) -> Counter[DeviceState]:
+        """Return how many devices stand in each state."""
+        return Counter(device.state for device in self._scheduler.ledger.fleet.devices.values())
 
     @property
     def scheduler(self) -> Scheduler:

@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -207,6 +209,58 @@ def restored(
     except StoreError as error:
         _die(str(error), _store_hint(database_url))
     print("the database has a new name; start the coordinator, agents begin anew with it", file=sys.stderr)  # noqa: T201
+
+
+@app.command()
+def replay(
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="qgjob, fifo, fixed-batches, greedy-sticky or longest-first; repeatable. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        str, typer.Option(help="How much of the past, as in 12h or 7d, or forever.", show_default=True)
+    ] = "forever",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Database. Default: the user's data directory.", show_default=False)
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(help="SQLAlchemy URL; default: SQLite in the data directory.", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run what this lab has done once more, in virtual time, under one or more policies.
+
+    The database is only read; a coordinator may work on it meanwhile.
+    """
+    from coordinator.replay import POLICIES, NoHistory, as_json, as_lines
+    from coordinator.replay import replay as run_again
+    from coordinator.store import StoreError
+
+    try:
+        policies = _checked_policies(policy or list(POLICIES), list(POLICIES))
+        span_us = parsed_retention("--since", since)
+        since_us = time.time_ns() // 1_000 - span_us if span_us is not None else 0
+        url = _named_database(database_url) or sqlite_in(_data_dir(data_dir))
+        report = run_again(url, policies, since_us, lambda line: print(line, file=sys.stderr))  # noqa: T201
+        for line in [dumps(as_json(report))] if json else as_lines(report):
+            print(line)  # noqa: T201 - the result
+    except NoHistory as error:
+        _die(str(error), "run some jobs first, or look further back with --since")
+    except ConfigError as error:
+        _die(str(error), error.hint)
+    except StoreError as error:
+        _die(str(error), "name the database with --data-dir or --database-url")
+
+
+def _checked_policies(names: list[str], known: list[str]) -> list[str]:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--policy {name} is unknown", f"use {', '.join(known)}")
+    return names
 
 
 def _store_hint(database_url: str | None) -> str:

@@ -105,6 +105,7 @@ _OUTCOMES_OUT: Final = {
 }
 _OUTCOMES: Final = {number: outcome for outcome, number in _OUTCOMES_OUT.items()}
 _LANES_OUT: Final = {lane: job_pb2.Lane.Value(f"LANE_{lane.name}") for lane in m.Lane}
+_LANES: Final = {number: lane for lane, number in _LANES_OUT.items()}
 _BLAMES_OUT: Final = {blame: job_pb2.Blame.Value(f"BLAME_{blame.name}") for blame in m.Blame}
 _BLAMES: Final = {number: blame for blame, number in _BLAMES_OUT.items()}
 _TESTS_OUT: Final = {state: job_pb2.TestState.Value(f"TEST_STATE_{state.name}") for state in m.TestState}
@@ -489,8 +490,17 @@ def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello, cluste
         leases=_echoes(hello.leases) if is_ours else (),
         results=tuple(_result(session, result) for result in hello.results) if is_ours else (),
         is_stranger=not is_ours,
+        lanes=_lanes(hello.lanes),
         answers_close=hello.answers_close,
     )
+
+
+def _lanes(numbers: Sequence[int]) -> tuple[m.Lane, ...]:
+    """Return the lanes that an agent serves, all where it names none."""
+    for number in numbers:
+        if number not in _LANES:
+            raise InvalidRequest("lanes", f"lane {number} is unknown")
+    return tuple(lane for lane in m.Lane if _LANES_OUT[lane] in numbers) or m.ALL_LANES
 
 
 def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest) -> ev.Event:
@@ -635,6 +645,11 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
 # Records for users
 
 
+def job_state_out(state: m.JobState) -> job_pb2.JobState.ValueType:
+    """Translate where a job stands."""
+    return _JOB_STATES_OUT[state]
+
+
 def failure_out(record: m.Failure | None) -> job_pb2.Failure | None:
     """Translate a failure."""
     if record is None:
@@ -699,6 +714,7 @@ def job_out(
     job: m.Job,
     *,
     position: int = 0,
+    expected_start_us: int | None = None,
     tests: Iterable[tuple[m.TestResult, int]] = (),
     attempts: Iterable[job_pb2.Attempt] = (),
 ) -> job_pb2.Job:
@@ -725,6 +741,8 @@ def job_out(
         message.start_time.CopyFrom(timestamp(job.start_us))
     if job.end_us is not None:
         message.end_time.CopyFrom(timestamp(job.end_us))
+    if expected_start_us is not None:
+        message.expected_start_time.CopyFrom(timestamp(expected_start_us))
     return message
 
 
@@ -779,6 +797,7 @@ def agent_out(agent: m.Agent, *, devices: int, leases: int) -> agent_pb2.Agent:
         seen_time=timestamp(agent.seen_us),
         connect_time=timestamp(agent.connect_us),
         draining=agent.is_draining,
+        lanes=[_LANES_OUT[lane] for lane in agent.lanes],
     )
 
 
@@ -794,6 +813,20 @@ def build_out(build: m.Build) -> build_pb2.Build:
     )
 
 
+def batch_out(lease: m.Lease, running: m.JobId | None) -> queue_pb2.BatchStatus:
+    """Translate a batch that is at work."""
+    tally = lease.tally
+    return queue_pb2.BatchStatus(
+        device=lease.device,
+        org_id=lease.app.org_id,
+        app_version_id=lease.app.app_version_id,
+        job_id=running or 0,
+        jobs_left=len(lease.attempts),
+        jobs_done=tally.passed + tally.failed + tally.other,
+        grant_time=timestamp(lease.grant_us),
+    )
+
+
 def queue_status_out(
     *,
     queued: Mapping[m.Lane, int],
@@ -801,9 +834,12 @@ def queue_status_out(
     running_jobs: Iterable[job_pb2.Job],
     waiting_jobs: Iterable[job_pb2.Job],
     counters: m.Counters,
+    drain_us: int | None,
+    batches: Iterable[queue_pb2.BatchStatus] = (),
+    devices: Mapping[m.DeviceState, int],
 ) -> queue_pb2.QueueStatus:
     """Translate the queue at a glance."""
-    return queue_pb2.QueueStatus(
+    message = queue_pb2.QueueStatus(
         lanes=[
             queue_pb2.LaneStatus(lane=_LANES_OUT[lane], queued=queued[lane], running=running[lane]) for lane in m.Lane
         ],
@@ -811,4 +847,13 @@ def queue_status_out(
         waiting=waiting_jobs,
         installs_avoided=counters.installs_avoided,
         time_saved=duration(counters.saved_us),
+        batches=batches,
+        devices=[
+            queue_pb2.DeviceCount(state=_DEVICE_STATES_OUT[state], count=devices[state])
+            for state in m.DeviceState
+            if devices.get(state)
+        ],
     )
+    if drain_us is not None:
+        message.expected_drain_time.CopyFrom(timestamp(drain_us))
+    return message

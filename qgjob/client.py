@@ -34,6 +34,7 @@ from qgjob.v1.job_pb2 import (
     JOB_STATE_RUNNING,
     JOB_STATE_TIMED_OUT,
     LOG_STATE_OPEN,
+    Explanation,
     Job,
     JobFilter,
     JobSpec,
@@ -41,6 +42,7 @@ from qgjob.v1.job_pb2 import (
 )
 from qgjob.v1.job_service_pb2 import (
     CancelJobsRequest,
+    ExplainJobRequest,
     GetJobRequest,
     ListJobsRequest,
     ListJobsResponse,
@@ -244,6 +246,11 @@ class Client:
     def get_job(self, job_id: int) -> Job:
         """Return a job with its attempts and tests."""
         return self._call(lambda: self._jobs.GetJob(GetJobRequest(job_id=job_id), timeout=CALL_TIMEOUT_S)).job
+
+    def explain_job(self, job_id: int) -> Explanation:
+        """Return why a job waits, what it does, or how it ended."""
+        request = ExplainJobRequest(job_id=job_id)
+        return self._call(lambda: self._jobs.ExplainJob(request, timeout=CALL_TIMEOUT_S)).explanation
 
     def list_jobs(self, wanted: JobFilter, limit: int) -> list[Job]:
         """Return wanted jobs, newest first, at most `limit`."""
@@ -470,7 +477,7 @@ class Client:
                 continue
             patience.renew()
             self._is_lost = False
-            said = status.SerializeToString(deterministic=True)
+            said = _without_estimates(status)
             if said != told:
                 told = said
                 yield status
@@ -710,6 +717,16 @@ class _LogCursor:
         data = chunk.data[self._next_byte - chunk.offset :]
         self._next_byte += len(data)
         return LogPiece(attempt=self._number, data=data) if data else None
+
+
+def _without_estimates(status: QueueStatus) -> bytes:
+    """Return what of the queue has changed when it differs: what is expected is estimated anew at each look."""
+    known = type(status)()
+    known.CopyFrom(status)
+    known.ClearField("expected_drain_time")
+    for job in known.waiting:
+        job.ClearField("expected_start_time")
+    return known.SerializeToString(deterministic=True)
 
 
 class _Patience:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from qgjob.v1.agent_pb2 import Agent
     from qgjob.v1.build_pb2 import Build
     from qgjob.v1.device_pb2 import Device, DeviceVitals
-    from qgjob.v1.job_pb2 import Attempt, Failure, Job, TestResult
-    from qgjob.v1.queue_pb2 import QueueStatus
+    from qgjob.v1.job_pb2 import Attempt, Explanation, Failure, Job, TestResult
+    from qgjob.v1.queue_pb2 import BatchStatus, QueueStatus
 
 Resource = dict[str, Any]
 
@@ -121,6 +121,25 @@ def job(message: Job) -> Resource:
     }
 
 
+def explanation(message: Explanation) -> Resource:
+    """Return why a job waits, what it does, or how it ended."""
+    from qgjob.v1.job_pb2 import JobState, WhyReason
+
+    return {
+        "id": message.job_id,
+        "status": word(JobState, message.state),
+        "reason": word(WhyReason, message.reason),
+        "message": message.message,
+        "queue_position": message.queue_position or None,
+        "expected_start_time": _maybe(message, "expected_start_time"),
+        "matching_devices": message.matching_devices,
+        "usable_devices": message.usable_devices,
+        "device": message.device or None,
+        "blocking_job": message.blocking_job_id or None,
+        "device_free_time": _maybe(message, "device_free_time"),
+    }
+
+
 def jobs(messages: Iterable[Job]) -> list[Resource]:
     """Return jobs."""
     return [job(message) for message in messages]
@@ -169,6 +188,7 @@ def _vitals(vitals: DeviceVitals) -> Resource:
 def agent(message: Agent) -> Resource:
     """Return an agent."""
     from qgjob.v1.agent_pb2 import AgentState
+    from qgjob.v1.job_pb2 import Lane
 
     return {
         "name": message.id,
@@ -176,6 +196,7 @@ def agent(message: Agent) -> Resource:
         "host": message.host,
         "version": message.version,
         "draining": message.draining,
+        "lanes": [word(Lane, lane) for lane in message.lanes],
         "devices": message.devices,
         "batches": message.leases,
         "seen_time": _maybe(message, "seen_time"),
@@ -195,8 +216,22 @@ def build(message: Build) -> Resource:
     }
 
 
+def batch(message: BatchStatus) -> Resource:
+    """Return a batch that is at work."""
+    return {
+        "device": message.device,
+        "org_id": message.org_id,
+        "app_version_id": message.app_version_id,
+        "job": message.job_id or None,
+        "jobs_left": message.jobs_left,
+        "jobs_done": message.jobs_done,
+        "grant_time": _maybe(message, "grant_time"),
+    }
+
+
 def queue_status(message: QueueStatus) -> Resource:
     """Return the queue at a glance."""
+    from qgjob.v1.device_pb2 import DeviceState
     from qgjob.v1.job_pb2 import Lane
 
     return {
@@ -214,4 +249,6 @@ def queue_status(message: QueueStatus) -> Resource:
         "installs_avoided": message.installs_avoided,
         "seconds_saved": seconds(message.time_saved),
         "expected_drain_time": _maybe(message, "expected_drain_time"),
+        "batches": [batch(one) for one in message.batches],
+        "devices": {word(DeviceState, one.state): one.count for one in message.devices},
     }

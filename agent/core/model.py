@@ -14,6 +14,17 @@ MICROSECONDS = 1_000_000
 """Microseconds in a second: every span and every instant of the core is an integer of them."""
 
 
+class Lane(StrEnum):
+    """Group of priorities."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+ALL_LANES = tuple(Lane)
+
+
 class DeviceKind(StrEnum):
     """What a device is."""
 
@@ -245,6 +256,8 @@ class Identity:
     """Random, new at every start of the process."""
     version: str
     host: str
+    lanes: tuple[Lane, ...] = ALL_LANES
+    """The lanes that it serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

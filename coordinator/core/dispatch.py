@@ -17,6 +17,7 @@ from coordinator.core.model import (
     Device,
     DeviceState,
     Job,
+    Lane,
     Lease,
     LeaseId,
     LeaseState,
@@ -127,7 +128,7 @@ class Dispatcher:
         tail = ledger.tail_of(lease)
         if not tail:
             return
-        level = self._policy.best_level(ledger.fleet.devices[lease.device])
+        level = self._policy.best_level(ledger.fleet.devices[lease.device], ledger.fleet.family_of(lease.id))
         lower = [one for one in tail if self._level_of(one, now) < level and not self._is_guaranteed(one)]
         ledger.revoke(lease, lower, RevokeReason.PREEMPT)
 
@@ -163,10 +164,10 @@ class Dispatcher:
         """
         ledger, family = self._ledger, choice.family
         coming = self._coming.count(family.key.signature)
-        work_us = self._policy.batch_work_us(family, ledger.install_us(family.key.app), coming)
+        work_us = self._policy.batch_work_us(choice, ledger.install_us(family.key.app), coming)
         most = ledger.settings.max_batch
         if lease is not None:
-            first = choice.starved or ledger.queues.first_bucket(family)
+            first = choice.starved or ledger.queues.first_bucket(family, choice.lanes)
             tail = ledger.tail_of(lease)
             most -= len(tail)
             work_us -= sum(
@@ -174,7 +175,7 @@ class Dispatcher:
                 for attempt in tail
                 if first is None or ledger.jobs[ledger.attempts[attempt].job].spec.priority >= first.priority
             )
-        taken = ledger.queues.take(family, most, work_us, choice.floor, choice.starved)
+        taken = ledger.queues.take(family, most, work_us, choice.floor, choice.starved, choice.lanes)
         ledger.match_pool(family.key.signature)
         if choice.starved is not None:
             ledger.guaranteed.update(dict.fromkeys(taken))
@@ -182,7 +183,7 @@ class Dispatcher:
 
     def _note(self, device: Device, choice: Choice) -> None:
         signatures = self._ledger.fleet.pools.signatures_of(device)
-        self._ledger.queues.note_decision(signatures, is_guaranteed=choice.starved is not None)
+        self._ledger.queues.note_decision(signatures, choice.lanes, is_guaranteed=choice.starved is not None)
 
     def _grow(self, now: Now) -> None:
         """Let jobs that came join a batch of their family that has room."""
@@ -208,19 +209,26 @@ class Dispatcher:
 
     def _fill(self, now: Now, deadline_us: int) -> None:
         """Grant batches to free devices until no head that was touched finds one, the first head first."""
-        first, free_for = self._ledger.queues.first, self._ledger.fleet.pools.free_for
-        touched = [signature for signature in self._touched() if free_for(signature)]
-        heads = [(head.order, signature) for signature in touched if (head := first(signature)) is not None]
-        line = [(order, number, signature) for number, (order, signature) in enumerate(heads)]
+        first = self._first_that_finds_one
+        groups = self._ledger.fleet.pools.shared_lanes()
+        places = [(signature, lanes) for signature in self._touched() for lanes in groups]
+        heads = [(head.order, place) for place in places if (head := first(*place)) is not None]
+        line = [(order, number, place) for number, (order, place) in enumerate(heads)]
         heapq.heapify(line)
         while line:
-            order, number, signature = heapq.heappop(line)
-            head = first(signature) if free_for(signature) else None
+            order, number, place = heapq.heappop(line)
+            head = first(*place)
             if head is None or (head.order == order and not self._grant(head, now, deadline_us)):
                 continue
-            head = first(signature) if free_for(signature) else None
+            head = first(*place)
             if head is not None:
-                heapq.heappush(line, (head.order, number, signature))
+                heapq.heappush(line, (head.order, number, place))
+
+    def _first_that_finds_one(self, signature: Signature, lanes: tuple[Lane, ...]) -> Head | None:
+        """Return the first head of a pool in lanes that the same devices serve, if one of those may be free."""
+        if not self._ledger.fleet.pools.free_for(signature, lanes[0]):
+            return None
+        return self._ledger.queues.first(signature, 1, lanes)
 
     def _touched(self) -> dict[Signature, None]:
         queues, pools = self._ledger.queues, self._ledger.fleet.pools
@@ -238,7 +246,7 @@ class Dispatcher:
         """Grant a batch to the best free device for a head. Returns whether there was one."""
         ledger = self._ledger
         key = head.bucket.family.key
-        device = self._policy.choose_device(key.signature, key.app, head.level)
+        device = self._policy.choose_device(key.signature, key.app, head.level, head.bucket.lane)
         if device is None:
             return False
         choice = self._policy.next_family(device, now.wall_us, current=None, age_us=0)
@@ -311,7 +319,9 @@ class Dispatcher:
             device = ledger.fleet.devices[lease.device]
             is_free_then = lease.state is LeaseState.ACTIVE and device.state is DeviceState.LEASED
             rest = (self._level_of(attempt, now) for attempt in ledger.tail_of(lease))
-            return is_free_then and ledger.fleet.serves(device, signature) and max(rest, default=0) < head.level
+            return (
+                is_free_then and ledger.fleet.serves(device, signature, Lane.HIGH) and max(rest, default=0) < head.level
+            )
 
         ending = ledger.endings.count(sorts, now.wall_us, now.wall_us + left_us, most, falls_free) if left_us else 0
         if ending:
@@ -343,7 +353,7 @@ class Dispatcher:
             if claimed == signature or (claimed is not None and queues.urgent_in(claimed)[0]):
                 continue
             for lease_id in leases:
-                if fleet.serves(fleet.devices[fleet.leases[lease_id].device], signature):
+                if fleet.serves(fleet.devices[fleet.leases[lease_id].device], signature, Lane.HIGH):
                     return lease_id
         return None
 
@@ -353,7 +363,7 @@ class Dispatcher:
 
         def may_yield(lease_id: LeaseId) -> bool:
             device = fleet.devices[fleet.leases[lease_id].device]
-            return device.state is not DeviceState.DRAINING and fleet.serves(device, signature)
+            return device.state is not DeviceState.DRAINING and fleet.serves(device, signature, Lane.HIGH)
 
         victim = self._ledger.victims.first(fleet.pools.sorts_of(signature), may_yield)
         if victim is not None:

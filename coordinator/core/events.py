@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coordinator.core.model import (
+    ALL_LANES,
     AgentId,
     AttemptId,
     AttemptOutcome,
@@ -20,6 +21,7 @@ from coordinator.core.model import (
     Job,
     JobId,
     JobSpec,
+    Lane,
     LeaseId,
     Request,
     SessionId,
@@ -127,6 +129,8 @@ class AgentConnected:
     results: tuple[AttemptFinished, ...] = ()
     is_stranger: bool = False
     """It comes from another database, so it has nothing of what this one may believe it holds."""
+    lanes: tuple[Lane, ...] = ALL_LANES
+    """The lanes that it serves."""
     answers_close: bool = False
     """Whether it says when nothing of a closed lease is left; agents of older releases do not."""
 

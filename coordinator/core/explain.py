@@ -1,26 +1,32 @@
 """Why a job waits: the first constraint that keeps it from a device, in the words of the state that decides.
 
-For people, not for decisions: it may go through devices and through the jobs of a pool.
+For people, not for decisions: it goes through all devices. When the job is expected to start is a matter of `forecast`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coordinator.core.lanes import Family, family_of
-from coordinator.core.ledger import WORKING, Ledger
-from coordinator.core.model import Device, DeviceId, DeviceState, Job, JobId, JobState, Lease, Now
+from coordinator.core.forecast import free_us, lease_of
+from coordinator.core.lanes import family_of
+from coordinator.core.ledger import Ledger
+from coordinator.core.model import Device, DeviceId, DeviceState, Job, JobId, JobState, Now
+from coordinator.core.pools import Miss, misses
 
 
 class Why(StrEnum):
     """What keeps a job from running."""
 
-    STARTED = "started"
+    RUNNING = "running"
     ASSIGNED = "assigned"
     NOTHING_MATCHES = "nothing_matches"
     OFFLINE = "offline"
     QUARANTINED = "quarantined"
+    DRAINING = "draining"
+    FENCING = "fencing"
+    OTHER_LANES = "other_lanes"
     QUOTA = "quota"
     JOINS_BATCH = "joins_batch"
     BUSY = "busy"
@@ -28,87 +34,135 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a job waits. Times are wall time; `ahead` counts jobs of its pool."""
+    """Why a job waits, or where it is. Times are wall time."""
 
     why: Why
-    ahead: int = 0
+    before: int = 0
+    """Jobs that its device was given before it and has not ended."""
     matching: int = 0
     """Known devices that could run it, in whatever state."""
     usable: int = 0
     """Those of them that work."""
+    held: tuple[tuple[Why, int], ...] = ()
+    """What keeps the matching devices from it where none of them works, the most hopeful first."""
     device: DeviceId | None = None
-    """Where it is, or which device is expected to be free first."""
+    """Where it is; or which device is nearest: to be free, to be usable, or to match."""
+    misses: tuple[Miss, ...] = ()
+    """What the nearest device lacks where none matches."""
+    detail: str = ""
+    """What its agent or an operator says of the nearest device where none works."""
     blocker: JobId | None = None
-    """What runs there."""
+    """What runs on the nearest device."""
     free_us: int | None = None
     """When that device is expected to be free."""
-    expected_start_us: int | None = None
     limit: int = 0
-    """The quota that is used up."""
+    """The quota of its organisation, 0 for none."""
+    devices: int = 0
+    """Devices that its organisation has."""
 
 
-UNUSABLE = (DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING)
+_HELD = {
+    DeviceState.FENCING: Why.FENCING,
+    DeviceState.DRAINING: Why.DRAINING,
+    DeviceState.QUARANTINED: Why.QUARANTINED,
+    DeviceState.OFFLINE: Why.OFFLINE,
+}
+"""Why a device that matches is not to be had, the most hopeful first."""
 
 
 def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
     """Return why a job that has not ended does not run."""
     if job.state is JobState.RUNNING:
-        return Explanation(why=Why.STARTED, device=job.device)
+        return Explanation(why=Why.RUNNING, device=job.device)
     if job.state is not JobState.QUEUED:
-        return Explanation(why=Why.ASSIGNED, device=job.device)
-    key = family_of(job)
-    matching = [one for one in ledger.fleet.devices.values() if ledger.fleet.serves(one, key.signature)]
-    usable = [one for one in matching if one.state not in UNUSABLE]
-    if not usable:
-        return Explanation(why=_unusable(matching), matching=len(matching))
-    family = ledger.queues.family(key)
-    assert family is not None, f"job {job.id} waits in no family"
-    ahead, work_us = ledger.queues.ahead_of(job)
-    first = min(usable, key=lambda device: (_free_us(ledger, device, now), device.id))
-    free_us = _free_us(ledger, first, now)
+        return _assigned(ledger, job)
+    signature = family_of(job).signature
+    matching = [one for one in ledger.fleet.devices.values() if ledger.fleet.pools.matches(one, signature)]
+    if not matching:
+        return _unmatched(ledger, job)
+    usable = [one for one in matching if _held_by(one, job) is None]
+    return _waiting(ledger, job, matching, usable, now) if usable else _unusable(ledger, job, matching)
+
+
+def _held_by(device: Device, job: Job) -> Why | None:
+    """Return why a device that matches is not to be had for a job, None if it is."""
+    if job.spec.lane not in device.facts.lanes:
+        return Why.OTHER_LANES
+    return _HELD.get(device.state)
+
+
+def _assigned(ledger: Ledger, job: Job) -> Explanation:
+    """Say what the device does before it comes to the job."""
+    assert job.attempt is not None, f"job {job.id} is {job.state} without an attempt"
+    lease = ledger.fleet.leases[ledger.attempts[job.attempt].lease]
+    before = lease.attempts[: lease.attempts.index(job.attempt)]
     return Explanation(
-        why=_blocked(ledger, family),
-        ahead=ahead,
+        why=Why.ASSIGNED,
+        before=len(before),
+        device=job.device,
+        blocker=ledger.attempts[before[0]].job if before else None,
+    )
+
+
+def _unmatched(ledger: Ledger, job: Job) -> Explanation:
+    def lacks(device: Device) -> tuple[Miss, ...]:
+        return misses(device.facts, job.spec.target, job.spec.selector)
+
+    nearest = min(ledger.fleet.devices.values(), key=lambda one: (len(lacks(one)), one.id), default=None)
+    if nearest is None:
+        return Explanation(why=Why.NOTHING_MATCHES)
+    return Explanation(why=Why.NOTHING_MATCHES, device=nearest.id, misses=lacks(nearest))
+
+
+def _unusable(ledger: Ledger, job: Job, matching: list[Device]) -> Explanation:
+    held_by = {device.id: why for device in matching if (why := _held_by(device, job)) is not None}
+    counts = Counter(held_by.values())
+    held = tuple((why, counts[why]) for why in (*_HELD.values(), Why.OTHER_LANES) if counts[why])
+    nearest = min((one for one in matching if held_by[one.id] is held[0][0]), key=lambda one: one.id)
+    return Explanation(
+        why=held[0][0],
+        matching=len(matching),
+        held=held,
+        device=nearest.id,
+        detail=_detail(ledger, nearest) if held[0][0] is not Why.OTHER_LANES else _lanes(nearest),
+    )
+
+
+def _lanes(device: Device) -> str:
+    return f"agent {device.agent} serves {' and '.join(device.facts.lanes)}"
+
+
+def _detail(ledger: Ledger, device: Device) -> str:
+    agent = ledger.fleet.agents[device.agent]
+    match device.state:
+        case DeviceState.OFFLINE if not device.facts.is_usable:
+            return device.facts.reason
+        case DeviceState.OFFLINE | DeviceState.FENCING:
+            return f"agent {agent.id} is {agent.state}"
+        case _:
+            return device.hold_reason or (f"agent {agent.id} is drained" if agent.is_draining else "")
+
+
+def _waiting(ledger: Ledger, job: Job, matching: list[Device], usable: list[Device], now: Now) -> Explanation:
+    first = min(usable, key=lambda device: (free_us(ledger, device, now), device.id))
+    return Explanation(
+        why=_blocked(ledger, job),
         matching=len(matching),
         usable=len(usable),
         device=first.id,
         blocker=_running_on(ledger, first),
-        free_us=free_us,
-        expected_start_us=free_us + work_us // len(usable),
-        limit=ledger.shares.quota_of(key.app.org_id),
+        free_us=free_us(ledger, first, now),
+        limit=ledger.shares.quota_of(job.spec.org_id),
+        devices=ledger.shares.devices_of(job.spec.org_id),
     )
 
 
-def _unusable(matching: list[Device]) -> Why:
-    if not matching:
-        return Why.NOTHING_MATCHES
-    is_held = any(one.state in (DeviceState.QUARANTINED, DeviceState.DRAINING) for one in matching)
-    return Why.QUARANTINED if is_held else Why.OFFLINE
-
-
-def _blocked(ledger: Ledger, family: Family) -> Why:
-    if family.devices and not ledger.queues.is_offered(family):
+def _blocked(ledger: Ledger, job: Job) -> Why:
+    if not ledger.queues.is_offered(job):
         return Why.JOINS_BATCH
-    return Why.QUOTA if ledger.shares.is_full(family.key.app.org_id) else Why.BUSY
-
-
-def _lease_of(ledger: Ledger, device: Device) -> Lease | None:
-    return ledger.fleet.leases.get(device.lease) if device.lease is not None else None
+    return Why.QUOTA if ledger.shares.is_full(job.spec.org_id) else Why.BUSY
 
 
 def _running_on(ledger: Ledger, device: Device) -> JobId | None:
-    lease = _lease_of(ledger, device)
+    lease = lease_of(ledger, device)
     return ledger.attempts[lease.attempts[0]].job if lease is not None and lease.attempts else None
-
-
-def _free_us(ledger: Ledger, device: Device, now: Now) -> int:
-    """Return when a device is expected to have ended what it was given."""
-    lease = _lease_of(ledger, device)
-    if lease is None:
-        return now.wall_us
-    left_us = 0 if lease.state in WORKING else ledger.settings.preempt_grace_us
-    for attempt_id in lease.attempts:
-        attempt = ledger.attempts[attempt_id]
-        ran_us = now.wall_us - attempt.start_us if attempt.start_us is not None else 0
-        left_us += max(0, ledger.durations.cautious_us(ledger.jobs[attempt.job].spec) - ran_us)
-    return now.wall_us + left_us

@@ -13,6 +13,7 @@ from coordinator.core.model import (
     Device,
     DeviceId,
     DeviceState,
+    Lane,
     Lease,
     LeaseId,
     SessionId,
@@ -127,9 +128,9 @@ class Fleet:
         """Whether a device could be used, and nothing is done with it."""
         return device.state in RESTING and device.lease is None
 
-    def serves(self, device: Device, signature: Signature) -> bool:
-        """Whether a device may run jobs of a pool."""
-        return self.pools.serves(device, signature)
+    def serves(self, device: Device, signature: Signature, lane: Lane) -> bool:
+        """Whether a device may run jobs of a pool that were submitted in a lane."""
+        return self.pools.serves(device, signature, lane)
 
     # Leases
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.core.ledger import Ledger
+from collections import Counter
+
+from coordinator.core.ledger import WORKING, Ledger
 from coordinator.core.model import DeviceId, DeviceState, JobState, Lease, LeaseId
 
 _HOLDING = frozenset({DeviceState.RESERVED, DeviceState.LEASED})
@@ -23,6 +25,7 @@ def check(ledger: Ledger, *, is_ordered: bool = True) -> None:
     _check_jobs(ledger)
     _check_leases(ledger, is_ordered)
     _check_devices(ledger)
+    _check_families(ledger)
 
 
 def _check_jobs(ledger: Ledger) -> None:
@@ -77,3 +80,18 @@ def _check_devices(ledger: Ledger) -> None:
             assert lease.device == device.id, f"{device.id} is said to hold lease {lease.id} of {lease.device}"
             assert lease.fence.number == device.fence_number, f"lease {lease.id} is not the newest of {device.id}"
             assert lease.is_canary or device.state is not DeviceState.QUARANTINED, f"{device.id} works in quarantine"
+
+
+def _check_families(ledger: Ledger) -> None:
+    """Count the devices of each family anew, by lane."""
+    working = [lease for lease in ledger.fleet.leases.values() if lease.state in WORKING and not lease.is_canary]
+    expected = Counter(
+        (ledger.fleet.family_of(lease.id), lane)
+        for lease in working
+        for lane in ledger.fleet.devices[lease.device].facts.lanes
+    )
+    for lease in working:
+        family = ledger.queues.family(ledger.fleet.family_of(lease.id))
+        assert family is not None, f"lease {lease.id} works for no family"
+        for lane, count in family.devices_in.items():
+            assert count == expected[family.key, lane], f"{family.key} is said to have {count} devices for {lane}"

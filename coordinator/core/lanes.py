@@ -13,6 +13,9 @@ organisations take turns by their virtual time, and within one the families:
 A family for which one more device does not pay is not offered at all (its own devices take its jobs), and neither is an
 organisation that has all the devices that its quota allows.
 
+A device may be kept for some lanes. It serves jobs that were submitted in them, and no wait lifts another one onto it:
+so at each level the buckets of each lane have lines of their own.
+
 Heaps are cleaned lazily: an entry counts while it still is its bucket's own. Every operation costs O(log n), besides
 the few levels; nothing scans the jobs.
 """
@@ -25,6 +28,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.core.model import (
+    ALL_LANES,
     MAX_PRIORITY,
     MOST_AGED_PRIORITY,
     URGENT_PRIORITY,
@@ -32,6 +36,7 @@ from coordinator.core.model import (
     DeviceId,
     Job,
     JobId,
+    Lane,
     Rules,
     Target,
 )
@@ -54,11 +59,13 @@ class Signature:
     target: Target
     selector: tuple[tuple[str, str], ...]
     avoid: tuple[DeviceId, ...]
+    lane: Lane | None = None
+    """Only where devices are avoided: whether others can take their place depends on it."""
     hash: int = field(init=False, repr=False, compare=False)
     """Worked out once: every decision looks pools up."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hash", hash((self.target, self.selector, self.avoid)))
+        object.__setattr__(self, "hash", hash((self.target, self.selector, self.avoid, self.lane)))
 
     def __hash__(self) -> int:
         return self.hash
@@ -66,7 +73,7 @@ class Signature:
 
 def signature_of(job: Job) -> Signature:
     """Return the signature of the one pool that the job waits in."""
-    return Signature(job.spec.target, job.spec.selector, job.avoid)
+    return Signature(job.spec.target, job.spec.selector, job.avoid, job.spec.lane if job.avoid else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,7 @@ class Bucket:
 
     family: Family
     priority: int
+    lane: Lane
     heap: list[Entry] = field(default_factory=list)
     size: int = 0
     level: int = 0
@@ -123,6 +131,8 @@ class Family:
     held_us: int = 0
     """Expected work of those that are leased."""
     devices: int = 0
+    devices_in: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(Lane, 0))
+    """Those of its devices that serve a lane."""
     install_us: int = 0
     left_us: int = 0
     """Wall time at which a device left it last, 0 if none has: families take turns."""
@@ -170,13 +180,16 @@ class Pool:
     families: dict[AppKey, Family] = field(default_factory=dict)
     orgs: Counter[str] = field(default_factory=Counter)
     """Families with waiting jobs of each organisation."""
-    levels: dict[int, _Level] = field(default_factory=lambda: {level: _Level() for level in range(1, MAX_PRIORITY + 1)})
-    oldest: list[_Oldest] = field(default_factory=list)
+    levels: dict[int, dict[Lane, _Level]] = field(
+        default_factory=lambda: {level: {} for level in range(MAX_PRIORITY, 0, -1)}
+    )
+    """Only the lanes that ever came to stand at a level."""
+    oldest: dict[Lane, list[_Oldest]] = field(default_factory=lambda: {lane: [] for lane in Lane})
     urgent: int = 0
     """Waiting jobs that may preempt, and their expected work."""
     urgent_us: int = 0
-    passed: int = 0
-    """Decisions since the oldest head was served for its age."""
+    passed: dict[tuple[Lane, ...], int] = field(default_factory=dict)
+    """Lanes -> decisions on devices that serve exactly these since the oldest head was served there for its age."""
     size: int = 0
 
 
@@ -192,7 +205,7 @@ class Queues:
         self._queued_per_org: Counter[str] = Counter()
         self._pools_per_org: Counter[str] = Counter()
         self._aging: list[tuple[int, int, Bucket]] = []
-        self._parked: dict[str, dict[tuple[Signature, int], None]] = {}
+        self._parked: dict[str, dict[tuple[Signature, int, Lane], None]] = {}
         self._full: dict[str, list[_Oldest]] = {}
         """Heads that would have a guaranteed share if their organisation had not all its devices."""
         self._number = 0
@@ -256,7 +269,7 @@ class Queues:
             self._count_family(family, 1)
         bucket = family.buckets.get(job.spec.priority)
         if bucket is None:
-            bucket = family.buckets[job.spec.priority] = Bucket(family, job.spec.priority)
+            bucket = family.buckets[job.spec.priority] = Bucket(family, job.spec.priority, job.spec.lane)
         long_us = expected_us if expected_us > self._rules.long_us else 0
         entry: Entry = (0 if job.attempt_count else 1, job.create_us, -long_us, job.sequence, job.id, expected_us)
         self._waiting[job.id] = entry
@@ -311,7 +324,15 @@ class Queues:
         pool = self._pools.get(signature)
         return (pool.urgent, pool.urgent_us) if pool is not None else (0, 0)
 
-    def take(self, family: Family, most: int, work_us: int, floor: int, only: Bucket | None = None) -> list[JobId]:
+    def take(
+        self,
+        family: Family,
+        most: int,
+        work_us: int,
+        floor: int,
+        only: Bucket | None = None,
+        lanes: tuple[Lane, ...] = ALL_LANES,
+    ) -> list[JobId]:
         """Take the first jobs of a family out, in the order in which they shall run.
 
         They are taken by age; but in a batch the longest of those that were submitted together runs first, so that
@@ -323,10 +344,11 @@ class Queues:
             work_us: Expected work after which it is enough.
             floor: The level below which something else comes first.
             only: The bucket that they are taken from; None for whichever is first.
+            lanes: The lanes that the device serves.
         """
         taken: list[tuple[int, int, int, int, JobId]] = []
         while len(taken) < most and work_us > 0:
-            bucket = only if only is not None else self.first_bucket(family)
+            bucket = only if only is not None else self.first_bucket(family, lanes)
             if bucket is None or self._clean(bucket) is None or self._level_of(bucket) < floor:
                 break
             entry = heapq.heappop(bucket.heap)
@@ -380,20 +402,24 @@ class Queues:
 
     # Devices of families
 
-    def join(self, key: FamilyKey, install_us: int) -> None:
-        """Note that one more device works for a family."""
+    def join(self, key: FamilyKey, install_us: int, lanes: tuple[Lane, ...] = ALL_LANES) -> None:
+        """Note that one more device works for a family; it serves some lanes."""
         family = self._family(key, install_us)
         family.devices += 1
+        for lane in lanes:
+            family.devices_in[lane] += 1
         self._offer_all(family)
 
     def look_again(self, key: FamilyKey) -> None:
         """Note that a device may take more work of a family than before."""
         self.grown[key] = None
 
-    def part(self, key: FamilyKey) -> None:
+    def part(self, key: FamilyKey, lanes: tuple[Lane, ...] = ALL_LANES) -> None:
         """Note that a device does not work for a family any more."""
         family = self._pools[key.signature].families[key.app]
         family.devices -= 1
+        for lane in lanes:
+            family.devices_in[lane] -= 1
         family.left_us = self._wall_us
         self.touched[key.signature] = None
         self._offer_all(family)
@@ -411,6 +437,17 @@ class Queues:
         if family is not None:
             self._offer_all(family)
 
+    def note_install(self, app: AppKey, install_us: int) -> None:
+        """Let the families of a build stand where they belong now that it is known better how long its install takes.
+
+        Costs O(pools).
+        """
+        for pool in self._pools.values():
+            family = pool.families.get(app)
+            if family is not None and family.install_us != install_us:
+                family.install_us = install_us
+                self._offer_all(family)
+
     def _family_install_us(self, key: FamilyKey) -> int:
         family = self.family(key)
         return family.install_us if family is not None else 0
@@ -426,12 +463,12 @@ class Queues:
     def _level_of(self, bucket: Bucket) -> int:
         return effective_priority(bucket.priority, self._wall_us - bucket.heap[0][1], self._rules)
 
-    def first_bucket(self, family: Family) -> Bucket | None:
-        """Return the bucket of a family's first job."""
+    def first_bucket(self, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> Bucket | None:
+        """Return the bucket of a family's first job of some lanes."""
         best: Bucket | None = None
         best_key: tuple[int, Entry] | None = None
         for bucket in family.buckets.values():
-            entry = self._clean(bucket)
+            entry = self._clean(bucket) if bucket.lane in lanes else None
             if entry is None:
                 continue
             key = (-self._level_of(bucket), entry)
@@ -439,9 +476,9 @@ class Queues:
                 best, best_key = bucket, key
         return best
 
-    def first_level(self, family: Family) -> int:
-        """Return the level of a family's first job, 0 if none waits."""
-        bucket = self.first_bucket(family)
+    def first_level(self, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> int:
+        """Return the level of a family's first job of some lanes, 0 if none waits."""
+        bucket = self.first_bucket(family, lanes)
         return self._level_of(bucket) if bucket is not None else 0
 
     def _offer_family(self, family: Family, changed: Bucket) -> None:
@@ -476,7 +513,7 @@ class Queues:
 
     def _kind(self, bucket: Bucket) -> int | None:
         family, rules = bucket.family, self._rules
-        if not family.devices:
+        if not family.devices_in[bucket.lane]:
             return NO_DEVICE
         per_device_us = family.per_device_us(1)
         if per_device_us > rules.batch_most_us:
@@ -486,27 +523,30 @@ class Queues:
 
     def _line_up(self, bucket: Bucket, rank: Rank, level: int) -> None:
         pool, org = bucket.family.pool, bucket.family.key.app.org_id
-        at = pool.levels[level]
+        at = pool.levels[level].get(bucket.lane)
+        if at is None:
+            at = pool.levels[level][bucket.lane] = _Level()
         line = at.lines.get(org)
         if line is None:
             line = at.lines[org] = []
             heapq.heappush(at.orgs, (self._shares.time_of(org), org))
         self._number += 1
         heapq.heappush(line, (rank, self._number, bucket))
-        heapq.heappush(pool.oldest, (rank[4], self._number, bucket, rank))
-        self._compact(line, pool)
+        oldest = pool.oldest[bucket.lane]
+        heapq.heappush(oldest, (rank[4], self._number, bucket, rank))
+        self._compact(line, oldest)
         self.touched[pool.signature] = None
 
-    def _compact(self, line: _Line, pool: Pool) -> None:
+    def _compact(self, line: _Line, oldest: list[_Oldest]) -> None:
         """Drop what is dead where it is most of a heap; heaps double before they are looked at again."""
         size = len(line)
         if size > COMPACT_ABOVE and not size & (size - 1):
             line[:] = [one for one in line if one[2].rank is one[0]]
             heapq.heapify(line)
-        size = len(pool.oldest)
+        size = len(oldest)
         if size > COMPACT_ABOVE and not size & (size - 1):
-            pool.oldest = [one for one in pool.oldest if one[2].rank is one[3]]
-            heapq.heapify(pool.oldest)
+            oldest[:] = [one for one in oldest if one[2].rank is one[3]]
+            heapq.heapify(oldest)
 
     def _note_aging(self, bucket: Bucket, create_us: int, level: int) -> None:
         if bucket.priority >= MOST_AGED_PRIORITY or level >= MOST_AGED_PRIORITY:
@@ -518,8 +558,8 @@ class Queues:
             self._number += 1
             heapq.heappush(self._aging, (due_us, self._number, bucket))
 
-    def first(self, signature: Signature, least: int = 1) -> Head | None:
-        """Return the first head of a pool, of at least a level.
+    def first(self, signature: Signature, least: int = 1, lanes: tuple[Lane, ...] = ALL_LANES) -> Head | None:
+        """Return the first head of a pool in some lanes, of at least a level.
 
         The highest level at which anything is offered, there the organisation with the least virtual time, and of that
         the first family.
@@ -528,12 +568,34 @@ class Queues:
         if pool is None:
             return None
         for level in range(MAX_PRIORITY, least - 1, -1):
-            at = pool.levels[level]
-            if at.orgs and (head := self._first_at(at, level, signature)) is not None:
-                return head
+            best: Head | None = None
+            for lane, at in pool.levels[level].items():
+                if at.orgs and lane in lanes and (head := self._first_at(at, level, lane, signature)) is not None:
+                    best = head if best is None or head.order < best.order else best
+            if best is not None:
+                return best
         return None
 
-    def _first_at(self, at: _Level, level: int, signature: Signature) -> Head | None:
+    def first_of(self, org: str, signature: Signature, least: int, lanes: tuple[Lane, ...]) -> Head | None:
+        """Return the first head of an organisation in a pool, of at least a level, whether or not it has its quota.
+
+        For a device that works for that organisation: if it gives it back, its next job may have it.
+        """
+        pool = self._pools.get(signature)
+        if pool is None:
+            return None
+        for level in range(MAX_PRIORITY, least - 1, -1):
+            found = [
+                first
+                for lane, at in pool.levels[level].items()
+                if lane in lanes and org in at.lines and (first := self._first_in(at.lines[org], level)) is not None
+            ]
+            if found:
+                first = min(found)
+                return Head(level, self._shares.time_of(org), org, first[0], first[2])
+        return None
+
+    def _first_at(self, at: _Level, level: int, lane: Lane, signature: Signature) -> Head | None:
         while at.orgs:
             time, org = at.orgs[0]
             true = self._shares.time_of(org)
@@ -549,26 +611,30 @@ class Queues:
             elif self._shares.is_full(org):
                 heapq.heappop(at.orgs)
                 at.parked[org] = None
-                self._parked.setdefault(org, {})[signature, level] = None
+                self._parked.setdefault(org, {})[signature, level, lane] = None
             else:
                 return Head(level, time, org, first[0], first[2])
         return None
 
-    def level_of_others(self, signature: Signature, family: Family) -> int:
-        """Return the highest level of a pool at which another family may be offered, 0 for none.
+    def level_of_others(self, signature: Signature, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> int:
+        """Return the highest level of a pool at which another family may be offered in some lanes, 0 for none.
 
         Looks at no more than a few entries of each level: where it cannot tell it says that there is one.
         """
         pool = self._pools[signature]
-        for level in range(MAX_PRIORITY, 0, -1):
-            at = pool.levels[level]
-            if len(at.orgs) > 1:
-                return level
-            for _, org in at.orgs:
-                front = at.lines[org][:FRONT]
-                if len(front) == FRONT or any(self._is_of_other(one, level, family) for one in front):
+        for level, by_lane in pool.levels.items():
+            for lane, at in by_lane.items():
+                if (at.orgs or at.parked) and lane in lanes and self._has_other(at, level, family):
                     return level
         return 0
+
+    def _has_other(self, at: _Level, level: int, family: Family) -> bool:
+        org = family.key.app.org_id  # its own, though it may have its quota: the device would go to its next job
+        orgs = [one for _, one in at.orgs] + ([org] if org in at.parked else [])
+        if len(orgs) != 1:
+            return bool(orgs)
+        front = at.lines[orgs[0]][:FRONT]
+        return len(front) == FRONT or any(self._is_of_other(one, level, family) for one in front)
 
     def _is_of_other(self, one: tuple[Rank, int, Bucket], level: int, family: Family) -> bool:
         return one[2].family is not family and one[2].rank is one[0] and one[2].level == level
@@ -587,63 +653,56 @@ class Queues:
 
     def unpark(self, org: str) -> None:
         """Offer an organisation again that has a device less."""
-        for signature, level in self._parked.pop(org, {}):
+        for signature, level, lane in self._parked.pop(org, {}):
             pool = self._pools.get(signature)
-            if pool is not None and pool.levels[level].parked.pop(org, org) is None:
-                heapq.heappush(pool.levels[level].orgs, (self._shares.time_of(org), org))
+            at = pool.levels[level].get(lane) if pool is not None else None  # it may have been made anew
+            if at is not None and at.parked.pop(org, org) is None:
+                heapq.heappush(at.orgs, (self._shares.time_of(org), org))
                 self.touched[signature] = None
         for oldest in self._full.pop(org, []):
-            heapq.heappush(oldest[2].family.pool.oldest, oldest)
+            bucket = oldest[2]
+            heapq.heappush(bucket.family.pool.oldest[bucket.lane], oldest)
 
     # The guaranteed share
 
-    def starved(self, signature: Signature) -> Bucket | None:
-        """Return the bucket whose head has waited longest, if that is longer than anybody should."""
+    def starved(self, signature: Signature, lanes: tuple[Lane, ...] = ALL_LANES) -> Bucket | None:
+        """Return the bucket of some lanes whose head has waited longest, if that is longer than anybody should."""
         pool = self._pools.get(signature)
         if pool is None:
             return None
-        while pool.oldest and self._wall_us - pool.oldest[0][0] > self._rules.guarantee_wait_us:
-            oldest = pool.oldest[0]
+        found = [one for lane in lanes if (one := self._starved_in(pool.oldest[lane])) is not None]
+        return min(found, key=lambda one: one[:2])[2] if found else None
+
+    def _starved_in(self, heap: list[_Oldest]) -> _Oldest | None:
+        while heap and self._wall_us - heap[0][0] > self._rules.guarantee_wait_us:
+            oldest = heap[0]
             bucket, org = oldest[2], oldest[2].family.key.app.org_id
             if bucket.rank is not oldest[3]:
-                heapq.heappop(pool.oldest)
+                heapq.heappop(heap)
             elif self._shares.is_full(org):
-                self._full.setdefault(org, []).append(heapq.heappop(pool.oldest))
+                self._full.setdefault(org, []).append(heapq.heappop(heap))
             else:
-                return bucket
+                return oldest
         return None
 
-    def is_due(self, signature: Signature) -> bool:
-        """Whether the next decision on a device of a pool is for the oldest head."""
-        return self._pools[signature].passed >= self._rules.guarantee_every - 1
+    def is_due(self, signature: Signature, lanes: tuple[Lane, ...] = ALL_LANES) -> bool:
+        """Whether the next decision on a device of a pool that serves these lanes is for the oldest head."""
+        return self._pools[signature].passed.get(lanes, 0) >= self._rules.guarantee_every - 1
 
-    def note_decision(self, signatures: Iterable[Signature], *, is_guaranteed: bool) -> None:
-        """Count a decision on a device that serves these pools."""
+    def note_decision(
+        self, signatures: Iterable[Signature], lanes: tuple[Lane, ...] = ALL_LANES, *, is_guaranteed: bool
+    ) -> None:
+        """Count a decision on a device that serves these pools and lanes."""
         for signature in signatures:
             pool = self._pools.get(signature)
             if pool is not None:
-                pool.passed = 0 if is_guaranteed else pool.passed + 1
+                pool.passed[lanes] = 0 if is_guaranteed else pool.passed.get(lanes, 0) + 1
 
     # For people
 
-    def is_offered(self, family: Family) -> bool:
-        """Whether a family stands in line for another device."""
-        return any(bucket.rank is not None for bucket in family.buckets.values())
-
-    def ahead_of(self, job: Job) -> tuple[int, int]:
-        """Return how many jobs of its pool come before a waiting one by priority and age, and their expected work.
-
-        Costs O(n) in the jobs of the pool.
-        """
-        mine = self._place(job.spec.priority, self._waiting[job.id])
-        before = [
-            entry[5]
-            for family in self._pools[signature_of(job)].families.values()
-            for bucket in family.buckets.values()
-            for entry in bucket.heap
-            if self._waiting.get(entry[4]) is entry and self._place(bucket.priority, entry) < mine
-        ]
-        return len(before), sum(before)
+    def is_offered(self, job: Job) -> bool:
+        """Whether a waiting job's family stands in line for another device that serves its lane."""
+        return self._pools[signature_of(job)].families[family_of(job).app].buckets[job.spec.priority].rank is not None
 
     def _place(self, priority: int, entry: Entry) -> tuple[int, int, int, int]:
         level = effective_priority(priority, self._wall_us - entry[1], self._rules)

@@ -186,12 +186,13 @@ class Ledger:
         self.fleet.put_lease(lease)
         if before is None:
             self.shares.hold(lease.app.org_id, 1)
+        lanes = self.fleet.devices[lease.device].facts.lanes
         was_working = before is not None and before.state in WORKING
         is_working = lease.state in WORKING
         if is_working and not was_working:
-            self.queues.join(family, self.install_us(lease.app))
+            self.queues.join(family, self.install_us(lease.app), lanes)
         elif was_working and not is_working:
-            self.queues.part(family)
+            self.queues.part(family, lanes)
         if lease.state is LeaseState.ACTIVE and (before is None or before.state is not LeaseState.ACTIVE):
             self.queues.look_again(family)
         if not lease.is_live:
@@ -527,6 +528,7 @@ class Ledger:
             mean_install_us=mean_us,
         )
         self.builds[lease.app] = build
+        self.queues.note_install(lease.app, mean_us)
         self.write(PutBuild(build))
         tally = changed(lease.tally, installs=lease.tally.installs + 1, install_us=lease.tally.install_us + install_us)
         self.put_lease(changed(self.fleet.leases[lease.id], tally=tally))

@@ -201,6 +201,9 @@ FATAL_REASONS = frozenset({"SPEC_NOT_FOUND", "BUILD_NOT_FOUND", "BUILD_INVALID",
 """Failures that no other device and no other try can mend: the job ends FAILED at once."""
 
 
+ALL_LANES = tuple(Lane)
+
+
 def lane_of(priority: int) -> Lane:
     """Return the lane that a priority from 1 to 5 belongs to."""
     if priority >= 4:
@@ -406,6 +409,8 @@ class DeviceFacts:
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     is_usable: bool = True
     reason: str = ""
+    lanes: tuple[Lane, ...] = ALL_LANES
+    """The lanes that its agent keeps it for, by the priorities with which jobs were submitted."""
     vitals: Vitals = field(default_factory=lambda: NO_VITALS)
 
 
@@ -464,6 +469,8 @@ class Agent:
     connect_us: int
     is_draining: bool = False
     """An operator keeps new work off all of its devices."""
+    lanes: tuple[Lane, ...] = ALL_LANES
+    """The lanes that it serves; the same as long as its process lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

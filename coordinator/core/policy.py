@@ -28,6 +28,8 @@ class Choice:
     family: Family
     floor: int
     """The effective priority below which another family comes first."""
+    lanes: tuple[Lane, ...]
+    """The lanes that the device serves."""
     starved: Bucket | None = None
     """The jobs that have waited longer than anybody should, if it is for them."""
 
@@ -53,59 +55,74 @@ class Policy:
             age_us: How long it has worked for it.
         """
         signatures = self._pools.signatures_of(device)
-        starved = self._starved(signatures)
+        lanes = device.facts.lanes
+        starved = self._starved(signatures, lanes)
         if starved is not None:
-            return Choice(starved.family, 0, starved)
-        best = self._best_head(signatures)
+            return Choice(starved.family, 0, lanes, starved)
+        best = self._best_head(signatures, lanes, current.app.org_id if current is not None else None)
         own = self._own_family(device, signatures, current)
         if own is None:
-            return self._choice(best.bucket.family, signatures) if best is not None else None
-        level = self._queues.first_level(own)
+            return self._choice(best.bucket.family, signatures, lanes) if best is not None else None
+        level = self._queues.first_level(own, lanes)
         if best is None or level > best.level or best.bucket.family is own:
-            return self._choice(own, signatures)
+            return self._choice(own, signatures, lanes)
         if level == best.level and self._goes_on(own, best, wall_us, current is not None, age_us):
-            return self._choice(own, signatures)
-        return self._choice(best.bucket.family, signatures)
+            return self._choice(own, signatures, lanes)
+        return self._choice(best.bucket.family, signatures, lanes)
 
-    def _choice(self, family: Family, signatures: list[Signature]) -> Choice:
+    def _choice(self, family: Family, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Choice:
         """Take a family's jobs down the lanes while nothing else that waits for the device comes first."""
-        level = self._queues.first_level(family)
-        others = max((self._queues.level_of_others(signature, family) for signature in signatures), default=0)
-        return Choice(family, min(level, others))
+        level = self._queues.first_level(family, lanes)
+        others = max((self._queues.level_of_others(signature, family, lanes) for signature in signatures), default=0)
+        return Choice(family, min(level, others), lanes)
 
-    def _starved(self, signatures: list[Signature]) -> Bucket | None:
-        due = [
-            bucket
-            for signature in signatures
-            if self._queues.is_due(signature) and (bucket := self._queues.starved(signature)) is not None
-        ]
+    def _starved(self, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Bucket | None:
+        """Return the oldest of all that a device serves, if one of its pools is due.
+
+        Not the oldest of the due pools alone: pools that are due more often, because more devices count for them, would
+        take every turn of a device.
+        """
+        if not any(self._queues.is_due(signature, lanes) for signature in signatures):
+            return None
+        starved = (self._queues.starved(signature, lanes) for signature in signatures)
+        due = [bucket for bucket in starved if bucket is not None]
         return min(due, key=lambda bucket: (bucket.heap[0][1], bucket.heap[0][3]), default=None)
 
-    def best_level(self, device: Device) -> int:
-        """Return the highest effective priority that waits for a device, 0 for none."""
-        best = self._best_head(self._pools.signatures_of(device))
+    def best_level(self, device: Device, current: FamilyKey) -> int:
+        """Return the highest effective priority that waits for a device which works for a family, 0 for none."""
+        best = self._best_head(self._pools.signatures_of(device), device.facts.lanes, current.app.org_id)
         return best.level if best is not None else 0
 
-    def _best_head(self, signatures: list[Signature]) -> Head | None:
+    def _best_head(self, signatures: list[Signature], lanes: tuple[Lane, ...], holder: str | None) -> Head | None:
+        """Return the first head for a device. Its holder's own counts though it has its quota: this device is of it."""
         best: Head | None = None
         for signature in signatures:
-            head = self._queues.first(signature, best.level if best is not None else 1)
-            if head is not None and (best is None or head.order < best.order):
-                best = head
+            least = best.level if best is not None else 1
+            heads = [self._queues.first(signature, least, lanes)]
+            if holder is not None and self._shares.is_full(holder):
+                heads.append(self._queues.first_of(holder, signature, least, lanes))
+            for head in heads:
+                if head is not None and (best is None or head.order < best.order):
+                    best = head
         return best
 
     def _own_family(self, device: Device, signatures: list[Signature], current: FamilyKey | None) -> Family | None:
         """Return the waiting family that a device can go on with without an install, the highest first."""
         if current is not None:
             family = self._queues.family(current)
-            return family if family is not None and family.size and current.signature in signatures else None
+            if family is None or current.signature not in signatures:
+                return None
+            return family if self._queues.first_level(family, device.facts.lanes) else None
         if device.app is None or self._shares.is_full(device.app.org_id):
             return None
         warm: Family | None = None
         warm_level = 0
         for signature in signatures:
             family = self._queues.family_in(signature, device.app)
-            if family is not None and family.size and (level := self._queues.first_level(family)) > warm_level:
+            if family is None or not family.size:
+                continue
+            level = self._queues.first_level(family, device.facts.lanes)
+            if level > warm_level:
                 warm, warm_level = family, level
         return warm
 
@@ -120,25 +137,28 @@ class Policy:
 
     # Which device
 
-    def choose_device(self, signature: Signature, app: AppKey, priority: int) -> Device | None:
-        """Return the free device for a family.
+    def choose_device(self, signature: Signature, app: AppKey, priority: int, lane: Lane) -> Device | None:
+        """Return the free device for jobs of a family that were submitted in a lane.
 
-        One that holds the build comes first; then the device that the fewest other pools could use, then the cheaper
-        kind (emulator, phone, paid slot), then the lane's rule: high takes the least used, low the most used so that
-        fresh devices stay free, normal the one that is free longest.
+        One that holds the build comes first; then one that is kept for few lanes; then the device that the fewest other
+        pools could use, then the cheaper kind (emulator, phone, paid slot), then the lane's rule: high takes the least
+        used, low the most used so that fresh devices stay free, normal the one that is free longest.
         """
-        named = self._pools.idle_named(signature)
+        named = self._pools.idle_named(signature, lane)
         if named is not None:
             return min(named, key=lambda device: (device.app != app, _COST_RANK[device.facts.kind]), default=None)
         avoid = self._pools.avoided_by(signature)
         found: DeviceId | None = None
-        found_rank: tuple[int, int, int, int] | None = None
+        found_rank: tuple[int, int, int, int, int] | None = None
         for sort in self._pools.sorts_of(signature):
+            if lane not in sort.facts.lanes:
+                continue
             device_id, is_warm = _first_idle(sort, app, priority, avoid)
             if device_id is None:
                 continue
             rank = (
                 0 if is_warm else 1,
+                len(sort.facts.lanes),
                 len(sort.signatures),
                 _COST_RANK[sort.facts.kind],
                 self._use_rank(device_id, sort, priority),
@@ -158,26 +178,28 @@ class Policy:
 
     # How much
 
-    def batch_work_us(self, family: Family, install_us: int, coming: int) -> int:
+    def batch_work_us(self, choice: Choice, install_us: int, coming: int) -> int:
         """Return how much work a batch of a family is filled with.
 
         Enough to pay for its install; but where several devices share what waits, or could, half of a device's part at
         most: so they end together, and none holds what another could run.
 
         Args:
-            family: Whose.
-            install_us: How long its install takes.
+            choice: Whose, and in which lanes.
+            install_us: How long the family's install takes.
             coming: Devices that are being taken back for its pool.
         """
         rules = self._rules
         enough_us = min(max(rules.split_installs * install_us, rules.batch_least_us), rules.batch_most_us)
-        first = self._queues.first_bucket(family)
+        family = choice.family
+        first = self._queues.first_bucket(family, choice.lanes)
         is_urgent = first is not None and first.priority >= URGENT_PRIORITY
         installs = rules.urgent_split_installs if is_urgent else rules.split_installs
         pays = family.waiting_us // max(1, installs * install_us)
         if first is not None and is_urgent:
             pays = min(pays, first.size)
-        devices = max(family.devices, min(pays, self._pools.free_for(family.key.signature) + coming))
+        free = self._pools.free_for(family.key.signature, first.lane) if first is not None else 0
+        devices = max(family.devices, min(pays, free + coming))
         if devices <= 1:
             return enough_us
         return min(enough_us, max(1, family.waiting_us // (2 * devices)))

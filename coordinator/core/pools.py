@@ -13,11 +13,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.core.lanes import Signature
-from coordinator.core.model import AppKey, Device, DeviceFacts, DeviceId, DeviceKind, DeviceState, Target
+from coordinator.core.model import (
+    ALL_LANES,
+    AppKey,
+    Device,
+    DeviceFacts,
+    DeviceId,
+    DeviceKind,
+    DeviceState,
+    Lane,
+    Target,
+)
 
 IDENTITY = ("id", "udid")
 UNAVAILABLE = frozenset({DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING})
 COMPACT_ABOVE = 64
+EACH_LANE = tuple((lane,) for lane in ALL_LANES)
+ALL_IN_ONE = (ALL_LANES,)
 
 KINDS: dict[Target, frozenset[DeviceKind]] = {
     Target.ANY: frozenset({DeviceKind.EMULATOR, DeviceKind.DEVICE}),
@@ -25,6 +37,23 @@ KINDS: dict[Target, frozenset[DeviceKind]] = {
     Target.DEVICE: frozenset({DeviceKind.DEVICE}),
     Target.BROWSERSTACK: frozenset({DeviceKind.BROWSERSTACK}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A demand that a device does not meet."""
+
+    attribute: str
+    """`target`, or a name of the selector."""
+    wanted: str
+    has: str
+
+
+def misses(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> tuple[Miss, ...]:
+    """Return the demands that a device does not meet."""
+    kind = () if facts.kind in KINDS[target] else (Miss("target", target, facts.kind),)
+    unmet = (Miss(name, want, _attribute(facts, name)) for name, want in selector if not _meets(facts, name, want))
+    return (*kind, *unmet)
 
 
 def satisfies(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
@@ -54,11 +83,12 @@ def _attribute(facts: DeviceFacts, name: str) -> str:
             return facts.labels.get(name, "")
 
 
-_SortKey = tuple[DeviceKind, str, str, str, tuple[tuple[str, str], ...]]
+_SortKey = tuple[DeviceKind, str, str, str, tuple[tuple[str, str], ...], tuple[Lane, ...]]
 
 
 def _sort_key(facts: DeviceFacts) -> _SortKey:
-    return (facts.kind, facts.platform, facts.model, facts.os_version, tuple(sorted(facts.labels.items())))
+    labels = tuple(sorted(facts.labels.items()))
+    return (facts.kind, facts.platform, facts.model, facts.os_version, labels, facts.lanes)
 
 
 @dataclass(slots=True)
@@ -135,6 +165,8 @@ class Pools:
         """Lower-case id or udid -> devices."""
         self._live: dict[Signature, tuple[Sort, ...]] = {}
         self._number = 0
+        self._kept = 0
+        """Sorts that do not serve all lanes."""
         self.touched: dict[Signature, None] = {}
         """Pools for which a device may have become free since they were looked at."""
 
@@ -184,6 +216,7 @@ class Pools:
         sort = self._sorts.get(key)
         if sort is None:
             sort = self._sorts[key] = Sort(device.facts)
+            self._kept += device.facts.lanes != ALL_LANES
             for signature in self._live:
                 if self._suits(sort, signature):
                     self._live[signature] = (*self._live[signature], sort)
@@ -208,13 +241,14 @@ class Pools:
                 del self._by_name[name]
         if not sort.size:
             del self._sorts[_sort_key(device.facts)]
+            self._kept -= device.facts.lanes != ALL_LANES
             for signature in sort.signatures:
                 self._live[signature] = tuple(one for one in self._live[signature] if one is not sort)
 
     # Pools
 
     def _suits(self, sort: Sort, signature: Signature) -> bool:
-        if sort.facts.kind not in KINDS[signature.target]:
+        if sort.facts.kind not in KINDS[signature.target] or not _takes(sort.facts, signature.lane):
             return False
         return all(_meets(sort.facts, name, pattern) for name, pattern in signature.selector if name not in IDENTITY)
 
@@ -249,8 +283,12 @@ class Pools:
         sort = self._sort_of[device.id]
         return [signature for signature in sort.signatures if self._serves(device, signature)]
 
-    def serves(self, device: Device, signature: Signature) -> bool:
-        """Whether a device may run jobs of a pool.
+    def serves(self, device: Device, signature: Signature, lane: Lane) -> bool:
+        """Whether a device may run jobs of a pool that were submitted in a lane."""
+        return self.matches(device, signature) and lane in device.facts.lanes
+
+    def matches(self, device: Device, signature: Signature) -> bool:
+        """Whether a device has what jobs of a pool ask for, whichever lanes it serves.
 
         A device that failed a job is avoided only while another one could take its place.
         """
@@ -287,25 +325,36 @@ class Pools:
         candidates: Iterable[DeviceId] = self._by_name.get(pattern, ()) if is_exact else self._devices
         for device_id in candidates:
             device = self._devices[device_id]
-            if satisfies(device.facts, signature.target, signature.selector):
+            if satisfies(device.facts, signature.target, signature.selector) and _takes(device.facts, signature.lane):
                 yield device
 
-    def has_match(self, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
+    def has_match(self, target: Target, selector: tuple[tuple[str, str], ...], lane: Lane) -> bool:
         """Whether any known device could serve a request."""
-        signature = Signature(target, selector, ())
+        signature = Signature(target, selector, (), lane)
         if _is_narrow(signature):
             return next(self._named(signature), None) is not None
         return any(self._suits(sort, signature) for sort in self._sorts.values())
 
-    def idle_named(self, signature: Signature) -> list[Device] | None:
+    def idle_named(self, signature: Signature, lane: Lane) -> list[Device] | None:
         """Return the free devices of a pool that names devices; None for one that does not."""
         if not _is_narrow(signature):
             return None
-        return [one for one in self._named(signature) if one.state is DeviceState.IDLE and self._serves(one, signature)]
+        return [
+            one
+            for one in self._named(signature)
+            if one.state is DeviceState.IDLE and lane in one.facts.lanes and self._serves(one, signature)
+        ]
 
-    def free_for(self, signature: Signature) -> int:
-        """Return about how many free devices serve a pool: some may be named by nobody or to be avoided."""
-        return sum(len(sort.idle) for sort in self._live.get(signature, ()))
+    def shared_lanes(self) -> tuple[tuple[Lane, ...], ...]:
+        """Return the lanes in groups that the same devices serve: all in one while no agent is kept for some."""
+        return EACH_LANE if self._kept else ALL_IN_ONE
+
+    def free_for(self, signature: Signature, lane: Lane) -> int:
+        """Return about how many free devices serve a lane of a pool: some may be named by nobody or to be avoided."""
+        sorts = self._live.get(signature, ())
+        if not self._kept:
+            return sum(len(sort.idle) for sort in sorts)
+        return sum(len(sort.idle) for sort in sorts if lane in sort.facts.lanes)
 
     def avoided_by(self, signature: Signature) -> tuple[DeviceId, ...]:
         """Return the devices that a pool really does without now."""
@@ -321,6 +370,10 @@ def _is_alike(before: DeviceFacts, after: DeviceFacts) -> bool:
 
 def _names(facts: DeviceFacts) -> tuple[str, ...]:
     return tuple({facts.id.lower(): None, facts.udid.lower(): None})
+
+
+def _takes(facts: DeviceFacts, lane: Lane | None) -> bool:
+    return lane is None or lane in facts.lanes
 
 
 def _is_narrow(signature: Signature) -> bool:

@@ -191,6 +191,7 @@ class Scheduler:
             if is_gone:
                 self._put_agent(changed(agent, state=AgentState.DISCONNECTED))
         for device in devices:
+            device = self._kept_for_lanes(device)
             ledger.fleet.put_device(device)
             if ledger.fleet.is_at_rest(device):
                 ledger.put_device(changed(device, state=DeviceState.OFFLINE))
@@ -199,6 +200,10 @@ class Scheduler:
         for lease in leases:
             self._restore_lease(lease, lab_us)
         return ledger.take_step()
+
+    def _kept_for_lanes(self, device: Device) -> Device:
+        """Return a device of an earlier life, kept for the lanes of its agent, who alone is remembered with them."""
+        return replace(device, facts=replace(device.facts, lanes=self._ledger.fleet.agents[device.agent].lanes))
 
     def _restore_lease(self, lease: Lease, lab_us: int) -> None:
         ledger = self._ledger
@@ -312,11 +317,11 @@ class Scheduler:
 
     def _unserved(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
         """Return one line for each kind of request that no known device could serve."""
-        seen = dict.fromkeys((spec.target, spec.selector) for spec in specs)
+        seen = dict.fromkeys((spec.target, spec.selector, spec.lane) for spec in specs)
         return tuple(
             f"no known device matches target {target}" + "".join(f", {name}={pattern}" for name, pattern in selector)
-            for target, selector in seen
-            if not self._ledger.fleet.pools.has_match(target, selector)
+            for target, selector, lane in seen
+            if not self._ledger.fleet.pools.has_match(target, selector, lane)
         )
 
     def _accept(
@@ -425,6 +430,8 @@ class Scheduler:
                 seen_us=now.wall_us,
                 connect_us=now.wall_us,
                 is_draining=known is not None and known.is_draining,
+                # What a process says of itself once holds for its life: leases are counted by it.
+                lanes=known.lanes if known is not None and known.boot_id == event.boot_id else event.lanes,
             )
         )
         ledger.send(SendWelcome(session=event.session))
@@ -547,7 +554,8 @@ class Scheduler:
         self, agent_id: AgentId, facts: tuple[DeviceFacts, ...], echoes: tuple[LeaseEcho, ...] | None, now: Now
     ) -> None:
         ledger = self._ledger
-        for one in facts:
+        for told in facts:
+            one = replace(told, lanes=ledger.fleet.agents[agent_id].lanes)
             known = ledger.fleet.devices.get(one.id)
             if known is None:
                 ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))

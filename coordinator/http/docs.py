@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
-from coordinator.http.models import Device, Job, Problem
+from coordinator.http.models import Device, Explanation, Job, Problem
 
 SWAGGER = files("fastapi_standalone_docs") / "static" / "swagger"
 OURS = files("coordinator.http") / "static"
@@ -58,7 +58,7 @@ def describe(app: FastAPI) -> None:
                     operation["responses"].pop("422", None)
                     operation["security"] = [] if path in OPEN else [{}, {"token": []}]
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
-            for model in (Job, Device):  # FastAPI takes the nulls out of examples
+            for model in (Job, Explanation, Device):  # FastAPI takes the nulls out of examples
                 schema["components"]["schemas"][model.__name__]["examples"] = [model.example]
             for name in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(name, None)

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from coordinator.core.model import JobState, Target
 from coordinator.http.answers import answer, next_link
 from coordinator.http.logs import END_ID, Events, LogResponse, Place, Text
-from coordinator.http.models import MAX_ID, Job, JobQuery, LogQuery, Submission
+from coordinator.http.models import MAX_ID, Explanation, Job, JobQuery, LogQuery, Submission
 from coordinator.http.problems import problems
 from coordinator.http.services import FindServices
 from coordinator.wire import MAX_NAME, duration
@@ -95,6 +95,17 @@ def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Eve
         """Return a job with its attempts and tests."""
         found = await find().jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id))
         return await answer(find, lambda: resources.job(found.job))
+
+    @router.get(
+        "/{job_id}/why",
+        response_model=Explanation,
+        responses=problems(400, 404),
+        summary="Why a job waits",
+    )
+    async def explain_job(job_id: JobNumber) -> Response:
+        """Return what keeps a job from running, in a sentence and in fields; or where it runs, or how it ended."""
+        found = await find().jobs.ExplainJob(job_service_pb2.ExplainJobRequest(job_id=job_id))
+        return await answer(find, lambda: resources.explanation(found.explanation))
 
     @router.delete("/{job_id}", response_model=Job, responses=problems(400, 404, 507), summary="Cancel a job")
     async def cancel_job(job_id: JobNumber) -> Response:

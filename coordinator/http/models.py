@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from coordinator.core.explain import Why
 from coordinator.core.model import (
     DEFAULT_PRIORITY,
     MAX_PRIORITY,
@@ -237,6 +238,39 @@ class Job(_Told):
     }
 
 
+class Explanation(_Told):
+    """Why a job waits, what it does, or how it ended."""
+
+    id: int
+    status: JobState
+    reason: Why | Literal["ended"]
+    message: Annotated[str, Field(description="The same for people, in whole sentences.")]
+    queue_position: Annotated[int | None, Field(description="Among the jobs that the same devices can run, from 1.")]
+    expected_start_time: Instant | None
+    matching_devices: int
+    usable_devices: int
+    device: Annotated[str | None, Field(description="Where it is, or which device is the nearest.")]
+    blocking_job: Annotated[int | None, Field(description="What runs there.")]
+    device_free_time: Instant | None
+
+    example: ClassVar[dict[str, Any]] = {
+        "id": 123,
+        "status": "queued",
+        "reason": "busy",
+        "message": (
+            "The only device that matches and works, emulator-5554@lab-1, is busy: job 120 is at work there,"
+            " for about 40s with its batch. 1 job is ahead of it. It is expected to start in about 1m 20s."
+        ),
+        "queue_position": 2,
+        "expected_start_time": "2026-11-24T12:31:25.120Z",
+        "matching_devices": 1,
+        "usable_devices": 1,
+        "device": "emulator-5554@lab-1",
+        "blocking_job": 120,
+        "device_free_time": "2026-11-24T12:30:45.120Z",
+    }
+
+
 class InstalledBuild(_Told):
     """A build that is on a device."""
 
@@ -293,6 +327,7 @@ class Agent(_Told):
     host: str
     version: str
     draining: bool
+    lanes: Annotated[list[Lane], Field(description="Its devices get only jobs that were submitted in these.")]
     devices: int
     batches: int
     seen_time: Instant | None
@@ -308,6 +343,18 @@ class LaneStatus(_Told):
     running: int
 
 
+class Batch(_Told):
+    """A batch that a device works on."""
+
+    device: str
+    org_id: str
+    app_version_id: str
+    job: Annotated[int | None, Field(description="What runs now.")]
+    jobs_left: Annotated[int, Field(description="That have not ended.")]
+    jobs_done: int
+    grant_time: Instant | None
+
+
 class QueueStatus(_Told):
     """The queue at a glance; of running and waiting jobs at most 1,000 each are listed."""
 
@@ -317,6 +364,8 @@ class QueueStatus(_Told):
     installs_avoided: int
     seconds_saved: float
     expected_drain_time: Instant | None
+    batches: list[Batch]
+    devices: Annotated[dict[DeviceState, int], Field(description="How many stand in each state that occurs.")]
 
 
 class Health(_Told):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
 
-from coordinator import wire
+from coordinator import why, wire
 from coordinator.core.errors import InvalidRequest, NotFound, StorageUnavailable
 from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequested
+from coordinator.core.forecast import Forecast
 from coordinator.core.logfile import LogState
 from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, JobState
 from coordinator.engine import Engine
@@ -70,15 +71,30 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             lambda: (self._store.attempts_of(job_id), self._store.tests_of(job_id))
         )
         states = [await self._log_state(attempt) for attempt in attempts]
-        positions = self._engine.queue_positions([job])
+        outlook = self._engine.forecast().outlooks.get(job_id)
         return job_service_pb2.GetJobResponse(
             job=wire.job_out(
                 job,
-                position=positions.get(job.id, 0),
+                position=outlook.place if outlook is not None else 0,
+                expected_start_us=outlook.start_us if outlook is not None else None,
                 tests=tests,
                 attempts=[wire.attempt_out(attempt, state) for attempt, state in zip(attempts, states, strict=True)],
             )
         )
+
+    async def ExplainJob(
+        self, request: job_service_pb2.ExplainJobRequest, context: object = None
+    ) -> job_service_pb2.ExplainJobResponse:
+        """Say why a job waits, what it does, or how it ended."""
+        job = await self._job(JobId(request.job_id))
+        found = self._engine.explain(job.id) if not job.is_terminal else None
+        if found is None:
+            # It may have ended since it was read.
+            explanation = why.ended_out(await self._job(job.id))
+        else:
+            live, explained, now = found
+            explanation = why.explanation_out(live, explained, self._engine.forecast().outlooks.get(job.id), now)
+        return job_service_pb2.ExplainJobResponse(explanation=explanation)
 
     async def _log_state(self, attempt: Attempt) -> LogState:
         """Return what is told of a log: open, while the storage does not answer. The job is shown all the same."""
@@ -149,10 +165,12 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             is_caught_up = not request.keep_open
             while True:
                 tests = await asyncio.to_thread(self._store.tests_of_jobs, [job.id for job in jobs])
-                positions = self._engine.queue_positions(jobs)
+                outlooks = self._engine.forecast().outlooks
                 for job in jobs:
                     (open_ids.discard if job.is_terminal else open_ids.add)(job.id)
-                    message = wire.job_out(job, position=positions.get(job.id, 0), tests=tests.get(job.id, ()))
+                    # Without the expected start: what is estimated anew is no change of the job.
+                    place = outlooks[job.id].place if job.id in outlooks else 0
+                    message = wire.job_out(job, position=place, tests=tests.get(job.id, ()))
                     await context.write(job_service_pb2.WatchJobsResponse(job=message))
                 if not is_caught_up:
                     is_caught_up = True
@@ -191,9 +209,17 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return [job.id for job in await self._all(wanted.with_states(states))]
 
     def _jobs_out(self, jobs: Iterable[Job]) -> list[job_pb2.Job]:
-        listed = list(jobs)
-        positions = self._engine.queue_positions(listed)
-        return [wire.job_out(job, position=positions.get(job.id, 0)) for job in listed]
+        return list(listed_out(jobs, self._engine.forecast()))
+
+
+def listed_out(jobs: Iterable[Job], forecast: Forecast) -> Iterator[job_pb2.Job]:
+    """Translate jobs of a list, each with what is foreseen of it."""
+    for job in jobs:
+        outlook = forecast.outlooks.get(job.id)
+        if outlook is None:
+            yield wire.job_out(job)
+        else:
+            yield wire.job_out(job, position=outlook.place, expected_start_us=outlook.start_us)
 
 
 def job_filter(message: job_pb2.JobFilter) -> JobFilter:

@@ -20,6 +20,8 @@ READERS = 4
 BUSY_TIMEOUT_S = 5.0
 LEADER_TTL_S = 10.0
 """How long a leader counts on leading after it has renewed its leadership, if it is not told otherwise."""
+HISTORY_PATIENCE_S = 60.0
+"""How long a server may take to answer somebody who reads a whole history."""
 APPLICATION_ID = 0x51474A42
 """Marks a SQLite file as ours ("QGJB"); `file` and other programs can see it."""
 
@@ -67,6 +69,21 @@ def writer_engine(url: URL, leader_ttl_s: float = LEADER_TTL_S) -> Engine:
 def reader_engine(url: URL, leader_ttl_s: float = LEADER_TTL_S) -> Engine:
     """Return an engine with a few connections that cannot write; each transaction sees one state."""
     return _engine(url, size=READERS, begin="BEGIN", pragmas=("query_only=ON",), leader_ttl_s=leader_ttl_s)
+
+
+def history_engine(url: URL) -> Engine:
+    """Return an engine with one connection that was opened for reading alone.
+
+    Raises:
+        StoreUnreadable: There is no such file.
+    """
+    if url.get_backend_name() != "sqlite":
+        engine = _postgresql_engine(url, 1, HISTORY_PATIENCE_S)
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    if not Path(str(url.database)).is_file():
+        raise StoreUnreadable(f"there is no {shown(url)}")
+    file = url.set(database=Path(str(url.database)).absolute().as_uri(), query={"mode": "ro", "uri": "true"})
+    return _engine(file, size=1, begin="BEGIN", pragmas=("query_only=ON",), leader_ttl_s=HISTORY_PATIENCE_S)
 
 
 def leader_engine(url: URL, leader_ttl_s: float) -> Engine:

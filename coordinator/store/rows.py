@@ -37,6 +37,7 @@ from coordinator.core.model import (
     JobSpec,
     JobState,
     KeptTest,
+    Lane,
     Lease,
     LeaseId,
     LeaseState,
@@ -371,6 +372,7 @@ def agent_values(agent: Agent) -> Values:
         "seen_us": agent.seen_us,
         "connect_us": agent.connect_us,
         "is_draining": agent.is_draining,
+        "lanes": ",".join(agent.lanes),
     }
 
 
@@ -385,6 +387,7 @@ def agent(row: Row[Any]) -> Agent:
         seen_us=row.seen_us,
         connect_us=row.connect_us,
         is_draining=row.is_draining,
+        lanes=tuple(Lane(lane) for lane in row.lanes.split(",")),
     )
 
 

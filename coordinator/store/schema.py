@@ -63,6 +63,14 @@ def check_schema(connection: Connection, name: str) -> Config:
     return config
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether a database has the schema of this release."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    newest = ScriptDirectory.from_config(config).get_heads()
+    return tuple(newest) == MigrationContext.configure(connection).get_current_heads()
+
+
 def is_led(connection: Connection) -> bool:
     """Whether a coordinator holds the leader row, or did so when it died."""
     if not inspect(connection).has_table(tables.leadership.name):

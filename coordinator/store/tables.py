@@ -167,6 +167,7 @@ agents = Table(
     Column("seen_us", BigInteger, nullable=False),
     Column("connect_us", BigInteger, nullable=False),
     Column("is_draining", Boolean, nullable=False, server_default=false()),
+    Column("lanes", Text, nullable=False, server_default=text("'high,normal,low'")),
 )
 
 leases = Table(

@@ -1,4 +1,4 @@
-"""`qgjob jobs`: list, recent, active, wait, cancel, retry."""
+"""`qgjob jobs`: list, recent, active, why, wait, cancel, retry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qgjob.errors import NotFound, UsageError
 if TYPE_CHECKING:
     from qgjob.v1.job_pb2 import Job, JobFilter
 
-app = typer.Typer(help="List, wait for, cancel and retry jobs.", no_args_is_help=True)
+app = typer.Typer(help="List, explain, wait for, cancel and retry jobs.", no_args_is_help=True)
 
 MAX_LIMIT = 100_000
 UNFINISHED = ("queued", "assigned", "running")
@@ -112,6 +112,23 @@ def _watch_active(output: str) -> None:
         live.show(views.read_active_jobs)
     else:
         views.stream_active_jobs(output)
+
+
+@app.command(cls=Command)
+def why(
+    job_id: Annotated[
+        int, typer.Argument(help="A job.", min=1, max=fields.MAX_ID, autocompletion=completion.active_jobs)
+    ],
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Say why a job waits and when it is expected to start, or how it ended."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        found = resources.explanation(opened.explain_job(job_id))
+    show_one(found, chosen, render.explanation_lines)
 
 
 @app.command(cls=Command)

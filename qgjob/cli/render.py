@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,12 @@ def ago(instant: str | None) -> str:
     return f"{span((datetime.now(UTC) - when).total_seconds())} ago" if when is not None else "-"
 
 
+def until(instant: str | None) -> str:
+    """Return in how long an instant will be."""
+    when = parse(instant)
+    return f"in about {span(max(0.0, (when - datetime.now(UTC)).total_seconds()))}" if when is not None else "-"
+
+
 def took(job: Resource) -> str:
     """Return how long a job ran, or has been running."""
     start, end = parse(job["start_time"]), parse(job["end_time"])
@@ -186,6 +193,8 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
     ]
     if job["queue_position"]:
         facts.append(("Place in queue", str(job["queue_position"])))
+    if job["expected_start_time"]:
+        facts.append(("Expected start", f"{job['expected_start_time']} ({until(job['expected_start_time'])})"))
     if job["start_time"]:
         facts.append(("Started", f"{job['start_time']} (after {span(queue_seconds(job))} in queue)"))
     if job["end_time"]:
@@ -210,6 +219,15 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
     if is_verbose:
         for line in _timeline(job):
             line_out(line)
+
+
+def explanation_lines(explanation: Resource) -> None:
+    """Print why a job waits, in lines that fit the terminal."""
+    line_out(f"Job {explanation['id']} ({explanation['status']})")
+    width = stdout_width()
+    message = clean(explanation["message"])
+    for line in textwrap.wrap(message, width, break_on_hyphens=False) if width is not None else [message]:
+        line_out(line)
 
 
 def _wishes(job: Resource) -> list[tuple[str, str]]:
@@ -269,7 +287,7 @@ def queue_summary(status: Resource) -> list[str]:
 
 
 def active_jobs(status: Resource, *, most: int) -> list[str]:
-    """Return what runs and what waits, at most so many of each, and what batches have saved."""
+    """Return what runs and what waits, at most so many of each, the batches, and the totals."""
     lines = ["Active Jobs"]
     if not status["running"] and not status["waiting"]:
         lines.append("None. Submit a test with `qgjob submit`.")
@@ -284,9 +302,32 @@ def active_jobs(status: Resource, *, most: int) -> list[str]:
         lines.append("Waiting in Queue:")
     lines += [f"  {_short(job)} ({_queued_for(job)} in queue)" for job in status["waiting"][:most]]
     lines += _more(sum(lane["queued"] for lane in status["lanes"]), len(status["waiting"]), most)
+    for part in (_batches(status["batches"], most), _totals(status)):
+        lines += ["", *part] if part else []
+    return lines
+
+
+def _batches(batches: list[Resource], most: int) -> list[str]:
+    """Return what each device works on."""
+    lines = [
+        f"  {clean(one['device'])}: {clean(one['app_version_id'])} of {clean(one['org_id'])},"
+        f" {one['jobs_done']} done, {one['jobs_left']} to go"
+        for one in batches[:most]
+    ]
+    hidden = len(batches) - len(lines)
+    return ["Batches:", *lines, *([f"  ... and {hidden} more"] if hidden else [])] if lines else []
+
+
+def _totals(status: Resource) -> list[str]:
+    """Return what there is of devices, when the queue should be empty, and what batches have saved."""
+    lines = []
+    if status["devices"]:
+        lines.append("Devices: " + ", ".join(f"{count} {state}" for state, count in status["devices"].items()))
+    if status["expected_drain_time"]:
+        lines.append(f"Expected to be empty: {until(status['expected_drain_time'])}")
     if status["installs_avoided"]:
         saved = f"{span(status['seconds_saved'])} (avoided {status['installs_avoided']} app installations)"
-        lines += ["", f"Time saved: {saved}"]
+        lines.append(f"Time saved: {saved}")
     return lines
 
 
@@ -345,6 +386,7 @@ def agents_table(agents: list[Resource]) -> None:
             f"{agent['state']}, draining" if agent["draining"] else agent["state"],
             str(agent["devices"]),
             str(agent["batches"]),
+            ", ".join(agent["lanes"]),
             ago(agent["seen_time"]),
             agent["host"],
             agent["version"],
@@ -356,6 +398,7 @@ def agents_table(agents: list[Resource]) -> None:
         Column("State"),
         Column("Devices"),
         Column("Batches", is_optional=True),
+        Column("Lanes", is_optional=True),
         Column("Heard", is_optional=True),
         Column("Host", is_flexible=True, is_optional=True),
         Column("Version", is_optional=True),

@@ -3,10 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from qgjob.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -61,6 +64,7 @@ class Agent(_message.Message):
     SEEN_TIME_FIELD_NUMBER: _builtins.int
     CONNECT_TIME_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The agent's name, unique."""
     state: Global___AgentState.ValueType
@@ -83,6 +87,10 @@ class Agent(_message.Message):
     def connect_time(self) -> _timestamp_pb2.Timestamp:
         """When its stream was opened."""
 
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.Lane.ValueType]:
+        """The lanes that it serves: its devices get only jobs that were submitted in them."""
+
     def __init__(
         self,
         *,
@@ -95,10 +103,11 @@ class Agent(_message.Message):
         seen_time: _timestamp_pb2.Timestamp | None = ...,
         connect_time: _timestamp_pb2.Timestamp | None = ...,
         draining: _builtins.bool = ...,
+        lanes: _abc.Iterable[_job_pb2.Lane.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "devices", b"devices", "draining", b"draining", "host", b"host", "id", b"id", "leases", b"leases", "seen_time", b"seen_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "devices", b"devices", "draining", b"draining", "host", b"host", "id", b"id", "lanes", b"lanes", "leases", b"leases", "seen_time", b"seen_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -182,6 +182,7 @@ class Hello(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     ANSWERS_CLOSE_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's name, unique in the lab."""
     boot_id: _builtins.str
@@ -210,6 +211,10 @@ class Hello(_message.Message):
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_lease_pb2.AttemptResult]:
         """Results that were not acknowledged; applied before anything else."""
 
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.Lane.ValueType]:
+        """The lanes that the agent serves, the same as long as its process lives; empty for all."""
+
     def __init__(
         self,
         *,
@@ -224,10 +229,11 @@ class Hello(_message.Message):
         cluster_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
         answers_close: _builtins.bool = ...,
+        lanes: _abc.Iterable[_job_pb2.Lane.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answers_close", b"answers_close", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "devices", b"devices", "epoch", b"epoch", "host", b"host", "leases", b"leases", "protocol", b"protocol", "results", b"results", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answers_close", b"answers_close", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "devices", b"devices", "epoch", b"epoch", "host", b"host", "lanes", b"lanes", "leases", b"leases", "protocol", b"protocol", "results", b"results", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -281,6 +281,70 @@ LOG_STATE_TRUNCATED: LogState.ValueType  # 3
 """The attempt ended and the rest never came."""
 Global___LogState: _TypeAlias = LogState  # noqa: Y015
 
+class _WhyReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WhyReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WhyReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WHY_REASON_UNSPECIFIED: _WhyReason.ValueType  # 0
+    """Never sent."""
+    WHY_REASON_ENDED: _WhyReason.ValueType  # 1
+    """It has ended."""
+    WHY_REASON_RUNNING: _WhyReason.ValueType  # 2
+    """It runs."""
+    WHY_REASON_ASSIGNED: _WhyReason.ValueType  # 3
+    """It has a device, which comes to it next or after other jobs of its batch."""
+    WHY_REASON_NOTHING_MATCHES: _WhyReason.ValueType  # 4
+    """No known device has what it asks for."""
+    WHY_REASON_OFFLINE: _WhyReason.ValueType  # 5
+    """What matches is offline."""
+    WHY_REASON_QUARANTINED: _WhyReason.ValueType  # 6
+    """What matches is quarantined."""
+    WHY_REASON_DRAINING: _WhyReason.ValueType  # 7
+    """What matches is being drained."""
+    WHY_REASON_FENCING: _WhyReason.ValueType  # 8
+    """What matches waits for the word of an agent that was lost."""
+    WHY_REASON_OTHER_LANES: _WhyReason.ValueType  # 9
+    """What matches is kept for other lanes by its agent."""
+    WHY_REASON_QUOTA: _WhyReason.ValueType  # 10
+    """Its organisation has all the devices that its quota allows."""
+    WHY_REASON_JOINS_BATCH: _WhyReason.ValueType  # 11
+    """A device works for its build already, and takes it along."""
+    WHY_REASON_BUSY: _WhyReason.ValueType  # 12
+    """All that matches is busy."""
+
+class WhyReason(_WhyReason, metaclass=_WhyReasonEnumTypeWrapper):
+    """WhyReason is what keeps a job from running, or what it does."""
+
+WHY_REASON_UNSPECIFIED: WhyReason.ValueType  # 0
+"""Never sent."""
+WHY_REASON_ENDED: WhyReason.ValueType  # 1
+"""It has ended."""
+WHY_REASON_RUNNING: WhyReason.ValueType  # 2
+"""It runs."""
+WHY_REASON_ASSIGNED: WhyReason.ValueType  # 3
+"""It has a device, which comes to it next or after other jobs of its batch."""
+WHY_REASON_NOTHING_MATCHES: WhyReason.ValueType  # 4
+"""No known device has what it asks for."""
+WHY_REASON_OFFLINE: WhyReason.ValueType  # 5
+"""What matches is offline."""
+WHY_REASON_QUARANTINED: WhyReason.ValueType  # 6
+"""What matches is quarantined."""
+WHY_REASON_DRAINING: WhyReason.ValueType  # 7
+"""What matches is being drained."""
+WHY_REASON_FENCING: WhyReason.ValueType  # 8
+"""What matches waits for the word of an agent that was lost."""
+WHY_REASON_OTHER_LANES: WhyReason.ValueType  # 9
+"""What matches is kept for other lanes by its agent."""
+WHY_REASON_QUOTA: WhyReason.ValueType  # 10
+"""Its organisation has all the devices that its quota allows."""
+WHY_REASON_JOINS_BATCH: WhyReason.ValueType  # 11
+"""A device works for its build already, and takes it along."""
+WHY_REASON_BUSY: WhyReason.ValueType  # 12
+"""All that matches is busy."""
+Global___WhyReason: _TypeAlias = WhyReason  # noqa: Y015
+
 @_typing.final
 class Failure(_message.Message):
     """Failure is why something did not pass."""
@@ -679,6 +743,72 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Explanation says why a job waits, what it does, or how it ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    EXPECTED_START_TIME_FIELD_NUMBER: _builtins.int
+    MATCHING_DEVICES_FIELD_NUMBER: _builtins.int
+    USABLE_DEVICES_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    BLOCKING_JOB_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_FREE_TIME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.int
+    """The job."""
+    state: Global___JobState.ValueType
+    """Where it stands."""
+    reason: Global___WhyReason.ValueType
+    """The constraint that keeps it from running, for programs."""
+    message: _builtins.str
+    """The same for people, in whole sentences."""
+    queue_position: _builtins.int
+    """Place among the jobs that the same devices can run, from 1; 0 when it does not wait or the queue is too long to count."""
+    matching_devices: _builtins.int
+    """Known devices that could run it, in whatever state."""
+    usable_devices: _builtins.int
+    """Those of them that work."""
+    device: _builtins.str
+    """Where it is; or the device that is nearest to be free, to be usable, or to match."""
+    blocking_job_id: _builtins.int
+    """The job that runs there; 0 if none."""
+    @_builtins.property
+    def expected_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is expected to start; unset when not known."""
+
+    @_builtins.property
+    def device_free_time(self) -> _timestamp_pb2.Timestamp:
+        """When that device is expected to be free; unset when not known."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.int = ...,
+        state: Global___JobState.ValueType = ...,
+        reason: Global___WhyReason.ValueType = ...,
+        message: _builtins.str = ...,
+        queue_position: _builtins.int = ...,
+        expected_start_time: _timestamp_pb2.Timestamp | None = ...,
+        matching_devices: _builtins.int = ...,
+        usable_devices: _builtins.int = ...,
+        device: _builtins.str = ...,
+        blocking_job_id: _builtins.int = ...,
+        device_free_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device_free_time", b"device_free_time", "expected_start_time", b"expected_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocking_job_id", b"blocking_job_id", "device", b"device", "device_free_time", b"device_free_time", "expected_start_time", b"expected_start_time", "job_id", b"job_id", "matching_devices", b"matching_devices", "message", b"message", "queue_position", b"queue_position", "reason", b"reason", "state", b"state", "usable_devices", b"usable_devices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
 
 @_typing.final
 class JobFilter(_message.Message):

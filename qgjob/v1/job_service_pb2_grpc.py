@@ -45,6 +45,11 @@ class JobServiceStub:
                 request_serializer=qgjob_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=qgjob_dot_v1_dot_job__service__pb2.GetJobResponse.FromString,
                 _registered_method=True)
+        self.ExplainJob = channel.unary_unary(
+                '/qgjob.v1.JobService/ExplainJob',
+                request_serializer=qgjob_dot_v1_dot_job__service__pb2.ExplainJobRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_job__service__pb2.ExplainJobResponse.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/qgjob.v1.JobService/ListJobs',
                 request_serializer=qgjob_dot_v1_dot_job__service__pb2.ListJobsRequest.SerializeToString,
@@ -80,6 +85,13 @@ class JobServiceServicer:
 
     def GetJob(self, request, context):
         """GetJob returns one job with its attempts and tests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainJob(self, request, context):
+        """ExplainJob says why a job waits, what it does, or how it ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +137,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetJob,
                     request_deserializer=qgjob_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
                     response_serializer=qgjob_dot_v1_dot_job__service__pb2.GetJobResponse.SerializeToString,
+            ),
+            'ExplainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainJob,
+                    request_deserializer=qgjob_dot_v1_dot_job__service__pb2.ExplainJobRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_job__service__pb2.ExplainJobResponse.SerializeToString,
             ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
@@ -202,6 +219,33 @@ class JobService:
             '/qgjob.v1.JobService/GetJob',
             qgjob_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
             qgjob_dot_v1_dot_job__service__pb2.GetJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.JobService/ExplainJob',
+            qgjob_dot_v1_dot_job__service__pb2.ExplainJobRequest.SerializeToString,
+            qgjob_dot_v1_dot_job__service__pb2.ExplainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

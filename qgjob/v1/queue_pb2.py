@@ -24,18 +24,23 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from qgjob.v1 import device_pb2 as qgjob_dot_v1_dot_device__pb2
 from qgjob.v1 import job_pb2 as qgjob_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/queue.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12qgjob/v1/job.proto\"K\n\nLaneStatus\x12\x1c\n\x04lane\x18\x01 \x01(\x0e\x32\x0e.qgjob.v1.Lane\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\"\xf4\x01\n\x0bQueueStatus\x12#\n\x05lanes\x18\x01 \x03(\x0b\x32\x14.qgjob.v1.LaneStatus\x12\x1e\n\x07running\x18\x02 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x1e\n\x07waiting\x18\x03 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x18\n\x10installs_avoided\x18\x04 \x01(\x03\x12-\n\ntime_saved\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x13\x65xpected_drain_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/queue.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15qgjob/v1/device.proto\x1a\x12qgjob/v1/job.proto\"K\n\nLaneStatus\x12\x1c\n\x04lane\x18\x01 \x01(\x0e\x32\x0e.qgjob.v1.Lane\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12\x0f\n\x07running\x18\x03 \x01(\x03\"\xab\x01\n\x0b\x42\x61tchStatus\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0e\n\x06org_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x03 \x01(\t\x12\x0e\n\x06job_id\x18\x04 \x01(\x03\x12\x11\n\tjobs_left\x18\x05 \x01(\x05\x12\x11\n\tjobs_done\x18\x06 \x01(\x05\x12.\n\ngrant_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x0b\x44\x65viceCount\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.qgjob.v1.DeviceState\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\"\xc4\x02\n\x0bQueueStatus\x12#\n\x05lanes\x18\x01 \x03(\x0b\x32\x14.qgjob.v1.LaneStatus\x12\x1e\n\x07running\x18\x02 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x1e\n\x07waiting\x18\x03 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x18\n\x10installs_avoided\x18\x04 \x01(\x03\x12-\n\ntime_saved\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x37\n\x13\x65xpected_drain_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07\x62\x61tches\x18\x07 \x03(\x0b\x32\x15.qgjob.v1.BatchStatus\x12&\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x15.qgjob.v1.DeviceCountb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.queue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANESTATUS']._serialized_start=119
-  _globals['_LANESTATUS']._serialized_end=194
-  _globals['_QUEUESTATUS']._serialized_start=197
-  _globals['_QUEUESTATUS']._serialized_end=441
+  _globals['_LANESTATUS']._serialized_start=142
+  _globals['_LANESTATUS']._serialized_end=217
+  _globals['_BATCHSTATUS']._serialized_start=220
+  _globals['_BATCHSTATUS']._serialized_end=391
+  _globals['_DEVICECOUNT']._serialized_start=393
+  _globals['_DEVICECOUNT']._serialized_end=459
+  _globals['_QUEUESTATUS']._serialized_start=462
+  _globals['_QUEUESTATUS']._serialized_end=786
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from qgjob.v1 import device_pb2 as _device_pb2
 from qgjob.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
 import sys
@@ -52,6 +53,80 @@ class LaneStatus(_message.Message):
 Global___LaneStatus: _TypeAlias = LaneStatus  # noqa: Y015
 
 @_typing.final
+class BatchStatus(_message.Message):
+    """BatchStatus is a batch that a device works on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    APP_VERSION_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    JOBS_LEFT_FIELD_NUMBER: _builtins.int
+    JOBS_DONE_FIELD_NUMBER: _builtins.int
+    GRANT_TIME_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """The device."""
+    org_id: _builtins.str
+    """Organisation of its build."""
+    app_version_id: _builtins.str
+    """Its app version."""
+    job_id: _builtins.int
+    """The job that runs; 0 while none does."""
+    jobs_left: _builtins.int
+    """Jobs that have not ended, the one that runs included."""
+    jobs_done: _builtins.int
+    """Jobs that have ended."""
+    @_builtins.property
+    def grant_time(self) -> _timestamp_pb2.Timestamp:
+        """When the device got it."""
+
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        org_id: _builtins.str = ...,
+        app_version_id: _builtins.str = ...,
+        job_id: _builtins.int = ...,
+        jobs_left: _builtins.int = ...,
+        jobs_done: _builtins.int = ...,
+        grant_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant_time", b"grant_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "device", b"device", "grant_time", b"grant_time", "job_id", b"job_id", "jobs_done", b"jobs_done", "jobs_left", b"jobs_left", "org_id", b"org_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchStatus: _TypeAlias = BatchStatus  # noqa: Y015
+
+@_typing.final
+class DeviceCount(_message.Message):
+    """DeviceCount counts the devices in a state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: _device_pb2.DeviceState.ValueType
+    """The state."""
+    count: _builtins.int
+    """How many there are, at least one."""
+    def __init__(
+        self,
+        *,
+        state: _device_pb2.DeviceState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceCount: _TypeAlias = DeviceCount  # noqa: Y015
+
+@_typing.final
 class QueueStatus(_message.Message):
     """QueueStatus is the whole queue at a glance."""
 
@@ -63,6 +138,8 @@ class QueueStatus(_message.Message):
     INSTALLS_AVOIDED_FIELD_NUMBER: _builtins.int
     TIME_SAVED_FIELD_NUMBER: _builtins.int
     EXPECTED_DRAIN_TIME_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     installs_avoided: _builtins.int
     """Installs that batches made unnecessary, since the database was made."""
     @_builtins.property
@@ -85,6 +162,14 @@ class QueueStatus(_message.Message):
     def expected_drain_time(self) -> _timestamp_pb2.Timestamp:
         """When the queue is expected to be empty; unset when not known."""
 
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchStatus]:
+        """Batches at work by device, at most 1000."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceCount]:
+        """Devices by state."""
+
     def __init__(
         self,
         *,
@@ -94,10 +179,12 @@ class QueueStatus(_message.Message):
         installs_avoided: _builtins.int = ...,
         time_saved: _duration_pb2.Duration | None = ...,
         expected_drain_time: _timestamp_pb2.Timestamp | None = ...,
+        batches: _abc.Iterable[Global___BatchStatus] | None = ...,
+        devices: _abc.Iterable[Global___DeviceCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expected_drain_time", b"expected_drain_time", "time_saved", b"time_saved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_drain_time", b"expected_drain_time", "installs_avoided", b"installs_avoided", "lanes", b"lanes", "running", b"running", "time_saved", b"time_saved", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "devices", b"devices", "expected_drain_time", b"expected_drain_time", "installs_avoided", b"installs_avoided", "lanes", b"lanes", "running", b"running", "time_saved", b"time_saved", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -182,6 +182,16 @@ def test_on_a_pipe_each_change_of_the_queue_is_one_object(stand_in: StandIn) -> 
     assert piped(stand_in, MONITOR, 2, lambda status: len(status["running"])) == [1, 2]
 
 
+def test_on_a_pipe_what_is_only_estimated_anew_is_no_change_of_the_queue(stand_in: StandIn) -> None:
+    looks = [queue(1), queue(1), queue(1, 2)]
+    for number, look in enumerate(looks):
+        look.waiting.append(job_message(9))
+        look.expected_drain_time.FromSeconds(1_700_000_000 + number)
+        look.waiting[0].expected_start_time.FromSeconds(1_700_000_000 + number)
+    stand_in.queues = looks
+    assert piped(stand_in, MONITOR, 2, lambda status: len(status["running"])) == [1, 2]
+
+
 def piped(stand_in: StandIn, command: list[str], count: int, shown: Callable[[Any], object]) -> list[object]:
     """Read so many lines of a program that goes on, and close the pipe."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env(stand_in)) as process:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from qgjob.cli import render
 from tests.cli.records import ago, job
 
+QUIET: dict[str, object] = {"expected_drain_time": None, "batches": [], "devices": {}}
+
 
 def lanes(**counts: tuple[int, int]) -> list[dict[str, object]]:
     listed: list[dict[str, object]] = []
@@ -38,7 +40,7 @@ def test_the_queue_has_the_layout_that_users_know(capsys: pytest.CaptureFixture[
             "waiting": [job(1, seconds_ago=185), job(2, "tests/signup.spec.js", seconds_ago=42.7)],
             "installs_avoided": 2,
             "seconds_saved": 10.0,
-            "expected_drain_time": None,
+            **QUIET,
         }
     )
     assert capsys.readouterr().out == (
@@ -58,8 +60,33 @@ def test_the_queue_has_the_layout_that_users_know(capsys: pytest.CaptureFixture[
     )
 
 
+def test_the_queue_tells_batches_devices_and_when_it_should_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    batch = {"device": "emulator-1", "org_id": "qualgent", "app_version_id": "xyz123", "jobs_done": 2, "jobs_left": 3}
+    render.queue_block(
+        {
+            "lanes": lanes(),
+            "running": [],
+            "waiting": [],
+            "installs_avoided": 1,
+            "seconds_saved": 5.0,
+            "batches": [batch] * 22,
+            "devices": {"idle": 1, "leased": 22},
+            "expected_drain_time": ago(-240.9),
+        }
+    )
+    shown = capsys.readouterr().out.partition("qgjob submit`.\n")[2]
+    assert shown == (
+        "\n"
+        "Batches:\n" + "  emulator-1: xyz123 of qualgent, 2 done, 3 to go\n" * 20 + "  ... and 2 more\n"
+        "\n"
+        "Devices: 1 idle, 22 leased\n"
+        "Expected to be empty: in about 4m\n"
+        "Time saved: 5s (avoided 1 app installations)\n"
+    )
+
+
 def test_an_empty_queue_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
-    empty = {"lanes": lanes(), "running": [], "waiting": [], "installs_avoided": 0, "seconds_saved": 0.0}
+    empty = {"lanes": lanes(), "running": [], "waiting": [], "installs_avoided": 0, "seconds_saved": 0.0, **QUIET}
     render.queue_block(empty)
     assert capsys.readouterr().out.endswith("\nActive Jobs\nNone. Submit a test with `qgjob submit`.\n")
 
@@ -72,6 +99,7 @@ def test_jobs_beyond_what_the_coordinator_lists_are_counted(capsys: pytest.Captu
             "waiting": [job(1)],
             "installs_avoided": 0,
             "seconds_saved": 0.0,
+            **QUIET,
         }
     )
     assert "  ... and 6 more\n" in capsys.readouterr().out
@@ -87,6 +115,7 @@ def test_a_long_queue_does_not_flood_the_terminal(capsys: pytest.CaptureFixture[
             "waiting": waiting,
             "installs_avoided": 0,
             "seconds_saved": 0.0,
+            **QUIET,
         }
     )
     shown = capsys.readouterr().out.splitlines()
@@ -105,6 +134,7 @@ def test_a_job_sent_back_to_its_queue_is_told_as_waiting_since_its_submit(
             "waiting": [again],
             "installs_avoided": 0,
             "seconds_saved": 0.0,
+            **QUIET,
         }
     )
     assert "  Job 1 (P3) - login.spec.js (1h 5m in queue)\n" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from coordinator.core.model import (
     DeviceKind,
     Job,
     JobState,
+    Lane,
     Lease,
     LeaseId,
     LeaseState,
@@ -65,7 +66,9 @@ class OrderOracle:
     rules: Rules
     expected_us: Callable[[AttemptId, Job], int]
     """What a leased job was expected to take, and what a waiting one is."""
-    install_us: Callable[[AppKey], int]
+    install_us: Callable[[AppKey, Target], int]
+    """What a family's install is expected to take. That of a build which nobody has installed drifts with the installs
+    of others, and a family goes by what was expected when it was looked at last."""
     records: Records = field(default_factory=Records)
     accounts: dict[str, Account] = field(default_factory=dict)
     charged: dict[AttemptId, int] = field(default_factory=dict)
@@ -187,20 +190,27 @@ class _Grant:
         quota = self.oracle.rules.quotas.get(org_id, 0)
         return bool(quota) and self._devices_of(org_id) >= quota
 
-    def _working_for(self, family: Family) -> int:
-        leases = self.oracle.records.leases.values()
-        return sum(1 for one in leases if one.state in WORKING and self.oracle.families[one.id] == family)
+    def _working_for(self, family: Family, lane: Lane | None = None) -> int:
+        """Return how many devices work for a family; only those that serve a lane, if one is named."""
+        devices = self.oracle.records.devices
+        return sum(
+            1
+            for one in self.oracle.records.leases.values()
+            if one.state in WORKING
+            and self.oracle.families[one.id] == family
+            and (lane is None or lane in devices[one.device].facts.lanes)
+        )
 
     def _pays(self, job: Job) -> bool:
         """Whether another device for the job's family pays for its install."""
         family = family_of(job)
         devices = self._working_for(family)
-        if not devices:
+        if not self._working_for(family, job.spec.lane):
             return True
         rules = self.oracle.rules
         installs = rules.urgent_split_installs if job.spec.priority >= 4 else rules.split_installs
         each_us = self.oracle.work_of(family) // (devices + 1)
-        return each_us > installs * self.oracle.install_us(family[0])
+        return each_us > installs * self.oracle.install_us(*family)
 
     def _offered(self) -> list[Job]:
         """Return the jobs of other families that wait for the device and may have it."""
@@ -210,6 +220,7 @@ class _Grant:
             if job.state is JobState.QUEUED
             and family_of(job) != family_of(self.added[0])
             and self._device.facts.kind in KINDS[job.spec.target]
+            and job.spec.lane in self._device.facts.lanes
             and not self._is_full(job.spec.org_id)
             and self._pays(job)
         ]
@@ -224,9 +235,14 @@ class _Grant:
             yield f"{first.spec.org_id} has its quota and is given {self.lease.device}"
         if any(family_of(job) != self.oracle.families[self.lease.id] for job in self.added):
             yield f"lease {self.lease.id} mixes families"
+        for job in self.added:
+            if job.spec.lane not in self._device.facts.lanes:
+                yield f"{self.lease.device} does not serve the {job.spec.lane} lane and is given job {job.id}"
         if self._is_guaranteed():
             return
         given = max(self.added, key=self._level)
+        if self._is_new and not self._is_warm() and not any(self._pays(job) for job in self.added):
+            yield f"job {given.id} gets its family another device, for which its work does not pay"
         offered = self._offered()
         for job in offered:
             if self._level(job) > self._level(given):
@@ -252,7 +268,7 @@ class _Grant:
 
     def _out_of_turn(self, given: Job, job: Job) -> Iterator[str]:
         mine, other = family_of(given), family_of(job)
-        if self._working_for(mine) and not self._working_for(other):
+        if self._working_for(mine, given.spec.lane) and not self._working_for(other, job.spec.lane):
             yield f"job {given.id} gets its family another device, and that of job {job.id} has none"
         are_new = not any(
             self._working_for(one) or one in self.oracle.left or self._was_given_back(one) for one in (mine, other)
@@ -275,7 +291,7 @@ class _Grant:
         ours_us = min(self.oracle.before[one] for one in self.lease.attempts if one in self._new_attempts())
         for job in equals:
             is_theirs = account[job.spec.org_id].virtual_us + ROUNDING_US < ours_us
-            if not self._working_for(family_of(job)) and is_theirs:
+            if not self._working_for(family_of(job), job.spec.lane) and is_theirs:
                 yield f"lease {self.lease.id} goes on after its time, and nobody works for job {job.id}"
 
     def _new_attempts(self) -> list[AttemptId]:

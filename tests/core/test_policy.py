@@ -15,6 +15,7 @@ from coordinator.core.model import (
     DeviceKind,
     JobSpec,
     JobState,
+    Lane,
     RevokeReason,
     Rules,
     Settings,
@@ -148,6 +149,43 @@ def test_jobs_that_were_submitted_together_run_the_longest_first() -> None:
     assert [lab.job(job).spec.test for job in lab.jobs_of(lab.lease_on("e1@lab"))] == ["long", "unknown", "short"]
 
 
+def test_install_that_was_quicker_than_expected_lets_the_family_have_another_device_at_once() -> None:
+    lab = ruled(batch_least_us=40 * SECOND_US)
+    agent = lab.connect("lab", *emulators(3))
+    lab.submit(*specs(4))
+    # An install of 10 s would not pay for a third device: 40 s for each of three are just four of them.
+    assert len(lab.scheduler.ledger.fleet.leases) == 2
+    lease = agent.adopt("e1@lab")
+    agent.install(lease, seconds=5)
+    assert len(lab.scheduler.ledger.fleet.leases) == 3
+
+
+def test_organisation_gets_its_device_back_where_its_pool_was_made_anew_meanwhile() -> None:
+    lab = ruled(quotas={"small": 1})
+    agent = lab.connect("lab", *emulators(2))
+    lab.submit(spec("a", org_id="small", app_version_id="a", target=Target.EMULATOR))
+    lab.submit(spec("b", org_id="small", app_version_id="b", priority=1))
+    lab.cancel(2)
+    lab.submit(spec("c", org_id="other", app_version_id="c", priority=3))
+    lease = agent.adopt("e1@lab")
+    agent.run(lease)
+    assert lab.job(1).state is JobState.COMPLETED
+
+
+def test_batch_gives_way_to_a_higher_job_of_its_organisation_that_waits_for_its_quota_alone() -> None:
+    lab = ruled(quotas={"qualgent": 1})
+    agent = lab.connect("lab", *emulators(2))
+    lab.submit(spec("a0", priority=1, app_version_id="a"))
+    lease = agent.adopt("e1@lab")
+    agent.start(lease)
+    lab.submit(spec("b", priority=3, app_version_id="b"))
+    lab.submit(spec("a1", priority=1, app_version_id="a"))
+    assert lab.jobs_of(lab.lease_on("e1@lab")) == [1]
+    agent.finish(lease, lease.attempts[0])
+    running = [lab.jobs_of(one) for one in lab.scheduler.ledger.fleet.leases.values()]
+    assert running == [[2]]
+
+
 # Ageing and the guaranteed share
 
 
@@ -205,6 +243,46 @@ def test_guaranteed_share_is_one_decision_in_ten() -> None:
         order.append(lease.app.app_version_id)
         agent.run(lease)
     assert order.index("starved") == 9
+
+
+def test_guaranteed_share_of_a_device_goes_to_the_oldest_of_all_that_it_serves() -> None:
+    """Also where another pool is due because of decisions on devices that the oldest cannot use."""
+    lab = ruled(guarantee_every=3)
+    lab.submit(spec("oldest", priority=1, app_version_id="oldest", target=Target.DEVICE))
+    lab.mono_us += SECOND_US
+    for number in range(5):
+        lab.submit(spec(f"old{number}", priority=1, app_version_id=f"old{number}"))
+    lab.mono_us += 121 * MINUTE_S * SECOND_US
+    for number in range(20):
+        lab.submit(spec(f"hot{number}", priority=5, app_version_id=f"hot{number}"))
+    agent = lab.connect("lab", emulator("e1"), emulator("p1", kind=DeviceKind.DEVICE))
+    order = []
+    for device in ("p1@lab", "e1@lab", "e1@lab") * 2:
+        lease = agent.adopt(device)
+        order.append(lease.app.app_version_id)
+        agent.run(lease)
+    # Whenever the phone asks, two decisions were made for the pool that it shares, and one or none for its own.
+    assert lab.job(1).state is not JobState.QUEUED, order
+
+
+def test_guaranteed_turn_on_a_device_of_some_lanes_takes_none_from_the_others() -> None:
+    lab = ruled(guarantee_every=3)
+    lab.submit(spec("low", priority=1, app_version_id="low"))
+    lab.mono_us += SECOND_US
+    for number in range(9):
+        lab.submit(spec(f"old{number}", priority=4, app_version_id=f"old{number}"))
+    lab.mono_us += 121 * MINUTE_S * SECOND_US
+    for number in range(30):
+        lab.submit(spec(f"hot{number}", priority=5, app_version_id=f"hot{number}"))
+    kept = lab.connect("kept", emulator("e1", "kept"), lanes=(Lane.HIGH,))
+    agent = lab.connect("lab", emulator("e2"))
+    order = []
+    for _ in range(4):
+        for name, speaker in (("e1@kept", kept), ("e1@kept", kept), ("e2@lab", agent)):
+            lease = speaker.adopt(name)
+            order.append(lease.app.app_version_id)
+            speaker.run(lease)
+    assert lab.job(1).state is JobState.COMPLETED, order
 
 
 # Organisations

@@ -28,7 +28,9 @@ DEVICE_FIELDS = {
     *("id", "kind", "platform", "model", "os_version", "state", "agent", "job", "builds", "utilisation", "labels"),
     "reason",
 }
-QUEUE_FIELDS = {"lanes", "running", "waiting", "installs_avoided", "seconds_saved", "expected_drain_time"}
+QUEUE_FIELDS = {
+    *("lanes", "running", "waiting", "installs_avoided", "seconds_saved", "expected_drain_time", "batches", "devices")
+}
 AGENT = ("--simulate", "emulator=1,device=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
 
 
@@ -102,6 +104,7 @@ AFTER_IT = (
     Line("qgjob jobs wait --run nightly", some_jobs, "completed"),
     Line("qgjob status job --job-id=1", a_job, "Status:         completed"),
     Line("qgjob status job --job-id=1 --verbose", a_job, "attempt 1 passed"),
+    Line("qgjob jobs why 1", record("id", "status", "reason", "message"), "It completed on"),
     Line("qgjob status job --job-id=4711", None, "error: ", 5),
     Line("qgjob jobs recent --limit=10", some_jobs, "critical"),
     Line(

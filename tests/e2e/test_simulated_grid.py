@@ -73,6 +73,23 @@ def test_hanging_test_is_ended_at_its_timeout_and_the_device_is_usable_again(gri
     grid.run("submit", "--org-id", "q", "--app-version-id", "v", "--test", "next.spec.ts", "--wait")
 
 
+def test_agent_that_serves_some_lanes_leaves_the_others_to_the_rest_of_the_lab(grid: Grid) -> None:
+    grid.agent("kept", *FAST, "--lanes", "high,normal")
+    (low,) = grid.submit("low.spec.ts", options=("--priority", "1"))
+    (normal,) = grid.submit("normal.spec.ts", options=("--priority", "3"))
+    grid.run("jobs", "wait", str(normal))
+    why = grid.json("jobs", "why", str(low))
+    assert (why["status"], why["reason"]) == ("queued", "other_lanes")
+    assert "(agent kept serves high and normal)" in why["message"]
+    grid.agent("lab", *FAST)
+    grid.run("jobs", "wait", str(low))
+    assert grid.job(low)["agent"] == "lab"
+    assert {agent["name"]: agent["lanes"] for agent in grid.json("agents", "list")} == {
+        "kept": ["high", "normal"],
+        "lab": ["high", "normal", "low"],
+    }
+
+
 def test_urgent_job_preempts_a_low_one_which_then_goes_on_at_the_next_test(grid: Grid) -> None:
     grid.agent("lab", *SLOW)
     steer = ("--env", "QGJOB_SIM_SECONDS=10", "--env", "QGJOB_SIM_TESTS=10")

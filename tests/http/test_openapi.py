@@ -24,6 +24,7 @@ EXAMPLES = 25
 PROMISED = {
     ("post", "/jobs/submit"),
     ("get", "/jobs/{job_id}"),
+    ("get", "/jobs/{job_id}/why"),
     ("get", "/jobs"),
     ("delete", "/jobs/{job_id}"),
     ("get", "/jobs/{job_id}/logs"),

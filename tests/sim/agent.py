@@ -17,7 +17,7 @@ from agent.core.events import (
     Started,
 )
 from agent.core.machine import JITTER_RANGE, Machine
-from agent.core.model import AgentId, AttemptId, DeviceFacts, DeviceId, Identity, LeaseKey, Now, Outcome
+from agent.core.model import AgentId, AttemptId, DeviceFacts, DeviceId, Identity, Lane, LeaseKey, Now, Outcome
 from agent.core.step import (
     NOTHING,
     Action,
@@ -117,6 +117,7 @@ class AgentProcess(Process):
         boot: int,
         bench: Bench,
         spool: Spool,
+        lanes: tuple[Lane, ...],
     ) -> None:
         super().__init__(world)
         self.name = name
@@ -128,7 +129,7 @@ class AgentProcess(Process):
         self._bench = bench
         self._devices = {device.facts.id: device for device in bench.devices}
         self._spool = spool
-        identity = Identity(agent_id=AgentId(name), boot_id=self.boot_id, version="0.1.0", host=name)
+        identity = Identity(agent_id=AgentId(name), boot_id=self.boot_id, version="0.1.0", host=name, lanes=lanes)
         self._machine = Machine(identity, spool.recall())
         self._uploader = Uploader(self, spool, lambda side, opened: doors.connect_logs(name, side, opened))
         self._session: _Session | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from agent.core.model import DeviceFacts, DeviceId, DeviceKind
+from agent.core.model import DeviceFacts, DeviceId, DeviceKind, Lane
 from coordinator.core.model import DeviceHold, JobSpec, Rules, Settings, Target
 from tests.sim.plan import (
     Ailment,
@@ -53,6 +54,7 @@ ENDINGS = (
 )
 PACES = ((10, (3,)), (15, (4, 5)), (30, (5, 10)), (30, (5, 10)))
 """How long a lease may live, and the heartbeats that the coordinator accepts with it, in seconds."""
+SOME_LANES = ((Lane.HIGH,), (Lane.HIGH, Lane.NORMAL), (Lane.NORMAL, Lane.LOW), (Lane.LOW,))
 LOG_BYTES = (0, 0, 90, 90, *(400,) * 6, *(3_000,) * 6, *(20_000,) * 3, 150_000)
 
 
@@ -122,7 +124,13 @@ class Draw:
 
     def _agents(self) -> tuple[PlannedAgent, ...]:
         names = [f"lab{number}" for number in range(1, (4 if self.between(0, 3) == 0 else 3) + 1)]
-        return tuple(PlannedAgent(name=name, devices=self._devices(name)) for name in names)
+        agents = [PlannedAgent(name=name, devices=self._devices(name)) for name in names]
+        dice = random.Random(f"lanes of {self._seed}")
+        if dice.randint(0, 2) == 0:
+            # The others serve all lanes, so that every job finds a device.
+            kept = dice.randrange(len(agents))
+            agents[kept] = replace(agents[kept], lanes=dice.choice(SOME_LANES))
+        return tuple(agents)
 
     def _devices(self, agent: str) -> tuple[DeviceFacts, ...]:
         kinds = [DeviceKind.EMULATOR, DeviceKind.DEVICE]

@@ -260,12 +260,20 @@ def _family_without_the_build() -> Iterator[None]:
 def _top_up_without_the_gate(_sound: Any) -> Any:  # noqa: ANN401
     def top_up(self: Dispatcher, lease: Lease, now: CoordinatorNow) -> bool:
         family = self._ledger.queues.family(self._ledger.fleet.family_of(lease.id))
-        jobs = self._take(Choice(family, 0), lease) if family is not None and family.size else []
+        lanes = self._ledger.fleet.devices[lease.device].facts.lanes
+        jobs = self._take(Choice(family, 0, lanes), lease) if family is not None and family.size else []
         if jobs:
             self._ledger.extend(lease, jobs, now)
         return bool(jobs)
 
     return top_up
+
+
+def _serve_any_lane(sound: Any) -> Any:  # noqa: ANN401
+    def first_bucket(self: lanes.Queues, family: lanes.Family, _lanes: Any = None) -> Any:  # noqa: ANN401
+        return sound(self, family)
+
+    return first_bucket
 
 
 def _forget_requests(sound: Any) -> Any:  # noqa: ANN401
@@ -355,7 +363,7 @@ MUTANTS = (
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
-        seed=4,
+        seed=24,
     ),
     Mutant(
         name="close leases before the results of Hello",
@@ -383,6 +391,7 @@ MUTANTS = (
         plant=replacing(Scheduler, "_refuse_foreign_devices", _take_any_device),
         seed=0,
     ),
+    Mutant(name="lanes of agents ignored", plant=replacing(lanes.Queues, "first_bucket", _serve_any_lane), seed=6),
     Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=0),
     Mutant(
         name="start what was taken back",

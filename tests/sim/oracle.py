@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from coordinator.core.model import (
     AppKey,
     Device,
-    DeviceFacts,
     DeviceKind,
     DeviceState,
     Job,
@@ -37,7 +36,7 @@ KINDS = {
     Target.BROWSERSTACK: (DeviceKind.BROWSERSTACK,),
 }
 WORKING = (LeaseState.OFFERED, LeaseState.ACTIVE)
-Family = tuple[AppKey, object, object, object]
+Family = tuple[AppKey, object, object, object, object]
 
 
 def order_is_kept(scene: Scene, _step: Committed, write: Write) -> Iterator[str]:
@@ -89,7 +88,7 @@ class _Grant:
         return [
             job
             for job in self._records.jobs.values()
-            if job.state is JobState.QUEUED and is_eligible(self._records, self._device, job)
+            if job.state is JobState.QUEUED and is_eligible(self.scene, self._device, job)
         ]
 
     def _level(self, job: Job) -> int:
@@ -120,11 +119,12 @@ class _Grant:
                 yield f"I7: {self._device.id} is given job {given.id}, and job {job.id} has waited longer"
 
     def _is_served(self, job: Job) -> bool:
-        """Whether a device works for the job's family already, this one by this very grant included."""
+        """Whether a device that serves its lane works for the job's family already, this one by this grant included."""
         if _family(job) == _family(self.added[0]):
             return True
         return any(
             lease.state in WORKING
+            and self.scene.plan.serves(lease.agent, job.spec.lane)
             and any(
                 _family(self._records.jobs[self._records.attempts[one].job]) == _family(job) for one in lease.attempts
             )
@@ -174,24 +174,25 @@ class _Grant:
 
 def _family(job: Job) -> Family:
     app = AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id)
-    return (app, job.spec.target, job.spec.selector, job.avoid)
+    return (app, job.spec.target, job.spec.selector, job.avoid, job.spec.lane if job.avoid else None)
 
 
-def is_eligible(records: Records, device: Device, job: Job) -> bool:
+def is_eligible(scene: Scene, device: Device, job: Job) -> bool:
     """Whether a device may run a job; one that failed it is avoided while another could take its place."""
-    if not _matches(device.facts, job):
+    if not _matches(scene, device, job):
         return False
     if device.id not in job.avoid:
         return True
     return not any(
         other.id not in job.avoid
         and other.state not in (DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING)
-        and _matches(other.facts, job)
-        for other in records.devices.values()
+        and _matches(scene, other, job)
+        for other in scene.records.devices.values()
     )
 
 
-def _matches(facts: DeviceFacts, job: Job) -> bool:
-    if facts.kind not in KINDS[job.spec.target]:
+def _matches(scene: Scene, device: Device, job: Job) -> bool:
+    facts = device.facts
+    if facts.kind not in KINDS[job.spec.target] or not scene.plan.serves(device.agent, job.spec.lane):
         return False
     return all(name == "model" and fnmatch.fnmatch(facts.model.lower(), want) for name, want in job.spec.selector)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.core.model import DeviceFacts
+from agent.core.model import ALL_LANES, DeviceFacts, Lane
 from coordinator.core.model import DeviceHold, JobSpec, Settings
 
 
@@ -257,6 +257,8 @@ Fault = (
 class PlannedAgent:
     name: str
     devices: tuple[DeviceFacts, ...]
+    lanes: tuple[Lane, ...] = ALL_LANES
+    """The lanes that it serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +288,10 @@ class Plan:
     """When the faults stop."""
     jobs: dict[str, PlannedJob] = field(init=False, repr=False, compare=False)
     """By the path of their spec file, which is unique."""
+
+    def serves(self, agent: str, lane: str) -> bool:
+        """Whether an agent serves a lane."""
+        return next(lane in planned.lanes for planned in self.agents if planned.name == agent)
 
     def __post_init__(self) -> None:
         jobs = {job.spec.test: job for submission in self.submissions for job in submission.jobs}

@@ -114,6 +114,16 @@ def suspected_device_gets_only_its_canary(scene: Scene, _step: Committed, write:
         yield f"I7: the canary of {device.id} has attempts {write.lease.attempts}"
 
 
+def device_serves_its_lanes_alone(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I7: what an agent keeps for some lanes is given no job that was submitted in another, however long it waits."""
+    if not isinstance(write, PutLease) or not write.lease.is_live:
+        return
+    for attempt in write.lease.attempts:
+        job = scene.records.jobs[scene.records.attempts[attempt].job]
+        if not scene.plan.serves(write.lease.agent, job.spec.lane):
+            yield f"I7: {write.lease.device} does not serve the {job.spec.lane} lane and gets job {job.id}"
+
+
 def fenced_attempt_changes_nothing(scene: Scene, step: Committed, write: Write) -> Breaches:
     """I4: only the open attempt of a live lease, under its own fence, writes results."""
     if isinstance(write, PutTest):
@@ -329,6 +339,7 @@ WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
         device_has_one_lease,
         held_device_gets_nothing,
         suspected_device_gets_only_its_canary,
+        device_serves_its_lanes_alone,
         only_silence_expires,
         order_is_kept,
     ),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from benchmarks.bounds import least_makespan_us
 from benchmarks.figures import arrival_figures, pairs, quantile, wait_us
-from benchmarks.workloads import one_huge_family, urgent_stream, vanishing_devices
-from coordinator.core.model import SECOND_US, Rules
+from benchmarks.workloads import idle_backlog, one_huge_family, urgent_stream, vanishing_devices
+from coordinator.core.model import MAX_PREEMPTIONS, SECOND_US, Rules
 from coordinator.simulation.lab import Lab
 from coordinator.simulation.model import Outcome, Workload
 from coordinator.simulation.ours import OurScheduler
@@ -36,6 +39,21 @@ def test_stream_of_priority_five_waits_less_than_under_fifo_and_starves_nobody()
     waits = [wait_us(run, fate) for run, fate in pairs(outcome) if run.spec.priority == 3]
     assert max(waits) <= Rules().guarantee_wait_us
     assert quantile(waits, 0.5) < 900 * SECOND_US
+
+
+def test_backlog_of_priority_one_fills_the_lab_and_hardly_holds_up_the_rest() -> None:
+    workload = idle_backlog(1, builds=20, hours=0.5)
+    rest = [run for run in workload.runs if run.spec.priority > 1]
+    alone = replace(workload, runs=tuple(replace(run, number=number) for number, run in enumerate(rest)))
+    outcome, without = arrival_figures(both := ours(workload)), arrival_figures(ours(alone))
+    for priority in (3, 4, 5):
+        # What it costs is the grace of tests that make room, and the installs after them.
+        mean, lone = (figures[f"p{priority}_mean_flow_s"] for figures in (outcome, without))
+        assert mean <= 1.25 * lone, f"priority {priority} takes {mean} s, and {lone} s without the backlog"
+    assert both.makespan_us <= 1.2 * least_makespan_us(workload)
+    assert outcome["lost_share"] <= 0.03
+    assert max(fate.stops for fate in both.fates) <= MAX_PREEMPTIONS
+    assert outcome["p1_longest_wait_s"] <= outcome["p1_wait_bound_s"]
 
 
 def test_lab_that_loses_a_third_of_its_devices_for_a_while_runs_every_job_to_its_end() -> None:

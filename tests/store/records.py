@@ -24,6 +24,7 @@ from coordinator.core.model import (
     JobId,
     JobSpec,
     JobState,
+    Lane,
     Lease,
     LeaseId,
     LeaseState,
@@ -106,6 +107,7 @@ def an_agent() -> Agent:
         host="mac-01",
         seen_us=8,
         connect_us=9,
+        lanes=(Lane.HIGH, Lane.NORMAL),
     )
 
 

@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from coordinator.core.logfile import LogPart, LogRecord
+from coordinator.core.model import ALL_LANES
 from coordinator.core.step import PutAgent, PutAttempt, PutDevice, PutJob, PutLease
 from coordinator.store import SchemaTooNew, Store, StoreUnreadable
 from coordinator.store.dialect import checked_url, writer_engine
@@ -61,6 +62,7 @@ NEWER_COLUMNS = (
     ("devices", "marks"),
     ("devices", "relapses"),
     ("leases", "is_canary"),
+    ("agents", "lanes"),
 )
 
 
@@ -78,7 +80,7 @@ def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()
     newer = open_store()
-    assert newer.list_agents() == [an_agent()]
+    assert newer.list_agents() == [replace(an_agent(), lanes=ALL_LANES)]
     assert newer.list_devices() == [a_device()]
     assert newer.log_of(started.id) == LogRecord(parts=(LogPart(attempt=started.id, epoch=0, start=0),))
 

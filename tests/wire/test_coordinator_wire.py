@@ -189,6 +189,7 @@ def test_records_of_the_lab_are_told_whole() -> None:
     assert not device.builds
     agent = wire.agent_out(an_agent(), devices=2, leases=1)
     assert (agent.id, agent.devices, agent.leases, agent.seen_time.ToMicroseconds()) == ("host", 2, 1, 8)
+    assert list(agent.lanes) == [job_pb2.LANE_HIGH, job_pb2.LANE_NORMAL]
     build = wire.build_out(a_build())
     assert (build.app_version_id, build.installs, build.install_time.ToMicroseconds()) == ("1.2.0", 3, 2)
     lanes = dict.fromkeys(m.Lane, 2)
@@ -198,8 +199,14 @@ def test_records_of_the_lab_are_told_whole() -> None:
         running_jobs=(),
         waiting_jobs=(),
         counters=m.Counters(installs_avoided=3, saved_us=9),
+        drain_us=7,
+        batches=(wire.batch_out(a_lease(), m.JobId(4)),),
+        devices={m.DeviceState.IDLE: 2},
     )
     assert (status.installs_avoided, status.time_saved.ToMicroseconds(), len(status.lanes)) == (3, 9, 3)
+    assert status.expected_drain_time.ToMicroseconds() == 7
+    assert [(one.device, one.job_id, one.jobs_left) for one in status.batches] == [("pixel", 4, 0)]
+    assert [(one.state, one.count) for one in status.devices] == [(device_pb2.DEVICE_STATE_IDLE, 2)]
 
 
 def test_lease_is_told_as_a_snapshot() -> None:
@@ -378,3 +385,24 @@ def test_answer_for_a_closed_lease_names_lease_and_device() -> None:
 def test_hello_says_whether_the_agent_answers_for_closed_leases(answers: bool) -> None:
     hello = agent_service_pb2.Hello(agent_id="lab", boot_id="b", answers_close=answers)
     assert wire.agent_connected(SESSION, hello, "c").answers_close is answers
+
+
+@pytest.mark.parametrize(
+    ("told", "lanes"),
+    [
+        ((), m.ALL_LANES),
+        ((job_pb2.LANE_LOW, job_pb2.LANE_HIGH, job_pb2.LANE_LOW), (m.Lane.HIGH, m.Lane.LOW)),
+        ((job_pb2.LANE_LOW, job_pb2.LANE_NORMAL, job_pb2.LANE_HIGH), m.ALL_LANES),
+    ],
+)
+def test_hello_says_which_lanes_the_agent_serves(
+    told: tuple[job_pb2.Lane.ValueType, ...], lanes: tuple[m.Lane, ...]
+) -> None:
+    hello = agent_service_pb2.Hello(agent_id="lab", boot_id="b", lanes=told)
+    assert wire.agent_connected(SESSION, hello, "c").lanes == lanes
+
+
+def test_lane_that_nobody_knows_is_refused() -> None:
+    hello = agent_service_pb2.Hello(agent_id="lab", boot_id="b", lanes=[7])  # type: ignore[list-item]
+    with pytest.raises(InvalidRequest):
+        wire.agent_connected(SESSION, hello, "c")

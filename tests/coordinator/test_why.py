@@ -1,0 +1,256 @@
+"""The sentences of `jobs why`, each from the state that causes it."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator import why
+from coordinator.core.events import DevicesReported, HoldRequested
+from coordinator.core.explain import explain
+from coordinator.core.forecast import forecast
+from coordinator.core.model import (
+    SECOND_US,
+    AttemptOutcome,
+    DeviceHold,
+    DeviceId,
+    DeviceKind,
+    Failure,
+    JobId,
+    JobState,
+    Lane,
+    Rules,
+    Settings,
+    Target,
+)
+from qgjob.v1 import job_pb2
+from tests.core.lab import START_WALL_US, AgentOnPaper, Lab, emulator, spec
+
+E1 = DeviceId("e1@lab")
+
+
+def explained(lab: Lab, job_id: int) -> job_pb2.Explanation:
+    job = lab.job(job_id)
+    if job.is_terminal:
+        return why.ended_out(job)
+    ledger = lab.scheduler.ledger
+    outlook = forecast(ledger, lab.now).outlooks.get(job.id)
+    return why.explanation_out(job, explain(ledger, job, lab.now), outlook, lab.now)
+
+
+def said(lab: Lab, job_id: int) -> str:
+    return explained(lab, job_id).message
+
+
+def one_device(settings: Settings | None = None) -> tuple[Lab, AgentOnPaper]:
+    lab = Lab(settings)
+    return lab, lab.connect("lab", emulator("e1"))
+
+
+def begin(lab: Lab, agent: AgentOnPaper, device: str = E1) -> None:
+    lease = agent.adopt(device)
+    agent.install(lease, seconds=10)
+    agent.start(lease)
+    lab.mono_us += 20 * SECOND_US
+
+
+def test_nothing_is_known() -> None:
+    lab = Lab()
+    lab.submit(spec())
+    assert said(lab, 1) == "No device is known; start an agent with `qgjob-agent run`. It is the first in line."
+
+
+def test_nothing_matches() -> None:
+    lab, _ = one_device()
+    lab.submit(spec(target=Target.DEVICE, selector=(("model", "Galaxy*"), ("rack", "a"))))
+    assert said(lab, 1) == (
+        "No known device matches it; the nearest, e1@lab, has kind emulator instead of device,"
+        " model Pixel 8 instead of Galaxy*, rack (none) instead of a. It is the first in line."
+    )
+
+
+def test_all_are_busy() -> None:
+    lab = Lab()
+    agent = lab.connect("lab", emulator("e1"), emulator("e2"))
+    lab.submit(spec("a", app_version_id="a"))
+    lab.submit(spec("b", app_version_id="b"))
+    begin(lab, agent)
+    begin(lab, agent, "e2@lab")
+    lab.submit(spec("c", app_version_id="c"), spec("d", app_version_id="c"))
+    assert said(lab, 4) == (
+        "All 2 devices that match are busy; e1@lab should be free first: job 1 is at work there, for about 20s with its"
+        " batch. 1 job is ahead of it. It is expected to start in about 50s."
+    )
+    told = explained(lab, 4)
+    assert (told.reason, told.queue_position) == (job_pb2.WHY_REASON_BUSY, 2)
+    assert (told.matching_devices, told.usable_devices, told.device, told.blocking_job_id) == (2, 2, E1, 1)
+    assert told.expected_start_time.ToMicroseconds() == START_WALL_US + 90 * SECOND_US
+    assert told.device_free_time.ToMicroseconds() == START_WALL_US + 60 * SECOND_US
+
+
+def test_the_only_one_is_busy() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"))
+    begin(lab, agent)
+    lab.submit(spec("b", app_version_id="b"))
+    assert said(lab, 2) == (
+        "The only device that matches and works, e1@lab, is busy: job 1 is at work there, for about 40s with its batch."
+        " It is the first in line. It is expected to start in about 50s."
+    )
+
+
+def test_many_jobs_are_ahead() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"))
+    begin(lab, agent)
+    lab.submit(*(spec(f"b{number}", app_version_id="b", priority=4) for number in range(3)))
+    lab.submit(spec("c", app_version_id="c"))
+    assert "3 jobs are ahead of it. It is expected to start in about 2m 30s." in said(lab, 5)
+
+
+def test_the_only_one_is_offline() -> None:
+    lab, agent = one_device()
+    gone = emulator("e1", is_usable=False, reason="adb says unauthorized")
+    lab.handle(DevicesReported(session=agent.session, devices=(gone,)))
+    lab.submit(spec())
+    assert said(lab, 1) == (
+        "The only device that matches, e1@lab, is offline (adb says unauthorized). It is the first in line."
+    )
+
+
+@pytest.mark.parametrize(
+    ("hold", "word"), [(DeviceHold.QUARANTINE, "quarantined"), (DeviceHold.DRAIN, "being drained")]
+)
+def test_the_only_one_is_held(hold: DeviceHold, word: str) -> None:
+    lab, _ = one_device()
+    lab.handle(HoldRequested(device=E1, hold=hold, reason="a cracked screen"))
+    lab.submit(spec())
+    assert said(lab, 1).startswith(f"The only device that matches, e1@lab, is {word} (a cracked screen).")
+
+
+def test_each_of_several_is_kept_from_it_by_something_else() -> None:
+    lab = Lab()
+    agent = lab.connect("lab", emulator("e1"), emulator("e2"), emulator("e3"))
+    lab.handle(HoldRequested(device=E1, hold=DeviceHold.QUARANTINE, reason="a cracked screen"))
+    gone = (emulator("e2", is_usable=False), emulator("e3", is_usable=False))
+    lab.handle(DevicesReported(session=agent.session, devices=(emulator("e1"), *gone)))
+    lab.submit(spec())
+    assert said(lab, 1) == (
+        "None of the 3 devices that match can be used: 1 is quarantined, 2 are offline; the nearest is e1@lab"
+        " (a cracked screen). It is the first in line."
+    )
+
+
+def test_the_only_one_waits_for_its_lost_agent() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"), spec("b"))
+    begin(lab, agent)
+    agent.lose()
+    lab.pass_time(60)
+    assert said(lab, 2).startswith(
+        "The only device that matches, e1@lab, is waiting for its agent, which was lost in the middle of a batch"
+        " (agent lab is disconnected)."
+    )
+
+
+def test_the_only_one_is_kept_for_other_lanes() -> None:
+    lab = Lab()
+    lab.connect("lab", emulator("e1"), lanes=(Lane.HIGH,))
+    lab.submit(spec())
+    assert said(lab, 1) == (
+        "The only device that matches, e1@lab, is kept for other lanes (agent lab serves high)."
+        " It is the first in line."
+    )
+
+
+def test_quota_is_used_up() -> None:
+    lab = Lab(Settings(rules=Rules(default_quota=1)))
+    agent = lab.connect("lab", emulator("e1"), emulator("e2"))
+    lab.submit(spec("a"))
+    begin(lab, agent)
+    lab.submit(spec("b", app_version_id="b"))
+    assert said(lab, 2) == (
+        "Organisation qualgent has 1 device, and its quota is 1. It is the first in line."
+        " It is expected to start in about 50s."
+    )
+
+
+def test_batch_takes_it_along() -> None:
+    lab = Lab(Settings(max_batch=1))
+    lab.connect("lab", emulator("e1"), emulator("e2"))
+    lab.submit(spec("a"), spec("b"))
+    assert said(lab, 2).startswith("A device works for xyz123 already and will take it along;")
+
+
+def test_it_was_sent_back_to_make_room() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a", priority=1))
+    lease = agent.adopt(E1)
+    attempt = agent.start(lease)
+    lab.submit(spec("urgent", app_version_id="b", priority=5))
+    agent.finish(lease, attempt, AttemptOutcome.PREEMPTED)
+    assert "It was sent back to the queue once to make room for urgent jobs." in said(lab, 1)
+
+
+def test_it_has_its_place_in_a_batch() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"), spec("b"), spec("c"))
+    assert said(lab, 1) == "It is next on e1@lab, which makes ready for it."
+    begin(lab, agent)
+    assert said(lab, 1) == "It runs on e1@lab."
+    assert said(lab, 3) == "It has its place on e1@lab, where job 1 is at work; 2 jobs are before it."
+    lab.cancel(1)
+    assert said(lab, 1) == "It is being cancelled on e1@lab."
+
+
+ENDINGS = [
+    (AttemptOutcome.PASSED, None, "It completed on e1@lab after 20s."),
+    (
+        AttemptOutcome.FAILED,
+        Failure(reason="TEST_FAILED", message="expected Welcome"),
+        "It failed on e1@lab after 20s: expected Welcome (TEST_FAILED)",
+    ),
+    (AttemptOutcome.TIMED_OUT, None, "It ran into its timeout on e1@lab."),
+]
+
+
+@pytest.mark.parametrize(("outcome", "failure", "sentence"), ENDINGS)
+def test_it_has_ended(outcome: AttemptOutcome, failure: Failure | None, sentence: str) -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"))
+    begin(lab, agent)
+    lease = lab.lease_on(E1)
+    agent.finish(lease, lease.attempts[0], outcome, failure)
+    told = explained(lab, 1)
+    assert (told.reason, told.message, told.device) == (job_pb2.WHY_REASON_ENDED, sentence, E1)
+
+
+def test_it_was_cancelled_before_it_had_a_device() -> None:
+    lab = Lab()
+    lab.submit(spec("a"))
+    lab.cancel(1)
+    assert said(lab, 1) == "It was cancelled."
+
+
+def test_the_lab_could_not_run_it() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"))
+    broken = Failure(reason="DEVICE_LOST", message="the screen went black")
+    for _ in range(3):
+        agent.reject(agent.adopt(E1), broken)
+    assert lab.job(1).state is JobState.ERRORED
+    assert said(lab, 1) == ("The lab could not run it; the last try was on e1@lab: the screen went black (DEVICE_LOST)")
+
+
+def test_record_that_is_a_moment_behind_says_so() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"))
+    begin(lab, agent)
+    told = why.ended_out(lab.jobs[JobId(1)])
+    assert told.message == "It has just ended, and how is being written down."
+
+
+def test_device_of_another_kind_counts_as_one_that_lacks_something() -> None:
+    lab = Lab()
+    lab.connect("lab", emulator("p1", kind=DeviceKind.DEVICE))
+    lab.submit(spec(target=Target.EMULATOR))
+    assert "p1@lab, has kind device instead of emulator." in said(lab, 1)
