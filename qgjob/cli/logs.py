@@ -34,6 +34,7 @@ def logs(
                 writer.end()
                 say_cut(piece, job_id, is_first=is_first)
                 is_first = False
+            writer.end()
         except KeyboardInterrupt:
             terminal.say(f"detached; follow again with `qgjob logs {job_id} --follow`")
             raise typer.Exit(Exit.INTERRUPTED) from None
