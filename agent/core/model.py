@@ -129,8 +129,15 @@ class LeasedJob:
     attempt_number: int
     test: str
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """More of the environment, masked in all that the test tells."""
     timeout_us: int
     priority: int = 3
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that the user gave."""
+        return dict((*self.env, *self.secrets))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,6 +160,7 @@ def _spec(body: Submission, test: str) -> job_pb2.JobSpec:
         target=_target(body.target),
         selector=body.selector,
         env=body.env,
+        secrets=body.secrets,
         labels=body.labels,
         retries=body.retries,
         timeout=duration(round(body.timeout_seconds * MICROSECONDS)),

@@ -20,8 +20,8 @@ from coordinator.core.model import (
     Target,
     TestState,
 )
+from coordinator.environment import MAX_ENTRIES, MIN_SECRET
 from coordinator.wire import (
-    MAX_ENTRIES,
     MAX_JOBS_PER_CALL,
     MAX_NAME,
     MAX_PAGE,
@@ -62,6 +62,10 @@ class Submission(_Asked):
     ] = {}
     env: Annotated[
         dict[str, str], Field(max_length=MAX_ENTRIES, description="Environment of the test; it is shown nowhere.")
+    ] = {}
+    secrets: Annotated[
+        dict[str, Annotated[str, Field(min_length=MIN_SECRET)]],
+        Field(max_length=MAX_ENTRIES, description="More of it, masked in all that the test tells."),
     ] = {}
     labels: Annotated[dict[str, str], Field(max_length=MAX_ENTRIES)] = {}
     retries: Annotated[int, Field(ge=0, le=MAX_RETRIES, description="For a test that fails or is timed out.")] = 0

@@ -36,6 +36,12 @@ def submit(
         list[str] | None, typer.Option("--selector", help="Demand on the device, as in model=Pixel*; repeatable.")
     ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", help="K=V for the test; repeatable.")] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--secret", help="K for the test, its value from our environment (or K=V); masked in the log; repeatable."
+        ),
+    ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="K=V to find the job by; repeatable.")] = None,
     retries: Annotated[
         int | None, typer.Option("--retries", help="How often a failed test is tried again; default: 0.")
@@ -75,6 +81,7 @@ def submit(
         target=target,
         selector=fields.pairs(selector or [], "selector"),
         env=fields.pairs(env or [], "env"),
+        secrets=fields.given_secrets(secret or [], os.environ),
         labels={**(service.labels if service is not None else {}), **fields.pairs(label or [], "label")},
         retries=retries,
         timeout=timeout,

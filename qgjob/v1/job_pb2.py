@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12qgjob/v1/job.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"J\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1e\n\x05\x62lame\x18\x03 \x01(\x0e\x32\x0f.qgjob.v1.Blame\"\xd4\x03\n\x07JobSpec\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0c\n\x04test\x18\x03 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12 \n\x06target\x18\x05 \x01(\x0e\x32\x10.qgjob.v1.Target\x12\x31\n\x08selector\x18\x06 \x03(\x0b\x32\x1f.qgjob.v1.JobSpec.SelectorEntry\x12\'\n\x03\x65nv\x18\x07 \x03(\x0b\x32\x1a.qgjob.v1.JobSpec.EnvEntry\x12-\n\x06labels\x18\x08 \x03(\x0b\x32\x1d.qgjob.v1.JobSpec.LabelsEntry\x12\x0f\n\x07retries\x18\t \x01(\x05\x12*\n\x07timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03run\x18\x0b \x01(\t\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\nTestResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.qgjob.v1.TestState\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\"\x93\x03\n\x07\x41ttempt\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x0e\n\x06number\x18\x03 \x01(\x05\x12\x10\n\x08lease_id\x18\x04 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05\x61gent\x18\x06 \x01(\t\x12)\n\x07outcome\x18\x07 \x01(\x0e\x32\x18.qgjob.v1.AttemptOutcome\x12\"\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x11.qgjob.v1.Failure\x12/\n\x0b\x61ssign_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62uild_digest\x18\x0c \x01(\t\x12%\n\tlog_state\x18\r \x01(\x0e\x32\x12.qgjob.v1.LogState\x12\x10\n\x08log_size\x18\x0e \x01(\x03\"\xc1\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x1f\n\x04spec\x18\x02 \x01(\x0b\x32\x11.qgjob.v1.JobSpec\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.qgjob.v1.JobState\x12\x1c\n\x04lane\x18\x04 \x01(\x0e\x32\x0e.qgjob.v1.Lane\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\r\n\x05\x61gent\x18\t \x01(\t\x12\x0f\n\x07\x61ttempt\x18\n \x01(\x05\x12#\n\x08\x61ttempts\x18\x0b \x03(\x0b\x32\x11.qgjob.v1.Attempt\x12\"\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x11.qgjob.v1.Failure\x12\x16\n\x0equeue_position\x18\r \x01(\x03\x12\x37\n\x13\x65xpected_start_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05tests\x18\x0f \x03(\x0b\x32\x14.qgjob.v1.TestResult\x12\r\n\x05\x66laky\x18\x10 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x11 \x01(\x08\x12\x10\n\x08retry_of\x18\x12 \x01(\x03\x12\x13\n\x0bpreemptions\x18\x13 \x01(\x05\"\x85\x02\n\tJobFilter\x12\"\n\x06states\x18\x01 \x03(\x0e\x32\x12.qgjob.v1.JobState\x12\x10\n\x08priority\x18\x02 \x01(\x05\x12 \n\x06target\x18\x03 \x01(\x0e\x32\x10.qgjob.v1.Target\x12\x16\n\x0e\x61pp_version_id\x18\x04 \x01(\t\x12\x0e\n\x06org_id\x18\x05 \x01(\t\x12/\n\x06labels\x18\x06 \x03(\x0b\x32\x1f.qgjob.v1.JobFilter.LabelsEntry\x12\x0b\n\x03run\x18\x07 \x01(\t\x12\x0b\n\x03ids\x18\x08 \x03(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xe2\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_ASSIGNED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x15\n\x11JOB_STATE_ERRORED\x10\x06\x12\x17\n\x13JOB_STATE_TIMED_OUT\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08*\xb9\x02\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_OUTCOME_PASSED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1b\n\x17\x41TTEMPT_OUTCOME_ERRORED\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_TIMED_OUT\x10\x04\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x05\x12\x1d\n\x19\x41TTEMPT_OUTCOME_PREEMPTED\x10\x06\x12\x18\n\x14\x41TTEMPT_OUTCOME_LOST\x10\x07\x12\x1c\n\x18\x41TTEMPT_OUTCOME_REJECTED\x10\x08\x12\x1c\n\x18\x41TTEMPT_OUTCOME_RELEASED\x10\t*J\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\r\n\tLANE_HIGH\x10\x01\x12\x0f\n\x0bLANE_NORMAL\x10\x02\x12\x0c\n\x08LANE_LOW\x10\x03*q\n\x06Target\x12\x16\n\x12TARGET_UNSPECIFIED\x10\x00\x12\x0e\n\nTARGET_ANY\x10\x01\x12\x13\n\x0fTARGET_EMULATOR\x10\x02\x12\x11\n\rTARGET_DEVICE\x10\x03\x12\x17\n\x13TARGET_BROWSERSTACK\x10\x04*a\n\x05\x42lame\x12\x15\n\x11\x42LAME_UNSPECIFIED\x10\x00\x12\x0e\n\nBLAME_TEST\x10\x01\x12\x0f\n\x0b\x42LAME_BUILD\x10\x02\x12\x10\n\x0c\x42LAME_DEVICE\x10\x03\x12\x0e\n\nBLAME_HOST\x10\x04*\xbb\x01\n\tTestState\x12\x1a\n\x16TEST_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TEST_STATE_RUNNING\x10\x01\x12\x15\n\x11TEST_STATE_PASSED\x10\x02\x12\x15\n\x11TEST_STATE_FAILED\x10\x03\x12\x16\n\x12TEST_STATE_SKIPPED\x10\x04\x12\x18\n\x14TEST_STATE_TIMED_OUT\x10\x05\x12\x1a\n\x16TEST_STATE_INTERRUPTED\x10\x06*j\n\x08LogState\x12\x19\n\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOG_STATE_OPEN\x10\x01\x12\x16\n\x12LOG_STATE_COMPLETE\x10\x02\x12\x17\n\x13LOG_STATE_TRUNCATED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12qgjob/v1/job.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"J\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1e\n\x05\x62lame\x18\x03 \x01(\x0e\x32\x0f.qgjob.v1.Blame\"\xb5\x04\n\x07JobSpec\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0c\n\x04test\x18\x03 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12 \n\x06target\x18\x05 \x01(\x0e\x32\x10.qgjob.v1.Target\x12\x31\n\x08selector\x18\x06 \x03(\x0b\x32\x1f.qgjob.v1.JobSpec.SelectorEntry\x12\'\n\x03\x65nv\x18\x07 \x03(\x0b\x32\x1a.qgjob.v1.JobSpec.EnvEntry\x12-\n\x06labels\x18\x08 \x03(\x0b\x32\x1d.qgjob.v1.JobSpec.LabelsEntry\x12\x0f\n\x07retries\x18\t \x01(\x05\x12*\n\x07timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03run\x18\x0b \x01(\t\x12/\n\x07secrets\x18\x12 \x03(\x0b\x32\x1e.qgjob.v1.JobSpec.SecretsEntry\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x98\x01\n\nTestResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.qgjob.v1.TestState\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\"\x93\x03\n\x07\x41ttempt\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x0e\n\x06number\x18\x03 \x01(\x05\x12\x10\n\x08lease_id\x18\x04 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\r\n\x05\x61gent\x18\x06 \x01(\t\x12)\n\x07outcome\x18\x07 \x01(\x0e\x32\x18.qgjob.v1.AttemptOutcome\x12\"\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x11.qgjob.v1.Failure\x12/\n\x0b\x61ssign_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x62uild_digest\x18\x0c \x01(\t\x12%\n\tlog_state\x18\r \x01(\x0e\x32\x12.qgjob.v1.LogState\x12\x10\n\x08log_size\x18\x0e \x01(\x03\"\xc1\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x1f\n\x04spec\x18\x02 \x01(\x0b\x32\x11.qgjob.v1.JobSpec\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.qgjob.v1.JobState\x12\x1c\n\x04lane\x18\x04 \x01(\x0e\x32\x0e.qgjob.v1.Lane\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\r\n\x05\x61gent\x18\t \x01(\t\x12\x0f\n\x07\x61ttempt\x18\n \x01(\x05\x12#\n\x08\x61ttempts\x18\x0b \x03(\x0b\x32\x11.qgjob.v1.Attempt\x12\"\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x11.qgjob.v1.Failure\x12\x16\n\x0equeue_position\x18\r \x01(\x03\x12\x37\n\x13\x65xpected_start_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05tests\x18\x0f \x03(\x0b\x32\x14.qgjob.v1.TestResult\x12\r\n\x05\x66laky\x18\x10 \x01(\x08\x12\x18\n\x10\x63\x61ncel_requested\x18\x11 \x01(\x08\x12\x10\n\x08retry_of\x18\x12 \x01(\x03\x12\x13\n\x0bpreemptions\x18\x13 \x01(\x05\"\x85\x02\n\tJobFilter\x12\"\n\x06states\x18\x01 \x03(\x0e\x32\x12.qgjob.v1.JobState\x12\x10\n\x08priority\x18\x02 \x01(\x05\x12 \n\x06target\x18\x03 \x01(\x0e\x32\x10.qgjob.v1.Target\x12\x16\n\x0e\x61pp_version_id\x18\x04 \x01(\t\x12\x0e\n\x06org_id\x18\x05 \x01(\t\x12/\n\x06labels\x18\x06 \x03(\x0b\x32\x1f.qgjob.v1.JobFilter.LabelsEntry\x12\x0b\n\x03run\x18\x07 \x01(\t\x12\x0b\n\x03ids\x18\x08 \x03(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xe2\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_ASSIGNED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x15\n\x11JOB_STATE_ERRORED\x10\x06\x12\x17\n\x13JOB_STATE_TIMED_OUT\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08*\xb9\x02\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTEMPT_OUTCOME_PASSED\x10\x01\x12\x1a\n\x16\x41TTEMPT_OUTCOME_FAILED\x10\x02\x12\x1b\n\x17\x41TTEMPT_OUTCOME_ERRORED\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_TIMED_OUT\x10\x04\x12\x1d\n\x19\x41TTEMPT_OUTCOME_CANCELLED\x10\x05\x12\x1d\n\x19\x41TTEMPT_OUTCOME_PREEMPTED\x10\x06\x12\x18\n\x14\x41TTEMPT_OUTCOME_LOST\x10\x07\x12\x1c\n\x18\x41TTEMPT_OUTCOME_REJECTED\x10\x08\x12\x1c\n\x18\x41TTEMPT_OUTCOME_RELEASED\x10\t*J\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\r\n\tLANE_HIGH\x10\x01\x12\x0f\n\x0bLANE_NORMAL\x10\x02\x12\x0c\n\x08LANE_LOW\x10\x03*q\n\x06Target\x12\x16\n\x12TARGET_UNSPECIFIED\x10\x00\x12\x0e\n\nTARGET_ANY\x10\x01\x12\x13\n\x0fTARGET_EMULATOR\x10\x02\x12\x11\n\rTARGET_DEVICE\x10\x03\x12\x17\n\x13TARGET_BROWSERSTACK\x10\x04*a\n\x05\x42lame\x12\x15\n\x11\x42LAME_UNSPECIFIED\x10\x00\x12\x0e\n\nBLAME_TEST\x10\x01\x12\x0f\n\x0b\x42LAME_BUILD\x10\x02\x12\x10\n\x0c\x42LAME_DEVICE\x10\x03\x12\x0e\n\nBLAME_HOST\x10\x04*\xbb\x01\n\tTestState\x12\x1a\n\x16TEST_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TEST_STATE_RUNNING\x10\x01\x12\x15\n\x11TEST_STATE_PASSED\x10\x02\x12\x15\n\x11TEST_STATE_FAILED\x10\x03\x12\x16\n\x12TEST_STATE_SKIPPED\x10\x04\x12\x18\n\x14TEST_STATE_TIMED_OUT\x10\x05\x12\x1a\n\x16TEST_STATE_INTERRUPTED\x10\x06*j\n\x08LogState\x12\x19\n\x15LOG_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eLOG_STATE_OPEN\x10\x01\x12\x16\n\x12LOG_STATE_COMPLETE\x10\x02\x12\x17\n\x13LOG_STATE_TRUNCATED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,40 +39,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSPEC_ENVENTRY']._serialized_options = b'8\001'
   _globals['_JOBSPEC_LABELSENTRY']._loaded_options = None
   _globals['_JOBSPEC_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_JOBSPEC_SECRETSENTRY']._loaded_options = None
+  _globals['_JOBSPEC_SECRETSENTRY']._serialized_options = b'8\001'
   _globals['_JOBFILTER_LABELSENTRY']._loaded_options = None
   _globals['_JOBFILTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=2050
-  _globals['_JOBSTATE']._serialized_end=2276
-  _globals['_ATTEMPTOUTCOME']._serialized_start=2279
-  _globals['_ATTEMPTOUTCOME']._serialized_end=2592
-  _globals['_LANE']._serialized_start=2594
-  _globals['_LANE']._serialized_end=2668
-  _globals['_TARGET']._serialized_start=2670
-  _globals['_TARGET']._serialized_end=2783
-  _globals['_BLAME']._serialized_start=2785
-  _globals['_BLAME']._serialized_end=2882
-  _globals['_TESTSTATE']._serialized_start=2885
-  _globals['_TESTSTATE']._serialized_end=3072
-  _globals['_LOGSTATE']._serialized_start=3074
-  _globals['_LOGSTATE']._serialized_end=3180
+  _globals['_JOBSTATE']._serialized_start=2147
+  _globals['_JOBSTATE']._serialized_end=2373
+  _globals['_ATTEMPTOUTCOME']._serialized_start=2376
+  _globals['_ATTEMPTOUTCOME']._serialized_end=2689
+  _globals['_LANE']._serialized_start=2691
+  _globals['_LANE']._serialized_end=2765
+  _globals['_TARGET']._serialized_start=2767
+  _globals['_TARGET']._serialized_end=2880
+  _globals['_BLAME']._serialized_start=2882
+  _globals['_BLAME']._serialized_end=2979
+  _globals['_TESTSTATE']._serialized_start=2982
+  _globals['_TESTSTATE']._serialized_end=3169
+  _globals['_LOGSTATE']._serialized_start=3171
+  _globals['_LOGSTATE']._serialized_end=3277
   _globals['_FAILURE']._serialized_start=97
   _globals['_FAILURE']._serialized_end=171
   _globals['_JOBSPEC']._serialized_start=174
-  _globals['_JOBSPEC']._serialized_end=642
-  _globals['_JOBSPEC_SELECTORENTRY']._serialized_start=504
-  _globals['_JOBSPEC_SELECTORENTRY']._serialized_end=551
-  _globals['_JOBSPEC_ENVENTRY']._serialized_start=553
-  _globals['_JOBSPEC_ENVENTRY']._serialized_end=595
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=597
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=642
-  _globals['_TESTRESULT']._serialized_start=645
-  _globals['_TESTRESULT']._serialized_end=797
-  _globals['_ATTEMPT']._serialized_start=800
-  _globals['_ATTEMPT']._serialized_end=1203
-  _globals['_JOB']._serialized_start=1206
-  _globals['_JOB']._serialized_end=1783
-  _globals['_JOBFILTER']._serialized_start=1786
-  _globals['_JOBFILTER']._serialized_end=2047
-  _globals['_JOBFILTER_LABELSENTRY']._serialized_start=597
-  _globals['_JOBFILTER_LABELSENTRY']._serialized_end=642
+  _globals['_JOBSPEC']._serialized_end=739
+  _globals['_JOBSPEC_SELECTORENTRY']._serialized_start=553
+  _globals['_JOBSPEC_SELECTORENTRY']._serialized_end=600
+  _globals['_JOBSPEC_ENVENTRY']._serialized_start=602
+  _globals['_JOBSPEC_ENVENTRY']._serialized_end=644
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=646
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=691
+  _globals['_JOBSPEC_SECRETSENTRY']._serialized_start=693
+  _globals['_JOBSPEC_SECRETSENTRY']._serialized_end=739
+  _globals['_TESTRESULT']._serialized_start=742
+  _globals['_TESTRESULT']._serialized_end=894
+  _globals['_ATTEMPT']._serialized_start=897
+  _globals['_ATTEMPT']._serialized_end=1300
+  _globals['_JOB']._serialized_start=1303
+  _globals['_JOB']._serialized_end=1880
+  _globals['_JOBFILTER']._serialized_start=1883
+  _globals['_JOBFILTER']._serialized_end=2144
+  _globals['_JOBFILTER_LABELSENTRY']._serialized_start=646
+  _globals['_JOBFILTER_LABELSENTRY']._serialized_end=691
 # @@protoc_insertion_point(module_scope)

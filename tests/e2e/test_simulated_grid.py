@@ -52,6 +52,20 @@ def test_submit_wait_follow_shows_every_line_and_the_exit_code_of_the_test(grid:
     assert "failed" in done.stderr
 
 
+def test_a_secret_reaches_its_test_and_is_shown_nowhere(grid: Grid) -> None:
+    grid.agent("lab", *FAST)
+    submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts", "--follow")
+    done = grid.run(*submit, "--secret", "WORD=spec.ts on")
+    assert done.stdout.startswith("Running t.*** ")
+    # The simulated device repeats what it does not understand.
+    failed = grid.run(*submit, "--secret", "QGJOB_SIM_OUTCOME=hunter2", code=1)
+    assert "QGJOB_SIM_OUTCOME=*** is unknown" in failed.stderr
+    told = [failed.stderr, failed.stdout, str(grid.json("status", "job", "--job-id", "2", "--verbose"))]
+    told += [file.read_text() for file in grid.directory.glob("*.err")]
+    assert len(told) == 5
+    assert not any("hunter2" in text for text in told)
+
+
 def test_same_idempotency_key_gives_the_same_job(grid: Grid) -> None:
     first = grid.submit("a.spec.ts", options=("--idempotency-key", "ci-7"))
     assert grid.submit("a.spec.ts", options=("--idempotency-key", "ci-7")) == first

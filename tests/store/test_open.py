@@ -59,7 +59,13 @@ def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store
     store.close()
     engine = writer_engine(checked_url(url))
     with engine.begin() as connection:
-        for table, column in (("agents", "is_draining"), ("devices", "hold"), ("devices", "hold_reason")):
+        newer_columns = (
+            ("agents", "is_draining"),
+            ("devices", "hold"),
+            ("devices", "hold_reason"),
+            ("jobs", "secrets"),
+        )
+        for table, column in newer_columns:
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         for table in ("log_parts", "log_ends", "leadership", "expectations"):
             connection.execute(text(f"DROP TABLE {table}"))
