@@ -323,6 +323,8 @@ class App:
     async def _end_log(self, action: StartAttempt, writer: LogWriter) -> LogSummary:
         if writer.lost is not None:
             self._out.error("log_cut", job=action.job.job_id, reason=writer.lost)
+        if writer.lost_times is not None:
+            self._out.warning("log_times_cut", job=action.job.job_id, reason=writer.lost_times)
         try:
             log = await asyncio.to_thread(self._spool.end_log, action.job.attempt_id, writer)
         except OSError as error:

@@ -140,6 +140,9 @@ class LogQuery(_Asked):
     follow: Annotated[bool, Field(description="Go on until the log is closed, as server-sent events.")] = False
     attempt: Annotated[int | None, Field(ge=1, le=MAX_INT32, description="Of this attempt alone.")] = None
     tail: Annotated[int | None, Field(ge=1, le=MAX_INT32, description="At most so many lines of what is there.")] = None
+    timestamps: Annotated[
+        bool, Field(description="Before each line, when it was written, where that is known: by the agent's clock.")
+    ] = False
 
 
 class FailureReason(_Told):

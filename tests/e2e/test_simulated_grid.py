@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,14 @@ def test_a_secret_reaches_its_test_and_is_shown_nowhere(grid: Grid) -> None:
     submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts", "--follow")
     done = grid.run(*submit, "--secret", "WORD=spec.ts on")
     assert done.stdout.startswith("Running t.*** ")
+    stamped = grid.run("logs", "1", "--timestamps")
+    lines = [re.fullmatch(r"(\S{10}T\S{12}Z) (.*\n)", line) for line in stamped.stdout.splitlines(keepends=True)]
+    assert "".join(line[2] for line in lines if line is not None) == done.stdout
+    job = grid.job(1)
+    times = [datetime.fromisoformat(line[1]) for line in lines if line is not None]
+    begun, over = (datetime.fromisoformat(job[name]) for name in ("create_time", "end_time"))
+    assert begun <= times[0] <= times[-1] <= over
+    assert stamped.stderr == ""
     # The simulated device repeats what it does not understand.
     failed = grid.run(*submit, "--secret", "QGJOB_SIM_OUTCOME=hunter2", code=1)
     assert "QGJOB_SIM_OUTCOME=*** is unknown" in failed.stderr
