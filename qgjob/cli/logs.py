@@ -27,7 +27,7 @@ def logs(
         bool, typer.Option("--timestamps", help="Before each line, when it was written: UTC, by the agent's clock.")
     ] = False,
 ) -> None:
-    """Print a job's log through all its attempts; what lies between them goes to stderr."""
+    """Print a job's log. It goes through all attempts; what lies between them is told on stderr."""
     from qgjob.cli.waiting import say_cut
 
     writer = terminal.LogWriter()

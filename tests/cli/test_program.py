@@ -58,6 +58,7 @@ SUBMIT = ("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a")
         (("submit", "--org-id", "q", "--app-version-id", "x" * 100_000, "--test", "a"), "has 100000 characters"),
         (("jobs", "list", "--priority", "high"), "'high' is no whole number"),
         (("jobs", "wait"), "no job to wait for"),
+        (("submit", "tests/a.spec.ts"), "there is no place for tests/a.spec.ts"),
         (("jobs", "list", "-o", "xml"), "'xml'"),
         (("jobs", "cancel"), "nothing to cancel"),
     ],
