@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -61,6 +61,7 @@ from agent.core.step import (
     StopPreparing,
 )
 from agent.devices.bench import Bench, Discovery
+from agent.mask import Mask, masked_failure, masked_test
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 from agent.session import Session, open_channel
 from agent.spool import LogWriter, Spool
@@ -319,16 +320,23 @@ class App:
         self._out.info("job_ended", job=job.job_id, outcome=told, device=device, reason=reason)
 
     async def _run_logged(self, action: StartAttempt, writer: LogWriter, stop: Stop) -> Verdict:
+        """Run one spec. What it tells leaves here without the job's secrets."""
         runner = self._bench.runner(action.device_id)
+        secrets = [value for _, value in action.job.secrets]
+        mask = Mask(secrets)
         try:
-            return await runner.run(action.key, action.job, self._observer(action, writer), stop)
+            verdict = await runner.run(action.key, action.job, self._observer(action, writer, mask), stop)
         except Exception as error:  # noqa: BLE001 - what was logged until then is kept
             self._out.exception("run_failed", job=action.job.job_id, device=action.device_id)
-            return Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))
+            verdict = Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))
+        writer.append(mask.feed(b"", is_end=True))
+        return replace(verdict, failure=masked_failure(verdict.failure, secrets))
 
     async def _end_log(self, action: StartAttempt, writer: LogWriter) -> LogSummary:
         if writer.lost is not None:
             self._out.error("log_cut", job=action.job.job_id, reason=writer.lost)
+        if writer.lost_times is not None:
+            self._out.warning("log_times_cut", job=action.job.job_id, reason=writer.lost_times)
         try:
             log = await asyncio.to_thread(self._spool.end_log, action.job.attempt_id, writer)
         except OSError as error:
@@ -337,14 +345,16 @@ class App:
         self._uploader.note(action.job.attempt_id)
         return log
 
-    def _observer(self, action: StartAttempt, writer: LogWriter) -> Observer:
+    def _observer(self, action: StartAttempt, writer: LogWriter, mask: Mask) -> Observer:
         attempt = action.job.attempt_id
+        secrets = [value for _, value in action.job.secrets]
 
         def output(data: bytes) -> None:
-            writer.append(data)
+            writer.append(mask.feed(data))
             self._uploader.note(attempt)
 
         def test(result: TestResult, is_resumable: bool) -> None:
+            result = masked_test(result, secrets) if secrets else result
             observed = TestObserved(
                 device_id=action.device_id, key=action.key, attempt_id=attempt, test=result, is_resumable=is_resumable
             )

@@ -153,7 +153,7 @@ def run(
         float | None, typer.Option(help="Seconds that running tests may take after SIGTERM.", min=0)
     ] = None,
 ) -> None:
-    """Serve the devices of this machine until SIGTERM or Ctrl-C; a second signal ends running tests."""
+    """Serve the devices of this machine. SIGTERM or Ctrl-C ends that; a second signal ends running tests."""
     import asyncio
 
     _set_up_diagnostics()
@@ -203,7 +203,10 @@ def doctor(
     token_file: TokenFileOption = None,
     insecure: InsecureOption = None,
 ) -> None:
-    """Look whether an agent that is run with these options could work here; 0 if so, 3 if something must be mended."""
+    """Look whether an agent could work here.
+
+    Takes the options of `run`. Ends with 0 if it could, with 3 if something must be mended.
+    """
     flags = {
         "coordinator": coordinator,
         "name": name,

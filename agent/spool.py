@@ -1,8 +1,8 @@
 """Disk first: logs and results stay here until the coordinator has them.
 
-One folder holds, for each attempt, `ID.log` (the bytes), `ID.lease` (the right to them) and `ID.end` (length and
-SHA-256, written when the log is whole). Another one tells which attempts have begun and have no result yet, and a third
-holds the results that were not acknowledged.
+One folder holds, for each attempt, `ID.log` (the bytes), `ID.times` (when they were written), `ID.lease` (the right to
+them) and `ID.end` (length and SHA-256, written when the log is whole). Another one tells which attempts have begun and
+have no result yet, and a third holds the results that were not acknowledged.
 
 Nothing is begun without a file in reserve: when the disk is full, its room goes to the results of what runs, and to a
 mark in each log where bytes are missing.
@@ -38,12 +38,14 @@ from agent.core.model import (
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster, Write
 from agent.disk import UNREADABLE, put_aside, replace_file
+from agent.times import TimesWriter
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024
 CUT_MARK = b"\n[qgjob: the log was cut here, at 64 MiB]\n"
 RESERVE_BYTES = 4 * 1_024 * 1_024
 """Room for about a thousand results."""
 LOCK_NAME = "spool.lock"
+TIMES = ".times"
 T = TypeVar("T")
 
 
@@ -54,6 +56,8 @@ class SpooledLog:
     attempt: AttemptId
     key: LeaseKey
     path: Path
+    times: Path
+    """When its bytes were written; logs of earlier releases have none."""
     summary: LogSummary | None
     """Length and hash when it is whole."""
 
@@ -71,6 +75,7 @@ class LogWriter:
             path: Its name.
             give_back: Makes room for the mark.
         """
+        self._times = TimesWriter(path.with_suffix(TIMES))
         self._file = path.open("wb", buffering=0)
         self._give_back = give_back
         self._hash = hashlib.sha256()
@@ -87,6 +92,7 @@ class LogWriter:
         if len(data) > room:
             self._is_cut = True
             data = data[:room] + CUT_MARK
+        self._times.note(self.size)
         try:
             self._write(data)
         except OSError as error:
@@ -101,12 +107,18 @@ class LogWriter:
             left = left[written:]
 
     @property
+    def lost_times(self) -> str | None:
+        """Why nobody will know when the rest was written; None when it is known."""
+        return self._times.lost
+
+    @property
     def summary(self) -> LogSummary:
         """Length and hash of what was written."""
         return LogSummary(size=self.size, sha256=self._hash.hexdigest())
 
     def close(self) -> LogSummary:
         """Make the log durable and return its length and hash."""
+        self._times.close()
         with self._file:
             if self.lost is not None:
                 self._give_back()
@@ -244,7 +256,7 @@ class Spool:
         for folder in self._folders:
             for path in folder.glob("*.new"):
                 path.unlink()
-        for path in (*self._logs.glob("*.lease"), *self._logs.glob("*.end")):
+        for path in (*self._logs.glob("*.lease"), *self._logs.glob("*.end"), *self._logs.glob(f"*{TIMES}")):
             if not path.with_suffix(".log").exists():
                 path.unlink()
         for path in self._logs.glob("*.log"):
@@ -323,11 +335,11 @@ class Spool:
             key = _key(json.loads(path.with_suffix(".lease").read_bytes()))
         except FileNotFoundError:
             return None  # forgotten just now
-        return SpooledLog(attempt=attempt, key=key, path=path, summary=summary)
+        return SpooledLog(attempt=attempt, key=key, path=path, times=path.with_suffix(TIMES), summary=summary)
 
     def forget_log(self, attempt: AttemptId) -> None:
         """Free the space of a log that the coordinator has, or will never want."""
-        for suffix in (".log", ".end", ".lease"):
+        for suffix in (".log", TIMES, ".end", ".lease"):
             (self._logs / f"{attempt}{suffix}").unlink(missing_ok=True)
 
     def _write(self, path: Path, value: object) -> None:

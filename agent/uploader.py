@@ -14,6 +14,7 @@ from agent import wire
 from agent.core.logsender import LogSender
 from agent.core.model import AttemptId
 from agent.spool import Spool, SpooledLog
+from agent.times import Mark, marks_between
 from qgjob.errors import ClientError
 from qgjob.v1 import log_pb2, log_service_pb2, log_service_pb2_grpc
 
@@ -120,7 +121,7 @@ class Uploader:
             return
         while (sender := self._senders.get(attempt)) is not None and (chunk := sender.next_chunk(written)):
             offset, length = chunk
-            data = await asyncio.to_thread(_read, log, offset, length)
+            data, marks = await asyncio.to_thread(_read, log, offset, length)
             if not data:
                 self._senders.pop(attempt, None)  # forgotten while it was read
                 return
@@ -129,11 +130,8 @@ class Uploader:
                 continue  # an answer came while it was read, and says to go on elsewhere
             # Before the write: an answer may arrive while it waits for room on the wire.
             self._senders[attempt] = sender.sent_chunk(length)
-            await call.write(
-                log_service_pb2.AppendLogsRequest(
-                    key=wire.key_out(log.key), chunk=log_pb2.LogChunk(attempt_id=attempt, offset=offset, data=data)
-                )
-            )
+            message = log_pb2.LogChunk(attempt_id=attempt, offset=offset, data=data, marks=map(_mark, marks))
+            await call.write(log_service_pb2.AppendLogsRequest(key=wire.key_out(log.key), chunk=message))
         sender = self._senders.get(attempt)
         if sender is not None and log.summary is not None and sender.may_finish(log.summary.size):
             self._senders[attempt] = sender.finish_sent()
@@ -169,10 +167,18 @@ def _written(log: SpooledLog) -> int | None:
         return None
 
 
-def _read(log: SpooledLog, offset: int, length: int) -> bytes:
+def _read(log: SpooledLog, offset: int, length: int) -> tuple[bytes, list[Mark]]:
     try:
         with log.path.open("rb") as file:
             file.seek(offset)
-            return file.read(length)
+            data = file.read(length)
     except FileNotFoundError:
-        return b""  # forgotten just now
+        return b"", []  # forgotten just now
+    return data, marks_between(log.times, offset, offset + len(data))
+
+
+def _mark(mark: Mark) -> log_pb2.LogMark:
+    offset, time_ms = mark
+    message = log_pb2.LogMark(offset=offset)
+    message.time.FromMilliseconds(time_ms)
+    return message

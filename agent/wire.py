@@ -60,6 +60,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
                 attempt_number=job.attempt_number,
                 test=job.test,
                 env=tuple(sorted(job.env.items())),
+                secrets=tuple(sorted(job.secrets.items())),
                 timeout_us=_span_us(job.timeout),
                 priority=job.priority,
                 done=tuple(job.done_test_ids),

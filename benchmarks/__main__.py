@@ -9,12 +9,13 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import decision, scheduling
+from benchmarks import decision, follow, scheduling
 
 Measured = tuple[dict[str, Any], dict[str, float]]
 """Metrics, and ratios to what they are judged by."""
 NAMES: dict[str, Callable[[bool], Measured]] = {
     "decision": decision.run,
+    "follow": follow.run,
     "scheduling": scheduling.run,
     "optimum": scheduling.run_small,
 }

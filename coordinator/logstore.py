@@ -37,6 +37,7 @@ from coordinator.core.logfile import (
     LogWrite,
 )
 from coordinator.core.model import SECOND_US, Attempt, AttemptId
+from coordinator.logtimes import MARK, LogTimes, Mark
 from coordinator.storage import Storage, Stored
 from coordinator.store import StaleEpoch, Store, StoreError, StoreFull
 
@@ -100,6 +101,16 @@ class _Log:
     is_urgent: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the flush shall not rest."""
     changed: _Signal = field(default_factory=_Signal)
+    times: LogTimes | None = None
+    """When its bytes were written; None until that is asked for the first time."""
+    marks: list[Mark] = field(default_factory=list)
+    """Of bytes that the buffer holds."""
+
+    def with_times(self, loaded: LogTimes) -> LogTimes:
+        """Keep and return what was loaded, unless somebody else was first."""
+        if self.times is None:
+            self.times = loaded
+        return self.times
 
     @property
     def is_closed(self) -> bool:
@@ -209,8 +220,14 @@ class LogStore:
 
     # Writers
 
-    async def offer(self, attempt: AttemptId, offset: int, data: bytes) -> None:
+    async def offer(self, attempt: AttemptId, offset: int, data: bytes, marks: Sequence[Mark] = ()) -> None:
         """Take in what is new of a chunk; `committed` tells when it is durable. Waits only for room.
+
+        Args:
+            attempt: Whose log it is.
+            offset: Where the chunk belongs.
+            data: Its bytes.
+            marks: When they were written.
 
         Raises:
             OSError: The storage refused to be read.
@@ -221,6 +238,8 @@ class LogStore:
         log.file, take = log.file.taken(offset, len(data))
         if take.length:
             log.buffer.append(data[take.skip : take.skip + take.length])
+            first = offset + take.skip
+            log.marks += [mark for mark in marks if first <= mark[0] < first + take.length]
             log.buffered += take.length
             self._buffered += take.length
         if log.buffered >= ENOUGH_TO_WRITE_BYTES or log.file.is_due:
@@ -303,10 +322,61 @@ class LogStore:
             self._free(log, len(data))
             raise
         log.durable += len(data)
+        await self._take_times(log)
         log.synced_s = time.monotonic()
         log.grown_us = self._read_wall_us()
         self._free(log, len(data))
         log.changed.give()
+        await self._store_times(log)
+
+    async def _take_times(self, log: _Log) -> None:
+        """Let the marks count whose bytes are durable. Whatever becomes of them, the log goes on."""
+        due = [mark for mark in log.marks if mark[0] < log.durable]
+        if not due:
+            return
+        log.marks = [mark for mark in log.marks if mark[0] >= log.durable]
+        try:
+            (await self._times(log)).add(due)
+        except OSError as error:
+            self._complain_of_times(log, error)
+
+    async def _store_times(self, log: _Log) -> None:
+        times = log.times
+        if times is None or times.is_stored:
+            return
+        records, stored = times.own_records(), times.stored * MARK.size
+        try:
+            await self._run(self._storage.write_times, log.attempt, self._store.epoch, records, stored)
+        except OSError as error:
+            self._complain_of_times(log, error)
+        else:
+            times.stored = len(records) // MARK.size
+
+    async def _forget_times(self, log: _Log) -> None:
+        log.times = LogTimes()
+        try:
+            await self._run(self._storage.write_times, log.attempt, self._store.epoch, b"", 0)
+        except OSError as error:
+            self._complain_of_times(log, error)
+
+    def _complain_of_times(self, log: _Log, error: OSError) -> None:
+        story = "the log itself is kept"
+        self._complaints.add("log_times_not_stored", attempt=log.attempt, reason=str(error), story=story)
+
+    async def _times(self, log: _Log) -> LogTimes:
+        """Return when the bytes of a log were written.
+
+        Raises:
+            OSError: The storage refused to be read.
+        """
+        if log.times is None:
+            parts = log.parts
+            found = await self._run(self._load_times, log.attempt, parts)
+            return log.with_times(LogTimes.loaded(parts, found, self._store.epoch))
+        return log.times
+
+    def _load_times(self, attempt: AttemptId, parts: tuple[LogPart, ...]) -> dict[int, bytes]:
+        return {epoch: self._storage.read_times(attempt, epoch) for epoch in {part.epoch for part in parts} if epoch}
 
     async def _store_bytes(self, log: _Log, data: bytes) -> None:
         """Write behind what is durable, to a part of this epoch.
@@ -345,6 +415,7 @@ class LogStore:
 
     def _forget_buffer(self, log: _Log) -> None:
         """Give up what was not written; the writer sends it again from the durable size."""
+        log.marks.clear()
         if log.buffered:
             log.file = log.file.without(log.buffered)
         log.buffer.clear()
@@ -362,6 +433,7 @@ class LogStore:
             await self._record(LogRestart(log.attempt))
             log.parts = ()
             log.durable = 0
+            await self._forget_times(log)
         log.file = judged
 
     def _sha256(self, parts: tuple[LogPart, ...], size: int) -> str:
@@ -395,6 +467,11 @@ class LogStore:
         if offset < 0 or length <= 0:
             return b""
         return await self._run(self._storage.read, log.parts, offset, length)
+
+    @_for_readers
+    async def times(self, attempt: AttemptId, start: int, end: int) -> list[Mark]:
+        """Return when the bytes of a range were written, as `LogTimes.between` does."""
+        return (await self._times(await self._log(attempt))).between(start, end)
 
     @_for_readers
     async def grown(self, attempt: AttemptId, offset: int) -> None:
@@ -499,6 +576,7 @@ class LogStore:
                     continue
                 log.file = LogFile(size=0, state=LogState.TRUNCATED)
                 log.parts, log.durable, log.has_verdict = (), 0, True
+                log.times = LogTimes()
                 log.changed.give()
                 # Whoever comes later reads anew what is recorded.
                 del self._logs[attempt]

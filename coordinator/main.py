@@ -193,9 +193,10 @@ def restored(
         typer.Option(help="SQLAlchemy URL; default: SQLite in the data directory.", show_default=False),
     ] = None,
 ) -> None:
-    """Say that a backup was put back, before the coordinator starts on it.
+    """Say that a backup was put back.
 
-    Agents then end what they hold of the time after the backup, and do not mix it up with what comes now.
+    Do so before the coordinator starts on it. Agents then end what they hold of the time after the backup, and do not
+    mix it up with what comes now.
     """
     from coordinator.restored import begin_anew
     from coordinator.store import StoreError, StoreInUse

@@ -19,6 +19,7 @@ from coordinator.core import events as ev
 from coordinator.core import model as m
 from coordinator.core import step as st
 from coordinator.core.errors import InvalidRequest, QgjobError
+from coordinator.environment import MAX_ENTRIES, environment, secrets
 from qgjob.v1 import agent_pb2, agent_service_pb2, build_pb2, device_pb2, job_pb2, job_service_pb2, lease_pb2, queue_pb2
 
 PROTOCOL: Final = 1
@@ -29,8 +30,6 @@ MAX_PAGE: Final = 1_000
 DEFAULT_PAGE: Final = 100
 MAX_NAME: Final = 128
 MAX_PATH_BYTES: Final = 1_024
-MAX_ENTRIES: Final = 64
-MAX_ENV_BYTES: Final = 32 * 1_024
 MAX_SELECTOR: Final = 16
 MAX_STATES: Final = 64
 MAX_VALUE: Final = 1_024
@@ -90,8 +89,6 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 """Escape stays: a test's error may be coloured, and who shows it on a terminal strips that. PostgreSQL refuses NUL."""
-_REFUSED_ENV = re.compile(r"^(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|QGJOB_(?!SIM_).*)$")
-_ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 _TARGETS_OUT: Final = {target: job_pb2.Target.Value(f"TARGET_{target.name}") for target in m.Target}
 _TARGETS: Final[dict[int, m.Target]] = {
@@ -208,24 +205,6 @@ def entries(field: str, mapping: Mapping[str, str], most: int) -> Mapping[str, s
     return MappingProxyType(dict(sorted(mapping.items())))
 
 
-def _env(entries: Mapping[str, str]) -> Mapping[str, str]:
-    if len(entries) > MAX_ENTRIES:
-        raise InvalidRequest("env", f"env has {len(entries)} entries, and {MAX_ENTRIES} is the limit")
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in entries.items())
-    if size > MAX_ENV_BYTES:
-        raise InvalidRequest("env", f"env has {size} bytes, and {MAX_ENV_BYTES} is the limit")
-    for name, value in entries.items():
-        if not _ENV_NAME.fullmatch(name):
-            raise InvalidRequest("env", f"env {name[:MAX_NAME]!r} is no name of an environment variable")
-        if "\x00" in value:
-            raise InvalidRequest("env", f"env {name[:MAX_NAME]} holds a NUL character")
-        if _REFUSED_ENV.match(name):
-            raise InvalidRequest(
-                "env", f"env {name[:MAX_NAME]} is refused: it would change the lab's tools; choose another name"
-            )
-    return MappingProxyType(dict(sorted(entries.items())))
-
-
 def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
     """Validate what a user asks for and fill in the defaults.
 
@@ -243,6 +222,7 @@ def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
     if not m.SECOND_US <= timeout_us <= MAX_TIMEOUT_US:
         raise InvalidRequest("timeout", "timeout is out of range; use 1s to 24h")
     selector = entries("selector", spec.selector, MAX_SELECTOR)
+    env = environment(spec.env)
     return m.JobSpec(
         org_id=_text("org_id", spec.org_id, MAX_NAME),
         app_version_id=_text("app_version_id", spec.app_version_id, MAX_NAME),
@@ -250,7 +230,8 @@ def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
         priority=priority,
         target=_TARGETS[spec.target],
         selector=tuple(selector.items()),
-        env=_env(spec.env),
+        env=env,
+        secrets=secrets(spec.secrets, env),
         labels=entries("labels", spec.labels, MAX_ENTRIES),
         retries=spec.retries,
         timeout_us=timeout_us,
@@ -297,6 +278,7 @@ def payload_sha256(specs: Iterable[m.JobSpec], retry_of: m.JobId | None = None) 
     for spec in specs:
         message = job_spec_out(spec)
         message.env.update(spec.env)
+        message.secrets.update(spec.secrets)
         digest.update(message.SerializeToString(deterministic=True))
         digest.update(b"\n")
     if retry_of is not None:
@@ -627,6 +609,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
                 attempt_number=leased.attempt.number,
                 test=leased.job.spec.test,
                 env=leased.job.spec.env,
+                secrets=leased.job.spec.secrets,
                 timeout=duration(leased.job.spec.timeout_us),
                 priority=leased.job.spec.priority,
                 done_test_ids=[test.id for test in leased.job.kept],
@@ -659,7 +642,7 @@ def failure_out(record: m.Failure | None) -> job_pb2.Failure | None:
 
 
 def job_spec_out(spec: m.JobSpec) -> job_pb2.JobSpec:
-    """Translate what was asked for. Of the environment only the names: values are shown nowhere."""
+    """Translate what was asked for. Of environment and secrets only the names: values are shown nowhere."""
     return job_pb2.JobSpec(
         org_id=spec.org_id,
         app_version_id=spec.app_version_id,
@@ -668,6 +651,7 @@ def job_spec_out(spec: m.JobSpec) -> job_pb2.JobSpec:
         target=_TARGETS_OUT[spec.target],
         selector=dict(spec.selector),
         env=dict.fromkeys(spec.env, ""),
+        secrets=dict.fromkeys(spec.secrets, ""),
         labels=spec.labels,
         retries=spec.retries,
         timeout=duration(spec.timeout_us),

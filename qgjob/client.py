@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
@@ -109,6 +110,13 @@ class LogPiece:
     data: bytes = b""
     state: LogState.ValueType | None = None
     """OPEN where the attempt begins, COMPLETE or TRUNCATED where it ends, None for bytes."""
+    offset: int = 0
+    """Where the bytes begin in the log of the attempt."""
+    times: tuple[tuple[int, datetime], ...] = ()
+    """When bytes were written, if that was asked for and is known: an offset, and the time of all bytes up to the next.
+
+    The first one counts for the first byte, and may name an earlier offset.
+    """
 
 
 class Client:
@@ -383,7 +391,9 @@ class Client:
 
     # Logs
 
-    def follow_logs(self, job_id: int, *, attempt: int = 0, follow: bool = True, tail: int = 0) -> Iterator[LogPiece]:
+    def follow_logs(
+        self, job_id: int, *, attempt: int = 0, follow: bool = True, tail: int = 0, timestamps: bool = False
+    ) -> Iterator[LogPiece]:
         """Yield a job's log through its attempts in order; with `follow` until the job and its log have ended.
 
         A broken stream is opened again at the first byte that has not come yet.
@@ -393,6 +403,7 @@ class Client:
             attempt: Only this attempt, from 1; 0 for all.
             follow: Go on until the job is terminal and its log closed; else end at what is stored now.
             tail: Begin so many lines before the end of the last attempt; 0 for the whole.
+            timestamps: Tell when the bytes were written.
         """
         from qgjob.v1.log_service_pb2 import FollowLogsRequest
         from qgjob.v1.log_service_pb2_grpc import LogServiceStub
@@ -400,7 +411,9 @@ class Client:
         patience = self._stream_patience()
         cursor = _LogCursor()
         while True:
-            request = FollowLogsRequest(job_id=job_id, attempt_number=attempt, follow=follow, tail_lines=tail)
+            request = FollowLogsRequest(
+                job_id=job_id, attempt_number=attempt, follow=follow, tail_lines=tail, timestamps=timestamps
+            )
             cursor.aim(request)
             channel = self._channel
             call = LogServiceStub(channel).FollowLogs(request)
@@ -715,8 +728,9 @@ class _LogCursor:
             self.has_gap = True
             return None
         data = chunk.data[self._next_byte - chunk.offset :]
-        self._next_byte += len(data)
-        return LogPiece(attempt=self._number, data=data) if data else None
+        offset, self._next_byte = self._next_byte, self._next_byte + len(data)
+        times = tuple((mark.offset, mark.time.ToDatetime(UTC)) for mark in chunk.marks)
+        return LogPiece(attempt=self._number, data=data, offset=offset, times=times) if data else None
 
 
 def _without_estimates(status: QueueStatus) -> bytes:

@@ -204,6 +204,8 @@ def _hint_of_missing(kind: str) -> str:
     match kind:
         case "device":
             return "`qgjob devices list` shows what there is"
+        case "agent":
+            return "`qgjob agents list` shows what there is"
         case "attempt":
             return "`qgjob status job --job-id ID --verbose` shows the attempts"
         case _:

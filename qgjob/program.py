@@ -70,6 +70,7 @@ def _told(error: ClickException) -> tuple[str, str]:
         return f"there is no option {error.option_name}", hint
     message = re.sub(r"is not a valid int( range)?", "is no whole number", error.format_message())
     message = re.sub(r"is not a valid float( range)?", "is no number", message)
+    message = re.sub(r"^Got unexpected extra argument\(s\) \((.*)\)$", r"there is no place for \1", message)
     sentence, _, suggestion = message.partition(" Did you mean ")
     sentence = sentence.rstrip(".")
     return sentence[:1].lower() + sentence[1:], f"did you mean {suggestion}" if suggestion else _help_hint(error)

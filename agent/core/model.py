@@ -140,10 +140,17 @@ class LeasedJob:
     attempt_number: int
     test: str
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """More of the environment, masked in all that the test tells."""
     timeout_us: int
     priority: int = 3
     done: tuple[str, ...] = ()
     """Ids of the tests that earlier attempts have done, and that this one leaves out if it can."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that the user gave."""
+        return dict((*self.env, *self.secrets))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -259,7 +259,7 @@ class AppwrightRunner:
         """Build a test's environment from nothing. Ours wins over the job's own, whatever a coordinator let through."""
         assert self._apk is not None
         return {
-            **dict(job.env),
+            **job.environment,
             **self._tools.environment(),
             "QGJOB_USER_CONFIG": str((self._tools.project / "appwright.config.ts").resolve()),
             "QGJOB_OUT": str(out),

@@ -90,7 +90,7 @@ class SimulatedRunner:
 
     async def _run(self, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         try:
-            plan = _plan(dict(job.env), self._test_s)
+            plan = _plan(job.environment, self._test_s)
         except ValueError as error:
             return Verdict(outcome=Outcome.FAILED, failure=_failure("SIMULATION_INVALID", str(error), Blame.TEST))
         observer.output(f"Running {job.test} on {self._device}\n".encode())

@@ -237,6 +237,8 @@ class JobSpec:
     selector: tuple[tuple[str, str], ...] = ()
     """(attribute, shell-style pattern), sorted by attribute."""
     env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    secrets: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
+    """More of the environment, masked by agents in all that the test tells."""
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     retries: int = 0
     timeout_us: int = DEFAULT_TIMEOUT_US

@@ -147,6 +147,7 @@ def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Eve
             follow=query.follow,
             from_attempt_number=place.attempt,
             from_offset=place.offset,
+            timestamps=query.timestamps,
         )
         has_events = _wants_events(request.headers.get("accept", ""), is_follower=query.follow)
         return LogResponse(find().logs, wanted, place=place if has_events else None, streams=streams, stopping=stopping)
@@ -171,6 +172,7 @@ def _spec(body: Submission, test: str) -> job_pb2.JobSpec:
         target=_target(body.target),
         selector=body.selector,
         env=body.env,
+        secrets=body.secrets,
         labels=body.labels,
         retries=body.retries,
         timeout=duration(round(body.timeout_seconds * MICROSECONDS)),

@@ -10,8 +10,9 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 from coordinator.core.errors import InvalidRequest
 from coordinator.services.log import LogService
 from qgjob.resources import word
-from qgjob.v1 import job_pb2, log_service_pb2
+from qgjob.stamps import Stamper
+from qgjob.v1 import job_pb2, log_pb2, log_service_pb2
 
 PING_INTERVAL_S = 15.0
 """Between two comments that keep proxies from taking a quiet log for a dead connection."""
@@ -56,20 +58,31 @@ class Place:
         return cls(int(match.group(1)), int(match.group(2)))
 
 
+def _stamped(stamper: Stamper | None, offset: int, data: bytes, marks: Sequence[log_pb2.LogMark]) -> bytes:
+    """Return bytes as they are, or with the times of their lines."""
+    if stamper is None:
+        return data
+    return stamper.feed(offset, data, ((mark.offset, mark.time.ToDatetime(UTC)) for mark in marks))
+
+
 class Text:
-    """A log byte for byte."""
+    """A log byte for byte; with a stamper, the time before each line."""
 
     media_type = "text/plain; charset=utf-8"
     ping = b""
 
-    def __init__(self, send: SendBody) -> None:
-        """Take what sends bytes."""
+    def __init__(self, send: SendBody, stamper: Stamper | None = None) -> None:
+        """Take what sends bytes, and what stamps lines, if anything does."""
         self._send = send
+        self._stamper = stamper
 
     async def write(self, message: Message) -> None:
         """Send what a message of the follower holds."""
+        chunk = message.chunk
         if message.WhichOneof("piece") == "chunk":
-            await self._send(message.chunk.data)
+            await self._send(_stamped(self._stamper, chunk.offset, chunk.data, chunk.marks))
+        elif self._stamper is not None:
+            self._stamper.begin()
 
     async def end(self) -> None:
         """Say nothing: the body ends."""
@@ -81,18 +94,22 @@ class Events:
     media_type = "text/event-stream; charset=utf-8"
     ping = b": still here\n\n"
 
-    def __init__(self, send: SendBody, place: Place) -> None:
-        """Take what sends bytes, and where the reader goes on."""
+    def __init__(self, send: SendBody, place: Place, stamper: Stamper | None = None) -> None:
+        """Take what sends bytes, where the reader goes on, and what stamps lines, if anything does."""
         self._send = send
+        self._stamper = stamper
         self._place = place
         self._attempt = 0
         self._offset = 0
         """Where the unsent bytes begin."""
         self._unsent = b""
+        self._marks: list[log_pb2.LogMark] = []
+        """Of bytes that were not sent, and those that follow."""
 
     async def write(self, message: Message) -> None:
         """Send what a message of the follower holds, as far as its lines are whole."""
         if message.WhichOneof("piece") == "chunk":
+            self._marks += message.chunk.marks
             await self._write_lines(message.chunk.offset, message.chunk.data)
         else:
             await self._write_state(message.cut.attempt_number, message.cut.state)
@@ -110,11 +127,15 @@ class Events:
         if not size:
             return
         lines, self._unsent = self._unsent[:size], self._unsent[size:]
+        lines = _stamped(self._stamper, self._offset, lines, self._marks)
+        self._marks.clear()
         self._offset += size
         await self._send(event(lines.decode(errors="replace"), event_id=f"{self._attempt}:{self._offset}"))
 
     async def _write_state(self, attempt: int, state: int) -> None:
         await self._send_lines(len(self._unsent))
+        if self._stamper is not None:
+            self._stamper.begin()
         if state == job_pb2.LOG_STATE_OPEN:
             self._attempt = attempt
             if self._place.attempt == attempt and self._place.offset:
@@ -185,7 +206,8 @@ class LogResponse(Response):
         async def send_body(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
-        form = Text(send_body) if self._place is None else Events(send_body, self._place)
+        stamper = Stamper() if self._request.timestamps else None
+        form = Text(send_body, stamper) if self._place is None else Events(send_body, self._place, stamper)
         following = asyncio.create_task(self._follow(form, send))
         others = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._stopping.wait())]
         pinging = asyncio.create_task(_ping(send_body, form.ping)) if form.ping else None

@@ -21,8 +21,8 @@ from coordinator.core.model import (
     Target,
     TestState,
 )
+from coordinator.environment import MAX_ENTRIES, MIN_SECRET
 from coordinator.wire import (
-    MAX_ENTRIES,
     MAX_JOBS_PER_CALL,
     MAX_NAME,
     MAX_PAGE,
@@ -63,6 +63,10 @@ class Submission(_Asked):
     ] = {}
     env: Annotated[
         dict[str, str], Field(max_length=MAX_ENTRIES, description="Environment of the test; it is shown nowhere.")
+    ] = {}
+    secrets: Annotated[
+        dict[str, Annotated[str, Field(min_length=MIN_SECRET)]],
+        Field(max_length=MAX_ENTRIES, description="More of it, masked in all that the test tells."),
     ] = {}
     labels: Annotated[dict[str, str], Field(max_length=MAX_ENTRIES)] = {}
     retries: Annotated[int, Field(ge=0, le=MAX_RETRIES, description="For a test that fails or is timed out.")] = 0
@@ -137,6 +141,9 @@ class LogQuery(_Asked):
     follow: Annotated[bool, Field(description="Go on until the log is closed, as server-sent events.")] = False
     attempt: Annotated[int | None, Field(ge=1, le=MAX_INT32, description="Of this attempt alone.")] = None
     tail: Annotated[int | None, Field(ge=1, le=MAX_INT32, description="At most so many lines of what is there.")] = None
+    timestamps: Annotated[
+        bool, Field(description="Before each line, when it was written, where that is known: by the agent's clock.")
+    ] = False
 
 
 class FailureReason(_Told):

@@ -16,6 +16,7 @@ from coordinator.core.forecast import Forecast
 from coordinator.core.logfile import LogState
 from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, JobState
 from coordinator.engine import Engine
+from coordinator.environment import MAX_ENTRIES
 from coordinator.logstore import LogStore
 from coordinator.space import Space
 from coordinator.store import JobFilter, Store
@@ -238,7 +239,7 @@ def job_filter(message: job_pb2.JobFilter) -> JobFilter:
         target=wire.target_filter(message.target),
         app_version_id=wire.optional_text("filter.app_version_id", message.app_version_id),
         org_id=wire.optional_text("filter.org_id", message.org_id),
-        labels=tuple(wire.entries("filter.labels", message.labels, wire.MAX_ENTRIES).items()),
+        labels=tuple(wire.entries("filter.labels", message.labels, MAX_ENTRIES).items()),
         run=wire.optional_text("filter.run", message.run),
         ids=tuple(JobId(job_id) for job_id in message.ids),
     )

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 import grpc
 import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from coordinator.changes import Changes
 from coordinator.complaints import Complaints
@@ -18,6 +19,7 @@ from coordinator.core.errors import InvalidRequest, NotFound, StorageFull, TooMa
 from coordinator.core.logfile import LogState
 from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, Fence, JobId
 from coordinator.logstore import MAX_CHUNK_BYTES, LogStore
+from coordinator.logtimes import Mark
 from coordinator.space import Space
 from coordinator.store import Store
 from qgjob.v1 import job_pb2, lease_pb2, log_pb2, log_service_pb2, log_service_pb2_grpc
@@ -35,6 +37,10 @@ MAX_FOLLOWERS = 2_000
 """Of one job's log; each holds up to 256 KB while it does not read."""
 PUT_OFF_S = 10.0
 """After which the sender of a log that may not begin yet hears where to go on, and tries again."""
+MAX_MARKS = 1_024
+"""Of a chunk that is taken in."""
+LAST_S = 253_402_300_800
+"""The year 10000."""
 REMEMBERED_KEYS = 1_024
 """Attempts of one stream whose lease need not be looked up again."""
 
@@ -193,7 +199,7 @@ class _Upload:
                 return False
         else:
             await self._space.check_growth()
-        await self._logs.offer(attempt, chunk.offset, chunk.data)
+        await self._logs.offer(attempt, chunk.offset, chunk.data, _marks(chunk))
         return True
 
     async def _may_begin(self, attempt: AttemptId) -> bool:
@@ -384,6 +390,8 @@ class _Follower:
 
     async def _write_chunk(self, attempt: Attempt, offset: int, data: bytes) -> int:
         chunk = log_pb2.LogChunk(attempt_id=attempt.id, offset=offset, data=data)
+        if self._request.timestamps:
+            chunk.marks.extend(map(_mark_out, await self._logs.times(attempt.id, offset, offset + len(data))))
         await self._write(log_service_pb2.FollowLogsResponse(chunk=chunk))
         return offset + len(data)
 
@@ -400,6 +408,23 @@ def _attempt_of(message: log_service_pb2.AppendLogsRequest) -> AttemptId:
             return AttemptId(message.finished.attempt_id)
         case _:
             raise InvalidRequest("event", "the message is empty")
+
+
+def _marks(chunk: log_pb2.LogChunk) -> list[Mark]:
+    """Return when the bytes of a chunk were written."""
+    return [(mark.offset, mark.time.ToMilliseconds()) for mark in chunk.marks[:MAX_MARKS] if _is_instant(mark.time)]
+
+
+def _is_instant(time: Timestamp) -> bool:
+    """Whether it lies after 1970 and in the years that a Timestamp can tell: only such can be given to readers."""
+    return 0 <= time.seconds < LAST_S and 0 <= time.nanos < 1_000_000_000
+
+
+def _mark_out(mark: Mark) -> log_pb2.LogMark:
+    offset, time_ms = mark
+    message = log_pb2.LogMark(offset=offset)
+    message.time.FromMilliseconds(time_ms)
+    return message
 
 
 async def _next(context: AppendContext) -> log_service_pb2.AppendLogsRequest | None:

@@ -1,7 +1,7 @@
 """Logs in a directory: one file for each attempt and epoch, in 256 folders.
 
-A log that was begun before epochs had files of their own is one file without a number of an epoch; a small file beside
-it tells how it ended.
+Beside it may lie when its bytes were written. A log that was begun before epochs had files of their own is one file
+without a number of an epoch; a small file beside it tells how it ended.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from coordinator.storage.protocol import Stored
 
 SYNC_INTERVAL_S = 0.1
 STORAGE_ID = "storage_id"
+TIMES = ".times"
 SHARDS = 256
 
 
@@ -114,6 +115,24 @@ class Directory:
                     return file.read(length)
         return b""
 
+    def write_times(self, attempt: AttemptId, epoch: int, records: bytes, stored: int) -> None:
+        """Append to a file beside the log's."""
+        descriptor = os.open(self._times_path(attempt, epoch), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, stored)
+            view = memoryview(records)
+            while stored < len(view):
+                stored += os.pwrite(descriptor, view[stored:], stored)
+        finally:
+            os.close(descriptor)
+
+    def read_times(self, attempt: AttemptId, epoch: int) -> bytes:
+        """Read the file beside the log's."""
+        try:
+            return self._times_path(attempt, epoch).read_bytes()
+        except FileNotFoundError:
+            return b""
+
     def remove(self, attempt: AttemptId) -> None:
         """Unlink all files of a log."""
         shard = self._shard(attempt)
@@ -128,7 +147,7 @@ class Directory:
             folder = self._logs / f"{shard:02x}"
             if not folder.exists():
                 continue
-            for path in folder.glob("*.log"):
+            for path in (*folder.glob("*.log"), *folder.glob(f"*{TIMES}")):
                 attempt = path.name.partition(".")[0]
                 try:
                     size = path.stat().st_size
@@ -139,6 +158,9 @@ class Directory:
 
     def _shard(self, attempt: AttemptId) -> Path:
         return self._logs / f"{attempt % SHARDS:02x}"
+
+    def _times_path(self, attempt: AttemptId, epoch: int) -> Path:
+        return self._shard(attempt) / f"{attempt:d}.{epoch:d}{TIMES}"
 
     def _path(self, part: LogPart) -> Path:
         if part.attempt < 1:

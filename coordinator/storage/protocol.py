@@ -59,6 +59,19 @@ class Storage(Protocol):
     def read(self, parts: Sequence[LogPart], offset: int, length: int) -> bytes:
         """Return bytes of the log from `offset` on: at most `length`, and none only where there are none."""
 
+    def write_times(self, attempt: AttemptId, epoch: int, records: bytes, stored: int) -> None:
+        """Keep when the bytes were written that an epoch has added to a log. It need not survive a loss of power.
+
+        Args:
+            attempt: Whose log.
+            epoch: Which.
+            records: All of its records; what was kept beyond is dropped.
+            stored: How many bytes of them are kept already.
+        """
+
+    def read_times(self, attempt: AttemptId, epoch: int) -> bytes:
+        """Return the records that were kept of an epoch, none where there are none."""
+
     def remove(self, attempt: AttemptId) -> None:
         """Free the space of all parts of a log, recorded or not."""
 

@@ -1,7 +1,7 @@
 """Logs in a bucket of S3: objects that never change, each named by its attempt, its start and its epoch.
 
 An object counts once it is recorded, so a coordinator whose epoch is over may upload what it likes: its objects have
-names of their own, and it can record none.
+names of their own, and it can record none. Beside them each epoch keeps when its bytes were written.
 """
 
 from __future__ import annotations
@@ -115,6 +115,19 @@ class S3:
                 return bytes(found)
         return b""
 
+    def write_times(self, attempt: AttemptId, epoch: int, records: bytes, stored: int) -> None:
+        """Replace an object: the only one that changes, and nobody but its epoch writes to it."""
+        with _translated():
+            self._store.put(_times_name(attempt, epoch), records)
+
+    def read_times(self, attempt: AttemptId, epoch: int) -> bytes:
+        """Read the object, if there is one."""
+        with _translated():
+            try:
+                return bytes(self._store.get(_times_name(attempt, epoch)).bytes())
+            except FileNotFoundError:
+                return b""
+
     def remove(self, attempt: AttemptId) -> None:
         """Delete all objects of a log."""
         with _translated():
@@ -137,6 +150,10 @@ def _folder(attempt: AttemptId) -> str:
 
 def _name(part: LogPart) -> str:
     return f"{_folder(part.attempt)}/{part.start:012d}.{part.epoch:d}"
+
+
+def _times_name(attempt: AttemptId, epoch: int) -> str:
+    return f"{_folder(attempt)}/times.{epoch:d}"
 
 
 @contextmanager

@@ -87,6 +87,7 @@ jobs = Table(
     Column("target", Text, nullable=False),
     Column("selector", Text, nullable=False),
     Column("env", Text, nullable=False),
+    Column("secrets", Text, nullable=False, server_default=text("'{}'")),
     Column("labels", Text, nullable=False),
     Column("retries", Integer, nullable=False),
     Column("timeout_us", BigInteger, nullable=False),

@@ -101,7 +101,7 @@ def report(found: Ci, jobs: list[Resource]) -> None:
     """Show on the service's own pages how jobs ended."""
     if found.has_annotations:
         for line in error_lines(jobs):
-            terminal.say(line)
+            terminal.say_as_it_is(line)
     if found.summary is not None:
         try:
             with found.summary.open("a", encoding="utf-8") as file:

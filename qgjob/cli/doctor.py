@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def doctor(output: Output = None, json: Json = False) -> None:
-    """Look whether this client is set up well and the lab can work; 0 if so."""
+    """Look whether all is set up and the lab can work.
+
+    Ends with 0 if so, with the code of the call that failed, or with 3 where no agent or no device works.
+    """
     from qgjob import checkup
 
     chosen = chosen_format(output, json)
@@ -99,7 +102,10 @@ def _devices(devices: list[Device]) -> Check:
     counted = _counted(Counter(device["state"] for device in found))
     working = [device for device in found if device["state"] in ("idle", "reserved", "leased")]
     if not working:
-        return failed("devices", counted or "none", "`qgjob devices list` says why none of them can work")
+        hint = (
+            "`qgjob devices list` says why none of them can work" if found else "an agent brings those of its machine"
+        )
+        return failed("devices", counted or "none", hint)
     if len(working) < len(found):
         hint = "`qgjob devices list` says why some of them cannot work"
         return Check(name="devices", finding=Finding.WARNING, message=counted, hint=hint)

@@ -14,6 +14,7 @@ MAX_NAME = 128
 MAX_VALUE = 1_024
 MAX_ENTRIES = 64
 MAX_ENV_BYTES = 32 * 1_024
+MIN_SECRET = 4
 MAX_RETRIES = 10
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 1.0, 86_400.0
 MAX_ID = 2**63 - 1
@@ -119,7 +120,12 @@ def pairs(entries: list[str], field: str) -> dict[str, str]:
 
 def _checked_map(found: Mapping[str, str], field: str) -> dict[str, str]:
     for key, value in found.items():
-        _encoded(field, f"{key}={value}")
+        _encoded(field, key)
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            hint = "check the locale of your shell"
+            raise UsageError(f"the value of {field} {_shown(key)} is not UTF-8", hint=hint) from None
     if len(found) > MAX_ENTRIES:
         raise UsageError(f"{len(found)} times {field}", hint=f"{MAX_ENTRIES} is the limit")
     return dict(found)
@@ -135,20 +141,47 @@ def labels(entries: Mapping[str, str], field: str = "label") -> dict[str, str]:
     return found
 
 
-def environment(entries: Mapping[str, str]) -> dict[str, str]:
+def environment(entries: Mapping[str, str], field: str = "env") -> dict[str, str]:
     """Return entries that may be the environment of a test."""
-    found = _checked_map(entries, "env")
+    found = _checked_map(entries, field)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
     if size > MAX_ENV_BYTES:
-        raise UsageError(f"env has {size} bytes", hint=f"{MAX_ENV_BYTES} is the limit")
+        raise UsageError(f"{field} has {size} bytes", hint=f"{MAX_ENV_BYTES} is the limit")
     for key in found:
         if not _ENV_NAME.match(key):
-            raise UsageError(f"env {_shown(key)} is no name of a variable", hint="use letters, digits and _")
+            raise UsageError(f"{field} {_shown(key)} is no name of a variable", hint="use letters, digits and _")
         if _REFUSED_ENV.fullmatch(key):
             raise UsageError(
-                f"env {_shown(key)} is refused: it would steer the lab's own tools",
+                f"{field} {_shown(key)} is refused: it would steer the lab's own tools",
                 hint="choose another name; NODE_*, LD_*, DYLD_*, PATH, ANDROID_*, ADB_*, APPIUM_* and QGJOB_* are kept",
             )
+    return found
+
+
+def given_secrets(entries: list[str], env: Mapping[str, str]) -> dict[str, str]:
+    """Return K=V entries as a map; of a K alone the value is taken from our own environment."""
+    found = []
+    for entry in entries:
+        if not entry.partition("=")[0]:
+            raise UsageError("a secret without a name is given", hint="for example --secret NAME")
+        if "=" not in entry and entry not in env:
+            hint = f"export it, or give --secret {entry}=VALUE"
+            raise UsageError(f"secret {_shown(entry)} is not in the environment", hint=hint)
+        found.append(entry if "=" in entry else f"{entry}={env[entry]}")
+    return pairs(found, "secret")
+
+
+def secrets(entries: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
+    """Return entries that may be secrets beside the rest of an environment. Their values stand in no refusal."""
+    found = environment(entries, "secret")
+    for key, value in found.items():
+        if len(value.strip()) < MIN_SECRET:
+            raise UsageError(
+                f"secret {_shown(key)} has fewer than {MIN_SECRET} characters",
+                hint="so short a text would be masked all over the log; take a longer one, or --env",
+            )
+        if key in env:
+            raise UsageError(f"{_shown(key)} is given with --env and with --secret", hint="leave one of them out")
     return found
 
 

@@ -140,7 +140,9 @@ def wait(
     run: Annotated[str | None, typer.Option("--run", help="All jobs of a run.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="All jobs with K=V.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the logs as they come.")] = False,
-    wait_timeout: Annotated[str | None, typer.Option("--wait-timeout", help="Give up waiting after this.")] = None,
+    wait_timeout: Annotated[
+        str | None, typer.Option("--wait-timeout", help="Give up waiting after this, as in 30m; the jobs go on.")
+    ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write a JUnit report to this file.")] = None,
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs instead of detaching.")

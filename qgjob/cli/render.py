@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from qgjob.cli.harmless import marked
 from qgjob.cli.table import Column, table_lines
-from qgjob.cli.terminal import clean, say
+from qgjob.cli.terminal import STDOUT, clean, say
 from qgjob.program import stdout_width
 
 if TYPE_CHECKING:
@@ -208,14 +209,14 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         blame = f" (blame: {reason['blame']})" if reason["blame"] else ""
         facts.append(("Reason", f"{reason['reason']}: {reason['message']}{blame}"))
     for name, value in facts:
-        line_out(f"{name + ':':<16}{clean(value)}")
+        line_out(marked(f"{name + ':':<16}{clean(value)}", STDOUT))
     is_of_several = len({one["attempt"] for one in job["tests"]}) > 1
     for one in job["tests"]:
         ran_in = f", attempt {one['attempt']}" if is_of_several else ""
-        line_out(f"  {one['status']:<12}{clean(one['title'])} ({span(one['seconds'])}{ran_in})")
+        line_out(f"  {one['status']:<12}{marked(clean(one['title']), STDOUT)} ({span(one['seconds'])}{ran_in})")
         if one["error"] and (is_verbose or one["status"] != "passed"):
             for text in clean(one["error"]).splitlines():
-                line_out(f"      {text}")
+                line_out(marked(f"      {text}", STDOUT))
     if is_verbose:
         for line in _timeline(job):
             line_out(line)

@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 
 
 def submit(
-    app_version_id: Annotated[str | None, typer.Option("--app-version-id", help="The app version to test.")] = None,
+    app_version_id: Annotated[
+        str | None, typer.Option("--app-version-id", help="The app version to test; needed here or in a manifest.")
+    ] = None,
     test: Annotated[
-        list[str] | None, typer.Option("--test", help="Path of a spec file in the project; repeatable.")
+        list[str] | None,
+        typer.Option("--test", help="Path of a spec file in the project, as the agent has it; repeatable."),
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option("--from", help="A manifest in TOML: specs, each with its own priority and more.")
     ] = None,
-    org_id: Annotated[str | None, typer.Option("--org-id", help="The organisation; default: QGJOB_ORG_ID.")] = None,
+    org_id: Annotated[
+        str | None, typer.Option("--org-id", help="The organisation, needed; default: QGJOB_ORG_ID.")
+    ] = None,
     priority: Annotated[int | None, typer.Option("--priority", help="1 (when idle) to 5 (now); default: 3.")] = None,
     target: Annotated[
         str | None, typer.Option("--target", help="any (the default), emulator, device or browserstack.")
@@ -36,6 +41,12 @@ def submit(
         list[str] | None, typer.Option("--selector", help="Demand on the device, as in model=Pixel*; repeatable.")
     ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", help="K=V for the test; repeatable.")] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--secret", help="K for the test, its value from our environment (or K=V); masked in the log; repeatable."
+        ),
+    ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", help="K=V to find the job by; repeatable.")] = None,
     retries: Annotated[
         int | None, typer.Option("--retries", help="How often a failed test is tried again; default: 0.")
@@ -44,7 +55,9 @@ def submit(
     run: Annotated[str | None, typer.Option("--run", help="A name for the whole, to list, wait or cancel by.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Wait, and show the log as it comes.")] = False,
-    wait_timeout: Annotated[str | None, typer.Option("--wait-timeout", help="Give up waiting after this.")] = None,
+    wait_timeout: Annotated[
+        str | None, typer.Option("--wait-timeout", help="Give up waiting after this, as in 30m; the jobs go on.")
+    ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Wait, and write a JUnit report to this file.")] = None,
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs instead of detaching.")
@@ -56,7 +69,13 @@ def submit(
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Submit tests of an app version, and wait for them if asked to."""
+    """Submit tests of an app version.
+
+    For example: qgjob submit --org-id acme --app-version-id 1.4.2 --test tests/login.spec.ts --wait
+
+    With --wait, --follow or --junit the exit code tells: 0 all passed, 1 a test failed, 3 the lab's fault, 7 cancelled,
+    8 the wait timed out.
+    """
     from qgjob import resources
     from qgjob.cli import ci
     from qgjob.cli.waiting import Waiting
@@ -75,6 +94,7 @@ def submit(
         target=target,
         selector=fields.pairs(selector or [], "selector"),
         env=fields.pairs(env or [], "env"),
+        secrets=fields.given_secrets(secret or [], os.environ),
         labels={**(service.labels if service is not None else {}), **fields.pairs(label or [], "label")},
         retries=retries,
         timeout=timeout,

@@ -61,12 +61,8 @@ def table_lines(
         rows: Cells without control sequences and line ends.
         width: Columns of the terminal; None for as wide as it gets.
     """
-    from rich.cells import cell_len
-    from rich.table import Table
-    from rich.text import Text
-
     names = [column.name for column in columns]
-    natural = [max(cell_len(text) for text in cells) for cells in zip(names, *rows, strict=True)]
+    natural = [max(map(_size, cells)) for cells in zip(names, *rows, strict=True)]
 
     def total(most: int) -> int:
         """Return how wide the kept columns are where none that is flexible is wider than `most`."""
@@ -79,44 +75,95 @@ def table_lines(
     while total(FLEXIBLE_WIDTH) > width and (optional := [index for index in kept if columns[index].is_optional]):
         kept.remove(optional[-1])
 
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for index in kept:
-        # Rich takes from the columns that may wrap, the widest first; their cells are cut instead of wrapped.
-        table.add_column(Text(columns[index].name, no_wrap=True), no_wrap=not columns[index].is_flexible)
-    for row in rows:
-        table.add_row(*(_cell(columns[index], row[index]) for index in kept))
     # Rich would cut every column of a table that is still too wide, and an id is never cut.
     console.size = (max(width, total(LEAST_WIDTH)), console.height)
-    with console.capture() as captured:
-        console.print(table)
-    return [line.rstrip() for line in captured.get().removesuffix("\n").split("\n")]
+    heading, widths = _plan(console, [columns[index] for index in kept], [natural[index] for index in kept])
+    styles = _Styles(console)
+    lines = [heading]
+    for row in rows:
+        cells = []
+        for index, size in zip(kept, widths, strict=True):
+            text = _fitted(row[index], size, is_end_told=columns[index].is_end_told)
+            cells.append(styles.coloured(row[index], text) if columns[index].name == "State" else text)
+        lines.append((" " * GAP).join(cells))
+    return [line.rstrip() for line in lines]
 
 
-def _cell(column: Column, text: str) -> Text | _EndTold:
+def _size(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    from rich.cells import cell_len
+
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def _plan(console: Console, columns: Sequence[Column], natural: Sequence[int]) -> tuple[str, list[int]]:
+    """Return the heading and how wide each column becomes.
+
+    Rich finds that out from a single row, as wide as the widest cells are: with all rows it takes seconds for some
+    thousand of them.
+    """
+    from rich.table import Table
     from rich.text import Text
 
-    if column.is_end_told:
-        return _EndTold(text)
-    return Text(text, style=_STATE_STYLES.get(text, "") if column.name == "State" else "", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column in columns:
+        # Rich takes from the columns that may wrap, the widest first; their cells are cut instead of wrapped.
+        table.add_column(Text(column.name, no_wrap=True), no_wrap=not column.is_flexible)
+    probes = [_Probe(size) for size in natural]
+    table.add_row(*probes)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().split("\n", 1)[0], [probe.given for probe in probes]
 
 
-@dataclass(frozen=True, slots=True)
-class _EndTold:
-    """A text that Rich cuts at its beginning."""
+@dataclass(slots=True)
+class _Probe:
+    """A cell that learns how wide Rich makes its column."""
 
-    text: str
+    wanted: int
+    given: int = 0
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        from rich.cells import cell_len
         from rich.measure import Measurement
 
-        size = cell_len(self.text)
-        return Measurement(size, size)
+        return Measurement(self.wanted, self.wanted)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        from rich.cells import cell_len, split_text
         from rich.text import Text
 
-        hidden = cell_len(self.text) - options.max_width
-        shown = "…" + split_text(self.text, hidden + 1)[1] if hidden > 0 else self.text
-        yield Text(shown, no_wrap=True)
+        self.given = options.max_width
+        yield Text()
+
+
+def _fitted(text: str, width: int, *, is_end_told: bool) -> str:
+    """Return a text that takes exactly so many columns: filled up, or cut."""
+    from rich.cells import set_cell_size, split_text
+
+    hidden = _size(text) - width
+    if hidden <= 0:
+        return text + " " * -hidden
+    if not is_end_told:
+        return set_cell_size(text, width - 1) + "…"
+    return set_cell_size("…" + split_text(text, hidden + 1)[1], width)
+
+
+class _Styles:
+    """Colours of states, as the console writes them."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._marks: dict[str, tuple[str, str]] = {}
+
+    def coloured(self, state: str, text: str) -> str:
+        """Return the text of a state in its colour."""
+        before, after = self._marks.get(state) or self._learn(state)
+        return f"{before}{text}{after}"
+
+    def _learn(self, state: str) -> tuple[str, str]:
+        from rich.text import Text
+
+        with self._console.capture() as captured:
+            self._console.print(Text("x", style=_STATE_STYLES.get(state, "")), end="")
+        before, _, after = captured.get().partition("x")
+        self._marks[state] = before, after
+        return before, after

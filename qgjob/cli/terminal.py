@@ -8,6 +8,8 @@ import re
 import sys
 from typing import TextIO
 
+from qgjob.cli import harmless
+
 # CSI, then OSC and other strings, then two-character escapes, then every other control character but tab and newline,
 # then marks that turn the direction of writing round and so could make a name read as another.
 _CSI = r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -20,6 +22,7 @@ _OPEN = re.compile(
     r"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*\x1b?|\x1b[ -/]*)$"
 )
 _MOST_HELD = 4_096
+STDOUT, STDERR = 1, 2
 
 
 def clean(text: str) -> str:
@@ -29,8 +32,13 @@ def clean(text: str) -> str:
 
 def say(text: str) -> None:
     """Print a message or progress: never on stdout, which is for results. That nobody reads it changes nothing."""
+    say_as_it_is(harmless.marked(clean(text), STDERR))
+
+
+def say_as_it_is(text: str) -> None:
+    """Print a message that a CI service may obey."""
     try:
-        sys.stderr.write(clean(text) + "\n")
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
     except BrokenPipeError:
         _abandon(sys.stderr)
@@ -69,22 +77,29 @@ class Cleaner:
 
 
 class LogWriter:
-    """Writes a log to stdout: byte for byte on a pipe, without control sequences on a terminal."""
+    """Writes a log to stdout: byte for byte on a pipe, without control sequences on a terminal.
+
+    Where GitHub's runner reads along, the log gives it no commands.
+    """
 
     def __init__(self) -> None:
         self._cleaner = Cleaner() if sys.stdout.isatty() else None
+        self._harmless = harmless.Harmless() if harmless.is_wanted(STDOUT) else None
 
     def write(self, data: bytes) -> None:
         """Write the next bytes, at once."""
-        if self._cleaner is None:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        else:
-            sys.stdout.write(self._cleaner.feed(data))
-            sys.stdout.flush()
+        self._put(data, is_end=False)
 
     def end(self) -> None:
         """Write what was held back at the end of an attempt's log."""
+        self._put(b"", is_end=True)
+
+    def _put(self, data: bytes, *, is_end: bool) -> None:
         if self._cleaner is not None:
-            sys.stdout.write(self._cleaner.feed(b"", is_end=True))
+            sys.stdout.write(self._cleaner.feed(data, is_end=is_end))
             sys.stdout.flush()
+            return
+        if self._harmless is not None:
+            data = self._harmless.feed(data, is_end=is_end)
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()

@@ -267,6 +267,7 @@ class _Follower(threading.Thread):
                 self._end_line()
                 say_cut(piece, self._job_id, is_first=is_first)
                 is_first = False
+            self._end_line()
         except ClientError as error:
             if not self._client.is_closed:
                 terminal.say(f"error: the log of job {self._job_id}: {error}")

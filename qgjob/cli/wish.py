@@ -31,6 +31,8 @@ class Wish:
     target: str | None = None
     selector: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """They stand in no manifest: that is a file of the project."""
     labels: Mapping[str, str] = field(default_factory=dict)
     retries: int | None = None
     timeout: str | None = None
@@ -67,6 +69,7 @@ class Wish:
             target=checked.target_number(DEFAULT_TARGET if self.target is None else self.target),  # type: ignore[arg-type]
             selector=checked.labels(self.selector, "selector"),
             env=checked.environment(self.env),
+            secrets=checked.secrets(self.secrets, self.env),
             labels=checked.labels(self.labels),
             retries=checked.retries(self.retries or 0),
             run=checked.name("run", self.run or "", is_required=False),
@@ -77,7 +80,8 @@ class Wish:
 
 
 NAMES = tuple(one.name for one in fields(Wish))
-MAPS = ("selector", "env", "labels")
+IN_MANIFESTS = tuple(name for name in NAMES if name != "secrets")
+MAPS = ("selector", "env", "secrets", "labels")
 NUMBERS = ("priority", "retries")
 
 
@@ -107,9 +111,9 @@ def read_manifest(path: Path) -> Manifest:
     specs = values.pop(SPECS, None)
     if not isinstance(specs, list) or not all(isinstance(one, dict) for one in specs):
         raise _without_specs(path)
-    common = _wish(values, str(path), known=[name for name in NAMES if name != "test"])
+    common = _wish(values, str(path), known=[name for name in IN_MANIFESTS if name != "test"])
     wishes = [
-        _wish(one, f"{path}, spec {number}", known=[name for name in NAMES if name != "org_id"])
+        _wish(one, f"{path}, spec {number}", known=[name for name in IN_MANIFESTS if name != "org_id"])
         for number, one in enumerate(specs, 1)
     ]
     return Manifest(path, common, wishes)

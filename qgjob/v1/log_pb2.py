@@ -22,18 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from qgjob.v1 import job_pb2 as qgjob_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12qgjob/v1/log.proto\x12\x08qgjob.v1\x1a\x12qgjob/v1/job.proto\"<\n\x08LogChunk\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"W\n\x06LogCut\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.qgjob.v1.LogStateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12qgjob/v1/log.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12qgjob/v1/job.proto\"^\n\x08LogChunk\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12 \n\x05marks\x18\x04 \x03(\x0b\x32\x11.qgjob.v1.LogMark\"C\n\x07LogMark\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x06LogCut\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.qgjob.v1.LogStateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGCHUNK']._serialized_start=52
-  _globals['_LOGCHUNK']._serialized_end=112
-  _globals['_LOGCUT']._serialized_start=114
-  _globals['_LOGCUT']._serialized_end=201
+  _globals['_LOGCHUNK']._serialized_start=85
+  _globals['_LOGCHUNK']._serialized_end=179
+  _globals['_LOGMARK']._serialized_start=181
+  _globals['_LOGMARK']._serialized_end=248
+  _globals['_LOGCUT']._serialized_start=250
+  _globals['_LOGCUT']._serialized_end=337
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from qgjob.v1 import lease_pb2 as qgjob_dot_v1_dot_lease__pb2
 from qgjob.v1 import log_pb2 as qgjob_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqgjob/v1/log_service.proto\x12\x08qgjob.v1\x1a\x14qgjob/v1/lease.proto\x1a\x12qgjob/v1/log.proto\"\x8d\x01\n\x11\x41ppendLogsRequest\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.qgjob.v1.LogChunkH\x00\x12)\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x15.qgjob.v1.LogFinishedH\x00\x42\x07\n\x05\x65vent\"?\n\x0bLogFinished\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"P\n\x12\x41ppendLogsResponse\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x63ommitted_size\x18\x02 \x01(\x03\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\"\x91\x01\n\x11\x46ollowLogsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x13\n\x0b\x66rom_offset\x18\x04 \x01(\x03\x12\x1b\n\x13\x66rom_attempt_number\x18\x05 \x01(\x05\x12\x12\n\ntail_lines\x18\x06 \x01(\x05\"c\n\x12\x46ollowLogsResponse\x12\x1f\n\x03\x63ut\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.LogCutH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.qgjob.v1.LogChunkH\x00\x42\x07\n\x05piece2\xa4\x01\n\nLogService\x12K\n\nAppendLogs\x12\x1b.qgjob.v1.AppendLogsRequest\x1a\x1c.qgjob.v1.AppendLogsResponse(\x01\x30\x01\x12I\n\nFollowLogs\x12\x1b.qgjob.v1.FollowLogsRequest\x1a\x1c.qgjob.v1.FollowLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqgjob/v1/log_service.proto\x12\x08qgjob.v1\x1a\x14qgjob/v1/lease.proto\x1a\x12qgjob/v1/log.proto\"\x8d\x01\n\x11\x41ppendLogsRequest\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.qgjob.v1.LogChunkH\x00\x12)\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x15.qgjob.v1.LogFinishedH\x00\x42\x07\n\x05\x65vent\"?\n\x0bLogFinished\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"P\n\x12\x41ppendLogsResponse\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x63ommitted_size\x18\x02 \x01(\x03\x12\x0e\n\x06\x63losed\x18\x03 \x01(\x08\"\xa5\x01\n\x11\x46ollowLogsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x13\n\x0b\x66rom_offset\x18\x04 \x01(\x03\x12\x1b\n\x13\x66rom_attempt_number\x18\x05 \x01(\x05\x12\x12\n\ntail_lines\x18\x06 \x01(\x05\x12\x12\n\ntimestamps\x18\x07 \x01(\x08\"c\n\x12\x46ollowLogsResponse\x12\x1f\n\x03\x63ut\x18\x01 \x01(\x0b\x32\x10.qgjob.v1.LogCutH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.qgjob.v1.LogChunkH\x00\x42\x07\n\x05piece2\xa4\x01\n\nLogService\x12K\n\nAppendLogs\x12\x1b.qgjob.v1.AppendLogsRequest\x1a\x1c.qgjob.v1.AppendLogsResponse(\x01\x30\x01\x12I\n\nFollowLogs\x12\x1b.qgjob.v1.FollowLogsRequest\x1a\x1c.qgjob.v1.FollowLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,9 +40,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDLOGSRESPONSE']._serialized_start=291
   _globals['_APPENDLOGSRESPONSE']._serialized_end=371
   _globals['_FOLLOWLOGSREQUEST']._serialized_start=374
-  _globals['_FOLLOWLOGSREQUEST']._serialized_end=519
-  _globals['_FOLLOWLOGSRESPONSE']._serialized_start=521
-  _globals['_FOLLOWLOGSRESPONSE']._serialized_end=620
-  _globals['_LOGSERVICE']._serialized_start=623
-  _globals['_LOGSERVICE']._serialized_end=787
+  _globals['_FOLLOWLOGSREQUEST']._serialized_end=539
+  _globals['_FOLLOWLOGSRESPONSE']._serialized_start=541
+  _globals['_FOLLOWLOGSRESPONSE']._serialized_end=640
+  _globals['_LOGSERVICE']._serialized_start=643
+  _globals['_LOGSERVICE']._serialized_end=807
 # @@protoc_insertion_point(module_scope)

@@ -128,6 +128,7 @@ class FollowLogsRequest(_message.Message):
     FROM_OFFSET_FIELD_NUMBER: _builtins.int
     FROM_ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     """The job."""
     attempt_number: _builtins.int
@@ -140,6 +141,8 @@ class FollowLogsRequest(_message.Message):
     """Begin with this attempt, from 1; 0 for the first."""
     tail_lines: _builtins.int
     """Begin this many lines before the end of the last attempt; 0 for the whole."""
+    timestamps: _builtins.bool
+    """Tell when bytes were written, where that is known."""
     def __init__(
         self,
         *,
@@ -149,10 +152,11 @@ class FollowLogsRequest(_message.Message):
         from_offset: _builtins.int = ...,
         from_attempt_number: _builtins.int = ...,
         tail_lines: _builtins.int = ...,
+        timestamps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "follow", b"follow", "from_attempt_number", b"from_attempt_number", "from_offset", b"from_offset", "job_id", b"job_id", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "follow", b"follow", "from_attempt_number", b"from_attempt_number", "from_offset", b"from_offset", "job_id", b"job_id", "tail_lines", b"tail_lines", "timestamps", b"timestamps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ from agent import uploader
 from agent.core.logsender import MAX_CHUNK_BYTES
 from agent.core.model import AttemptId, Fence, LeaseId, LeaseKey
 from agent.spool import LogWriter, Spool, SpooledLog
+from agent.times import Mark
 from agent.uploader import Uploader
 from qgjob.errors import UsageError
 from qgjob.v1 import log_service_pb2, log_service_pb2_grpc
@@ -177,7 +178,7 @@ async def test_log_that_is_closed_while_it_is_read_does_not_end_the_uploader(
 ) -> None:
     async with working(tmp_path) as bench:
 
-        def forget_and_read(log: SpooledLog, offset: int, length: int) -> bytes:
+        def forget_and_read(log: SpooledLog, offset: int, length: int) -> tuple[bytes, list[Mark]]:
             if log.attempt == ONE:
                 bench.spool.forget_log(ONE)
             return read(log, offset, length)

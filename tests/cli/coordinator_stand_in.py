@@ -33,14 +33,15 @@ class Dropped(Exception):
 class Refused(Exception):
     """Raised by a test's answer: the coordinator refuses with this code and reason."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str, **fields: str) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.fields = fields
 
     def abort(self, context: grpc.ServicerContext) -> NoReturn:
         detail = AnyMessage()
-        detail.Pack(ErrorInfo(reason=self.reason, domain="qgjob"))
+        detail.Pack(ErrorInfo(reason=self.reason, domain="qgjob", metadata=self.fields))
         context.abort_with_status(to_status(Status(code=self.code.value[0], message=str(self), details=[detail])))
 
 

@@ -23,7 +23,13 @@ from qgjob.v1.job_pb2 import (
     JobFilter,
     JobSpec,
 )
-from qgjob.v1.job_service_pb2 import SubmitJobsRequest, SubmitJobsResponse, WatchJobsRequest
+from qgjob.v1.job_service_pb2 import (
+    CancelJobsRequest,
+    CancelJobsResponse,
+    SubmitJobsRequest,
+    SubmitJobsResponse,
+    WatchJobsRequest,
+)
 from qgjob.v1.log_pb2 import LogChunk, LogCut
 from qgjob.v1.log_service_pb2 import FollowLogsRequest
 from tests.cli.coordinator_stand_in import Dropped, Follow, Refused, StandIn
@@ -321,3 +327,16 @@ def test_an_address_that_swallows_calls_hides_no_other_coordinator(stand_in: Sta
             client.release(timeout_s=1)
         with Client(target.partition(",")[0]) as client, pytest.raises(Unreachable, match="did not answer in time"):
             client.release(timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"), [("device", "devices list"), ("agent", "agents list"), ("job", "jobs list")]
+)
+def test_who_names_what_does_not_exist_is_told_where_to_look(stand_in: StandIn, kind: str, command: str) -> None:
+    def refuse(request: CancelJobsRequest) -> CancelJobsResponse:
+        raise Refused(grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"there is no {kind} 7", kind=kind)
+
+    stand_in.cancels = [refuse]
+    with Client(stand_in.address) as client, pytest.raises(NotFound) as refusal:
+        client.cancel_jobs([1])
+    assert refusal.value.hint == f"`qgjob {command}` shows what there is"

@@ -34,6 +34,9 @@ def test_help_loads_nothing_heavy() -> None:
     assert [name for name in HEAVY if name in loaded] == []
 
 
+SUBMIT = ("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -46,9 +49,16 @@ def test_help_loads_nothing_heavy() -> None:
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--timeout", "soon"), "no span of time"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--env", "nothing"), "not K=V"),
         (("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a", "--env", "LD_PRELOAD=x"), "'LD_PRELOAD'"),
+        ((*SUBMIT, "--secret", "NOBODY_SET_THIS"), "hint: export it"),
+        ((*SUBMIT, "--secret", "=x"), "without a name"),
+        ((*SUBMIT, "--secret", "PIN=123"), "secret 'PIN' has fewer than 4 characters"),
+        ((*SUBMIT, "--secret", "LD_PRELOAD=long"), "secret 'LD_PRELOAD' is refused"),
+        ((*SUBMIT, "--secret", "A=long", "--env", "A=x"), "with --env and with --secret"),
+        ((*SUBMIT, "--secret", "A=long", "--secret", "A=other"), "'A' is given twice"),
         (("submit", "--org-id", "q", "--app-version-id", "x" * 100_000, "--test", "a"), "has 100000 characters"),
         (("jobs", "list", "--priority", "high"), "'high' is no whole number"),
         (("jobs", "wait"), "no job to wait for"),
+        (("submit", "tests/a.spec.ts"), "there is no place for tests/a.spec.ts"),
         (("jobs", "list", "-o", "xml"), "'xml'"),
         (("jobs", "cancel"), "nothing to cancel"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -88,6 +89,15 @@ def test_wide_letters_take_two_columns_and_marks_none() -> None:
 def test_text_that_looks_like_markup_is_shown_as_it_is() -> None:
     row = ("1", "queued", "[red]a[/red].ts", ":phone:", "https://x")
     assert lines_of(COLUMNS, [row], None)[1] == "1   queued  [red]a[/red].ts  :phone:  https://x"
+
+
+def test_ten_thousand_rows_take_no_more_than_a_second_and_a_half_of_the_processor() -> None:
+    rows = [(str(number), "running", f"{'deep/' * 12}{number}.spec.ts", "emulator-1", "2m") for number in range(10_000)]
+    begun = time.process_time()
+    lines = lines_of(COLUMNS, rows, 80)
+    assert time.process_time() - begun < 1.5
+    assert (len(lines), max(map(len, lines))) == (10_001, 80)
+    assert lines[-1].startswith("9999  running  …")
 
 
 CELLS = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp")), max_size=40)

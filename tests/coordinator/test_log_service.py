@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from structlog.testing import capture_logs
 
 from coordinator.changes import Changes
@@ -162,6 +163,31 @@ async def test_each_answer_tells_what_is_durable_and_never_more(lab: Lab) -> Non
     assert (answer.committed_size, answer.closed) == (100, False)
     assert await lab.logs.read(AttemptId(1), 0) == TEXT[:100]
     call.cancel()
+
+
+def mark(offset: int, seconds: int, nanos: int = 0) -> log_pb2.LogMark:
+    return log_pb2.LogMark(offset=offset, time=Timestamp(seconds=seconds, nanos=nanos))
+
+
+async def test_times_of_chunks_are_told_to_followers_who_ask_for_them(lab: Lab) -> None:
+    first, second = chunk(0, TEXT[:100]), chunk(100, TEXT[100:200])
+    first.chunk.marks.extend([mark(0, 1), mark(50, 2)])
+    second.chunk.marks.extend([mark(150, 3, 4_000_000)])
+    await append(lab, first, second)
+    call = lab.follow(follow=False, timestamps=True, from_attempt_number=1, from_offset=60)
+    told = [message async for message in call]
+    (piece,) = [message.chunk for message in told if message.HasField("chunk")]
+    assert (piece.offset, list(piece.marks)) == (60, [mark(50, 2), mark(150, 3, 4_000_000)])
+    bare = [message async for message in lab.follow(follow=False)]
+    assert not any(message.chunk.marks for message in bare)
+
+
+async def test_times_that_cannot_be_are_dropped_and_the_log_is_kept(lab: Lab) -> None:
+    message = chunk(0, TEXT[:100])
+    bad = [mark(-1, 1), mark(0, -5), mark(5, 10**17), mark(6, 1, -1), mark(99, 1), mark(4, 1), mark(2**62, 1)]
+    message.chunk.marks.extend(bad)
+    assert await append(lab, message) == [(1, 100, False)]
+    assert await lab.logs.times(AttemptId(1), 0, 100) == [(99, 1_000)]
 
 
 async def test_gap_is_answered_with_the_committed_size(lab: Lab) -> None:

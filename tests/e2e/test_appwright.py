@@ -186,7 +186,8 @@ test("fails the first time", async ({ device }) => {
   const isFirst = !fs.existsSync(process.env.MARK!);
   fs.writeFileSync(process.env.MARK!, "");
   console.log("try " + (isFirst ? 1 : 2));
-  if (isFirst) throw new Error("not yet");
+  console.log("word " + process.env.WORD);
+  if (isFirst) throw new Error("not yet " + process.env.WORD);
 });
 """
 
@@ -207,13 +208,17 @@ def test_tests_are_seen_one_by_one_and_a_flaky_spec_passes_on_its_retry(grid: Gr
     gate.touch()
     grid.run("jobs", "wait", str(streamed))
     assert [test["status"] for test in grid.job(streamed)["tests"]] == ["passed", "passed"]
-    (retried,) = grid.submit(flaky, options=("--env", f"MARK={mark}", "--retries", "1"))
+    options = ("--env", f"MARK={mark}", "--retries", "1", "--secret", "WORD=hunter2")
+    (retried,) = grid.submit(flaky, options=options)
     grid.run("jobs", "wait", str(retried), seconds=120)
     job = grid.json("status", "job", "--job-id", str(retried), "--verbose")
     assert (job["status"], job["flaky"]) == ("completed", True)
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["failed", "passed"]
     logs = [grid.run("logs", str(retried), "--attempt", number).stdout for number in ("1", "2")]
     assert [[line for line in log.splitlines() if line.startswith("try ")] for log in logs] == [["try 1"], ["try 2"]]
+    assert all("word ***" in log.splitlines() for log in logs)
+    assert "not yet ***" in job["attempts"][0]["failure_reason"]["message"]
+    assert not any("hunter2" in text for text in (*logs, str(job)))
 
 
 GATED = """

@@ -92,7 +92,8 @@ BEFORE_THE_END = (
     ),
     Line(
         "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=a.spec.js --selector model=* --env K=V"
-        " --label suite=smoke --retries 1 --timeout 10m --wait --wait-timeout 30m --junit r.xml --run nightly",
+        " --secret S=long --label suite=smoke --retries 1 --timeout 10m --wait --wait-timeout 30m"
+        " --junit r.xml --run nightly",
         some_jobs,
         "completed",
     ),
@@ -124,7 +125,7 @@ AFTER_IT = (
     Line("qgjob jobs cancel --label suite=smoke", lambda found: found == [], "No unfinished job is like that."),
     Line("qgjob logs 1", None, "onboarding"),
     Line("qgjob logs 1 --follow", None, "onboarding"),
-    Line("qgjob logs 1 --attempt 1 --tail 1", None, ""),
+    Line("qgjob logs 1 --attempt 1 --tail 1 --timestamps", None, ""),
     Line("qgjob queue status", the_queue, "High Priority Queue:   0 active (0 queued, 0 running)"),
     Line("qgjob queue monitor", the_queue, "Queue Status Summary"),
     Line("qgjob devices list", devices, "idle"),

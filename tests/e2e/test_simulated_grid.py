@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,28 @@ def test_submit_wait_follow_shows_every_line_and_the_exit_code_of_the_test(grid:
     submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts", "--wait", "--follow")
     done = grid.run(*submit, "--env", "QGJOB_SIM_LOG_LINES=50", "--env", "QGJOB_SIM_OUTCOME=failed", code=1)
     assert "failed" in done.stderr
+
+
+def test_a_secret_reaches_its_test_and_is_shown_nowhere(grid: Grid) -> None:
+    grid.agent("lab", *FAST)
+    submit = ("submit", "--org-id", "q", "--app-version-id", "v", "--test", "t.spec.ts", "--follow")
+    done = grid.run(*submit, "--secret", "WORD=spec.ts on")
+    assert done.stdout.startswith("Running t.*** ")
+    stamped = grid.run("logs", "1", "--timestamps")
+    lines = [re.fullmatch(r"(\S{10}T\S{12}Z) (.*\n)", line) for line in stamped.stdout.splitlines(keepends=True)]
+    assert "".join(line[2] for line in lines if line is not None) == done.stdout
+    job = grid.job(1)
+    times = [datetime.fromisoformat(line[1]) for line in lines if line is not None]
+    begun, over = (datetime.fromisoformat(job[name]) for name in ("create_time", "end_time"))
+    assert begun <= times[0] <= times[-1] <= over
+    assert stamped.stderr == ""
+    # The simulated device repeats what it does not understand.
+    failed = grid.run(*submit, "--secret", "QGJOB_SIM_OUTCOME=hunter2", code=1)
+    assert "QGJOB_SIM_OUTCOME=*** is unknown" in failed.stderr
+    told = [failed.stderr, failed.stdout, str(grid.json("status", "job", "--job-id", "2", "--verbose"))]
+    told += [file.read_text() for file in grid.directory.glob("*.err")]
+    assert len(told) == 5
+    assert not any("hunter2" in text for text in told)
 
 
 def test_same_idempotency_key_gives_the_same_job(grid: Grid) -> None:

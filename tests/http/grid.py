@@ -69,10 +69,11 @@ class RunningJob:
     attempt: int
     log: bytes = b""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, written_ms: int | None = None) -> None:
         """Let the log grow, as by an agent's upload."""
         logs = logs_of(self.grid)
-        await logs.offer(AttemptId(self.attempt), len(self.log), data)
+        marks = [] if written_ms is None else [(len(self.log), written_ms)]
+        await logs.offer(AttemptId(self.attempt), len(self.log), data, marks)
         await logs.committed(AttemptId(self.attempt))
         self.log += data
 

@@ -19,6 +19,7 @@ async def test_submitted_job_is_told_over_both_ports_alike(grid: HttpGrid) -> No
         target="device",
         selector={"model": "Pixel*"},
         env={"USER": "ada"},
+        secrets={"PASSWORD": "hunter2"},
         labels={"branch": "main"},
         retries=2,
         timeout_seconds=90.5,
@@ -34,6 +35,7 @@ async def test_submitted_job_is_told_over_both_ports_alike(grid: HttpGrid) -> No
         "run": "nightly",
     }
     assert jobs[0]["timeout_seconds"] == 90.5
+    assert "hunter2" not in str(jobs)
     told = await grid.jobs.ListJobs(job_service_pb2.ListJobsRequest())
     assert sorted(jobs, key=lambda job: -job["id"]) == resources.jobs(told.jobs)
     assert await grid.get("/jobs") == resources.jobs(told.jobs)

@@ -50,6 +50,30 @@ async def test_text_is_the_log_byte_for_byte(grid: HttpGrid, running: RunningJob
     assert (await grid.web.get("/jobs/1/logs?tail=2")).content == b"one\r\n\xff\xfe two\n"
 
 
+SECOND_ONE, SECOND_TWO = "1970-01-01T00:00:01.000Z", "1970-01-01T00:00:02.345Z"
+
+
+async def test_text_bears_times_where_they_are_asked_for_and_known(grid: HttpGrid, running: RunningJob) -> None:
+    await running.write(b"untimed\n")
+    await running.write(b"one\ntw", 1_000)
+    await running.write(b"o\nthree\n", 2_345)
+    stamped = f"untimed\n{SECOND_ONE} one\n{SECOND_ONE} two\n{SECOND_TWO} three\n".encode()
+    assert (await grid.web.get("/jobs/1/logs?timestamps=true")).content == stamped
+    assert (await grid.web.get("/jobs/1/logs?timestamps=true&tail=1")).text == f"{SECOND_TWO} three\n"
+    assert (await grid.web.get("/jobs/1/logs")).content == running.log
+
+
+async def test_events_bear_times_where_they_are_asked_for_and_known(grid: HttpGrid, running: RunningJob) -> None:
+    path = f"{FOLLOW}&timestamps=true"
+    await running.write(b"one\ntw", 1_000)
+    await running.write(b"o\nthree\n", 2_345)
+    await running.finish()
+    told = await followed(grid.web, path=path)
+    stamped = [f"{SECOND_ONE} one", f"{SECOND_ONE} two", f"{SECOND_TWO} three"]
+    assert "\n".join(event.data for event in told if not event.name).split("\n") == stamped
+    assert next(event.data for event in await followed(grid.web, "1:8", path)) == stamped[2]
+
+
 async def test_log_of_a_job_that_waits_is_empty(grid: HttpGrid) -> None:
     await grid.post_jobs()
     answer = await grid.web.get("/jobs/1/logs")

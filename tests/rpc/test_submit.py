@@ -106,6 +106,23 @@ async def test_environment_that_would_change_the_labs_tools_is_refused(grid: Gri
     assert f"env {name} is refused" in sentence
 
 
+@pytest.mark.parametrize(
+    ("secrets", "said"),
+    [
+        ({"PATH": "x" * 8}, "secrets PATH is refused"),
+        ({"PIN": "123"}, "secrets PIN has fewer than 4 characters"),
+        ({"PIN": "1   "}, "secrets PIN has fewer than 4 characters"),
+        ({"FINE": "long enough"}, "secrets FINE is in env too"),
+        ({"A": "\x00" * 8}, "secrets A holds a NUL character"),
+    ],
+)
+async def test_secret_that_cannot_be_one_is_refused(grid: Grid, secrets: dict[str, str], said: str) -> None:
+    request = job_service_pb2.SubmitJobsRequest(jobs=[spec(env={"FINE": "1"}, secrets=secrets)])
+    code, sentence, info = await refusal(grid.jobs.SubmitJobs(request))
+    assert (code, info.metadata["field"]) == (INVALID, "secrets")
+    assert said in sentence
+
+
 @pytest.mark.parametrize("name", ["QGJOB_SIM_SECONDS", "PATHS", "MY_NODE_OPTIONS", "node_options"])
 async def test_other_environment_is_accepted(grid: Grid, name: str) -> None:
     assert await grid.submit(spec(env={name: "x"})) == [1]

@@ -59,6 +59,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         a_job().spec,
         selector=(("os_version", "1[45]"), ("platform", "android")),
         env={"GREETING": 'Grüße, "世界"\n'},
+        secrets={"PASSWORD": "Grüße\n"},
         labels={"team": "checkout"},
         retries=2,
         run="nightly",

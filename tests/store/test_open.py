@@ -63,6 +63,7 @@ NEWER_COLUMNS = (
     ("devices", "relapses"),
     ("leases", "is_canary"),
     ("agents", "lanes"),
+    ("jobs", "secrets"),
 )
 
 

@@ -66,6 +66,10 @@ specs = st.builds(
     target=st.sampled_from(m.Target),
     selector=st.dictionaries(line, line, max_size=3).map(lambda entries: tuple(sorted(entries.items()))),
     env=st.dictionaries(name, st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50)),
+    # No name of the environment begins so.
+    secrets=st.dictionaries(
+        st.from_regex(r"SECRET_[A-Z]{1,4}", fullmatch=True), st.text("abc", min_size=4, max_size=9)
+    ),
     labels=st.dictionaries(line, line, max_size=3),
     retries=st.integers(0, 10),
     timeout_us=st.integers(m.SECOND_US, wire.MAX_TIMEOUT_US),
@@ -76,6 +80,7 @@ specs = st.builds(
 def message_of(spec: m.JobSpec) -> job_pb2.JobSpec:
     message = wire.job_spec_out(spec)
     message.env.update(spec.env)
+    message.secrets.update(spec.secrets)
     return message
 
 
@@ -91,6 +96,8 @@ def test_spec_comes_back_as_it_went(spec: m.JobSpec) -> None:
 def test_values_of_the_environment_are_never_told(spec: m.JobSpec) -> None:
     assert set(wire.job_spec_out(spec).env.values()) <= {""}
     assert set(wire.job_spec_out(spec).env) == set(spec.env)
+    assert dict(wire.job_spec_out(spec).secrets) == dict.fromkeys(spec.secrets, "")
+    assert not spec.secrets or "secrets" not in repr(spec)
 
 
 @given(specs, specs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,13 @@ def test_nothing_of_the_agents_environment_reaches_a_test(
     env = runner.environment(job(env={"COLOUR": "blue"}), tmp_path)
     assert "secret" not in env.values()
     assert env["COLOUR"] == "blue"
+
+
+def test_secrets_are_in_a_tests_environment(runner: Runner, tmp_path: Path) -> None:
+    secretive = replace(job(env={"COLOUR": "blue"}), secrets=(("PASSWORD", "hunter2"), ("NODE_OPTIONS", "theirs")))
+    env = runner.environment(secretive, tmp_path)
+    assert (env["COLOUR"], env["PASSWORD"], env["NODE_OPTIONS"]) == ("blue", "hunter2", "")
+    assert "hunter2" not in repr(secretive)
 
 
 def test_jobs_own_environment_never_wins_over_ours(runner: Runner, tmp_path: Path) -> None:
