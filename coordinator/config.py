@@ -10,6 +10,7 @@ from pathlib import Path
 from coordinator.core.model import SECOND_US, Settings
 
 MIN_FREE_BYTES = 512 * 1_024 * 1_024
+MAX_UPLOAD_BYTES = 4 * 1_024 * 1_024 * 1_024
 
 
 DATABASE = "qgjob.db"
@@ -52,6 +53,8 @@ class Config:
     """s3://BUCKET/PREFIX of the logs; None for the data directory."""
     min_free: int = MIN_FREE_BYTES
     """Bytes of the disk below which nothing new is taken in."""
+    max_upload: int = MAX_UPLOAD_BYTES
+    """Bytes of the largest build that is taken in."""
     retain_us: int | None = None
     """How long ended jobs are kept; None for ever."""
     leader_ttl_s: float = 10.0

@@ -110,6 +110,7 @@ def serve(
     min_free: Annotated[
         str, typer.Option(help="Space on disk, as in 512MiB, below which new jobs and new logs are refused.")
     ] = "512MiB",
+    max_upload: Annotated[str, typer.Option(help="Size of the largest build that is taken in.")] = "4GiB",
     retain: Annotated[
         str, typer.Option(help="How long ended jobs are kept with their tests and logs, as in 30d; or forever.")
     ] = "30d",
@@ -163,6 +164,7 @@ def serve(
             token_file=token_file,
             storage=storage,
             min_free=parsed_size("--min-free", min_free),
+            max_upload=parsed_size("--max-upload", max_upload),
             retain_us=parsed_retention("--retain", retain),
             retain_bytes=parsed_size("--retain-size", retain_size) if retain_size is not None else None,
             leader_ttl_s=_checked_span("--leader-ttl", leader_ttl),
@@ -263,6 +265,7 @@ def _config(
     token_file: Path | None,
     storage: str | None,
     min_free: int,
+    max_upload: int,
     retain_us: int | None,
     retain_bytes: int | None,
     leader_ttl_s: float,
@@ -293,6 +296,7 @@ def _config(
         token_file=token_file,
         storage=storage,
         min_free=min_free,
+        max_upload=max_upload,
         retain_us=retain_us,
         retain_bytes=retain_bytes,
         leader_ttl_s=leader_ttl_s,

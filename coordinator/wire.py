@@ -19,7 +19,17 @@ from coordinator.core import events as ev
 from coordinator.core import model as m
 from coordinator.core import step as st
 from coordinator.core.errors import InvalidRequest, QgjobError
-from qgjob.v1 import agent_pb2, agent_service_pb2, build_pb2, device_pb2, job_pb2, job_service_pb2, lease_pb2, queue_pb2
+from qgjob.v1 import (
+    agent_pb2,
+    agent_service_pb2,
+    build_pb2,
+    build_service_pb2,
+    device_pb2,
+    job_pb2,
+    job_service_pb2,
+    lease_pb2,
+    queue_pb2,
+)
 
 PROTOCOL: Final = 1
 """Number of the agent protocol that this release speaks."""
@@ -74,6 +84,10 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         "LEASE_FENCED": Code(grpc.StatusCode.FAILED_PRECONDITION, 409),
         "QUEUE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         "TOO_MANY_FOLLOWERS": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+        "BLOB_TOO_LARGE": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+        "BUILD_REGISTERED": Code(grpc.StatusCode.ALREADY_EXISTS, 409),
+        "DIGEST_MISMATCH": Code(grpc.StatusCode.DATA_LOSS, 400),
+        "UPLOAD_BROKEN": Code(grpc.StatusCode.UNAVAILABLE, 503),
         "STORAGE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         "UNAUTHENTICATED": Code(grpc.StatusCode.UNAUTHENTICATED, 401),
         "PERMISSION_DENIED": Code(grpc.StatusCode.PERMISSION_DENIED, 403),
@@ -362,6 +376,24 @@ def hold_requested(device_id: str, hold: m.DeviceHold, reason: str = "") -> ev.H
     )
 
 
+def registration_requested(
+    request: build_service_pb2.RegisterBuildRequest, digest: str, size: int
+) -> ev.RegistrationRequested:
+    """Translate a request to register a build that was uploaded.
+
+    Raises:
+        InvalidRequest: A name is missing, too long or unprintable.
+    """
+    return ev.RegistrationRequested(
+        org_id=_text("org_id", request.org_id, MAX_NAME),
+        app_version_id=_text("app_version_id", request.app_version_id, MAX_NAME),
+        digest=digest,
+        size=size,
+        file_name=_clean(request.file_name, MAX_NAME),
+        is_replacing=request.replace,
+    )
+
+
 # Facts of agents
 
 
@@ -612,6 +644,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
             for attempt, reason in send.revoked
         ],
         grace=duration(send.grace_us),
+        build_digest=lease.app.digest,
     )
 
 
@@ -703,6 +736,7 @@ def job_out(
         cancel_requested=job.is_cancel_requested,
         retry_of=job.retry_of or 0,
         preemptions=job.preemptions,
+        build_digest=job.build_digest,
     )
     if job.start_us is not None:
         message.start_time.CopyFrom(timestamp(job.start_us))
@@ -761,14 +795,20 @@ def agent_out(agent: m.Agent, *, devices: int, leases: int) -> agent_pb2.Agent:
 
 def build_out(build: m.Build) -> build_pb2.Build:
     """Translate a build."""
-    return build_pb2.Build(
+    message = build_pb2.Build(
         org_id=build.app.org_id,
         app_version_id=build.app.app_version_id,
         digest=build.digest,
         create_time=timestamp(build.create_us),
-        install_time=timestamp(build.install_us),
         installs=build.installs,
+        size=build.size,
+        file_name=build.file_name,
     )
+    if build.install_us:
+        message.install_time.CopyFrom(timestamp(build.install_us))
+    if build.register_us:
+        message.register_time.CopyFrom(timestamp(build.register_us))
+    return message
 
 
 def queue_status_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -105,6 +106,7 @@ def accepted_values(job: Job) -> Values:
         "run": spec.run,
         "create_us": job.create_us,
         "retry_of": job.retry_of,
+        "build_digest": job.build_digest,
     }
 
 
@@ -162,6 +164,8 @@ def job(row: Row[Any]) -> Job:
         avoid=tuple(DeviceId(device) for device in _list(row.avoid)),
         preemptions=row.preemptions,
         retry_of=row.retry_of,
+        # One string for the many jobs of a build.
+        build_digest=sys.intern(row.build_digest),
     )
 
 
@@ -242,6 +246,7 @@ def lease_values(lease: Lease) -> Values:
         "boot_id": lease.boot_id,
         "org_id": lease.app.org_id,
         "app_version_id": lease.app.app_version_id,
+        "build_digest": lease.app.digest,
         "target": lease.target.value,
         "state": lease.state.value,
         "revision": lease.revision,
@@ -266,7 +271,7 @@ def lease(row: Row[Any]) -> Lease:
         device=DeviceId(row.device),
         agent=AgentId(row.agent),
         boot_id=row.boot_id,
-        app=AppKey(org_id=row.org_id, app_version_id=row.app_version_id),
+        app=AppKey(org_id=row.org_id, app_version_id=row.app_version_id, digest=row.build_digest),
         target=Target(row.target),
         state=LeaseState(row.state),
         revision=row.revision,
@@ -305,6 +310,7 @@ def device_values(device: Device) -> Values:
         "app_org_id": device.app and device.app.org_id,
         "app_version_id": device.app and device.app.app_version_id,
         "app_digest": device.app_digest,
+        "app_is_registered": device.app is not None and bool(device.app.digest),
         "busy_us": device.busy_us,
         "free_us": device.free_us,
         "seen_us": device.seen_us,
@@ -313,9 +319,15 @@ def device_values(device: Device) -> Values:
     }
 
 
+def _held_app(row: Row[Any]) -> AppKey | None:
+    if row.app_org_id is None:
+        return None
+    digest = row.app_digest if row.app_is_registered else ""
+    return AppKey(org_id=row.app_org_id, app_version_id=row.app_version_id, digest=digest)
+
+
 def device(row: Row[Any]) -> Device:
     """Return the device of a row."""
-    app = None if row.app_org_id is None else AppKey(org_id=row.app_org_id, app_version_id=row.app_version_id)
     return Device(
         facts=DeviceFacts(
             id=DeviceId(row.id),
@@ -332,7 +344,7 @@ def device(row: Row[Any]) -> Device:
         state=DeviceState(row.state),
         fence_number=row.fence_number,
         lease=row.lease,
-        app=app,
+        app=_held_app(row),
         app_digest=row.app_digest,
         busy_us=row.busy_us,
         free_us=row.free_us,
@@ -380,6 +392,9 @@ def build_values(build: Build) -> Values:
         "install_us": build.install_us,
         "installs": build.installs,
         "mean_install_us": build.mean_install_us,
+        "size": build.size,
+        "file_name": build.file_name,
+        "register_us": build.register_us,
     }
 
 
@@ -392,6 +407,9 @@ def build(row: Row[Any]) -> Build:
         install_us=row.install_us,
         installs=row.installs,
         mean_install_us=row.mean_install_us,
+        size=row.size,
+        file_name=row.file_name,
+        register_us=row.register_us,
     )
 
 

@@ -109,6 +109,7 @@ jobs = Table(
     Column("avoid", Text, nullable=False),
     Column("preemptions", Integer, nullable=False),
     Column("retry_of", BigInteger),
+    Column("build_digest", Text, nullable=False, server_default=text("''")),
     # Lists are newest first, so each filter that can be narrow has an index that ends in the id.
     Index(None, "state", "id"),
     Index(None, "org_id", "id"),
@@ -150,6 +151,7 @@ devices = Table(
     Column("seen_us", BigInteger, nullable=False),
     Column("hold", Text),
     Column("hold_reason", Text, nullable=False, server_default=text("''")),
+    Column("app_is_registered", Boolean, nullable=False, server_default=false()),
 )
 
 agents = Table(
@@ -189,6 +191,7 @@ leases = Table(
     Column("other", Integer, nullable=False),
     Column("installs", Integer, nullable=False),
     Column("install_us", BigInteger, nullable=False),
+    Column("build_digest", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("device", "fence_number", "fence_epoch"),
 )
 
@@ -248,6 +251,9 @@ builds = Table(
     Column("install_us", BigInteger, nullable=False),
     Column("installs", BigInteger, nullable=False),
     Column("mean_install_us", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False, server_default=text("0")),
+    Column("file_name", Text, nullable=False, server_default=text("''")),
+    Column("register_us", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # How long each test took; the averages are of logarithms, see coordinator/core/durations.py.

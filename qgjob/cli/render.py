@@ -368,8 +368,10 @@ def builds_table(builds: list[Resource]) -> None:
             build["org_id"],
             build["app_version_id"],
             build["digest"][:16],
+            "yes" if build["registered"] else "no",
             str(build["installs"]),
             ago(build["install_time"]),
+            build["file_name"] or "",
         ]
         for build in builds
     ]
@@ -377,7 +379,18 @@ def builds_table(builds: list[Resource]) -> None:
         Column("Org", is_flexible=True),
         Column("App version", is_flexible=True),
         Column("SHA-256"),
-        Column("Installs"),
+        Column("Registered"),
+        Column("Installs", is_optional=True),
         Column("Last", is_optional=True),
+        Column("File", is_flexible=True, is_optional=True),
     ]
-    table(columns, rows, empty="No build was installed yet. Submit a test with `qgjob submit`.")
+    table(columns, rows, empty="No build was registered or installed yet. Upload one with `qgjob builds upload`.")
+
+
+def build_block(build: Resource) -> None:
+    """Print a build."""
+    line_out(f"Build {build['app_version_id']} of {build['org_id']}")
+    line_out(f"SHA-256:    {build['digest']}")
+    if build["registered"]:
+        line_out(f"Registered: {ago(build['register_time'])}, {build['size']} bytes, {build['file_name']}")
+    line_out(f"Installs:   {build['installs']}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qgjob.cli import fields, render, terminal
+from qgjob.cli.builds import bring_for
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
 from qgjob.errors import Unreachable, UsageError
 
@@ -23,6 +24,9 @@ def submit(
     app_version_id: Annotated[str | None, typer.Option("--app-version-id", help="The app version to test.")] = None,
     test: Annotated[
         list[str] | None, typer.Option("--test", help="Path of a spec file in the project; repeatable.")
+    ] = None,
+    app: Annotated[
+        Path | None, typer.Option("--app", help="The app version's build: uploaded and registered before the jobs.")
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option("--from", help="A manifest in TOML: specs, each with its own priority and more.")
@@ -84,6 +88,8 @@ def submit(
     if idempotency_key is not None:
         fields.name("idempotency-key", idempotency_key)
     with client() as opened:
+        if app is not None:
+            bring_for(opened, specs, app)
         answer = _submitted(opened, specs, idempotency_key, is_strict=strict)
         for warning in answer.warnings:
             terminal.say(f"warning: {warning}")

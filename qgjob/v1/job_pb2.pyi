@@ -595,6 +595,7 @@ class Job(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
     PREEMPTIONS_FIELD_NUMBER: _builtins.int
+    BUILD_DIGEST_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique, from 1."""
     state: Global___JobState.ValueType
@@ -617,6 +618,10 @@ class Job(_message.Message):
     """The job that this one repeats; 0 if none."""
     preemptions: _builtins.int
     """Whether it was ever sent back to its queue to make room."""
+    build_digest: _builtins.str
+    """SHA-256 of the build that was registered when it was accepted, and that it will be tested against, in hexadecimal;
+    empty where none was.
+    """
     @_builtins.property
     def spec(self) -> Global___JobSpec:
         """What was asked for, defaults filled in."""
@@ -671,10 +676,11 @@ class Job(_message.Message):
         cancel_requested: _builtins.bool = ...,
         retry_of: _builtins.int = ...,
         preemptions: _builtins.int = ...,
+        build_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "flaky", b"flaky", "id", b"id", "lane", b"lane", "preemptions", b"preemptions", "queue_position", b"queue_position", "retry_of", b"retry_of", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempts", b"attempts", "build_digest", b"build_digest", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "flaky", b"flaky", "id", b"id", "lane", b"lane", "preemptions", b"preemptions", "queue_position", b"queue_position", "retry_of", b"retry_of", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -213,6 +213,7 @@ class LeaseSpec(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
+    BUILD_DIGEST_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Rises with every change of the lease."""
     device_id: _builtins.str
@@ -221,6 +222,10 @@ class LeaseSpec(_message.Message):
     """Organisation of the build to install."""
     app_version_id: _builtins.str
     """App version of the build to install."""
+    build_digest: _builtins.str
+    """SHA-256 of the registered build to install, to be had by FetchBlob; empty where none is registered, and the agent
+    looks for the build of the app version itself.
+    """
     @_builtins.property
     def key(self) -> Global___LeaseKey:
         """The lease and its fence."""
@@ -248,10 +253,11 @@ class LeaseSpec(_message.Message):
         jobs: _abc.Iterable[Global___LeasedJob] | None = ...,
         revoked: _abc.Iterable[Global___RevokedAttempt] | None = ...,
         grace: _duration_pb2.Duration | None = ...,
+        build_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "device_id", b"device_id", "grace", b"grace", "jobs", b"jobs", "key", b"key", "org_id", b"org_id", "revision", b"revision", "revoked", b"revoked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "build_digest", b"build_digest", "device_id", b"device_id", "grace", b"grace", "jobs", b"jobs", "key", b"key", "org_id", b"org_id", "revision", b"revision", "revoked", b"revoked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,7 +59,17 @@ def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store
     store.close()
     engine = writer_engine(checked_url(url))
     with engine.begin() as connection:
-        for table, column in (("agents", "is_draining"), ("devices", "hold"), ("devices", "hold_reason")):
+        for table, column in (
+            ("agents", "is_draining"),
+            ("devices", "hold"),
+            ("devices", "hold_reason"),
+            ("devices", "app_is_registered"),
+            ("jobs", "build_digest"),
+            ("leases", "build_digest"),
+            ("builds", "size"),
+            ("builds", "file_name"),
+            ("builds", "register_us"),
+        ):
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         for table in ("log_parts", "log_ends", "leadership", "expectations"):
             connection.execute(text(f"DROP TABLE {table}"))
