@@ -111,7 +111,7 @@ class House:
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, server)
         logs = LogService(self._store, self._logs, self.engine.changes, self._space)
         log_service_pb2_grpc.add_LogServiceServicer_to_server(logs, server)
-        return Services(jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents)
+        return Services(jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents, builds=builds)
 
     def start(self) -> asyncio.Task[None]:
         """Begin to turn and to tend; return what ends when the engine does."""

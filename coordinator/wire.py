@@ -87,7 +87,7 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         "BLOB_TOO_LARGE": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
         "BUILD_REGISTERED": Code(grpc.StatusCode.ALREADY_EXISTS, 409),
         "DIGEST_MISMATCH": Code(grpc.StatusCode.DATA_LOSS, 400),
-        "UPLOAD_BROKEN": Code(grpc.StatusCode.UNAVAILABLE, 503),
+        "UPLOAD_BROKEN": Code(grpc.StatusCode.UNAVAILABLE, 409),
         "STORAGE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         "UNAUTHENTICATED": Code(grpc.StatusCode.UNAUTHENTICATED, 401),
         "PERMISSION_DENIED": Code(grpc.StatusCode.PERMISSION_DENIED, 403),

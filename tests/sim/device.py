@@ -31,6 +31,8 @@ AGENT_GONE_GRACE_US = 10 * SECOND_US
 LOG_BLOCKS = 3
 NO_ATTEMPT = AttemptId(0)
 FAILED_INSTALLS_PERCENT = 3
+REFUSED_BUILDS_PERCENT = 75
+"""Of a broken build; else its host sees already that it is broken."""
 
 Tell = Callable[[Event], None]
 Output = Callable[[bytes], None]
@@ -143,6 +145,8 @@ class Device:
 
     def _install_failure(self, lease: LeaseSpec) -> Failure | None:
         if lease.app_version_id == BROKEN_APP:
+            if self.world.chance(REFUSED_BUILDS_PERCENT):
+                return Failure(reason="BUILD_REFUSED", message="the device takes no such build", blame=Blame.BUILD)
             return Failure(reason="BUILD_INVALID", message="the build cannot be parsed", blame=Blame.BUILD)
         if self.world.chance(FAILED_INSTALLS_PERCENT):
             return Failure(reason="INSTALL_FAILED", message="no space on the device", blame=Blame.DEVICE)

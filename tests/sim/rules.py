@@ -22,6 +22,8 @@ StepRule = Callable[[Scene, Committed], Breaches]
 WorkRule = Callable[[Scene, WorkBegan], Breaches]
 
 FREED_STATES = frozenset({JobState.QUEUED, JobState.CANCELLED})
+BROKEN_BUILD = ("BUILD_INVALID", "BUILD_REJECTED")
+"""Reasons that end a job without a run of its test."""
 TRUE_ENDINGS = {AttemptOutcome.PASSED: Ending.PASSED, AttemptOutcome.FAILED: Ending.FAILED}
 
 
@@ -125,7 +127,7 @@ def verdict_is_what_the_device_did(scene: Scene, _step: Committed, write: Write)
     if not isinstance(write, PutAttempt) or write.attempt.outcome not in TRUE_ENDINGS:
         return
     attempt = write.attempt
-    if attempt.failure is not None and attempt.failure.reason == "BUILD_INVALID":
+    if attempt.failure is not None and attempt.failure.reason in BROKEN_BUILD:
         return
     planned = scene.plan.jobs[scene.records.jobs[attempt.job].spec.test]
     behaviour = planned.behaviours[(attempt.number - 1) % len(planned.behaviours)]
