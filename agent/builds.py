@@ -50,12 +50,22 @@ class BuildSource:
         """
         path = self._path(app_version_id) if self._template else await self._ask_project()
         try:
-            state = path.stat()
+            return await self.read(path)
         except OSError as error:
             raise BuildUnusable(
                 "BUILD_NOT_FOUND",
-                f"no build for app version {app_version_id}: {path} is missing; put it there, or {self._mend}",
+                f"no build for app version {app_version_id}: {path} is missing; put it there, or {self._mend}, or give"
+                " the lab the build with `qgjob builds upload` and submit again",
             ) from error
+
+    async def read(self, path: Path) -> Apk:
+        """Return what an APK says of itself.
+
+        Raises:
+            OSError: It is not there.
+            BuildUnusable: It is no APK.
+        """
+        state = await asyncio.to_thread(path.stat)
         key = (path, state.st_size, state.st_mtime_ns)
         if key not in self._known:
             self._known[key] = await _read(path)

@@ -23,6 +23,7 @@ KEYS = frozenset(
         "drain_grace",
         "workspace",
         "build_source",
+        "build_cache",
         "adb_port",
         "virtual_phones",
         "virtual_phone_faults",
@@ -36,6 +37,7 @@ KEYS = frozenset(
 )
 
 
+BUILD_CACHE_BYTES = 10 * 1_024**3
 MOST_SECONDS = 86_400.0
 NUMBERS = {
     "sim_install_seconds": (0.0, MOST_SECONDS),
@@ -74,6 +76,8 @@ class Config:
     workspace: Path | None = None
     """The AppWright project; None for an agent of simulated devices only."""
     build_source: str = ""
+    build_cache_bytes: int = BUILD_CACHE_BYTES
+    """Size of the registered builds that are kept, but for those in use."""
     adb_port: int = 5_037
     virtual_phones: int = 0
     """Virtual phones to run beside a private adb server; the phones of `adb_port` are then left alone."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.config import Config, ConfigError, read_toml
+from agent.config import BUILD_CACHE_BYTES, Config, ConfigError, read_toml
 from agent.core.model import AgentId, DeviceFacts, DeviceKind
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
 from agent.virtual_phone.errors import VirtualPhoneError
@@ -26,12 +26,14 @@ from agent.virtual_phone.faults import parse_phone_faults
 from qgjob.access import Access
 from qgjob.errors import UsageError
 from qgjob.program import print_release, run_program, stdout_width
+from qgjob.sizes import parse_size
 
 if TYPE_CHECKING:
     import structlog
 
     from agent.app import App
     from agent.appium import Toolbox
+    from agent.blobs import BlobCache
     from agent.devices.adb import AdbDiscovery
     from agent.devices.bench import Discovery, RunnerMaker
     from agent.journal import Claim
@@ -116,6 +118,9 @@ def run(
             help="Path of an app version's build, as in apps/{app_version_id}.apk; default: the project's own."
         ),
     ] = None,
+    build_cache: Annotated[
+        str | None, typer.Option(help="Size of the registered builds that are kept here; default: 10GiB.")
+    ] = None,
     virtual_phones: VirtualPhonesOption = None,
     virtual_phone_faults: Annotated[
         str | None,
@@ -149,6 +154,7 @@ def run(
         "drain_grace": drain_grace,
         "workspace": workspace,
         "build_source": build_source,
+        "build_cache": build_cache,
         "adb_port": adb_port,
         "tls_ca": tls_ca,
         "tls_cert": tls_cert,
@@ -266,11 +272,22 @@ def _config(settings: dict[str, Any]) -> Config:
         access=access,
         workspace=workspace,
         build_source=str(settings.get("build_source", "")),
+        build_cache_bytes=_build_cache_bytes(settings),
         adb_port=int(settings.get("adb_port", DEFAULT_SERVER_PORT)),
         virtual_phones=int(settings.get("virtual_phones", 0)),
         virtual_phone_faults=parse_phone_faults(faults, int(settings.get("virtual_phones", 0))) if faults else {},
         virtual_phone_screens=Path(screens) if (screens := settings.get("virtual_phone_screens")) else None,
     )
+
+
+def _build_cache_bytes(settings: dict[str, Any]) -> int:
+    text = settings.get("build_cache")
+    if text is None:
+        return BUILD_CACHE_BYTES
+    try:
+        return parse_size(str(text))
+    except ValueError as error:
+        raise ConfigError(f"--build-cache {text} is not a size", "use for example 500MB or 20GiB") from error
 
 
 def _access(settings: dict[str, Any], addresses: tuple[str, ...]) -> Access:
@@ -294,18 +311,20 @@ async def _serve(config: Config) -> int:
     from importlib.metadata import version
 
     from agent.app import App
+    from agent.blobs import BlobCache
     from agent.devices.bench import Bench
     from agent.journal import Journal
 
     async with contextlib.AsyncExitStack() as stack:
         spool = stack.enter_context(contextlib.closing(_spool(config)))
-        real = await _real(config, stack) if config.workspace is not None else None
+        blobs = BlobCache(config.state_dir / "builds", ".apk", config.build_cache_bytes)
+        real = await _real(config, blobs, stack) if config.workspace is not None else None
         simulated = simulated_devices(dict(config.simulate), config.name)
         names = {facts.id for facts in simulated}
 
         def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
             if facts.id in names or real is None:
-                return _simulated_runner(config, facts)
+                return _simulated_runner(config, blobs, facts)
             return real.make(facts, slot, claim)
 
         def lock_name(facts: DeviceFacts) -> str:
@@ -317,7 +336,7 @@ async def _serve(config: Config) -> int:
         if real is not None:
             discoveries.append(real.discovery)
         bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
-        agent = App(config, version("qgjob"), spool, bench, discoveries)
+        agent = App(config, version("qgjob"), spool, bench, discoveries, blobs)
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
@@ -346,7 +365,7 @@ class _Real:
     make: RunnerMaker
 
 
-async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
+async def _real(config: Config, blobs: BlobCache, stack: contextlib.AsyncExitStack) -> _Real:
     """Look at the AppWright project and the tools of this host before the first test needs them.
 
     Raises:
@@ -378,6 +397,7 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
             adb=Adb(facts.udid, adb_port, claim),
             tools=tools,
             source=source,
+            blobs=blobs,
             slot=slot,
             provider=provider,
             claim=claim,
@@ -404,11 +424,11 @@ async def _tools(workspace: Path, state_dir: Path) -> Toolbox:
     return tools
 
 
-def _simulated_runner(config: Config, facts: DeviceFacts) -> Runner:
+def _simulated_runner(config: Config, blobs: BlobCache, facts: DeviceFacts) -> Runner:
     from agent.runners.simulated import SimulatedRunner
 
     truth = config.state_dir / "device-truth.jsonl"
-    return SimulatedRunner(facts.id, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth)
+    return SimulatedRunner(facts.id, blobs=blobs, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth)
 
 
 def _drain_on_signal(agent: App, grace_s: float) -> None:

@@ -73,6 +73,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
             for one in message.revoked
         ),
         grace_us=_span_us(message.grace),
+        build_digest=message.build_digest,
     )
 
 

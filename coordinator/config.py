@@ -68,25 +68,6 @@ def sqlite_in(directory: Path) -> str:
     return f"sqlite:///{directory / DATABASE}"
 
 
-_SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
-
-
-def parsed_size(flag: str, text: str) -> int:
-    """Return a size in bytes: 1000000, 500MB, 512MiB, 2G.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ConfigError(f"{flag} {text} is not a size", "use for example 512MiB, 20GB, or a number of bytes")
-    number, unit = match.groups()
-    base = 1_024 if unit.lower().endswith("i") else 1_000
-    power = "kmgt".index(unit[0].lower()) + 1 if unit else 0
-    size: int = int(number) * base**power
-    return size
-
-
 _SPAN = re.compile(r"(\d{1,6})\s*([smhdw])", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 FOR_EVER = "forever"

@@ -22,11 +22,11 @@ from coordinator.config import (
     checked_tls,
     parsed_retention,
     parsed_shares,
-    parsed_size,
     sqlite_in,
 )
 from coordinator.core.model import SECOND_US, Rules, Settings
 from qgjob.program import print_release, run_program
+from qgjob.sizes import parse_size
 
 if TYPE_CHECKING:
     import asyncio
@@ -205,6 +205,20 @@ def restored(
     except StoreError as error:
         _die(str(error), _store_hint(database_url))
     print("the database has a new name; start the coordinator, agents begin anew with it", file=sys.stderr)  # noqa: T201
+
+
+def parsed_size(flag: str, text: str) -> int:
+    """Return a size in bytes.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{flag} {text} is not a size", "use for example 512MiB, 20GB, or a number of bytes"
+        ) from error
 
 
 def _store_hint(database_url: str | None) -> str:

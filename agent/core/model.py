@@ -154,6 +154,8 @@ class LeaseSpec:
     revoked: tuple[Revocation, ...] = ()
     grace_us: int = 0
     """How long a preempted attempt that runs may take to end."""
+    build_digest: str = ""
+    """SHA-256 of the registered build, in hexadecimal; empty where the build is looked for by its app version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

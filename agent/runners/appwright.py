@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.android import Adb, Apk, InstallFailed
 from agent.appium import AppiumFailed, AppiumServer, Toolbox
+from agent.blobs import BlobCache, BlobUnusable
 from agent.builds import BuildSource, BuildUnusable
 from agent.core.model import (
     MICROSECONDS,
@@ -27,7 +28,7 @@ from agent.journal import Claim
 from agent.process import start
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
-from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
+from agent.runners.protocol import Observer, RunFailed, Stop, Verdict, until_stopped
 
 TIMEOUT_GRACE_S = 5.0
 KEPT_ATTEMPTS = 5
@@ -51,6 +52,7 @@ class AppwrightRunner:
         adb: Adb,
         tools: Toolbox,
         source: BuildSource,
+        blobs: BlobCache,
         slot: int,
         provider: str,
         claim: Claim,
@@ -58,6 +60,7 @@ class AppwrightRunner:
         self._adb = adb
         self._tools = tools
         self._source = source
+        self._blobs = blobs
         self._provider = provider
         self._claim = claim
         self._directory = tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", adb.udid)
@@ -72,31 +75,33 @@ class AppwrightRunner:
         Raises:
             RunFailed: The build or the device does not allow it, or it was stopped.
         """
-        preparing = asyncio.create_task(self._prepare(lease))
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait((preparing, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if preparing.done():
-                return preparing.result()
-            raise RunFailed(_failure(INSTALL_STOPPED, "the preparation was stopped", Blame.NOBODY))
-        finally:
-            for task in (preparing, stopping):
-                task.cancel()
-            await asyncio.gather(preparing, stopping, return_exceptions=True)
+        return await until_stopped(self._prepare(lease), stop)
 
     async def _prepare(self, lease: LeaseSpec) -> Installation:
         try:
             check_project(self._tools.project)
-            self._apk = await self._source.find(lease.app_version_id)
+            self._apk = await self._find(lease)
             installation = await self._install(self._apk)
             await self._appium.ensure()
         except ProjectUnusable as error:
             raise RunFailed(_failure("PROJECT_INVALID", str(error), Blame.HOST)) from error
-        except (BuildUnusable, InstallFailed) as error:
+        except (BlobUnusable, BuildUnusable, InstallFailed) as error:
             raise RunFailed(error.failure) from error
         except AppiumFailed as error:
             raise RunFailed(_failure("APPIUM_FAILED", str(error), Blame.HOST)) from error
         return installation
+
+    async def _find(self, lease: LeaseSpec) -> Apk:
+        """Return the registered build, else the one that the app version has on this host."""
+        digest = lease.build_digest
+        if not digest:
+            return await self._source.find(lease.app_version_id)
+        apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
+        if apk.digest != digest:
+            # The disk kept something else than was written; the coordinator has the right bytes still.
+            await self._blobs.drop(digest)
+            apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
+        return apk
 
     async def _install(self, apk: Apk) -> Installation:
         """Install, and look at what the device holds then: a stale build must never be tested."""

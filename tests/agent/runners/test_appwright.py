@@ -10,6 +10,7 @@ import pytest
 
 from agent.android import Adb, Apk
 from agent.appium import AppiumFailed, SystemPort, Toolbox
+from agent.blobs import BlobCache
 from agent.builds import BuildSource
 from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
 from agent.journal import Claim, Journal
@@ -90,7 +91,8 @@ class Runner(AppwrightRunner):
         adb = Adb("127.0.0.1:5601", 5_999)
         claim = Claim("127.0.0.1:5601", -1, Journal(state / "processes"))
         source = BuildSource("{app_version_id}.apk", project, functools.partial(build_path, tools, "emulator"))
-        super().__init__(adb=adb, tools=tools, source=source, slot=0, provider="emulator", claim=claim)
+        blobs = BlobCache(state / "builds", ".apk", 1_000)
+        super().__init__(adb=adb, tools=tools, source=source, blobs=blobs, slot=0, provider="emulator", claim=claim)
         self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
         self._appium._system_port = SystemPort(0, state)
 
