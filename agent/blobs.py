@@ -14,10 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
+import structlog
+
 from agent.core.model import Blame, Failure, LeaseKey
 from agent.transfer import Transfer, TransferBroken, TransferForbidden, TransferImpossible
 
-WRITE_BYTES = 1_024 * 1_024
+MIB = 1_024 * 1_024
+WRITE_BYTES = MIB
 PATIENCE_S = 60.0
 """How long a fetch that comes no further is tried again; the job can run elsewhere."""
 FIRST_DELAY_S, MAX_DELAY_S = 0.2, 3.0
@@ -124,6 +127,7 @@ class _Fetch:
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        begun_s = time.monotonic()
         for _ in range(TRIES_OF_BYTES):
             part = await asyncio.to_thread(_Part, self._path.with_suffix(PART))
             try:
@@ -132,6 +136,9 @@ class _Fetch:
                 digest = await asyncio.to_thread(part.close)
             if digest == self._digest:
                 await asyncio.to_thread(part.keep_as, self._path)
+                spent_s = time.monotonic() - begun_s
+                story = f"fetched {part.size / MIB:.1f} MiB in {spent_s:.1f} s"
+                structlog.get_logger("agent").info("build_fetched", story=story, digest=digest[:12])
                 return
             await asyncio.to_thread(part.path.unlink)
         raise BlobUnusable("BUILD_FETCH_FAILED", "what the coordinator sends has another SHA-256 than it should")
