@@ -115,7 +115,8 @@ def run(
     build_source: Annotated[
         str | None,
         typer.Option(
-            help="Path of an app version's build, as in apps/{app_version_id}.apk; default: the project's own."
+            help="Path or URL of an app version's build where none is registered, as in apps/{app_version_id}.apk; "
+            "default: the project's own."
         ),
     ] = None,
     build_cache: Annotated[
@@ -374,6 +375,7 @@ async def _real(config: Config, blobs: BlobCache, stack: contextlib.AsyncExitSta
     from agent.android import Adb
     from agent.builds import BuildSource
     from agent.devices.adb import AdbDiscovery, start_server
+    from agent.downloads import Downloads
     from agent.runners.appwright import AppwrightRunner
     from agent.runners.appwright_project import build_path
     from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
@@ -390,9 +392,12 @@ async def _real(config: Config, blobs: BlobCache, stack: contextlib.AsyncExitSta
     else:
         await start_server(adb_port)
 
+    downloads = Downloads(config.state_dir / "downloads")
+
     def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
-        source = BuildSource(config.build_source, workspace, functools.partial(build_path, tools, provider))
+        ask_project = functools.partial(build_path, tools, provider)
+        source = BuildSource(config.build_source, workspace, ask_project, downloads)
         return AppwrightRunner(
             adb=Adb(facts.udid, adb_port, claim),
             tools=tools,

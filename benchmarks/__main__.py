@@ -9,11 +9,12 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import decision, scheduling
+from benchmarks import builds, decision, scheduling
 
 Measured = tuple[dict[str, Any], dict[str, float]]
 """Metrics, and ratios to what they are judged by."""
 NAMES: dict[str, Callable[[bool], Measured]] = {
+    "builds": builds.run,
     "decision": decision.run,
     "scheduling": scheduling.run,
     "optimum": scheduling.run_small,

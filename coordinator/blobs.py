@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -117,7 +117,8 @@ class Receiver:
         self._digest = digest
         self._size = size
         self._taken = part.size
-        self._collected = bytearray()
+        self._collected: list[bytes] = []
+        self._collected_bytes = 0
         self._writing: asyncio.Task[None] | None = None
 
     @property
@@ -138,15 +139,16 @@ class Receiver:
         if offset + len(data) > self._size:
             raise InvalidRequest("chunk", f"more than the {self._size} bytes that were announced")
         new = data[self._taken - offset :]
-        self._collected += new
+        self._collected.append(new)
+        self._collected_bytes += len(new)
         self._taken += len(new)
-        if len(self._collected) >= WRITE_BYTES:
+        if self._collected_bytes >= WRITE_BYTES:
             await self._flush()
 
     async def _flush(self) -> None:
         await self._written()
-        block, self._collected = bytes(self._collected), bytearray()
-        self._writing = asyncio.create_task(asyncio.to_thread(self._part.append, block))
+        chunks, self._collected, self._collected_bytes = self._collected, [], 0
+        self._writing = asyncio.create_task(asyncio.to_thread(self._part.append, chunks))
 
     async def _written(self) -> None:
         writing, self._writing = self._writing, None
@@ -176,7 +178,7 @@ class Receiver:
         try:
             await self._written()
             if self._collected and not self._part.is_closed:
-                await asyncio.to_thread(self._part.append, bytes(self._collected))
+                await asyncio.to_thread(self._part.append, self._collected)
         finally:
             await asyncio.to_thread(self._part.close)
 
@@ -197,9 +199,10 @@ class _Part:
             self._hash.update(block)
             self.size += len(block)
 
-    def append(self, block: bytes) -> None:
+    def append(self, chunks: Sequence[bytes]) -> None:
         """Write all or nothing at the end."""
         assert self._descriptor is not None
+        block = b"".join(chunks)
         try:
             view = memoryview(block)
             written = 0

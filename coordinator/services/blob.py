@@ -29,6 +29,8 @@ from coordinator.space import Space
 from qgjob.v1 import blob_service_pb2, blob_service_pb2_grpc
 
 MAX_CHUNK_BYTES = 64 * 1_024
+LOOK_BYTES = 8 * 1_024 * 1_024
+"""After which it is looked whether there still is room."""
 IDLE_S = 20.0
 """So long an upload may bring nothing: who waits for the same blob is not held up by one whose link is dead."""
 
@@ -74,9 +76,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
 
     async def UploadBlob(self, request_iterator: object, context: UploadContext) -> blob_service_pb2.UploadBlobResponse:
         """Take a blob in."""
-        first = await _next(context)
-        if first is None or first.WhichOneof("event") != "begun":
-            raise InvalidRequest("begun", "the first message of an upload must say what is uploaded")
+        first = await self._first(context)
         digest, size = checked_digest(first.begun.digest), self._checked_size(first.begun.size)
         with telling_storage():
             async with self._blobs.receive(digest, size) as receiver:
@@ -86,15 +86,41 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                     await receiver.finish()
         return blob_service_pb2.UploadBlobResponse(size=size)
 
+    async def _first(self, context: UploadContext) -> blob_service_pb2.UploadBlobRequest:
+        try:
+            first = await asyncio.wait_for(_next(context), IDLE_S)
+        except TimeoutError as error:
+            raise UploadBroken("nothing came; begin the upload again") from error
+        if first is None or first.WhichOneof("event") != "begun":
+            raise InvalidRequest("begun", "the first message of an upload must say what is uploaded")
+        return first
+
     async def _take(self, receiver: Receiver, context: UploadContext) -> None:
-        while (message := await _next(context)) is not None:
-            chunk = message.chunk
-            if len(chunk.data) > MAX_CHUNK_BYTES:
-                raise InvalidRequest("chunk", f"a chunk of {len(chunk.data)} bytes; {MAX_CHUNK_BYTES} is the limit")
-            if chunk.offset < 0:
-                raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {chunk.offset}")
-            await self._space.check_room(0)
-            await receiver.take(chunk.offset, chunk.data)
+        """Take chunks until the stream ends.
+
+        Raises:
+            UploadBroken: Nothing comes for long.
+        """
+        loop = asyncio.get_running_loop()
+        looked_at = receiver.taken
+        try:
+            async with asyncio.timeout(IDLE_S) as patience:
+                while (message := await _next(context)) is not None:
+                    patience.reschedule(loop.time() + IDLE_S)
+                    self._check_chunk(message.chunk)
+                    if receiver.taken - looked_at >= LOOK_BYTES:
+                        looked_at = receiver.taken
+                        await self._space.check_room(0)
+                    await receiver.take(message.chunk.offset, message.chunk.data)
+        except TimeoutError as error:
+            raise UploadBroken(f"nothing came for {IDLE_S:g} s; go on with the upload") from error
+
+    @staticmethod
+    def _check_chunk(chunk: blob_service_pb2.BlobChunk) -> None:
+        if len(chunk.data) > MAX_CHUNK_BYTES:
+            raise InvalidRequest("chunk", f"a chunk of {len(chunk.data)} bytes; {MAX_CHUNK_BYTES} is the limit")
+        if chunk.offset < 0:
+            raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {chunk.offset}")
 
     def _checked_size(self, size: int) -> int:
         if size <= 0:
@@ -153,10 +179,7 @@ async def _send(context: FetchContext, offset: int, block: bytes, size: int) -> 
 
 async def _next(context: UploadContext) -> blob_service_pb2.UploadBlobRequest | None:
     """Return the next message, None at the end of the stream (for which the stubs know no type)."""
-    try:
-        message = cast("object", await asyncio.wait_for(context.read(), IDLE_S))
-    except TimeoutError as error:
-        raise UploadBroken(f"nothing came for {IDLE_S:g} s; go on with the upload") from error
+    message = cast("object", await context.read())
     return message if isinstance(message, blob_service_pb2.UploadBlobRequest) else None
 
 

@@ -60,11 +60,12 @@ class Grid:
         self._leader_ttl_s = leader_ttl_s
         self._http = http
         self._keys = itertools.count(1)
+        self.listen = "127.0.0.1:0"
         self.server: Server
 
     async def start(self) -> None:
         config = Config(
-            listen="127.0.0.1:0",
+            listen=self.listen,
             data_dir=self._directory,
             database_url=self._database_url,
             settings=self._settings,
