@@ -92,7 +92,7 @@ class App:
         spool: Spool,
         bench: Bench,
         discoveries: Sequence[Discovery],
-        blobs: BlobCache,
+        caches: Sequence[BlobCache],
     ) -> None:
         self._config = config
         self._spool = spool
@@ -106,7 +106,9 @@ class App:
         self._address = 0
         self._session: Session | None = None
         self._uploader = Uploader(self._spool, self._channel)
-        blobs.connect(Transfer(self._channel, identity.boot_id))
+        transfer = Transfer(self._channel, identity.boot_id)
+        for cache in caches:
+            cache.connect(transfer)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stops: dict[DeviceId, Stop] = {}
         """How to end what goes on at a device; only what goes on has one."""

@@ -41,17 +41,19 @@ class BlobUnusable(Exception):
 class BlobCache:
     """A directory of blobs. Everything is called on one event loop."""
 
-    def __init__(self, directory: Path, suffix: str, most_bytes: int) -> None:
+    def __init__(self, directory: Path, suffix: str, most_bytes: int, what: str = "build") -> None:
         """Use a directory.
 
         Args:
             directory: Is made when it is needed; what an earlier life left is used.
             suffix: Ends the name of every file: tools go by it.
             most_bytes: Size of all blobs together, but for those in use.
+            what: What the blobs are, for people and for reasons.
         """
         self._directory = directory
         self._suffix = suffix
         self._most_bytes = most_bytes
+        self._what = what
         self._transfer: Transfer | None = None
         self._fetches: dict[str, _Fetch] = {}
         self._used: dict[str, str] = {}
@@ -88,13 +90,13 @@ class BlobCache:
         while (fetch := self._fetches.get(digest)) is not None and not fetch.keys:
             await asyncio.wait((fetch.task,))  # nobody wanted it any more: it is ending, and has the part open
         if fetch is None:
-            fetch = self._fetches[digest] = _Fetch(self._transfer, digest, path)
+            fetch = self._fetches[digest] = _Fetch(self._transfer, digest, path, self._what)
             fetch.task.add_done_callback(lambda _task: self._fetches.pop(digest, None))
         fetch.keys[key] = None
         try:
             await asyncio.shield(fetch.task)
         except OSError as error:
-            message = f"the build cannot be stored on this host: {error.strerror or error}"
+            message = f"the {self._what} cannot be stored on this host: {error.strerror or error}"
             raise BlobUnusable("HOST_STORAGE_FAILED", message) from error
         finally:
             fetch.keys.pop(key, None)
@@ -118,8 +120,9 @@ class BlobCache:
 class _Fetch:
     """One blob on its way, for all that wait for it."""
 
-    def __init__(self, transfer: Transfer, digest: str, path: Path) -> None:
+    def __init__(self, transfer: Transfer, digest: str, path: Path, what: str) -> None:
         self._transfer = transfer
+        self._what = what
         self._digest = digest
         self._path = path
         self.keys: dict[LeaseKey, None] = {}
@@ -138,10 +141,13 @@ class _Fetch:
                 await asyncio.to_thread(part.keep_as, self._path)
                 spent_s = time.monotonic() - begun_s
                 story = f"fetched {part.size / MIB:.1f} MiB in {spent_s:.1f} s"
-                structlog.get_logger("agent").info("build_fetched", story=story, digest=digest[:12])
+                structlog.get_logger("agent").info(f"{self._what}_fetched", story=story, digest=digest[:12])
                 return
             await asyncio.to_thread(part.path.unlink)
-        raise BlobUnusable("BUILD_FETCH_FAILED", "what the coordinator sends has another SHA-256 than it should")
+        raise self._failed("what the coordinator sends has another SHA-256 than it should")
+
+    def _failed(self, why: str) -> BlobUnusable:
+        return BlobUnusable(f"{self._what.upper()}_FETCH_FAILED", f"the {self._what} cannot be fetched: {why}")
 
     async def _fill(self, part: _Part) -> None:
         """Bring the rest of a part."""
@@ -150,21 +156,22 @@ class _Fetch:
             before = part.size
             key = next(iter(self.keys), None)
             if key is None:
-                raise BlobUnusable("BUILD_FETCH_FAILED", "the lease was over before the build had come")
+                raise self._failed("the lease was over before it had come")
             try:
                 async with aclosing(self._transfer.read(self._digest, key, part.size)) as pieces:
                     return await _append_all(part, pieces)
             except TransferForbidden:
                 self.keys.pop(key, None)
             except TransferImpossible as error:
-                raise BlobUnusable(
-                    "BUILD_NOT_FOUND", f"the registered build cannot be had: {error}; upload it again", Blame.BUILD
-                ) from error
+                # A bundle that is gone is a mistake of who submits, as a build is that was never there.
+                reason = "BUILD_NOT_FOUND" if self._what == "build" else "BUNDLE_INVALID"
+                message = f"the {self._what} cannot be had: {error}; upload it again"
+                raise BlobUnusable(reason, message, Blame.BUILD if self._what == "build" else Blame.TEST) from error
             except TransferBroken as error:
                 if part.size > before:
                     delay_s, since_s = FIRST_DELAY_S, time.monotonic()
                 elif time.monotonic() - since_s > PATIENCE_S:
-                    raise BlobUnusable("BUILD_FETCH_FAILED", f"the build does not come: {error}") from error
+                    raise self._failed(f"it does not come: {error}") from error
                 await asyncio.sleep(delay_s)
                 delay_s = min(MAX_DELAY_S, 2 * delay_s)
 

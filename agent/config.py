@@ -38,6 +38,7 @@ KEYS = frozenset(
 
 
 BUILD_CACHE_BYTES = 10 * 1_024**3
+BUNDLE_CACHE_BYTES = 1_024**3
 MOST_SECONDS = 86_400.0
 NUMBERS = {
     "sim_install_seconds": (0.0, MOST_SECONDS),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.config import BUILD_CACHE_BYTES, Config, ConfigError, read_toml
+from agent.config import BUILD_CACHE_BYTES, BUNDLE_CACHE_BYTES, Config, ConfigError, read_toml
 from agent.core.model import AgentId, DeviceFacts, DeviceKind
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
 from agent.virtual_phone.errors import VirtualPhoneError
@@ -319,7 +319,8 @@ async def _serve(config: Config) -> int:
     async with contextlib.AsyncExitStack() as stack:
         spool = stack.enter_context(contextlib.closing(_spool(config)))
         blobs = BlobCache(config.state_dir / "builds", ".apk", config.build_cache_bytes)
-        real = await _real(config, blobs, stack) if config.workspace is not None else None
+        bundles = BlobCache(config.state_dir / "bundles", ".tar", BUNDLE_CACHE_BYTES, "bundle")
+        real = await _real(config, blobs, bundles, stack) if config.workspace is not None else None
         simulated = simulated_devices(dict(config.simulate), config.name)
         names = {facts.id for facts in simulated}
 
@@ -337,7 +338,7 @@ async def _serve(config: Config) -> int:
         if real is not None:
             discoveries.append(real.discovery)
         bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
-        agent = App(config, version("qgjob"), spool, bench, discoveries, blobs)
+        agent = App(config, version("qgjob"), spool, bench, discoveries, (blobs, bundles))
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
@@ -366,7 +367,7 @@ class _Real:
     make: RunnerMaker
 
 
-async def _real(config: Config, blobs: BlobCache, stack: contextlib.AsyncExitStack) -> _Real:
+async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: contextlib.AsyncExitStack) -> _Real:
     """Look at the AppWright project and the tools of this host before the first test needs them.
 
     Raises:
@@ -374,6 +375,7 @@ async def _real(config: Config, blobs: BlobCache, stack: contextlib.AsyncExitSta
     """
     from agent.android import Adb
     from agent.builds import BuildSource
+    from agent.bundles import Bundles, NodePackages
     from agent.devices.adb import AdbDiscovery, start_server
     from agent.downloads import Downloads
     from agent.runners.appwright import AppwrightRunner
@@ -393,6 +395,7 @@ async def _real(config: Config, blobs: BlobCache, stack: contextlib.AsyncExitSta
         await start_server(adb_port)
 
     downloads = Downloads(config.state_dir / "downloads")
+    packages = NodePackages(config.state_dir.resolve() / "packages", workspace, tools.environment())
 
     def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
@@ -403,6 +406,7 @@ async def _real(config: Config, blobs: BlobCache, stack: contextlib.AsyncExitSta
             tools=tools,
             source=source,
             blobs=blobs,
+            bundles=Bundles(bundles, packages),
             slot=slot,
             provider=provider,
             claim=claim,

@@ -61,6 +61,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
                 env=tuple(sorted(job.env.items())),
                 timeout_us=_span_us(job.timeout),
                 priority=job.priority,
+                bundle_digest=job.bundle_digest,
             )
             for job in message.jobs
         ),

@@ -21,8 +21,8 @@ from coordinator.storage import Shelf
 
 WRITE_BYTES = 1_024 * 1_024
 """Chunks are written together: each write is a turn of a thread."""
-UNUSED_S = 24 * 3_600.0
-"""So long a part waits for the rest, and a blob for somebody who names it."""
+UNUSED_S = 7 * 24 * 3_600.0
+"""So long a part waits for the rest, and a blob for somebody who names it: a job may be tried again days later."""
 
 
 class BlobStore:

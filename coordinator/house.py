@@ -99,7 +99,7 @@ class House:
         server = cast("grpc.aio.Server", switchboard)  # all that the generated code knows
         agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
-        jobs = JobService(self.engine, self._store, self._logs, self._space)
+        jobs = JobService(self.engine, self._store, self._logs, self._space, self._blobs)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         queue = QueueService(self.engine, self._store)
         queue_service_pb2_grpc.add_QueueServiceServicer_to_server(queue, server)
@@ -140,7 +140,8 @@ class House:
         """Return the blobs that an app version or a job names."""
         ledger = self.engine.scheduler.ledger
         registered = {build.registered for build in ledger.builds.versions.values()}
-        return registered | {job.build_digest for job in ledger.jobs.values()}
+        jobs = ledger.jobs.values()
+        return registered | {job.build_digest for job in jobs} | {job.spec.bundle_digest for job in jobs}
 
     def end_sessions(self, why: QgjobError) -> None:
         """End the session of every agent."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -105,6 +106,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 """Escape stays: a test's error may be coloured, and who shows it on a terminal strips that. PostgreSQL refuses NUL."""
 _REFUSED_ENV = re.compile(r"^(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|QGJOB_(?!SIM_).*)$")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 _TARGETS_OUT: Final = {target: job_pb2.Target.Value(f"TARGET_{target.name}") for target in m.Target}
@@ -239,6 +241,17 @@ def _env(entries: Mapping[str, str]) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted(entries.items())))
 
 
+def digest(field: str, value: str) -> str:
+    """Return a SHA-256 in hexadecimal.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    if _DIGEST.fullmatch(value) is None:
+        raise InvalidRequest(field, f"{field} is no SHA-256 in lower-case hexadecimal")
+    return value
+
+
 def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
     """Validate what a user asks for and fill in the defaults.
 
@@ -268,6 +281,7 @@ def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
         retries=spec.retries,
         timeout_us=timeout_us,
         run=_text("run", spec.run, MAX_NAME, is_required=False),
+        bundle_digest=sys.intern(digest("bundle_digest", spec.bundle_digest)) if spec.bundle_digest else "",
     )
 
 
@@ -306,15 +320,15 @@ def _nth_spec(specs: Sequence[job_pb2.JobSpec], index: int) -> m.JobSpec:
 
 def payload_sha256(specs: Iterable[m.JobSpec], retry_of: m.JobId | None = None) -> str:
     """Return the SHA-256 of what was asked for, defaults filled in: equal requests hash alike."""
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for spec in specs:
         message = job_spec_out(spec)
         message.env.update(spec.env)
-        digest.update(message.SerializeToString(deterministic=True))
-        digest.update(b"\n")
+        hashed.update(message.SerializeToString(deterministic=True))
+        hashed.update(b"\n")
     if retry_of is not None:
-        digest.update(b"retry of %d\n" % retry_of)
-    return digest.hexdigest()
+        hashed.update(b"retry of %d\n" % retry_of)
+    return hashed.hexdigest()
 
 
 def job_states(states: Sequence[int]) -> tuple[m.JobState, ...]:
@@ -636,6 +650,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
                 env=leased.job.spec.env,
                 timeout=duration(leased.job.spec.timeout_us),
                 priority=leased.job.spec.priority,
+                bundle_digest=leased.job.spec.bundle_digest,
             )
             for leased in send.jobs
         ],
@@ -673,6 +688,7 @@ def job_spec_out(spec: m.JobSpec) -> job_pb2.JobSpec:
         retries=spec.retries,
         timeout=duration(spec.timeout_us),
         run=spec.run,
+        bundle_digest=spec.bundle_digest,
     )
 
 

@@ -209,6 +209,8 @@ def _hint_of_missing(kind: str) -> str:
     match kind:
         case "device":
             return "`qgjob devices list` shows what there is"
+        case "blob":
+            return "it was never uploaded, or was dropped because nothing names it; upload it again"
         case "attempt":
             return "`qgjob status job --job-id ID --verbose` shows the attempts"
         case _:

@@ -116,6 +116,7 @@ def job(message: Job) -> Resource:
         "retry_of": message.retry_of or None,
         "preemptions": message.preemptions,
         "build_digest": message.build_digest or None,
+        "bundle_digest": spec.bundle_digest or None,
         "queue_position": message.queue_position or None,
         "expected_start_time": _maybe(message, "expected_start_time"),
         "tests": [test(one) for one in message.tests],

@@ -131,6 +131,8 @@ class LeasedJob:
     env: tuple[tuple[str, str], ...] = ()
     timeout_us: int
     priority: int = 3
+    bundle_digest: str = ""
+    """SHA-256 of the bundle with the test project; empty for the configured workspace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

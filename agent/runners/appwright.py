@@ -14,6 +14,7 @@ from agent.android import Adb, Apk, InstallFailed
 from agent.appium import AppiumFailed, AppiumServer, Toolbox
 from agent.blobs import BlobCache, BlobUnusable
 from agent.builds import BuildSource, BuildUnusable
+from agent.bundles import Bundles, BundleUnusable
 from agent.core.model import (
     MICROSECONDS,
     Blame,
@@ -53,6 +54,7 @@ class AppwrightRunner:
         tools: Toolbox,
         source: BuildSource,
         blobs: BlobCache,
+        bundles: Bundles,
         slot: int,
         provider: str,
         claim: Claim,
@@ -61,6 +63,10 @@ class AppwrightRunner:
         self._tools = tools
         self._source = source
         self._blobs = blobs
+        self._bundles = bundles
+        self._org_id = ""
+        self._project = tools.project
+        """What the attempt runs: the configured workspace, or a bundle's copy."""
         self._provider = provider
         self._claim = claim
         self._directory = tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", adb.udid)
@@ -75,6 +81,7 @@ class AppwrightRunner:
         Raises:
             RunFailed: The build or the device does not allow it, or it was stopped.
         """
+        self._org_id = lease.org_id
         return await until_stopped(self._prepare(lease), stop)
 
     async def _prepare(self, lease: LeaseSpec) -> Installation:
@@ -121,6 +128,13 @@ class AppwrightRunner:
 
     async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Run one spec to its end."""
+        try:
+            self._project = await until_stopped(self._find_project(key, job), stop)
+        except RunFailed as error:
+            if stop.is_asked:
+                return Verdict(outcome=None)
+            is_own = error.failure.blame is Blame.TEST
+            return Verdict(outcome=Outcome.FAILED if is_own else Outcome.ERRORED, failure=error.failure)
         spec = self._find_spec(job.test)
         if spec is None:
             message = f"{job.test} does not exist in the project; check the path"
@@ -143,6 +157,20 @@ class AppwrightRunner:
             events.read()
         return await self._judge(job, seen, code, end, stop)
 
+    async def _find_project(self, key: LeaseKey, job: LeasedJob) -> Path:
+        """Return the project of a job; that of a bundle is a clean copy in this slot's working directory."""
+        if not job.bundle_digest:
+            return self._tools.project
+        try:
+            user = self._adb.udid
+            await self._bundles.lay_out(self._org_id, job.bundle_digest, key, user, self._working_directory)
+            check_project(self._working_directory)
+        except (BlobUnusable, BundleUnusable) as error:
+            raise RunFailed(error.failure) from error
+        except ProjectUnusable as error:
+            raise RunFailed(_failure("PROJECT_INVALID", f"in the bundle, {error}", Blame.TEST)) from error
+        return self._working_directory
+
     def _make_room(self, job: LeasedJob) -> Path:
         """Return an empty folder for what a run leaves behind; only the last ones are kept."""
         attempts = self._directory / "attempts"
@@ -156,7 +184,7 @@ class AppwrightRunner:
         return out
 
     def _find_spec(self, test: str) -> Path | None:
-        project = self._tools.project.resolve()
+        project = self._project.resolve()
         try:
             spec = (project / test).resolve()
             return spec if spec.is_file() and spec.is_relative_to(project) else None
@@ -172,7 +200,7 @@ class AppwrightRunner:
         """
         wrapper = NODE_FILES / "wrapper.config.cjs"
         command = (
-            *playwright(self._tools.project),
+            *playwright(self._project),
             "test",
             f"^{re.escape(str(spec))}$",
             "--config",
@@ -204,12 +232,18 @@ class AppwrightRunner:
             stopping.cancel()
             losing.cancel()
 
+    @property
+    def _working_directory(self) -> Path:
+        return self._directory / "workspace"
+
     def _workspace(self) -> Path:
         """Return this slot's own working directory: the project through links, with room for what runs leave behind.
 
         AppWright clears a folder of its working directory at every start; two devices must not share one.
         """
-        folder = self._directory / "workspace"
+        folder = self._working_directory
+        if self._project == folder:
+            return folder
         # Made anew each time: an earlier run may have left files in it, and the project may be another one by now.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -224,7 +258,7 @@ class AppwrightRunner:
         return {
             **dict(job.env),
             **self._tools.environment(),
-            "QGJOB_USER_CONFIG": str((self._tools.project / "appwright.config.ts").resolve()),
+            "QGJOB_USER_CONFIG": str((self._project / "appwright.config.ts").resolve()),
             "QGJOB_OUT": str(out),
             "QGJOB_EVENTS": str(out / "events"),
             "QGJOB_UDID": self._adb.udid,

@@ -199,7 +199,9 @@ TERMINAL_JOB_STATES = frozenset(
     {JobState.COMPLETED, JobState.FAILED, JobState.ERRORED, JobState.TIMED_OUT, JobState.CANCELLED}
 )
 TERMINAL_LEASE_STATES = frozenset({LeaseState.RELEASED, LeaseState.REVOKED, LeaseState.EXPIRED})
-FATAL_REASONS = frozenset({"SPEC_NOT_FOUND", "BUILD_NOT_FOUND", "BUILD_INVALID", "BUILD_REJECTED", "PROJECT_INVALID"})
+FATAL_REASONS = frozenset(
+    {"SPEC_NOT_FOUND", "BUILD_NOT_FOUND", "BUILD_INVALID", BUILD_REJECTED, "BUNDLE_INVALID", "PROJECT_INVALID"}
+)
 """Failures that no other device and no other try can mend: the job ends FAILED at once."""
 
 
@@ -240,6 +242,8 @@ class JobSpec:
     retries: int = 0
     timeout_us: int = DEFAULT_TIMEOUT_US
     run: str = ""
+    bundle_digest: str = ""
+    """SHA-256 of the uploaded test project; empty for the agents' own."""
 
     @property
     def lane(self) -> Lane:

@@ -209,6 +209,7 @@ class Job(_Told):
     preemptions: int
     queue_position: int | None
     build_digest: Annotated[str | None, Field(description="SHA-256 of the build registered when it was accepted.")]
+    bundle_digest: Annotated[str | None, Field(description="SHA-256 of the uploaded test project.")]
     expected_start_time: Instant | None
     tests: list[Test]
 
@@ -239,6 +240,7 @@ class Job(_Told):
         "retry_of": None,
         "preemptions": 0,
         "build_digest": None,
+        "bundle_digest": None,
         "queue_position": 1,
         "expected_start_time": None,
         "tests": [],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -12,6 +11,7 @@ from typing import cast
 import grpc
 import structlog
 
+from coordinator import wire
 from coordinator.blobs import BlobStore, Receiver
 from coordinator.core.errors import (
     BlobTooLarge,
@@ -23,6 +23,7 @@ from coordinator.core.errors import (
     StorageUnavailable,
     UploadBroken,
 )
+from coordinator.core.ledger import Ledger
 from coordinator.core.model import Fence, Lease, LeaseId
 from coordinator.engine import Engine
 from coordinator.space import Space
@@ -37,19 +38,6 @@ IDLE_S = 20.0
 FindContext = grpc.aio.ServicerContext[blob_service_pb2.FindBlobRequest, blob_service_pb2.FindBlobResponse]
 UploadContext = grpc.aio.ServicerContext[blob_service_pb2.UploadBlobRequest, blob_service_pb2.UploadBlobResponse]
 FetchContext = grpc.aio.ServicerContext[blob_service_pb2.FetchBlobRequest, blob_service_pb2.FetchBlobResponse]
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def checked_digest(digest: str) -> str:
-    """Return a SHA-256 in hexadecimal.
-
-    Raises:
-        InvalidRequest: It is none.
-    """
-    if _DIGEST.fullmatch(digest) is None:
-        raise InvalidRequest("digest", "digest is no SHA-256 in lower-case hexadecimal")
-    return digest
 
 
 class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
@@ -66,7 +54,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
         self, request: blob_service_pb2.FindBlobRequest, context: FindContext
     ) -> blob_service_pb2.FindBlobResponse:
         """Tell what is stored of a blob."""
-        digest, size = checked_digest(request.digest), self._checked_size(request.size)
+        digest, size = wire.digest("digest", request.digest), self._checked_size(request.size)
         with telling_storage():
             if await self._blobs.size(digest) is not None:
                 return blob_service_pb2.FindBlobResponse(complete=True, offset=size)
@@ -77,7 +65,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
     async def UploadBlob(self, request_iterator: object, context: UploadContext) -> blob_service_pb2.UploadBlobResponse:
         """Take a blob in."""
         first = await self._first(context)
-        digest, size = checked_digest(first.begun.digest), self._checked_size(first.begun.size)
+        digest, size = wire.digest("digest", first.begun.digest), self._checked_size(first.begun.size)
         with telling_storage():
             async with self._blobs.receive(digest, size) as receiver:
                 if receiver is not None:
@@ -132,7 +120,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
 
     async def FetchBlob(self, request: blob_service_pb2.FetchBlobRequest, context: FetchContext) -> None:  # type: ignore[override]  # it writes through the context
         """Send a blob to an agent whose lease names it, block by block: the next is read while one is sent."""
-        digest = checked_digest(request.digest)
+        digest = wire.digest("digest", request.digest)
         self._check_right(request)
         with telling_storage():
             size = await self._blobs.size(digest)
@@ -159,15 +147,18 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             PermissionDenied: It is another agent's, or names another blob.
         """
         fence = Fence(request.key.fence.epoch, request.key.fence.number)
-        lease = self._engine.scheduler.ledger.live_lease(LeaseId(request.key.lease_id), fence)
+        ledger = self._engine.scheduler.ledger
+        lease = ledger.live_lease(LeaseId(request.key.lease_id), fence)
         if lease is None:
             raise LeaseFenced(f"lease {request.key.lease_id} is over")
-        if lease.boot_id != request.boot_id or request.digest not in _named_by(lease):
+        if lease.boot_id != request.boot_id or request.digest not in _named_by(ledger, lease):
             raise PermissionDenied(f"lease {lease.id} does not name this blob for this agent")
 
 
-def _named_by(lease: Lease) -> tuple[str, ...]:
-    return (lease.app.digest,)
+def _named_by(ledger: Ledger, lease: Lease) -> set[str]:
+    """Return the blobs that a lease needs: its build, and the bundles of its jobs."""
+    bundles = {ledger.jobs[ledger.attempts[attempt].job].spec.bundle_digest for attempt in lease.attempts}
+    return {lease.app.digest, *bundles}
 
 
 async def _send(context: FetchContext, offset: int, block: bytes, size: int) -> None:

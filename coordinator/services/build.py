@@ -12,7 +12,7 @@ from coordinator.blobs import BlobStore
 from coordinator.core.errors import InvalidRequest, NotFound
 from coordinator.core.model import AppKey, Build
 from coordinator.engine import Engine
-from coordinator.services.blob import checked_digest, telling_storage
+from coordinator.services.blob import telling_storage
 from coordinator.store import Store
 from qgjob.v1 import build_service_pb2, build_service_pb2_grpc
 
@@ -46,7 +46,7 @@ class BuildService(build_service_pb2_grpc.BuildServiceServicer):
         self, request: build_service_pb2.RegisterBuildRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> build_service_pb2.RegisterBuildResponse:
         """Say which uploaded blob an app version is."""
-        digest = checked_digest(request.digest)
+        digest = wire.digest("digest", request.digest)
         with telling_storage():
             size = await self._blobs.size(digest)
         if size is None:

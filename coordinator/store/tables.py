@@ -110,6 +110,7 @@ jobs = Table(
     Column("preemptions", Integer, nullable=False),
     Column("retry_of", BigInteger),
     Column("build_digest", Text, nullable=False, server_default=text("''")),
+    Column("bundle_digest", Text, nullable=False, server_default=text("''")),
     # Lists are newest first, so each filter that can be narrow has an index that ends in the id.
     Index(None, "state", "id"),
     Index(None, "org_id", "id"),

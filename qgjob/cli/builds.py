@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +9,12 @@ import typer
 
 from qgjob.cli import fields, render, terminal
 from qgjob.cli.command import Command
+from qgjob.cli.progress import showing_progress
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show, show_one
 from qgjob.errors import UsageError
 
 if TYPE_CHECKING:
     from qgjob.client import Client
-    from qgjob.uploads import Tell
     from qgjob.v1.build_pb2 import Build
     from qgjob.v1.job_pb2 import JobSpec
 
@@ -74,7 +71,7 @@ def bring(opened: Client, org_id: str, app_version_id: str, file: Path, *, is_re
     """Upload a build unless the coordinator has it, and register it."""
     from qgjob.uploads import upload_file
 
-    with _progress(file.name) as tell:
+    with showing_progress(file.name) as tell:
         blob = upload_file(opened, file, tell)
     registered = opened.register_build(
         org_id, app_version_id, blob.digest, file_name=file.name, is_replacing=is_replacing
@@ -95,24 +92,3 @@ def bring_for(opened: Client, specs: list[JobSpec], file: Path) -> None:
         named = ", ".join(version for _, version in versions)
         raise UsageError(f"--app is one build, and the jobs are of {named}", hint="use `qgjob builds upload` for each")
     bring(opened, *versions[0], file)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Tell]:
-    """Show how far an upload is, where somebody looks."""
-    if not sys.stderr.isatty():
-        yield lambda _sent, _size: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(terminal.clean(name), total=None)
-        yield lambda sent, size: progress.update(task, completed=sent, total=size)

@@ -388,6 +388,7 @@ class JobSpec(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """The organisation that owns the job, at most 128 characters."""
     app_version_id: _builtins.str
@@ -402,6 +403,8 @@ class JobSpec(_message.Message):
     """How often a failed or timed-out test is tried again, 0 to 10."""
     run: _builtins.str
     """A name for the whole that this job belongs to."""
+    bundle_digest: _builtins.str
+    """SHA-256 of an uploaded bundle with the test project, in hexadecimal; empty for the agents' own workspace."""
     @_builtins.property
     def selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Further demands on the device: attribute (platform, os_version, model, udid, or a label) to a shell-style pattern."""
@@ -435,10 +438,11 @@ class JobSpec(_message.Message):
         retries: _builtins.int = ...,
         timeout: _duration_pb2.Duration | None = ...,
         run: _builtins.str = ...,
+        bundle_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "env", b"env", "labels", b"labels", "org_id", b"org_id", "priority", b"priority", "retries", b"retries", "run", b"run", "selector", b"selector", "target", b"target", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "bundle_digest", b"bundle_digest", "env", b"env", "labels", b"labels", "org_id", b"org_id", "priority", b"priority", "retries", b"retries", "run", b"run", "selector", b"selector", "target", b"target", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -162,6 +162,7 @@ class LeasedJob(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.int
     """The attempt; owns log and results."""
     job_id: _builtins.int
@@ -172,6 +173,8 @@ class LeasedJob(_message.Message):
     """Path of the spec file inside the project."""
     priority: _builtins.int
     """1 to 5."""
+    bundle_digest: _builtins.str
+    """SHA-256 of the bundle with the test project, to be had by FetchBlob; empty for the agent's own workspace."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment that the user gave."""
@@ -190,10 +193,11 @@ class LeasedJob(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         priority: _builtins.int = ...,
+        bundle_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "env", b"env", "job_id", b"job_id", "priority", b"priority", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "bundle_digest", b"bundle_digest", "env", b"env", "job_id", b"job_id", "priority", b"priority", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,7 +85,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     bench = Bench(make, lambda facts: facts.id, Journal(tmp_path / "processes"))
     await bench.claimed(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR))
     with contextlib.closing(Spool(tmp_path)) as spool:
-        yield Desk(config, "0", spool, bench, [], blobs)
+        yield Desk(config, "0", spool, bench, [], [blobs])
         await bench.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -79,6 +80,15 @@ def write_spec(workspace: Path, name: str, text: str) -> str:
     return f"tests/{name}"
 
 
+DIRTY = """
+import { test, expect } from "appwright";
+import fs from "node:fs";
+test("finds nothing of an earlier run", async ({ device }) => {
+  expect(fs.existsSync("left-behind")).toBe(false);
+  expect(fs.existsSync(".env")).toBe(false);
+  fs.writeFileSync("left-behind", "");
+});
+"""
 PROBE = """
 import { test } from "appwright";
 test("tells where it runs", async ({ device }) => {
@@ -180,6 +190,29 @@ def test_two_builds_take_turns_on_one_phone_and_every_test_runs_against_its_own(
     assert [line["sha256"] for line in log if line["event"] == "INSTALL"] == told
     fetches = (grid.directory / "agent-lab.err").read_text().count("build_fetched")
     assert fetches == 2, "each build is fetched once, however often it is installed"
+
+
+def test_bundle_runs_instead_of_the_agents_workspace_in_a_clean_copy(
+    grid: Grid, workspace: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
+    write_spec(project, "mine.spec.ts", PROBE)
+    write_spec(project, "dirty.spec.ts", DIRTY)
+    (project / ".env").write_text("SECRET=1")
+    submit = ("submit", "--org-id", "qualgent", "--app-version-id", "xyz123", "--bundle", str(project))
+    refused = grid.run(*submit, "--test", "tests/mine.spec.ts", code=2)
+    assert "looks like secrets: .env" in refused.stderr
+    (project / ".qgjobignore").write_text(".env\n")
+    phones(grid, workspace, 1)
+    before = fingerprint(workspace)
+    tests = ("--test", "tests/mine.spec.ts", "--test", "tests/dirty*.ts")
+    jobs = [job["id"] for _ in range(2) for job in grid.json(*submit, *tests)]
+    grid.run("jobs", "wait", *map(str, jobs), seconds=200)
+    assert "workspace" in Path(probe(grid, jobs[0])["cwd"]).parts
+    assert fingerprint(workspace) == before
+    assert len({grid.job(job)["bundle_digest"] for job in jobs}) == 1, "the same project is the same bundle"
+    assert (grid.directory / "agent-lab.err").read_text().count("bundle_fetched") == 1
 
 
 def test_build_that_two_phones_refuse_ends_all_its_jobs_and_no_phone_is_blamed(

@@ -164,3 +164,23 @@ async def test_device_that_holds_a_registered_build_is_warm_for_it_by_digest(gri
     (job,) = await grid.submit(spec(app_version_id="1.0"), request_id="two")
     assert (await agent.lease()).device_id == first.device_id
     assert (await grid.job(job)).state == job_pb2.JOB_STATE_ASSIGNED
+
+
+async def test_bundle_is_fetched_under_the_lease_of_a_job_that_names_it(grid: Grid) -> None:
+    bundle = await upload(grid)
+    other = await upload(grid, b"another bundle")
+    await grid.submit(spec(bundle_digest=bundle), spec("tests/other.spec.ts"), request_id="one")
+    agent = grid.agent()
+    await agent.hello(phone())
+    lease = await agent.lease()
+    assert [job.bundle_digest for job in lease.jobs] == [bundle, ""], "bundles may differ within a batch"
+    assert await fetch(grid, lease, bundle) == DATA
+    code, _, _ = await refusal(fetch(grid, lease, other))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_job_whose_bundle_was_never_uploaded_is_refused(grid: Grid) -> None:
+    code, _, info = await refusal(grid.submit(spec(bundle_digest="e" * 64), request_id="one"))
+    assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    code, _, info = await refusal(grid.submit(spec(bundle_digest="../etc"), request_id="one"))
+    assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "bundle_digest")

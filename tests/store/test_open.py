@@ -65,6 +65,7 @@ def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store
             ("devices", "hold_reason"),
             ("devices", "app_is_registered"),
             ("jobs", "build_digest"),
+            ("jobs", "bundle_digest"),
             ("leases", "build_digest"),
             ("builds", "size"),
             ("builds", "file_name"),

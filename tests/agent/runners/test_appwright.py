@@ -12,6 +12,7 @@ from agent.android import Adb, Apk
 from agent.appium import AppiumFailed, SystemPort, Toolbox
 from agent.blobs import BlobCache
 from agent.builds import BuildSource
+from agent.bundles import Bundles, NodePackages
 from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
 from agent.downloads import Downloads
 from agent.journal import Claim, Journal
@@ -95,7 +96,10 @@ class Runner(AppwrightRunner):
             "{app_version_id}.apk", project, functools.partial(build_path, tools, "emulator"), Downloads(state)
         )
         blobs = BlobCache(state / "builds", ".apk", 1_000)
-        super().__init__(adb=adb, tools=tools, source=source, blobs=blobs, slot=0, provider="emulator", claim=claim)
+        bundles = Bundles(blobs, NodePackages(state / "packages", project, {}))
+        super().__init__(
+            adb=adb, tools=tools, source=source, blobs=blobs, bundles=bundles, slot=0, provider="emulator", claim=claim
+        )
         self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
         self._appium._system_port = SystemPort(0, state)
 
