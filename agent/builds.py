@@ -38,9 +38,9 @@ class BuildSource:
     """
 
     def __init__(
-        self, template: str, workspace: Path, ask_project: Callable[[], Awaitable[Path]], downloads: Downloads
+        self, template: str, workspace: Path, ask_project: Callable[[], Awaitable[Path]] | None, downloads: Downloads
     ) -> None:
-        """Take the template, how to ask the project where its own build lies, and what brings builds behind URLs."""
+        """Take the template, how to ask a project where its own build lies, and what brings builds behind URLs."""
         self._template = template
         self._workspace = workspace
         self._ask_project = ask_project
@@ -55,7 +55,13 @@ class BuildSource:
         """
         if is_url(self._template):
             return await self._find_behind_url(app_version_id)
-        path = self._path(app_version_id) if self._template else await self._ask_project()
+        if not self._template and self._ask_project is None:
+            raise BuildUnusable(
+                "BUILD_NOT_FOUND",
+                f"no build for app version {app_version_id}: it is not registered, and this agent has neither a"
+                " --build-source nor a workspace; use `qgjob builds upload` or --app, and submit again",
+            )
+        path = await self._ask_project() if self._ask_project and not self._template else self._path(app_version_id)
         try:
             return await self.read(path)
         except OSError as error:

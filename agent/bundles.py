@@ -1,14 +1,14 @@
 """Lays out test projects that came as bundles: unpacked with care, beside the Node packages of their lock file.
 
 Packages are installed once for each organisation, lock file and release of Node, and shared by all attempts; the
-project itself is a clean copy for each. Where the configured workspace has the very same lock file, its packages are
-used.
+project itself is a clean copy for each. Where the agent's own project has the same lock file, its packages are used.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import tarfile
@@ -83,21 +83,24 @@ class _Install:
 class NodePackages:
     """The installed packages of this host. Everything is called on one event loop."""
 
-    def __init__(self, directory: Path, workspace: Path, env: dict[str, str]) -> None:
+    def __init__(self, directory: Path, env: dict[str, str]) -> None:
         """Use a directory, which is made when it is needed.
 
         Args:
             directory: Where packages are installed; what an earlier life left is used.
-            workspace: The configured project, whose packages serve bundles with its lock file.
             env: What npm may know of this host.
         """
         self._directory = directory
-        self._workspace = workspace
         self._env = env
+        self._lender: Path | None = None
         self._installs: dict[str, _Install] = {}
         self._used: dict[str, str] = {}
         """Who uses which packages."""
         self._release = ""
+
+    def lend(self, project: Path) -> None:
+        """Let the packages of the agent's own project serve all that have its lock file."""
+        self._lender = project
 
     async def get(self, org_id: str, project: Path, user: str) -> Path:
         """Return the node_modules of a project; they stay while nobody asks for others as the same user.
@@ -105,16 +108,17 @@ class NodePackages:
         Raises:
             BundleUnusable: They cannot be had.
         """
-        lock = await asyncio.to_thread(_read, project / LOCK_FILE)
-        if lock is None or not (project / MANIFEST).is_file():
+        lock = await asyncio.to_thread(packages_of, project)
+        if lock is None:
             raise BundleUnusable(
                 "PROJECT_INVALID",
-                f"the bundle has no {LOCK_FILE} beside a {MANIFEST}; run `npm install` and commit both",
+                f"the bundle has no {LOCK_FILE} beside a {MANIFEST}, or they are broken; run `npm install` and commit"
+                " both",
                 Blame.TEST,
             )
-        if lock == await asyncio.to_thread(_read, self._workspace / LOCK_FILE):
-            return self._workspace / "node_modules"
-        key = hashlib.sha256(b"\0".join((org_id.encode(), lock, (await self._node()).encode()))).hexdigest()[:32]
+        if self._lender is not None and lock == await asyncio.to_thread(packages_of, self._lender):
+            return self._lender / "node_modules"
+        key = packages_key(org_id, lock, await self._node())
         self._used[user] = key
         return await self._installed(key, project)
 
@@ -171,17 +175,36 @@ class NodePackages:
 
 
 def _begin(folder: Path, project: Path) -> None:
+    """Lay out what npm needs; the project's own scripts are left out, for they want files that are not there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
-    for name in (MANIFEST, LOCK_FILE):
-        shutil.copy(project / name, folder / name)
+    manifest = json.loads((project / MANIFEST).read_bytes())
+    manifest.pop("scripts", None)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    shutil.copy(project / LOCK_FILE, folder / LOCK_FILE)
 
 
-def _read(path: Path) -> bytes | None:
+def packages_of(project: Path) -> str | None:
+    """Return what a project's lock file says of packages, whatever the project is called; None where it has none."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        lock = json.loads((project / LOCK_FILE).read_bytes())
+        is_project = isinstance(json.loads((project / MANIFEST).read_bytes()), dict)
+    except (FileNotFoundError, ValueError):
         return None
+    if not isinstance(lock, dict) or not is_project:
+        return None
+    packages = lock.get("packages")
+    own = packages.get("") if isinstance(packages, dict) else None
+    for one in (lock, own):
+        if isinstance(one, dict):
+            one.pop("name", None)
+            one.pop("version", None)
+    return json.dumps(lock, sort_keys=True)
+
+
+def packages_key(org_id: str, packages: str, node: str) -> str:
+    """Return what a set of installed packages is kept under."""
+    return hashlib.sha256("\0".join((org_id, packages, node)).encode()).hexdigest()[:32]
 
 
 def _touch(path: Path) -> bool:

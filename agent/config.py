@@ -24,6 +24,7 @@ KEYS = frozenset(
         "workspace",
         "build_source",
         "build_cache",
+        "bundles_only",
         "adb_port",
         "virtual_phones",
         "virtual_phone_faults",
@@ -48,7 +49,7 @@ NUMBERS = {
     "virtual_phones": (0.0, 16.0),
 }
 """Settings that are numbers, with the least and the most; all others are texts."""
-SWITCHES = frozenset({"insecure"})
+SWITCHES = frozenset({"bundles_only", "insecure"})
 WHOLE_NUMBERS = frozenset({"adb_port", "virtual_phones"})
 
 
@@ -75,7 +76,9 @@ class Config:
     access: Access = NO_ACCESS
     """What is shown to the coordinator."""
     workspace: Path | None = None
-    """The AppWright project; None for an agent of simulated devices only."""
+    """The AppWright project; None where there is none."""
+    is_for_bundles: bool = False
+    """Whether bundles are run without a workspace."""
     build_source: str = ""
     build_cache_bytes: int = BUILD_CACHE_BYTES
     """Size of the registered builds that are kept, but for those in use."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agent.app import App
     from agent.appium import Toolbox
     from agent.blobs import BlobCache
+    from agent.bundles import NodePackages
     from agent.devices.adb import AdbDiscovery
     from agent.devices.bench import Discovery, RunnerMaker
     from agent.journal import Claim
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 MUST_BE_MENDED = 3
 """The exit code of a doctor who found something: the same as `qgjob doctor` has for the lab's fault."""
+OWN_PACKAGES = ""
+"""Whose packages an agent without a workspace runs its own tools from: no organisation's."""
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
@@ -83,6 +86,10 @@ SimulateOption = Annotated[
 WorkspaceOption = Annotated[
     Path | None, typer.Option(help="AppWright project, with its node_modules; its tests run on devices of adb.")
 ]
+BundlesOnlyOption = Annotated[
+    bool | None,
+    typer.Option("--bundles-only", help="Run bundles alone, without a --workspace; their tools are installed once."),
+]
 VirtualPhonesOption = Annotated[
     int | None, typer.Option(help="Virtual Android phones to run the workspace's tests on.", min=0, max=16)
 ]
@@ -112,6 +119,7 @@ def run(
     ] = None,
     sim_test_seconds: Annotated[float | None, typer.Option(help="How long a simulated test takes.", min=0)] = None,
     workspace: WorkspaceOption = None,
+    bundles_only: BundlesOnlyOption = None,
     build_source: Annotated[
         str | None,
         typer.Option(
@@ -154,6 +162,7 @@ def run(
         "state_dir": state_dir,
         "drain_grace": drain_grace,
         "workspace": workspace,
+        "bundles_only": bundles_only,
         "build_source": build_source,
         "build_cache": build_cache,
         "adb_port": adb_port,
@@ -177,6 +186,7 @@ def doctor(
     config: ConfigOption = None,
     simulate: SimulateOption = None,
     workspace: WorkspaceOption = None,
+    bundles_only: BundlesOnlyOption = None,
     virtual_phones: VirtualPhonesOption = None,
     adb_port: AdbPortOption = None,
     state_dir: StateDirOption = None,
@@ -193,6 +203,7 @@ def doctor(
         "simulate": simulate,
         "state_dir": state_dir,
         "workspace": workspace,
+        "bundles_only": bundles_only,
         "adb_port": adb_port,
         "virtual_phones": virtual_phones,
         "tls_ca": tls_ca,
@@ -245,9 +256,12 @@ def _config(settings: dict[str, Any]) -> Config:
         raise ConfigError(str(error), "for example --simulate emulator=3,device=1") from error
     faults = str(settings.get("virtual_phone_faults", ""))
     workspace = Path(settings["workspace"]) if settings.get("workspace") else None
-    if settings.get("virtual_phones") and workspace is None:
+    is_for_bundles = bool(settings.get("bundles_only"))
+    if is_for_bundles and workspace is not None:
+        raise ConfigError("--bundles-only and --workspace exclude each other", "an agent with a workspace runs both")
+    if settings.get("virtual_phones") and workspace is None and not is_for_bundles:
         raise ConfigError("virtual phones have nothing to run", "add --workspace DIR with an AppWright project")
-    if not simulate and workspace is None:
+    if not simulate and workspace is None and not is_for_bundles:
         raise ConfigError(
             "this agent would have no device",
             "add --workspace DIR with an AppWright project, or --simulate emulator=2 to try the grid out",
@@ -272,6 +286,7 @@ def _config(settings: dict[str, Any]) -> Config:
         drain_grace_s=float(settings.get("drain_grace", 60.0)),
         access=access,
         workspace=workspace,
+        is_for_bundles=is_for_bundles,
         build_source=str(settings.get("build_source", "")),
         build_cache_bytes=_build_cache_bytes(settings),
         adb_port=int(settings.get("adb_port", DEFAULT_SERVER_PORT)),
@@ -320,7 +335,7 @@ async def _serve(config: Config) -> int:
         spool = stack.enter_context(contextlib.closing(_spool(config)))
         blobs = BlobCache(config.state_dir / "builds", ".apk", config.build_cache_bytes)
         bundles = BlobCache(config.state_dir / "bundles", ".tar", BUNDLE_CACHE_BYTES, "bundle")
-        real = await _real(config, blobs, bundles, stack) if config.workspace is not None else None
+        real = await _real(config, blobs, bundles, stack) if config.workspace or config.is_for_bundles else None
         simulated = simulated_devices(dict(config.simulate), config.name)
         names = {facts.id for facts in simulated}
 
@@ -374,6 +389,7 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
         ConfigError: Something is missing.
     """
     from agent.android import Adb
+    from agent.appium import Toolbox
     from agent.builds import BuildSource
     from agent.bundles import Bundles, NodePackages
     from agent.devices.adb import AdbDiscovery, start_server
@@ -382,9 +398,10 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     from agent.runners.appwright_project import build_path
     from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
-    assert config.workspace is not None
-    workspace = config.workspace.resolve()
-    tools = await _tools(workspace, config.state_dir.resolve())
+    state_dir = config.state_dir.resolve()
+    packages = NodePackages(state_dir / "packages", Toolbox(project=state_dir, state_dir=state_dir).environment())
+    tools = await _tools(config.workspace and config.workspace.resolve(), state_dir, packages)
+    packages.lend(tools.project)
     adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port)
     if config.virtual_phones:
         options = LabOptions(screens=config.virtual_phone_screens, faults=config.virtual_phone_faults)
@@ -395,12 +412,11 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
         await start_server(adb_port)
 
     downloads = Downloads(config.state_dir / "downloads")
-    packages = NodePackages(config.state_dir.resolve() / "packages", workspace, tools.environment())
 
     def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
-        ask_project = functools.partial(build_path, tools, provider)
-        source = BuildSource(config.build_source, workspace, ask_project, downloads)
+        ask_project = functools.partial(build_path, tools, provider) if tools.has_workspace else None
+        source = BuildSource(config.build_source, tools.project, ask_project, downloads)
         return AppwrightRunner(
             adb=Adb(facts.udid, adb_port, claim),
             tools=tools,
@@ -415,22 +431,34 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     return _Real(discovery, make)
 
 
-async def _tools(workspace: Path, state_dir: Path) -> Toolbox:
+async def _tools(workspace: Path | None, state_dir: Path, packages: NodePackages) -> Toolbox:
+    """Return the tools of this host: those of the workspace, else those that bundles are run with."""
     from agent.appium import AppiumFailed, Toolbox, install_driver
-    from agent.runners.appwright_project import ProjectUnusable, check_project
+    from agent.bundles import BundleUnusable
+    from agent.runners.appwright_project import TOOLBOX, ProjectUnusable, check_packages, check_project
 
     try:
-        check_project(workspace)
-        for tool in ("adb", "aapt", "java"):
-            if shutil.which(tool) is None:
-                raise ConfigError(f"{tool} is not on PATH", "install the Android tools and a Java runtime")
-        tools = Toolbox(project=workspace, state_dir=state_dir)
+        if workspace is not None:
+            check_project(workspace)
+        _check_programs()
+        if workspace is None:
+            project = (await packages.get(OWN_PACKAGES, TOOLBOX, OWN_PACKAGES)).parent
+            check_packages(project)
+        else:
+            project = workspace
+        tools = Toolbox(project=project, state_dir=state_dir, has_workspace=workspace is not None)
         await install_driver(tools)
-    except ProjectUnusable as error:
+    except (BundleUnusable, ProjectUnusable) as error:
         raise ConfigError(str(error)) from error
     except AppiumFailed as error:
         raise ConfigError(str(error), "is the package registry of npm reachable?") from error
     return tools
+
+
+def _check_programs() -> None:
+    for tool in ("adb", "aapt", "java"):
+        if shutil.which(tool) is None:
+            raise ConfigError(f"{tool} is not on PATH", "install the Android tools and a Java runtime")
 
 
 def _simulated_runner(config: Config, blobs: BlobCache, facts: DeviceFacts) -> Runner:

@@ -86,7 +86,8 @@ class AppwrightRunner:
 
     async def _prepare(self, lease: LeaseSpec) -> Installation:
         try:
-            check_project(self._tools.project)
+            if self._tools.has_workspace:
+                check_project(self._tools.project)
             self._apk = await self._find(lease)
             installation = await self._install(self._apk)
             await self._appium.ensure()
@@ -160,6 +161,9 @@ class AppwrightRunner:
     async def _find_project(self, key: LeaseKey, job: LeasedJob) -> Path:
         """Return the project of a job; that of a bundle is a clean copy in this slot's working directory."""
         if not job.bundle_digest:
+            if not self._tools.has_workspace:
+                message = "this agent has no workspace; submit the project with --bundle"
+                raise RunFailed(_failure("PROJECT_INVALID", message, Blame.TEST))
             return self._tools.project
         try:
             user = self._adb.udid

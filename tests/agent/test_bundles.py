@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from agent import bundles
-from agent.bundles import BundleUnusable, NodePackages, unpack
+from agent.bundles import BundleUnusable, NodePackages, packages_of, unpack
 from agent.core.model import Blame
+from agent.runners.appwright_project import TOOLBOX
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
 NPM = """#!/bin/sh
 echo "$@" >> "{log}"
 while [ "$1" != "--prefix" ]; do shift; done
@@ -91,7 +94,7 @@ def make_project(tmp_path: Path) -> MakeProject:
         folder = tmp_path / name
         folder.mkdir()
         for file in ("package.json", "package-lock.json"):
-            (folder / file).write_text(f'{{"name": "{name}"}}')
+            (folder / file).write_text(json.dumps({"name": name, "packages": {f"node_modules/{name}": {}}}))
         return folder
 
     return make
@@ -107,7 +110,9 @@ def packages(tmp_path: Path, make_project: MakeProject) -> NodePackages:
         (programs / name).chmod(0o755)
     workspace = make_project("workspace")
     (workspace / "node_modules").mkdir()
-    return NodePackages(tmp_path / "packages", workspace, {"PATH": f"{programs}:{os.environ['PATH']}"})
+    packages = NodePackages(tmp_path / "packages", {"PATH": f"{programs}:{os.environ['PATH']}"})
+    packages.lend(workspace)
+    return packages
 
 
 def installs(tmp_path: Path) -> int:
@@ -135,11 +140,35 @@ async def test_organisations_and_lock_files_share_no_packages(
     assert installs(tmp_path) == 4
 
 
+async def test_what_a_project_is_called_does_not_tell_its_packages_apart(
+    packages: NodePackages, make_project: MakeProject, tmp_path: Path
+) -> None:
+    one, two = make_project("one"), make_project("two")
+    lock = {"version": "2.0", "packages": {"": {"name": "two", "version": "2.0"}, "node_modules/one": {}}}
+    (one / "package-lock.json").write_text(json.dumps({"name": "one", "packages": {"": {}, "node_modules/one": {}}}))
+    (two / "package-lock.json").write_text(json.dumps(lock))
+    assert await packages.get("acme", one, "phone") == await packages.get("acme", two, "phone")
+    assert installs(tmp_path) == 1
+
+
+async def test_scripts_of_the_project_itself_are_not_run(packages: NodePackages, make_project: MakeProject) -> None:
+    project = make_project("app")
+    (project / "package.json").write_text('{"scripts": {"postinstall": "rm -rf /"}, "dependencies": {"a": "1"}}')
+    modules = await packages.get("acme", project, "phone")
+    assert json.loads((modules.parent / "package.json").read_text()) == {"dependencies": {"a": "1"}}
+
+
+def test_tools_of_an_agent_without_a_workspace_are_the_packages_of_the_example() -> None:
+    assert packages_of(TOOLBOX) is not None
+    assert packages_of(TOOLBOX) == packages_of(EXAMPLE)
+
+
 async def test_workspace_with_the_same_lock_file_lends_its_packages(
     packages: NodePackages, make_project: MakeProject, tmp_path: Path
 ) -> None:
     project = make_project("app")
     (project / "package-lock.json").write_bytes((tmp_path / "workspace" / "package-lock.json").read_bytes())
+    (project / "package.json").write_text("{}")
     assert await packages.get("acme", project, "phone") == tmp_path / "workspace" / "node_modules"
     assert installs(tmp_path) == 0
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import zipfile
@@ -18,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from agent.bundles import packages_key, packages_of
+from agent.runners.appwright_project import TOOLBOX
 from agent.virtual_phone.apk import build_apk
 from agent.virtual_phone.lab import VirtualLab
 from examples import node_packages
@@ -192,27 +195,43 @@ def test_two_builds_take_turns_on_one_phone_and_every_test_runs_against_its_own(
     assert fetches == 2, "each build is fetched once, however often it is installed"
 
 
-def test_bundle_runs_instead_of_the_agents_workspace_in_a_clean_copy(
-    grid: Grid, workspace: Path, tmp_path: Path
-) -> None:
+def bundles_only(grid: Grid) -> Program:
+    """Start an agent without a workspace. Its packages are those of the examples, installed once for all tests."""
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    packages = packages_of(TOOLBOX)
+    assert packages is not None
+    folder = grid.directory / "agent-lab" / "packages" / packages_key("", packages, node)
+    folder.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(TOOLBOX / name, folder)
+    (folder / "node_modules").symlink_to(node_packages.install(EXAMPLE))
+    (folder / "done").touch()
+    return real_agent(grid, "--virtual-phones", "1", "--bundles-only")
+
+
+def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_nothing(grid: Grid, tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
-    write_spec(project, "mine.spec.ts", PROBE)
     write_spec(project, "dirty.spec.ts", DIRTY)
     (project / ".env").write_text("SECRET=1")
+    app = build_apk(tmp_path / "app.apk", "org.example.wikipedia", 1, "1.0")
     submit = ("submit", "--org-id", "qualgent", "--app-version-id", "xyz123", "--bundle", str(project))
-    refused = grid.run(*submit, "--test", "tests/mine.spec.ts", code=2)
+    refused = grid.run(*submit, "--test", "tests/dirty.spec.ts", code=2)
     assert "looks like secrets: .env" in refused.stderr
     (project / ".qgjobignore").write_text(".env\n")
-    phones(grid, workspace, 1)
-    before = fingerprint(workspace)
-    tests = ("--test", "tests/mine.spec.ts", "--test", "tests/dirty*.ts")
+    bundles_only(grid)
+    tests = ("--app", str(app), "--test", "tests/dir*.ts", "--test", "tests/login.spec.ts")
     jobs = [job["id"] for _ in range(2) for job in grid.json(*submit, *tests)]
+    assert len(jobs) == 4
     grid.run("jobs", "wait", *map(str, jobs), seconds=200)
-    assert "workspace" in Path(probe(grid, jobs[0])["cwd"]).parts
-    assert fingerprint(workspace) == before
     assert len({grid.job(job)["bundle_digest"] for job in jobs}) == 1, "the same project is the same bundle"
     assert (grid.directory / "agent-lab.err").read_text().count("bundle_fetched") == 1
+    (without,) = grid.submit("tests/login.spec.ts")
+    grid.run("jobs", "wait", str(without), code=1, seconds=60)
+    assert (
+        grid.job(without)["failure_reason"]["message"]
+        == "this agent has no workspace; submit the project with --bundle"
+    )
 
 
 def test_build_that_two_phones_refuse_ends_all_its_jobs_and_no_phone_is_blamed(

@@ -96,7 +96,7 @@ class Runner(AppwrightRunner):
             "{app_version_id}.apk", project, functools.partial(build_path, tools, "emulator"), Downloads(state)
         )
         blobs = BlobCache(state / "builds", ".apk", 1_000)
-        bundles = Bundles(blobs, NodePackages(state / "packages", project, {}))
+        bundles = Bundles(blobs, NodePackages(state / "packages", {}))
         super().__init__(
             adb=adb, tools=tools, source=source, blobs=blobs, bundles=bundles, slot=0, provider="emulator", claim=claim
         )
