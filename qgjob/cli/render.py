@@ -22,6 +22,7 @@ Resource = dict[str, Any]
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+MIB = 1_024 * 1_024
 MOST_LISTED = 20
 """How many running and how many waiting jobs the queue shows to people; JSON has all that the coordinator sends."""
 
@@ -184,6 +185,9 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         ("Target", job["target"]),
         ("Submitted", f"{job['create_time']} ({ago(job['create_time'])})"),
     ]
+    for name, digest in (("Build", job["build_digest"]), ("Bundle", job["bundle_digest"])):
+        if digest:
+            facts.append((name, f"sha256 {digest[:16]}"))
     if job["queue_position"]:
         facts.append(("Place in queue", str(job["queue_position"])))
     if job["start_time"]:
@@ -392,5 +396,5 @@ def build_block(build: Resource) -> None:
     line_out(f"Build {build['app_version_id']} of {build['org_id']}")
     line_out(f"SHA-256:    {build['digest']}")
     if build["registered"]:
-        line_out(f"Registered: {ago(build['register_time'])}, {build['size']} bytes, {build['file_name']}")
+        line_out(f"Registered: {ago(build['register_time'])}, {build['size'] / MIB:.1f} MiB, {build['file_name']}")
     line_out(f"Installs:   {build['installs']}")

@@ -88,7 +88,7 @@ class Device:
         self._history = history
         self._jobs = jobs
         self._holders: dict[str, None] = {}
-        self._build: tuple[str, str] | None = None
+        self._build: tuple[str, str, str] | None = None
 
     # The lock
 
@@ -117,7 +117,7 @@ class Device:
 
     def prepare(self, lease: LeaseSpec, tell: Tell) -> None:
         """Install the build of a lease, if it is not there."""
-        build = (lease.org_id, lease.app_version_id)
+        build = (lease.org_id, lease.app_version_id, lease.build_digest)
         if self._build == build:
             installation = Installation(digest=_digest(build), is_new=False, duration_us=0)
             tell(DevicePrepared(device_id=self.facts.id, key=lease.key, installation=installation))
@@ -221,8 +221,8 @@ class Device:
         self._holders.clear()
 
 
-def _digest(build: tuple[str, str]) -> str:
-    return f"{build[0]}:{build[1]}"
+def _digest(build: tuple[str, str, str]) -> str:
+    return build[2] or f"{build[0]}:{build[1]}"
 
 
 def _device_lost() -> Failure:

@@ -171,8 +171,7 @@ class _Grant:
 
 
 def _family(job: Job) -> Family:
-    app = AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id)
-    return (app, job.spec.target, job.spec.selector, job.avoid)
+    return (job.app, job.spec.target, job.spec.selector, job.avoid)
 
 
 def is_eligible(records: Records, device: Device, job: Job) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from agent.core.model import AttemptId, DeviceId
 from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished
 from coordinator.core.model import Attempt, AttemptOutcome, Job, JobState, LeaseId, LeaseState
+from coordinator.core.model import AttemptId as CoreAttemptId
 from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
 from tests.sim.history import Committed, LogAcknowledged, WorkBegan
 from tests.sim.oracle import order_is_kept
@@ -35,7 +36,11 @@ def ids_are_used_once(scene: Scene, _step: Committed, write: Write) -> Breaches:
     match write:
         case PutJob(job):
             known = scene.records.jobs.get(job.id)
-            if known is not None and (known.spec, known.sequence) != (job.spec, job.sequence):
+            if known is not None and (known.spec, known.sequence, known.build_digest) != (
+                job.spec,
+                job.sequence,
+                job.build_digest,
+            ):
                 yield f"I1: job {job.id} was {known.spec.test} and becomes {job.spec.test}"
         case PutAttempt(attempt):
             before = scene.records.attempts.get(attempt.id)
@@ -258,12 +263,14 @@ def what_was_taken_back_never_starts(scene: Scene, began: WorkBegan) -> Breaches
 
 
 def device_holds_the_build(scene: Scene, began: WorkBegan) -> Breaches:
-    """I4: a test runs on the build that its job names."""
+    """I4: a test runs on the build that its job names, and that was registered when the job was accepted."""
     if not began.attempt:
         return
     spec = scene.plan.jobs[began.test].spec
-    if began.build != (spec.org_id, spec.app_version_id):
-        yield f"I4: attempt {began.attempt} needs {(spec.org_id, spec.app_version_id)} and runs on {began.build}"
+    job = scene.records.jobs[scene.records.attempts[CoreAttemptId(began.attempt)].job]
+    needed = (spec.org_id, spec.app_version_id, job.build_digest)
+    if began.build != needed:
+        yield f"I4: attempt {began.attempt} needs {needed} and runs on {began.build}"
 
 
 # What agents are told of their logs
