@@ -212,15 +212,26 @@ class CoordinatorProcess(Process):
             try:
                 step = self.scheduler.handle(event, now)
             except QgjobError as refusal:
-                for echo in _echoes(event):
-                    self._history.add(EchoRefused(arrived_us, self.epoch, echo.lease))
+                self._note_refused(event, arrived_us)
                 if reply is not None:
                     answers.append((reply, refusal))
                 continue
+            if self._is_of_replaced_stream(event):
+                self._note_refused(event, arrived_us)
             facts.append((event, step))
             if reply is not None:
                 answers.append((reply, step.reply))
         return facts, answers
+
+    def _is_of_replaced_stream(self, event: Event) -> bool:
+        """Whether a heartbeat came over a stream that its agent has given up for another: it does not count."""
+        if not isinstance(event, HeartbeatReceived):
+            return False
+        return self.scheduler.ledger.fleet.agent_of(event.session) is None
+
+    def _note_refused(self, event: Event, arrived_us: int) -> None:
+        for echo in _echoes(event):
+            self._history.add(EchoRefused(arrived_us, self.epoch, echo.lease))
 
     def commit(self, now: Now, facts: Facts, answers: Answers, writes: list[Write]) -> None:
         """Write in one transaction, which is durable a little before this process hears of it."""
