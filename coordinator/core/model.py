@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NewType, TypeVar
 
@@ -33,6 +34,7 @@ MAX_PREEMPTIONS = 2
 MOST_AGED_PRIORITY = 3
 """Waiting lifts a job up to here: those of priority 4 and 5 are asked for, never grown into."""
 DEFAULT_TIMEOUT_US = 600 * SECOND_US
+KNOWN_APPS = 16_384
 LAB_BUDGET = 3
 """Attempts of a job that may end by the lab's fault before the job does."""
 BUILD_REFUSED = "BUILD_REFUSED"
@@ -287,7 +289,7 @@ class Job:
     @property
     def app(self) -> AppKey:
         """The build that it is tested against."""
-        return AppKey(org_id=self.spec.org_id, app_version_id=self.spec.app_version_id, digest=self.build_digest)
+        return app_key(self.spec.org_id, self.spec.app_version_id, self.build_digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,14 +346,27 @@ class AppKey:
     """SHA-256 of the registered binary, in hexadecimal; empty where agents look for the build themselves."""
     unregistered: str = field(init=False, repr=False)
     """What tells builds apart that have no digest."""
+    hash: int = field(init=False, repr=False, compare=False)
+    """Worked out once: every decision looks builds up."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unregistered", "" if self.digest else self.app_version_id)
+        unregistered = "" if self.digest else self.app_version_id
+        object.__setattr__(self, "unregistered", unregistered)
+        object.__setattr__(self, "hash", hash((self.org_id, self.digest, unregistered)))
+
+    def __hash__(self) -> int:
+        return self.hash
 
     @property
     def version(self) -> AppKey:
         """The app version, whatever binary it is."""
         return AppKey(org_id=self.org_id, app_version_id=self.app_version_id) if self.digest else self
+
+
+@lru_cache(maxsize=KNOWN_APPS)
+def app_key(org_id: str, app_version_id: str, digest: str) -> AppKey:
+    """Return the name of a build; the many jobs of one share it."""
+    return AppKey(org_id=org_id, app_version_id=app_version_id, digest=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
