@@ -238,7 +238,12 @@ class Bundles:
             BundleUnusable: It cannot be run.
         """
         bundle = await self._cache.get(digest, key, user)
-        await asyncio.to_thread(unpack, bundle, folder)
+        unpacking = asyncio.create_task(asyncio.to_thread(unpack, bundle, folder))
+        try:
+            await asyncio.shield(unpacking)
+        finally:
+            # Who is stopped meanwhile must not leave a thread behind that writes into the next run's folder.
+            await asyncio.wait((unpacking,))
         modules = folder / "node_modules"
         if not modules.exists():
             modules.symlink_to((await self._packages.get(org_id, folder, user)).resolve())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -151,9 +152,10 @@ class Receiver:
         self._writing = asyncio.create_task(asyncio.to_thread(self._part.append, chunks))
 
     async def _written(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            await writing
+        if self._writing is not None:
+            # A call that is cancelled meanwhile must not leave a thread behind that still writes.
+            await asyncio.shield(self._writing)
+            self._writing = None
 
     async def finish(self) -> None:
         """Verify the whole, and put it on the shelf, durably.
@@ -191,6 +193,7 @@ class _Part:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
         self._hash = hashlib.sha256()
+        self._lock = threading.Lock()
         self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.size = 0
         if os.fstat(self._descriptor).st_size > most:
@@ -201,18 +204,19 @@ class _Part:
 
     def append(self, chunks: Sequence[bytes]) -> None:
         """Write all or nothing at the end."""
-        assert self._descriptor is not None
         block = b"".join(chunks)
-        try:
-            view = memoryview(block)
-            written = 0
-            while written < len(view):
-                written += os.pwrite(self._descriptor, view[written:], self.size + written)
-        except OSError:
-            os.ftruncate(self._descriptor, self.size)
-            raise
-        self._hash.update(block)
-        self.size += len(block)
+        with self._lock:
+            assert self._descriptor is not None, "it was closed"
+            try:
+                view = memoryview(block)
+                written = 0
+                while written < len(view):
+                    written += os.pwrite(self._descriptor, view[written:], self.size + written)
+            except OSError:
+                os.ftruncate(self._descriptor, self.size)
+                raise
+            self._hash.update(block)
+            self.size += len(block)
 
     @property
     def is_closed(self) -> bool:
@@ -221,10 +225,11 @@ class _Part:
 
     def close(self) -> str:
         """Close the file, and return the SHA-256 of what it holds."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-        return self._hash.hexdigest()
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
+            return self._hash.hexdigest()
 
     def drop(self) -> None:
         """Remove the file."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -109,6 +110,31 @@ async def test_second_upload_of_a_blob_waits_for_the_first_and_sends_nothing(blo
         await receiver.finish()
         assert not second.done()
     assert await second == len(DATA)
+
+
+@pytest.mark.parametrize("kind", ["directory"])
+async def test_upload_that_is_cancelled_while_it_writes_ends_when_that_is_written(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, writes = threading.Event(), asyncio.Event()
+    loop, pwrite = asyncio.get_running_loop(), os.pwrite
+
+    def slow(descriptor: int, data: bytes, offset: int) -> int:
+        loop.call_soon_threadsafe(writes.set)
+        assert may_write.wait(20)
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    uploading = asyncio.create_task(upload(blobs))
+    await writes.wait()
+    uploading.cancel()
+    ended, _ = await asyncio.wait((uploading,), timeout=0.1)
+    assert not ended, "its file may not be closed under a thread that writes"
+    may_write.set()
+    await asyncio.wait((uploading,))
+    assert await blobs.begun(DIGEST) > 0
+    await upload(blobs)
+    assert await whole(blobs) == DATA
 
 
 @pytest.mark.parametrize("kind", ["directory"])
