@@ -56,9 +56,10 @@ class Transfer:
             async for piece in blob_service_pb2_grpc.BlobServiceStub(self._channel()).FetchBlob(request):
                 if piece.chunk.offset != offset:
                     raise TransferBroken(f"bytes of {piece.chunk.offset} came instead of {offset}")
-                offset += len(piece.chunk.data)
+                data = piece.chunk.data
+                offset += len(data)
                 size = piece.size
-                yield piece.chunk.data
+                yield data
         except grpc.aio.AioRpcError as error:
             raise _meaning(error) from error
         except ClientError as error:  # the token, which is read for each call

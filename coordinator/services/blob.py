@@ -95,20 +95,15 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             async with asyncio.timeout(IDLE_S) as patience:
                 while (message := await _next(context)) is not None:
                     patience.reschedule(loop.time() + IDLE_S)
-                    self._check_chunk(message.chunk)
+                    # Each look at the field copies it.
+                    offset, data = message.chunk.offset, message.chunk.data
+                    _check_chunk(offset, data)
                     if receiver.taken - looked_at >= LOOK_BYTES:
                         looked_at = receiver.taken
                         await self._space.check_room(0)
-                    await receiver.take(message.chunk.offset, message.chunk.data)
+                    await receiver.take(offset, data)
         except TimeoutError as error:
             raise UploadBroken(f"nothing came for {IDLE_S:g} s; go on with the upload") from error
-
-    @staticmethod
-    def _check_chunk(chunk: blob_service_pb2.BlobChunk) -> None:
-        if len(chunk.data) > MAX_CHUNK_BYTES:
-            raise InvalidRequest("chunk", f"a chunk of {len(chunk.data)} bytes; {MAX_CHUNK_BYTES} is the limit")
-        if chunk.offset < 0:
-            raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {chunk.offset}")
 
     def _checked_size(self, size: int) -> int:
         if size <= 0:
@@ -153,6 +148,13 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             raise LeaseFenced(f"lease {request.key.lease_id} is over")
         if lease.boot_id != request.boot_id or request.digest not in _named_by(ledger, lease):
             raise PermissionDenied(f"lease {lease.id} does not name this blob for this agent")
+
+
+def _check_chunk(offset: int, data: bytes) -> None:
+    if len(data) > MAX_CHUNK_BYTES:
+        raise InvalidRequest("chunk", f"a chunk of {len(data)} bytes; {MAX_CHUNK_BYTES} is the limit")
+    if offset < 0:
+        raise InvalidRequest("chunk.offset", f"a chunk cannot begin at {offset}")
 
 
 def _named_by(ledger: Ledger, lease: Lease) -> set[str]:
