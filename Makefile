@@ -55,6 +55,7 @@ soak: tools ## All faults of real processes at length (KILLS=n), 100,000 simulat
 	$(RUN) python -m benchmarks scheduling
 	$(RUN) python -m benchmarks decision
 	$(RUN) python -m benchmarks follow
+	$(RUN) python -m benchmarks builds
 
 check: lint types imports wire fresh ## Lint, types, import contracts, the wire
 

@@ -149,7 +149,10 @@ class Adb:
         reason = found[1]
         if reason.startswith(_BUILD_FAULTS):
             return Failure(
-                reason="BUILD_INVALID", message=f"{self.udid} refuses the build: {reason}", blame=Blame.BUILD
+                # Whether another device takes it is the coordinator's business to find out.
+                reason="BUILD_REFUSED",
+                message=f"{self.udid} refuses the build: {reason}",
+                blame=Blame.BUILD,
             )
         fix = "; free some space on it" if reason == "INSTALL_FAILED_INSUFFICIENT_STORAGE" else ""
         return Failure(

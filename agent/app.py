@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import structlog
 
+from agent.blobs import BlobCache
 from agent.config import Config
 from agent.core.events import (
     AttemptEnded,
@@ -65,6 +66,7 @@ from agent.mask import Mask, masked_failure, masked_test
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 from agent.session import Session, open_channel
 from agent.spool import LogWriter, Spool
+from agent.transfer import Transfer
 from agent.uploader import Uploader
 
 FLUSH_TIMEOUT_S = 10.0
@@ -85,7 +87,13 @@ class App:
     """An agent at work. Everything runs on one event loop; runners keep blocking work off it."""
 
     def __init__(
-        self, config: Config, release: str, spool: Spool, bench: Bench, discoveries: Sequence[Discovery]
+        self,
+        config: Config,
+        release: str,
+        spool: Spool,
+        bench: Bench,
+        discoveries: Sequence[Discovery],
+        caches: Sequence[BlobCache],
     ) -> None:
         self._config = config
         self._spool = spool
@@ -105,6 +113,9 @@ class App:
         self._address = 0
         self._session: Session | None = None
         self._uploader = Uploader(self._spool, self._channel)
+        transfer = Transfer(self._channel, identity.boot_id)
+        for cache in caches:
+            cache.connect(transfer)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stops: dict[DeviceId, Stop] = {}
         """How to end what goes on at a device; only what goes on has one."""

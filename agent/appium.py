@@ -44,6 +44,8 @@ class Toolbox:
     project: Path
     """The AppWright project; its node_modules carry Appium."""
     state_dir: Path
+    has_workspace: bool = True
+    """Whether the project has tests; else it is Appium alone, and only bundles can be run."""
 
     @property
     def appium_home(self) -> Path:

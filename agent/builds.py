@@ -8,9 +8,11 @@ import re
 import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from agent.android import Apk
 from agent.core.model import Blame, Failure
+from agent.downloads import DownloadMissing, Downloads, is_url
 from agent.process import capture
 
 AAPT_TIMEOUT_S = 30.0
@@ -23,23 +25,26 @@ _ACTIVITY = re.compile(r"launchable-activity: name='([^']+)'")
 class BuildUnusable(Exception):
     """There is no build to install, or it is broken; carries why."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, blame: Blame = Blame.BUILD) -> None:
         """Take the reason and the sentence."""
         super().__init__(message)
-        self.failure = Failure(reason=reason, message=message, blame=Blame.BUILD)
+        self.failure = Failure(reason=reason, message=message, blame=blame)
 
 
 class BuildSource:
-    """A path template, as in `apps/{app_version_id}.apk`; relative paths begin at the workspace.
+    """A template of a path or a URL, as in `apps/{app_version_id}.apk`; relative paths begin at the workspace.
 
     An empty template means the build that the project itself names, whatever the app version is called.
     """
 
-    def __init__(self, template: str, workspace: Path, ask_project: Callable[[], Awaitable[Path]]) -> None:
-        """Take the template, and how to ask the project where its own build lies."""
+    def __init__(
+        self, template: str, workspace: Path, ask_project: Callable[[], Awaitable[Path]] | None, downloads: Downloads
+    ) -> None:
+        """Take the template, how to ask a project where its own build lies, and what brings builds behind URLs."""
         self._template = template
         self._workspace = workspace
         self._ask_project = ask_project
+        self._downloads = downloads
         self._known: dict[tuple[Path, int, int], Apk] = {}
 
     async def find(self, app_version_id: str) -> Apk:
@@ -48,14 +53,46 @@ class BuildSource:
         Raises:
             BuildUnusable: It is missing, or no APK.
         """
-        path = self._path(app_version_id) if self._template else await self._ask_project()
+        if is_url(self._template):
+            return await self._find_behind_url(app_version_id)
+        if not self._template and self._ask_project is None:
+            raise BuildUnusable(
+                "BUILD_NOT_FOUND",
+                f"no build for app version {app_version_id}: it is not registered, and this agent has neither a"
+                " --build-source nor a workspace; use `qgjob builds upload` or --app, and submit again",
+            )
+        path = await self._ask_project() if self._ask_project and not self._template else self._path(app_version_id)
         try:
-            state = path.stat()
+            return await self.read(path)
         except OSError as error:
             raise BuildUnusable(
                 "BUILD_NOT_FOUND",
-                f"no build for app version {app_version_id}: {path} is missing; put it there, or {self._mend}",
+                f"no build for app version {app_version_id}: {path} is missing; put it there, or {self._mend}, or give"
+                " the lab the build with `qgjob builds upload` and submit again",
             ) from error
+
+    async def _find_behind_url(self, app_version_id: str) -> Apk:
+        url = self._template.replace(PLACEHOLDER, quote(app_version_id, safe=""))
+        try:
+            return await self.read(await self._downloads.get(url))
+        except DownloadMissing as error:
+            raise BuildUnusable(
+                "BUILD_NOT_FOUND",
+                f"no build for app version {app_version_id}: {error}; put it there, or {self._mend}, or give the lab"
+                " the build with `qgjob builds upload` and submit again",
+            ) from error
+        except OSError as error:
+            failure = f"the build of app version {app_version_id} cannot be fetched: {error}"
+            raise BuildUnusable("BUILD_SOURCE_FAILED", failure, Blame.HOST) from error
+
+    async def read(self, path: Path) -> Apk:
+        """Return what an APK says of itself.
+
+        Raises:
+            OSError: It is not there.
+            BuildUnusable: It is no APK.
+        """
+        state = await asyncio.to_thread(path.stat)
         key = (path, state.st_size, state.st_mtime_ns)
         if key not in self._known:
             self._known[key] = await _read(path)

@@ -24,6 +24,8 @@ KEYS = frozenset(
         "lanes",
         "workspace",
         "build_source",
+        "build_cache",
+        "bundles_only",
         "adb_port",
         "virtual_phones",
         "virtual_phone_faults",
@@ -42,6 +44,8 @@ KEYS = frozenset(
 )
 
 
+BUILD_CACHE_BYTES = 10 * 1_024**3
+BUNDLE_CACHE_BYTES = 1_024**3
 MOST_SECONDS = 86_400.0
 NUMBERS = {
     "sim_install_seconds": (0.0, MOST_SECONDS),
@@ -52,7 +56,7 @@ NUMBERS = {
     "emulator_idle": (0.0, MOST_SECONDS),
 }
 """Settings that are numbers, with the least and the most; all others are texts."""
-SWITCHES = frozenset({"insecure", "allow_reboot", "remove_apps"})
+SWITCHES = frozenset({"allow_reboot", "bundles_only", "insecure", "remove_apps"})
 WHOLE_NUMBERS = frozenset({"adb_port", "virtual_phones"})
 
 
@@ -81,8 +85,12 @@ class Config:
     access: Access = NO_ACCESS
     """What is shown to the coordinator."""
     workspace: Path | None = None
-    """The AppWright project; None for an agent of simulated devices only."""
+    """The AppWright project; None where there is none."""
+    is_for_bundles: bool = False
+    """Whether bundles are run without a workspace."""
     build_source: str = ""
+    build_cache_bytes: int = BUILD_CACHE_BYTES
+    """Size of the registered builds that are kept, but for those in use."""
     adb_port: int = 5_037
     virtual_phones: int = 0
     """Virtual phones to run beside a private adb server; the phones of `adb_port` are then left alone."""

@@ -16,6 +16,7 @@ from agent.spool import is_in_use
 from qgjob.checkup import Check, Finding, check_coordinator, check_of_error, failed, passed
 from qgjob.errors import ClientError
 
+NODE = {"node": "Node 20", "npm": "Node 20 with npm"}
 TOOLS = {"adb": "adb", "aapt": "aapt", "java": "a Java runtime, 17 or newer"}
 """What must be on PATH for tests on Android devices, and what brings it."""
 ADB_PATIENCE_S = 10.0
@@ -27,8 +28,9 @@ def examine(config: Config) -> list[Check]:
     if config.simulate:
         counted = ", ".join(f"{count} {kind}" for kind, count in config.simulate)
         checks.append(passed("simulated", counted))
-    if config.workspace is not None:
-        checks += [_project(config.workspace), *map(_tool, TOOLS)]
+    if config.workspace is not None or config.is_for_bundles:
+        checks += [_project(config.workspace)] if config.workspace is not None else [*map(_tool, NODE)]
+        checks += map(_tool, TOOLS)
         checks += [_emulators(config)] if config.emulators else []
         checks.append(
             passed("devices", f"{config.virtual_phones} virtual phones")
@@ -70,7 +72,7 @@ def _project(workspace: Path) -> Check:
 
 def _tool(name: str) -> Check:
     found = shutil.which(name)
-    return passed(name, found) if found else failed(name, "is not on PATH", f"install {TOOLS[name]}")
+    return passed(name, found) if found else failed(name, "is not on PATH", f"install {(NODE | TOOLS)[name]}")
 
 
 def _emulators(config: Config) -> Check:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.config import Config, ConfigError, parse_lanes, read_toml
+from agent.config import BUILD_CACHE_BYTES, BUNDLE_CACHE_BYTES, Config, ConfigError, parse_lanes, read_toml
 from agent.core.model import ALL_LANES, AgentId, DeviceFacts, DeviceKind
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
 from agent.virtual_phone.errors import VirtualPhoneError
@@ -26,12 +26,15 @@ from agent.virtual_phone.faults import parse_phone_faults
 from qgjob.access import Access
 from qgjob.errors import UsageError
 from qgjob.program import print_release, run_program, stdout_width
+from qgjob.sizes import parse_size
 
 if TYPE_CHECKING:
     import structlog
 
     from agent.app import App
     from agent.appium import Toolbox
+    from agent.blobs import BlobCache
+    from agent.bundles import NodePackages
     from agent.devices.adb import AdbDiscovery
     from agent.devices.bench import Discovery, RunnerMaker
     from agent.journal import Claim
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 MUST_BE_MENDED = 3
 """The exit code of a doctor who found something: the same as `qgjob doctor` has for the lab's fault."""
+OWN_PACKAGES = ""
+"""Whose packages an agent without a workspace runs its own tools from: no organisation's."""
 DEFAULT_COORDINATOR = "127.0.0.1:50051"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
@@ -81,6 +86,10 @@ SimulateOption = Annotated[
 WorkspaceOption = Annotated[
     Path | None, typer.Option(help="AppWright project, with its node_modules; its tests run on devices of adb.")
 ]
+BundlesOnlyOption = Annotated[
+    bool | None,
+    typer.Option("--bundles-only", help="Run bundles alone, without a --workspace; their tools are installed once."),
+]
 VirtualPhonesOption = Annotated[
     int | None, typer.Option(help="Virtual Android phones to run the workspace's tests on.", min=0, max=16)
 ]
@@ -110,11 +119,16 @@ def run(
     ] = None,
     sim_test_seconds: Annotated[float | None, typer.Option(help="How long a simulated test takes.", min=0)] = None,
     workspace: WorkspaceOption = None,
+    bundles_only: BundlesOnlyOption = None,
     build_source: Annotated[
         str | None,
         typer.Option(
-            help="Path of an app version's build, as in apps/{app_version_id}.apk; default: the project's own."
+            help="Path or URL of an app version's build where none is registered, as in apps/{app_version_id}.apk; "
+            "default: the project's own."
         ),
+    ] = None,
+    build_cache: Annotated[
+        str | None, typer.Option(help="Size of the registered builds that are kept here; default: 10GiB.")
     ] = None,
     virtual_phones: VirtualPhonesOption = None,
     virtual_phone_faults: Annotated[
@@ -167,7 +181,9 @@ def run(
         "drain_grace": drain_grace,
         "lanes": lanes,
         "workspace": workspace,
+        "bundles_only": bundles_only,
         "build_source": build_source,
+        "build_cache": build_cache,
         "adb_port": adb_port,
         "tls_ca": tls_ca,
         "tls_cert": tls_cert,
@@ -194,6 +210,7 @@ def doctor(
     config: ConfigOption = None,
     simulate: SimulateOption = None,
     workspace: WorkspaceOption = None,
+    bundles_only: BundlesOnlyOption = None,
     virtual_phones: VirtualPhonesOption = None,
     adb_port: AdbPortOption = None,
     state_dir: StateDirOption = None,
@@ -213,6 +230,7 @@ def doctor(
         "simulate": simulate,
         "state_dir": state_dir,
         "workspace": workspace,
+        "bundles_only": bundles_only,
         "adb_port": adb_port,
         "virtual_phones": virtual_phones,
         "tls_ca": tls_ca,
@@ -271,9 +289,12 @@ def _config(settings: dict[str, Any]) -> Config:
         raise ConfigError(str(error), "for example --emulators Pixel_8=2 --emulator-reset snapshot") from error
     faults = str(settings.get("virtual_phone_faults", ""))
     workspace = Path(settings["workspace"]) if settings.get("workspace") else None
-    if settings.get("virtual_phones") and workspace is None:
+    is_for_bundles = bool(settings.get("bundles_only"))
+    if is_for_bundles and workspace is not None:
+        raise ConfigError("--bundles-only and --workspace exclude each other", "an agent with a workspace runs both")
+    if settings.get("virtual_phones") and workspace is None and not is_for_bundles:
         raise ConfigError("virtual phones have nothing to run", "add --workspace DIR with an AppWright project")
-    if not simulate and workspace is None:
+    if not simulate and workspace is None and not is_for_bundles:
         raise ConfigError(
             "this agent would have no device",
             "add --workspace DIR with an AppWright project, or --simulate emulator=2 to try the grid out",
@@ -299,7 +320,9 @@ def _config(settings: dict[str, Any]) -> Config:
         lanes=parse_lanes(str(settings["lanes"])) if "lanes" in settings else ALL_LANES,
         access=access,
         workspace=workspace,
+        is_for_bundles=is_for_bundles,
         build_source=str(settings.get("build_source", "")),
+        build_cache_bytes=_build_cache_bytes(settings),
         adb_port=int(settings.get("adb_port", DEFAULT_SERVER_PORT)),
         virtual_phones=int(settings.get("virtual_phones", 0)),
         virtual_phone_faults=parse_phone_faults(faults, int(settings.get("virtual_phones", 0))) if faults else {},
@@ -310,6 +333,16 @@ def _config(settings: dict[str, Any]) -> Config:
         allow_reboot=bool(settings.get("allow_reboot", False)),
         remove_apps=bool(settings.get("remove_apps", False)),
     )
+
+
+def _build_cache_bytes(settings: dict[str, Any]) -> int:
+    text = settings.get("build_cache")
+    if text is None:
+        return BUILD_CACHE_BYTES
+    try:
+        return parse_size(str(text))
+    except ValueError as error:
+        raise ConfigError(f"--build-cache {text} is not a size", "use for example 500MB or 20GiB") from error
 
 
 def _access(settings: dict[str, Any], addresses: tuple[str, ...]) -> Access:
@@ -333,18 +366,21 @@ async def _serve(config: Config) -> int:
     from importlib.metadata import version
 
     from agent.app import App
+    from agent.blobs import BlobCache
     from agent.devices.bench import Bench
     from agent.journal import Journal
 
     async with contextlib.AsyncExitStack() as stack:
         spool = stack.enter_context(contextlib.closing(_spool(config)))
-        real = await _real(config, stack) if config.workspace is not None else None
+        blobs = BlobCache(config.state_dir / "builds", ".apk", config.build_cache_bytes)
+        bundles = BlobCache(config.state_dir / "bundles", ".tar", BUNDLE_CACHE_BYTES, "bundle")
+        real = await _real(config, blobs, bundles, stack) if config.workspace or config.is_for_bundles else None
         simulated = simulated_devices(dict(config.simulate), config.name)
         names = {facts.id for facts in simulated}
 
         def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
             if facts.id in names or real is None:
-                return _simulated_runner(config, facts)
+                return _simulated_runner(config, blobs, facts)
             return real.make(facts, slot, claim)
 
         def lock_name(facts: DeviceFacts) -> str:
@@ -356,7 +392,7 @@ async def _serve(config: Config) -> int:
         if real is not None:
             discoveries += [real.discovery, *([SimulatedDiscovery(real.emulators)] if real.emulators else [])]
         bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
-        agent = App(config, version("qgjob"), spool, bench, discoveries)
+        agent = App(config, version("qgjob"), spool, bench, discoveries, (blobs, bundles))
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
@@ -387,16 +423,19 @@ class _Real:
     make: RunnerMaker
 
 
-async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
+async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: contextlib.AsyncExitStack) -> _Real:
     """Look at the AppWright project and the tools of this host before the first test needs them.
 
     Raises:
         ConfigError: Something is missing.
     """
     from agent.android import Adb
+    from agent.appium import Toolbox
     from agent.builds import BuildSource
+    from agent.bundles import Bundles, NodePackages
     from agent.devices.adb import AdbDiscovery, start_server
     from agent.devices.emulators import emulator_devices
+    from agent.downloads import Downloads
     from agent.emulator import Emulator, Reset
     from agent.runners.appwright import AppwrightRunner
     from agent.runners.appwright_care import Care, CareOptions
@@ -404,9 +443,10 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     from agent.runners.emulator import EmulatorRunner
     from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
-    assert config.workspace is not None
-    workspace = config.workspace.resolve()
-    tools = await _tools(workspace, config.state_dir.resolve())
+    state_dir = config.state_dir.resolve()
+    packages = NodePackages(state_dir / "packages", Toolbox(project=state_dir, state_dir=state_dir).environment())
+    tools = await _tools(config.workspace and config.workspace.resolve(), state_dir, packages)
+    packages.lend(tools.project)
     emulators = emulator_devices(config.emulators, config.name)
     ours = frozenset(facts.udid for facts in emulators)
     adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port, ignored=ours)
@@ -417,6 +457,8 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
         adb_port, discovery = lab.adb_port, AdbDiscovery(config.name, lab.adb_port, lab.names)
     else:
         await start_server(adb_port)
+
+    downloads = Downloads(config.state_dir / "downloads")
 
     def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         if facts.udid not in ours:
@@ -429,7 +471,8 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
 
     def appwright(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
-        source = BuildSource(config.build_source, workspace, functools.partial(build_path, tools, provider))
+        ask_project = functools.partial(build_path, tools, provider) if tools.has_workspace else None
+        source = BuildSource(config.build_source, tools.project, ask_project, downloads)
         adb = Adb(facts.udid, adb_port, claim)
         serial = facts.id if facts.kind is DeviceKind.DEVICE else None
         care = Care(adb, serial, CareOptions(may_restart=config.allow_reboot, removes_apps=config.remove_apps))
@@ -437,6 +480,8 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
             adb=adb,
             tools=tools,
             source=source,
+            blobs=blobs,
+            bundles=Bundles(bundles, packages),
             slot=slot,
             provider=provider,
             claim=claim,
@@ -446,29 +491,41 @@ async def _real(config: Config, stack: contextlib.AsyncExitStack) -> _Real:
     return _Real(discovery, emulators, make)
 
 
-async def _tools(workspace: Path, state_dir: Path) -> Toolbox:
+async def _tools(workspace: Path | None, state_dir: Path, packages: NodePackages) -> Toolbox:
+    """Return the tools of this host: those of the workspace, else those that bundles are run with."""
     from agent.appium import AppiumFailed, Toolbox, install_driver
-    from agent.runners.appwright_project import ProjectUnusable, check_project
+    from agent.bundles import BundleUnusable
+    from agent.runners.appwright_project import TOOLBOX, ProjectUnusable, check_packages, check_project
 
     try:
-        check_project(workspace)
-        for tool in ("adb", "aapt", "java"):
-            if shutil.which(tool) is None:
-                raise ConfigError(f"{tool} is not on PATH", "install the Android tools and a Java runtime")
-        tools = Toolbox(project=workspace, state_dir=state_dir)
+        if workspace is not None:
+            check_project(workspace)
+        _check_programs()
+        if workspace is None:
+            project = (await packages.get(OWN_PACKAGES, TOOLBOX, OWN_PACKAGES)).parent
+            check_packages(project)
+        else:
+            project = workspace
+        tools = Toolbox(project=project, state_dir=state_dir, has_workspace=workspace is not None)
         await install_driver(tools)
-    except ProjectUnusable as error:
+    except (BundleUnusable, ProjectUnusable) as error:
         raise ConfigError(str(error)) from error
     except AppiumFailed as error:
         raise ConfigError(str(error), "is the package registry of npm reachable?") from error
     return tools
 
 
-def _simulated_runner(config: Config, facts: DeviceFacts) -> Runner:
+def _check_programs() -> None:
+    for tool in ("adb", "aapt", "java"):
+        if shutil.which(tool) is None:
+            raise ConfigError(f"{tool} is not on PATH", "install the Android tools and a Java runtime")
+
+
+def _simulated_runner(config: Config, blobs: BlobCache, facts: DeviceFacts) -> Runner:
     from agent.runners.simulated import SimulatedRunner
 
     truth = config.state_dir / "device-truth.jsonl"
-    return SimulatedRunner(facts.id, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth)
+    return SimulatedRunner(facts.id, blobs=blobs, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth)
 
 
 def _drain_on_signal(agent: App, grace_s: float) -> None:

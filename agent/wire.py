@@ -64,6 +64,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
                 timeout_us=_span_us(job.timeout),
                 priority=job.priority,
                 done=tuple(job.done_test_ids),
+                bundle_digest=job.bundle_digest,
             )
             for job in message.jobs
         ),
@@ -77,6 +78,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
         ),
         grace_us=_span_us(message.grace),
         is_canary=message.canary,
+        build_digest=message.build_digest,
     )
 
 

@@ -9,11 +9,12 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import decision, follow, scheduling
+from benchmarks import builds, decision, follow, scheduling
 
 Measured = tuple[dict[str, Any], dict[str, float]]
 """Metrics, and ratios to what they are judged by."""
 NAMES: dict[str, Callable[[bool], Measured]] = {
+    "builds": builds.run,
     "decision": decision.run,
     "follow": follow.run,
     "scheduling": scheduling.run,

@@ -10,6 +10,7 @@ from pathlib import Path
 from coordinator.core.model import SECOND_US, Settings
 
 MIN_FREE_BYTES = 512 * 1_024 * 1_024
+MAX_UPLOAD_BYTES = 4 * 1_024 * 1_024 * 1_024
 
 
 DATABASE = "qgjob.db"
@@ -52,6 +53,8 @@ class Config:
     """s3://BUCKET/PREFIX of the logs; None for the data directory."""
     min_free: int = MIN_FREE_BYTES
     """Bytes of the disk below which nothing new is taken in."""
+    max_upload: int = MAX_UPLOAD_BYTES
+    """Bytes of the largest build that is taken in."""
     retain_us: int | None = None
     """How long ended jobs are kept; None for ever."""
     leader_ttl_s: float = 10.0
@@ -63,25 +66,6 @@ class Config:
 def sqlite_in(directory: Path) -> str:
     """Return the URL of a data directory's own database."""
     return f"sqlite:///{directory / DATABASE}"
-
-
-_SIZE = re.compile(r"(\d{1,15})\s*(|[KMGT]i?)B?", re.IGNORECASE)
-
-
-def parsed_size(flag: str, text: str) -> int:
-    """Return a size in bytes: 1000000, 500MB, 512MiB, 2G.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ConfigError(f"{flag} {text} is not a size", "use for example 512MiB, 20GB, or a number of bytes")
-    number, unit = match.groups()
-    base = 1_024 if unit.lower().endswith("i") else 1_000
-    power = "kmgt".index(unit[0].lower()) + 1 if unit else 0
-    size: int = int(number) * base**power
-    return size
 
 
 _SPAN = re.compile(r"(\d{1,6})\s*([smhdw])", re.IGNORECASE)

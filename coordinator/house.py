@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from coordinator.blobs import BlobStore
 from coordinator.config import Config
 from coordinator.core.errors import QgjobError
 from coordinator.core.model import Now
@@ -18,8 +19,10 @@ from coordinator.logstore import LogStore
 from coordinator.metrics import Metrics
 from coordinator.retention import Limits, Retention
 from coordinator.services.agent import AgentService
+from coordinator.services.blob import BlobService
+from coordinator.services.build import BuildService
 from coordinator.services.job import JobService
-from coordinator.services.lab import BuildService, DeviceService
+from coordinator.services.lab import DeviceService
 from coordinator.services.log import LogService
 from coordinator.services.queue import QueueService
 from coordinator.sessions import Sessions
@@ -30,6 +33,7 @@ from coordinator.story import Story
 from coordinator.switchboard import Switchboard
 from qgjob.v1 import (
     agent_service_pb2_grpc,
+    blob_service_pb2_grpc,
     build_service_pb2_grpc,
     device_service_pb2_grpc,
     job_service_pb2_grpc,
@@ -70,6 +74,8 @@ class House:
         self._store = store
         self._space = space
         self._logs = LogStore(storage, store, may_acknowledge=leadership.leads)
+        self._blobs = BlobStore(storage.shelf(), config.data_dir / "uploads")
+        self._most_blob_bytes = config.max_upload
         limits = Limits(age_us=config.retain_us, log_bytes=config.retain_bytes)
         self._retention = Retention(store, self._logs, limits, lambda: read_clocks().wall_us)
         space.keep_ballast()
@@ -93,16 +99,19 @@ class House:
         server = cast("grpc.aio.Server", switchboard)  # all that the generated code knows
         agents = AgentService(self.engine, self._sessions, self._store.cluster_id, version)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
-        jobs = JobService(self.engine, self._store, self._logs, self._space)
+        jobs = JobService(self.engine, self._store, self._logs, self._space, self._blobs)
         job_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         queue = QueueService(self.engine, self._store)
         queue_service_pb2_grpc.add_QueueServiceServicer_to_server(queue, server)
         devices = DeviceService(self.engine)
         device_service_pb2_grpc.add_DeviceServiceServicer_to_server(devices, server)
-        build_service_pb2_grpc.add_BuildServiceServicer_to_server(BuildService(self._store), server)
+        builds = BuildService(self.engine, self._store, self._blobs)
+        build_service_pb2_grpc.add_BuildServiceServicer_to_server(builds, server)
+        blobs = BlobService(self.engine, self._blobs, self._space, most_bytes=self._most_blob_bytes)
+        blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, server)
         logs = LogService(self._store, self._logs, self.engine.changes, self._space)
         log_service_pb2_grpc.add_LogServiceServicer_to_server(logs, server)
-        return Services(jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents)
+        return Services(jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents, builds=builds)
 
     def start(self) -> asyncio.Task[None]:
         """Begin to turn and to tend; return what ends when the engine does."""
@@ -123,8 +132,16 @@ class House:
     async def _prune(self) -> None:
         try:
             await self._retention.run_once()
+            await self._blobs.prune(self._named_blobs, now_s=time.time())
         except (StoreError, OSError) as error:
             structlog.get_logger("coordinator").error("not_pruned", reason=str(error), story="It is tried again later")
+
+    def _named_blobs(self) -> set[str]:
+        """Return the blobs that an app version or a job names."""
+        ledger = self.engine.scheduler.ledger
+        registered = {build.registered for build in ledger.builds.versions.values()}
+        jobs = ledger.jobs.values()
+        return registered | {job.build_digest for job in jobs} | {job.spec.bundle_digest for job in jobs}
 
     def end_sessions(self, why: QgjobError) -> None:
         """End the session of every agent."""

@@ -27,7 +27,9 @@ from coordinator.wire import code_of, told
 from qgjob.access import RELEASE_KEY
 
 DOMAIN = "qgjob"
-AGENT_METHODS = frozenset({"/qgjob.v1.AgentService/Connect", "/qgjob.v1.LogService/AppendLogs"})
+AGENT_METHODS = frozenset(
+    {"/qgjob.v1.AgentService/Connect", "/qgjob.v1.BlobService/FetchBlob", "/qgjob.v1.LogService/AppendLogs"}
+)
 """What agents call; everything else is for clients."""
 
 OURS = "/qgjob."

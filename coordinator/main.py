@@ -24,11 +24,11 @@ from coordinator.config import (
     checked_tls,
     parsed_retention,
     parsed_shares,
-    parsed_size,
     sqlite_in,
 )
 from coordinator.core.model import SECOND_US, Rules, Settings
 from qgjob.program import print_release, run_program
+from qgjob.sizes import parse_size
 
 if TYPE_CHECKING:
     import asyncio
@@ -115,6 +115,7 @@ def serve(
     min_free: Annotated[
         str, typer.Option(help="Space on disk, as in 512MiB, below which new jobs and new logs are refused.")
     ] = "512MiB",
+    max_upload: Annotated[str, typer.Option(help="Size of the largest build that is taken in.")] = "4GiB",
     retain: Annotated[
         str, typer.Option(help="How long ended jobs are kept with their tests and logs, as in 30d; or forever.")
     ] = "30d",
@@ -169,6 +170,7 @@ def serve(
             token_file=token_file,
             storage=storage,
             min_free=parsed_size("--min-free", min_free),
+            max_upload=parsed_size("--max-upload", max_upload),
             retain_us=parsed_retention("--retain", retain),
             retain_bytes=parsed_size("--retain-size", retain_size) if retain_size is not None else None,
             leader_ttl_s=_checked_span("--leader-ttl", leader_ttl),
@@ -264,6 +266,20 @@ def _checked_policies(names: list[str], known: list[str]) -> list[str]:
     return names
 
 
+def parsed_size(flag: str, text: str) -> int:
+    """Return a size in bytes.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{flag} {text} is not a size", "use for example 512MiB, 20GB, or a number of bytes"
+        ) from error
+
+
 def _store_hint(database_url: str | None) -> str:
     if _named_database(database_url):
         return "check --database-url, QGJOB_DATABASE_URL or DATABASE_URL: does it name a database that answers?"
@@ -322,6 +338,7 @@ def _config(
     token_file: Path | None,
     storage: str | None,
     min_free: int,
+    max_upload: int,
     retain_us: int | None,
     retain_bytes: int | None,
     leader_ttl_s: float,
@@ -352,6 +369,7 @@ def _config(
         token_file=token_file,
         storage=storage,
         min_free=min_free,
+        max_upload=max_upload,
         retain_us=retain_us,
         retain_bytes=retain_bytes,
         leader_ttl_s=leader_ttl_s,

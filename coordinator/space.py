@@ -80,6 +80,19 @@ class Space:
         await self._look(at_most_old_s=0)
         self._check(self._min_free, "nothing new is taken in; free space there, or lower --min-free")
 
+    async def check_room(self, size: int) -> None:
+        """Look whether there is room for something new of a size.
+
+        Raises:
+            StorageFull: There is not.
+        """
+        self.check_writable()
+        await self._look(at_most_old_s=self._look_interval_s)
+        self._check(
+            self._min_free + size,
+            "the upload has no room; free space there, or lower --min-free",
+        )
+
     async def check_growth(self) -> None:
         """Look whether there is room for what belongs to accepted work, apart from the database's own.
 

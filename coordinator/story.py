@@ -65,7 +65,7 @@ class Story:
 
     def tell_restored(self, ledger: Ledger) -> None:
         """Tell what an earlier life left."""
-        self._builds.update(ledger.builds)
+        self._builds.update(ledger.builds.versions)
         self._agents.update(ledger.fleet.agents)
         self._holds.update((device.id, device.hold) for device in ledger.fleet.devices.values() if device.hold)
         self._relapses.update((device.id, device.relapses) for device in ledger.fleet.devices.values())
@@ -193,8 +193,8 @@ class Story:
             installs=tally.installs,
         )
         avoided = avoided_installs(tally)
-        build = self._builds.get(lease.app)
-        if avoided and build is not None:
+        build = self._builds.get(lease.app.version)
+        if avoided and build is not None and build.installs:
             saved = span(avoided * build.mean_install_us)
             plural = "s" if avoided > 1 else ""
             self._out.info("time_saved", story=f"Time saved: {saved} (avoided {avoided} app installation{plural})")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -20,7 +21,17 @@ from coordinator.core import model as m
 from coordinator.core import step as st
 from coordinator.core.errors import InvalidRequest, QgjobError
 from coordinator.environment import MAX_ENTRIES, environment, secrets
-from qgjob.v1 import agent_pb2, agent_service_pb2, build_pb2, device_pb2, job_pb2, job_service_pb2, lease_pb2, queue_pb2
+from qgjob.v1 import (
+    agent_pb2,
+    agent_service_pb2,
+    build_pb2,
+    build_service_pb2,
+    device_pb2,
+    job_pb2,
+    job_service_pb2,
+    lease_pb2,
+    queue_pb2,
+)
 
 PROTOCOL: Final = 1
 """Number of the agent protocol that this release speaks."""
@@ -73,6 +84,10 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         "LEASE_FENCED": Code(grpc.StatusCode.FAILED_PRECONDITION, 409),
         "QUEUE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         "TOO_MANY_FOLLOWERS": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+        "BLOB_TOO_LARGE": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+        "BUILD_REGISTERED": Code(grpc.StatusCode.ALREADY_EXISTS, 409),
+        "DIGEST_MISMATCH": Code(grpc.StatusCode.DATA_LOSS, 400),
+        "UPLOAD_BROKEN": Code(grpc.StatusCode.UNAVAILABLE, 409),
         "STORAGE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 507),
         "UNAUTHENTICATED": Code(grpc.StatusCode.UNAUTHENTICATED, 401),
         "PERMISSION_DENIED": Code(grpc.StatusCode.PERMISSION_DENIED, 403),
@@ -89,6 +104,7 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 """Escape stays: a test's error may be coloured, and who shows it on a terminal strips that. PostgreSQL refuses NUL."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _TARGETS_OUT: Final = {target: job_pb2.Target.Value(f"TARGET_{target.name}") for target in m.Target}
 _TARGETS: Final[dict[int, m.Target]] = {
@@ -205,6 +221,17 @@ def entries(field: str, mapping: Mapping[str, str], most: int) -> Mapping[str, s
     return MappingProxyType(dict(sorted(mapping.items())))
 
 
+def digest(field: str, value: str) -> str:
+    """Return a SHA-256 in hexadecimal.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    if _DIGEST.fullmatch(value) is None:
+        raise InvalidRequest(field, f"{field} is no SHA-256 in lower-case hexadecimal")
+    return value
+
+
 def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
     """Validate what a user asks for and fill in the defaults.
 
@@ -236,6 +263,7 @@ def job_spec(spec: job_pb2.JobSpec) -> m.JobSpec:
         retries=spec.retries,
         timeout_us=timeout_us,
         run=_text("run", spec.run, MAX_NAME, is_required=False),
+        bundle_digest=sys.intern(digest("bundle_digest", spec.bundle_digest)) if spec.bundle_digest else "",
     )
 
 
@@ -274,16 +302,16 @@ def _nth_spec(specs: Sequence[job_pb2.JobSpec], index: int) -> m.JobSpec:
 
 def payload_sha256(specs: Iterable[m.JobSpec], retry_of: m.JobId | None = None) -> str:
     """Return the SHA-256 of what was asked for, defaults filled in: equal requests hash alike."""
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for spec in specs:
         message = job_spec_out(spec)
         message.env.update(spec.env)
         message.secrets.update(spec.secrets)
-        digest.update(message.SerializeToString(deterministic=True))
-        digest.update(b"\n")
+        hashed.update(message.SerializeToString(deterministic=True))
+        hashed.update(b"\n")
     if retry_of is not None:
-        digest.update(b"retry of %d\n" % retry_of)
-    return digest.hexdigest()
+        hashed.update(b"retry of %d\n" % retry_of)
+    return hashed.hexdigest()
 
 
 def job_states(states: Sequence[int]) -> tuple[m.JobState, ...]:
@@ -342,6 +370,24 @@ def hold_requested(device_id: str, hold: m.DeviceHold, reason: str = "") -> ev.H
     """
     return ev.HoldRequested(
         device=m.DeviceId(device_id), hold=hold, reason=_text("reason", reason, MAX_VALUE, is_required=False)
+    )
+
+
+def registration_requested(
+    request: build_service_pb2.RegisterBuildRequest, digest: str, size: int
+) -> ev.RegistrationRequested:
+    """Translate a request to register a build that was uploaded.
+
+    Raises:
+        InvalidRequest: A name is missing, too long or unprintable.
+    """
+    return ev.RegistrationRequested(
+        org_id=_text("org_id", request.org_id, MAX_NAME),
+        app_version_id=_text("app_version_id", request.app_version_id, MAX_NAME),
+        digest=digest,
+        size=size,
+        file_name=_clean(request.file_name, MAX_NAME),
+        is_replacing=request.replace,
     )
 
 
@@ -613,6 +659,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
                 timeout=duration(leased.job.spec.timeout_us),
                 priority=leased.job.spec.priority,
                 done_test_ids=[test.id for test in leased.job.kept],
+                bundle_digest=leased.job.spec.bundle_digest,
             )
             for leased in send.jobs
         ],
@@ -622,6 +669,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
         ],
         grace=duration(send.grace_us),
         canary=lease.is_canary,
+        build_digest=lease.app.digest,
     )
 
 
@@ -656,6 +704,7 @@ def job_spec_out(spec: m.JobSpec) -> job_pb2.JobSpec:
         retries=spec.retries,
         timeout=duration(spec.timeout_us),
         run=spec.run,
+        bundle_digest=spec.bundle_digest,
     )
 
 
@@ -720,6 +769,7 @@ def job_out(
         cancel_requested=job.is_cancel_requested,
         retry_of=job.retry_of or 0,
         preemptions=job.preemptions,
+        build_digest=job.build_digest,
     )
     if job.start_us is not None:
         message.start_time.CopyFrom(timestamp(job.start_us))
@@ -787,14 +837,20 @@ def agent_out(agent: m.Agent, *, devices: int, leases: int) -> agent_pb2.Agent:
 
 def build_out(build: m.Build) -> build_pb2.Build:
     """Translate a build."""
-    return build_pb2.Build(
+    message = build_pb2.Build(
         org_id=build.app.org_id,
         app_version_id=build.app.app_version_id,
         digest=build.digest,
         create_time=timestamp(build.create_us),
-        install_time=timestamp(build.install_us),
         installs=build.installs,
+        size=build.size,
+        file_name=build.file_name,
     )
+    if build.install_us:
+        message.install_time.CopyFrom(timestamp(build.install_us))
+    if build.register_us:
+        message.register_time.CopyFrom(timestamp(build.register_us))
+    return message
 
 
 def batch_out(lease: m.Lease, running: m.JobId | None) -> queue_pb2.BatchStatus:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     # The services that only some commands use are loaded by them.
     from qgjob.v1.agent_pb2 import Agent
     from qgjob.v1.agent_service_pb2 import ListAgentsResponse
+    from qgjob.v1.blob_service_pb2 import FindBlobResponse, UploadBlobRequest
     from qgjob.v1.build_pb2 import Build
     from qgjob.v1.build_service_pb2 import ListBuildsResponse
     from qgjob.v1.device_pb2 import Device
@@ -565,7 +566,7 @@ class Client:
         ).device
 
     def list_builds(self, org_id: str = "", *, limit: int | None = None) -> list[Build]:
-        """Return the builds that the lab has tested, the last installed first, at most `limit`."""
+        """Return the builds, the last registered or installed first, at most `limit`."""
         from qgjob.v1.build_service_pb2 import ListBuildsRequest
         from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
 
@@ -574,6 +575,38 @@ class Client:
             return BuildServiceStub(self._channel).ListBuilds(request, timeout=CALL_TIMEOUT_S)
 
         return list(self._pages(read, lambda page: page.builds, limit))
+
+    def register_build(
+        self, org_id: str, app_version_id: str, digest: str, *, file_name: str = "", is_replacing: bool = False
+    ) -> Build:
+        """Say which uploaded blob an app version is; jobs that were accepted before keep their build."""
+        from qgjob.v1.build_service_pb2 import RegisterBuildRequest
+        from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
+
+        request = RegisterBuildRequest(
+            org_id=org_id, app_version_id=app_version_id, digest=digest, file_name=file_name, replace=is_replacing
+        )
+        return self._call(lambda: BuildServiceStub(self._channel).RegisterBuild(request, timeout=CALL_TIMEOUT_S)).build
+
+    def find_blob(self, digest: str, size: int) -> FindBlobResponse:
+        """Ask what is stored of a blob; see `qgjob.uploads`, which brings whole files."""
+        from qgjob.v1.blob_service_pb2 import FindBlobRequest
+        from qgjob.v1.blob_service_pb2_grpc import BlobServiceStub
+
+        request = FindBlobRequest(digest=digest, size=size)
+        return self._call(lambda: BlobServiceStub(self._channel).FindBlob(request, timeout=CALL_TIMEOUT_S))
+
+    def send_blob(self, messages: Iterator[UploadBlobRequest]) -> None:
+        """Send a blob over one stream, which is not repeated when it breaks."""
+        from qgjob.v1.blob_service_pb2_grpc import BlobServiceStub
+
+        channel = self._channel
+        try:
+            BlobServiceStub(channel).UploadBlob(messages)
+        except grpc.RpcError as error:
+            if is_passing(error):
+                self._coordinators.leave(channel)
+            raise error_of(error, self.target) from error
 
     def _pages(
         self,

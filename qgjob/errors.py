@@ -68,7 +68,12 @@ def error_of(error: grpc.RpcError, target: str) -> ClientError:
         return UsageError(message, reason=reason, hint="the same key needs the very same jobs", fields=fields)
     if reason == "VERSION_UNSUPPORTED":
         return UsageError(message, reason=reason, hint="releases may be one minor release apart", fields=fields)
-    if reason in ("SHUTTING_DOWN", "DATABASE_UNAVAILABLE", "STORAGE_UNAVAILABLE"):
+    if reason == "BUILD_REGISTERED":
+        hint = "choose another app version, or use `qgjob builds upload --replace`: accepted jobs keep their build"
+        return UsageError(message, reason=reason, hint=hint, fields=fields)
+    if reason == "BLOB_TOO_LARGE":
+        return UsageError(message, reason=reason, hint="the coordinator's owner may raise --max-upload", fields=fields)
+    if reason in ("SHUTTING_DOWN", "DATABASE_UNAVAILABLE", "STORAGE_UNAVAILABLE", "UPLOAD_BROKEN"):
         return Unreachable(message, reason=reason, hint="try again in a moment", fields=fields)
     if reason == "NOT_LEADER":
         hint = "name all coordinators with --coordinator or QGJOB_COORDINATOR, with commas between them"
@@ -206,6 +211,8 @@ def _hint_of_missing(kind: str) -> str:
             return "`qgjob devices list` shows what there is"
         case "agent":
             return "`qgjob agents list` shows what there is"
+        case "blob":
+            return "it was never uploaded, or was dropped because nothing names it; upload it again"
         case "attempt":
             return "`qgjob status job --job-id ID --verbose` shows the attempts"
         case _:

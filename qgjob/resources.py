@@ -115,6 +115,8 @@ def job(message: Job) -> Resource:
         "cancel_requested": message.cancel_requested,
         "retry_of": message.retry_of or None,
         "preemptions": message.preemptions,
+        "build_digest": message.build_digest or None,
+        "bundle_digest": spec.bundle_digest or None,
         "queue_position": message.queue_position or None,
         "expected_start_time": _maybe(message, "expected_start_time"),
         "tests": [test(one) for one in message.tests],
@@ -210,8 +212,12 @@ def build(message: Build) -> Resource:
         "org_id": message.org_id,
         "app_version_id": message.app_version_id,
         "digest": message.digest,
+        "registered": message.HasField("register_time"),
+        "size": message.size or None,
+        "file_name": message.file_name or None,
         "installs": message.installs,
         "create_time": _maybe(message, "create_time"),
+        "register_time": _maybe(message, "register_time"),
         "install_time": _maybe(message, "install_time"),
     }
 

@@ -144,6 +144,8 @@ class LeasedJob:
     """More of the environment, masked in all that the test tells."""
     timeout_us: int
     priority: int = 3
+    bundle_digest: str = ""
+    """SHA-256 of the bundle with the test project; empty for the configured workspace."""
     done: tuple[str, ...] = ()
     """Ids of the tests that earlier attempts have done, and that this one leaves out if it can."""
 
@@ -176,6 +178,8 @@ class LeaseSpec:
     """How long a preempted attempt that runs may take to end."""
     is_canary: bool = False
     """It has no jobs: look whether the device is sound, and whether the build, if one is named, installs and starts."""
+    build_digest: str = ""
+    """SHA-256 of the registered build, in hexadecimal; empty where the build is looked for by its app version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from agent.android import Adb, Apk, InstallFailed
 from agent.appium import AppiumFailed, AppiumServer, Toolbox
+from agent.blobs import BlobCache, BlobUnusable
 from agent.builds import BuildSource, BuildUnusable
+from agent.bundles import Bundles, BundleUnusable
 from agent.core.model import (
     MICROSECONDS,
     Blame,
@@ -31,7 +33,7 @@ from agent.runners.appwright_care import Care
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
 from agent.runners.appwright_rest import LIST_OPTIONS, Rest, rest_of
-from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
+from agent.runners.protocol import Observer, RunFailed, Stop, Verdict, until_stopped
 
 TIMEOUT_GRACE_S = 5.0
 KEPT_ATTEMPTS = 5
@@ -55,6 +57,8 @@ class AppwrightRunner:
         adb: Adb,
         tools: Toolbox,
         source: BuildSource,
+        blobs: BlobCache,
+        bundles: Bundles,
         slot: int,
         provider: str,
         claim: Claim,
@@ -64,6 +68,11 @@ class AppwrightRunner:
         self._care = care
         self._tools = tools
         self._source = source
+        self._blobs = blobs
+        self._bundles = bundles
+        self._org_id = ""
+        self._project = tools.project
+        """What the attempt runs: the configured workspace, or a bundle's copy."""
         self._provider = provider
         self._claim = claim
         self._directory = tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", adb.udid)
@@ -78,25 +87,17 @@ class AppwrightRunner:
         Raises:
             RunFailed: The build or the device does not allow it, or it was stopped.
         """
-        preparing = asyncio.create_task(self._prepare(lease))
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait((preparing, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if preparing.done():
-                return preparing.result()
-            raise RunFailed(_failure(INSTALL_STOPPED, "the preparation was stopped", Blame.NOBODY))
-        finally:
-            for task in (preparing, stopping):
-                task.cancel()
-            await asyncio.gather(preparing, stopping, return_exceptions=True)
+        self._org_id = lease.org_id
+        return await until_stopped(self._prepare(lease), stop)
 
     async def _prepare(self, lease: LeaseSpec) -> Installation:
         await self._care.check(may_restart=lease.is_canary)
         if lease.is_canary and not lease.app_version_id:
             return Installation(digest="", is_new=False, duration_us=0)
         try:
-            check_project(self._tools.project)
-            self._apk = await self._source.find(lease.app_version_id)
+            if self._tools.has_workspace:
+                check_project(self._tools.project)
+            self._apk = await self._find(lease)
             await self._care.clean_up(self._apk.package)
             installation = await self._install(self._apk)
             await self._appium.ensure()
@@ -104,11 +105,23 @@ class AppwrightRunner:
                 await self._care.try_out(self._apk)
         except ProjectUnusable as error:
             raise RunFailed(_failure("PROJECT_INVALID", str(error), Blame.HOST)) from error
-        except (BuildUnusable, InstallFailed) as error:
+        except (BlobUnusable, BuildUnusable, InstallFailed) as error:
             raise RunFailed(error.failure) from error
         except AppiumFailed as error:
             raise RunFailed(_failure("APPIUM_FAILED", str(error), Blame.HOST)) from error
         return installation
+
+    async def _find(self, lease: LeaseSpec) -> Apk:
+        """Return the registered build, else the one that the app version has on this host."""
+        digest = lease.build_digest
+        if not digest:
+            return await self._source.find(lease.app_version_id)
+        apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
+        if apk.digest != digest:
+            # The disk kept something else than was written; the coordinator has the right bytes still.
+            await self._blobs.drop(digest)
+            apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
+        return apk
 
     async def _install(self, apk: Apk) -> Installation:
         """Install, and look at what the device holds then: a stale build must never be tested."""
@@ -128,6 +141,13 @@ class AppwrightRunner:
 
     async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Run one spec to its end."""
+        try:
+            self._project = await until_stopped(self._find_project(key, job), stop)
+        except RunFailed as error:
+            if stop.is_asked:
+                return Verdict(outcome=None)
+            is_own = error.failure.blame is Blame.TEST
+            return Verdict(outcome=Outcome.FAILED if is_own else Outcome.ERRORED, failure=error.failure)
         spec = self._find_spec(job.test)
         if spec is None:
             message = f"{job.test} does not exist in the project; check the path"
@@ -172,6 +192,23 @@ class AppwrightRunner:
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("RUN_BROKEN", message, Blame.HOST))
         return await self._with_crash(await self._judge(job, seen, code, end, stop), self._apk.package, crashes)
 
+    async def _find_project(self, key: LeaseKey, job: LeasedJob) -> Path:
+        """Return the project of a job; that of a bundle is a clean copy in this slot's working directory."""
+        if not job.bundle_digest:
+            if not self._tools.has_workspace:
+                message = "this agent has no workspace; submit the project with --bundle"
+                raise RunFailed(_failure("PROJECT_INVALID", message, Blame.TEST))
+            return self._tools.project
+        try:
+            user = self._adb.udid
+            await self._bundles.lay_out(self._org_id, job.bundle_digest, key, user, self._working_directory)
+            check_project(self._working_directory)
+        except (BlobUnusable, BundleUnusable) as error:
+            raise RunFailed(error.failure) from error
+        except ProjectUnusable as error:
+            raise RunFailed(_failure("PROJECT_INVALID", f"in the bundle, {error}", Blame.TEST)) from error
+        return self._working_directory
+
     def _make_room(self, job: LeasedJob) -> Path:
         """Return an empty folder for what a run leaves behind; only the last ones are kept."""
         attempts = self._directory / "attempts"
@@ -185,7 +222,7 @@ class AppwrightRunner:
         return out
 
     def _find_spec(self, test: str) -> Path | None:
-        project = self._tools.project.resolve()
+        project = self._project.resolve()
         try:
             spec = (project / test).resolve()
             return spec if spec.is_file() and spec.is_relative_to(project) else None
@@ -208,7 +245,7 @@ class AppwrightRunner:
         """
         wrapper = NODE_FILES / "wrapper.config.cjs"
         command = (
-            *playwright(self._tools.project),
+            *playwright(self._project),
             "test",
             f"^{re.escape(str(spec))}$",
             "--config",
@@ -241,12 +278,18 @@ class AppwrightRunner:
             stopping.cancel()
             losing.cancel()
 
+    @property
+    def _working_directory(self) -> Path:
+        return self._directory / "workspace"
+
     def _workspace(self) -> Path:
         """Return this slot's own working directory: the project through links, with room for what runs leave behind.
 
         AppWright clears a folder of its working directory at every start; two devices must not share one.
         """
-        folder = self._directory / "workspace"
+        folder = self._working_directory
+        if self._project == folder:
+            return folder
         # Made anew each time: an earlier run may have left files in it, and the project may be another one by now.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -261,7 +304,7 @@ class AppwrightRunner:
         return {
             **job.environment,
             **self._tools.environment(),
-            "QGJOB_USER_CONFIG": str((self._tools.project / "appwright.config.ts").resolve()),
+            "QGJOB_USER_CONFIG": str((self._project / "appwright.config.ts").resolve()),
             "QGJOB_OUT": str(out),
             "QGJOB_EVENTS": str(out / "events"),
             "QGJOB_LISTING": str(out / "listing.json"),

@@ -13,6 +13,8 @@ from agent.process import capture
 
 SUPPORTED_APPWRIGHT = ("0.1.1",)
 FIRST_UNUSABLE_PLAYWRIGHT = (1, 60)
+TOOLBOX = Path(__file__).parents[1] / "toolbox"
+"""The lock file of what an agent without a workspace needs to run bundles."""
 NODE_FILES = Path(__file__).with_name("appwright_node")
 CONFIG = "appwright.config.ts"
 LOAD_TIMEOUT_S = 60.0
@@ -31,6 +33,16 @@ def check_project(workspace: Path) -> Path:
     config = workspace / CONFIG
     if not config.is_file():
         raise ProjectUnusable(f"{workspace} has no {CONFIG}; point --workspace at an AppWright project")
+    check_packages(workspace)
+    return config
+
+
+def check_packages(workspace: Path) -> None:
+    """Check that a folder's Node packages are such that this release can run a project with them.
+
+    Raises:
+        ProjectUnusable: AppWright is missing, or is of a version that this release does not know.
+    """
     found = _version(workspace, "appwright")
     if found is None:
         raise ProjectUnusable(f"{workspace} has no AppWright; run `npm ci` there")
@@ -47,7 +59,6 @@ def check_project(workspace: Path) -> Path:
         raise ProjectUnusable(f"{workspace} has no Appium; run `npm ci` there")
     if shutil.which("node") is None:
         raise ProjectUnusable("node is not on PATH; install Node 20")
-    return config
 
 
 def _version(workspace: Path, package: str) -> str | None:

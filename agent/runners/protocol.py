@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from agent.core.model import Failure, Installation, LeasedJob, LeaseKey, LeaseSpec, Outcome, TestResult
+from agent.core.model import Blame, Failure, Installation, LeasedJob, LeaseKey, LeaseSpec, Outcome, TestResult
 
 INSTALL_STOPPED = "INSTALL_STOPPED"
+
+Result = TypeVar("Result")
 
 
 class RunFailed(Exception):
@@ -51,6 +53,26 @@ class Stop:
     async def wait(self) -> None:
         """Wait until the end is asked for."""
         await self._asked.wait()
+
+
+async def until_stopped(work: Coroutine[Any, Any, Result], stop: Stop) -> Result:
+    """Return what a preparation comes to, unless it is asked to end before.
+
+    Raises:
+        RunFailed: It was.
+    """
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        message = "the preparation was stopped"
+        raise RunFailed(Failure(reason=INSTALL_STOPPED, message=message, blame=Blame.NOBODY))
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

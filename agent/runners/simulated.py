@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.blobs import BlobCache, BlobUnusable
 from agent.core.model import (
     MICROSECONDS,
     Blame,
@@ -22,7 +23,7 @@ from agent.core.model import (
     TestResult,
     TestState,
 )
-from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
+from agent.runners.protocol import Observer, RunFailed, Stop, Verdict, until_stopped
 
 DEFAULT_LOG_LINES = 5
 MOST_TESTS = 1_000
@@ -48,8 +49,9 @@ class _Plan:
 class SimulatedRunner:
     """Runs nothing, and writes down in `truth` what a real device would have run."""
 
-    def __init__(self, device: DeviceId, *, install_s: float, test_s: float, truth: Path) -> None:
+    def __init__(self, device: DeviceId, *, blobs: BlobCache, install_s: float, test_s: float, truth: Path) -> None:
         self._device = device
+        self._blobs = blobs
         self._install_s = install_s
         self._test_s = test_s
         self._truth = truth
@@ -57,19 +59,26 @@ class SimulatedRunner:
         self._note("boot")
 
     async def prepare(self, lease: LeaseSpec, stop: Stop) -> Installation:
-        """Pretend to install; a build that is there already is not installed again."""
+        """Pretend to install; a build that is there already is not installed again. A registered one is fetched."""
         if lease.is_canary and not lease.app_version_id:
             return Installation(digest="", is_new=False, duration_us=0)
-        digest = hashlib.sha256(f"{lease.org_id}\0{lease.app_version_id}".encode()).hexdigest()
+        named = f"{lease.org_id}\0{lease.app_version_id}".encode()
+        digest = lease.build_digest or hashlib.sha256(named).hexdigest()
         if digest == self._installed:
             return Installation(digest=digest, is_new=False, duration_us=0)
         begun = time.monotonic()
-        await _pause(self._install_s, stop)
-        if stop.is_asked:
-            raise RunFailed(_failure(INSTALL_STOPPED, "the install was stopped", Blame.NOBODY))
+        await until_stopped(self._install(lease), stop)
         self._installed = digest
-        self._note("install", app_version_id=lease.app_version_id)
+        self._note("install", app_version_id=lease.app_version_id, digest=digest)
         return Installation(digest=digest, is_new=True, duration_us=int((time.monotonic() - begun) * MICROSECONDS))
+
+    async def _install(self, lease: LeaseSpec) -> None:
+        if lease.build_digest:
+            try:
+                await self._blobs.get(lease.build_digest, lease.key, self._device)
+            except BlobUnusable as error:
+                raise RunFailed(error.failure) from error
+        await asyncio.sleep(self._install_s)
 
     async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Pretend to run one spec."""

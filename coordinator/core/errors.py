@@ -76,6 +76,30 @@ class StorageFull(QgjobError):
     reason = "STORAGE_FULL"
 
 
+class BuildRegistered(QgjobError):
+    """Another binary is registered under an app version."""
+
+    reason = "BUILD_REGISTERED"
+
+
+class DigestMismatch(QgjobError):
+    """What was uploaded is not what was announced."""
+
+    reason = "DIGEST_MISMATCH"
+
+
+class UploadBroken(QgjobError):
+    """An upload broke off, or went on at the wrong place."""
+
+    reason = "UPLOAD_BROKEN"
+
+
+class BlobTooLarge(QgjobError):
+    """A blob is larger than the coordinator takes."""
+
+    reason = "BLOB_TOO_LARGE"
+
+
 class Conflict(QgjobError):
     """Another agent owns this name or device."""
 
@@ -133,13 +157,13 @@ class DatabaseUnavailable(QgjobError):
 
 
 class StorageUnavailable(QgjobError):
-    """The storage of the logs did not answer a question."""
+    """The storage of logs and blobs did not answer a question."""
 
     reason = "STORAGE_UNAVAILABLE"
 
     def __init__(self) -> None:
         """Say what to do."""
-        super().__init__("the storage of the logs does not answer; repeat the call in a moment")
+        super().__init__("the storage of logs and builds does not answer; repeat the call in a moment")
 
 
 class IllegalTransition(AssertionError):

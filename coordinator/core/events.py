@@ -77,6 +77,19 @@ class ReadmitRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationRequested:
+    """A user asked that an app version be a binary that was uploaded."""
+
+    org_id: str
+    app_version_id: str
+    digest: str
+    size: int
+    file_name: str
+    is_replacing: bool = False
+    """Whether it may take the place of another binary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDrainRequested:
     """An operator asked to keep new work off all devices of an agent, or (`is_draining` false) not to any more."""
 
@@ -233,7 +246,15 @@ class TestReported:
     """Whether the run, ended here, loses none of the tests that were done."""
 
 
-UserEvent = JobsSubmitted | RetryRequested | CancelRequested | HoldRequested | ReadmitRequested | AgentDrainRequested
+UserEvent = (
+    JobsSubmitted
+    | RetryRequested
+    | CancelRequested
+    | HoldRequested
+    | ReadmitRequested
+    | RegistrationRequested
+    | AgentDrainRequested
+)
 AgentEvent = (
     AgentConnected
     | AgentDisconnected

@@ -86,7 +86,7 @@ class FamilyKey:
 
 def family_of(job: Job) -> FamilyKey:
     """Return the family that the job belongs to."""
-    return FamilyKey(AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id), signature_of(job))
+    return FamilyKey(job.app, signature_of(job))
 
 
 def effective_priority(priority: int, waited_us: int, rules: Rules) -> int:
@@ -716,6 +716,17 @@ class Queues:
             counts[signature] += 1
             places[entry[4]] = counts[signature]
         return places
+
+    def waiting_for(self, app: AppKey) -> list[JobId]:
+        """Return the jobs that wait to test a build, by their ids."""
+        families = (pool.families[app] for pool in self._pools.values() if app in pool.families)
+        return sorted(
+            entry[4]
+            for family in families
+            for bucket in family.buckets.values()
+            for entry in bucket.heap
+            if self._waiting.get(entry[4]) is entry
+        )
 
     def in_order(self) -> list[JobId]:
         """Return all waiting jobs, the first first. Costs O(n log n): for people, not for decisions."""

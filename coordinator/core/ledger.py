@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from coordinator.core.builds import Builds
 from coordinator.core.durations import Durations
 from coordinator.core.endings import Endings
 from coordinator.core.fleet import Fleet, worked
@@ -15,7 +16,6 @@ from coordinator.core.model import (
     AttemptId,
     AttemptOutcome,
     BatchTally,
-    Build,
     Counters,
     Device,
     DeviceHold,
@@ -101,7 +101,7 @@ class Ledger:
         """What leased jobs were expected to take when they were given out."""
         self.jobs: dict[JobId, Job] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
-        self.builds: dict[AppKey, Build] = {}
+        self.builds = Builds()
         self.requests: OrderedDict[tuple[str, str], Request] = OrderedDict()
         self.running: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self.queued: dict[Lane, int] = dict.fromkeys(Lane, 0)
@@ -143,8 +143,7 @@ class Ledger:
             self.jobs[job.id] = job
             self._count(job, 1)
             if job.state is JobState.QUEUED:
-                app = AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id)
-                self.queues.push(job, self.durations.expected_us(job.spec), self.install_us(app))
+                self.queues.push(job, self.durations.expected_us(job.spec), self.install_us(job.app))
                 self.match_pool(signature_of(job))
         self.write(PutJob(job))
 
@@ -238,8 +237,7 @@ class Ledger:
 
     def grant(self, device: Device, jobs: list[Job], now: Now, deadline_us: int) -> None:
         """Offer a batch to a device's agent."""
-        app = AppKey(org_id=jobs[0].spec.org_id, app_version_id=jobs[0].spec.app_version_id)
-        lease = self._offered(device, app, jobs[0].spec.target, now)
+        lease = self._offered(device, jobs[0].app, jobs[0].spec.target, now)
         self.put_device(
             changed(device, state=DeviceState.RESERVED, lease=lease.id, fence_number=device.fence_number + 1)
         )
@@ -507,31 +505,30 @@ class Ledger:
 
     def install_us(self, app: AppKey) -> int:
         """Return how long an install of a build is expected to take."""
-        build = self.builds.get(app)
-        return build.mean_install_us if build is not None else self.durations.install_us()
+        return self.builds.install_us(app) or self.durations.install_us()
 
     def note_install(self, lease: Lease, digest: str, install_us: int, was_installed: bool, now: Now) -> None:
         """Remember what a lease's device holds and how long the install took."""
-        self.put_device(changed(self.fleet.devices[lease.device], app=lease.app, app_digest=digest))
+        device = self.fleet.devices[lease.device]
+        # A device that holds something else than the lease names is warm for nothing.
+        app = lease.app if lease.app.digest in ("", digest) else None
+        self.put_device(changed(device, app=app, app_digest=digest))
+        self.builds.take_back_refusals(lease.app)
         if not was_installed:
             return
         self.durations.note_install(install_us)
         self.shares.charge(lease.app.org_id, install_us)
-        known = self.builds.get(lease.app)
-        mean_us = install_us if known is None else (3 * known.mean_install_us + install_us) // 4
-        build = Build(
-            app=lease.app,
-            digest=digest,
-            create_us=known.create_us if known is not None else now.wall_us,
-            install_us=now.wall_us,
-            installs=(known.installs if known is not None else 0) + 1,
-            mean_install_us=mean_us,
-        )
-        self.builds[lease.app] = build
-        self.queues.note_install(lease.app, mean_us)
+        build = self.builds.note_install(lease.app, digest, install_us, now.wall_us)
+        self.queues.note_install(lease.app, build.mean_install_us)
         self.write(PutBuild(build))
         tally = changed(lease.tally, installs=lease.tally.installs + 1, install_us=lease.tally.install_us + install_us)
         self.put_lease(changed(self.fleet.leases[lease.id], tally=tally))
+
+    def end_waiting(self, app: AppKey, failure: Failure, now: Now) -> None:
+        """End all jobs that wait for a device to test a build."""
+        for job_id in self.queues.waiting_for(app):
+            failed = moved_job(self.jobs[job_id], JobState.FAILED)
+            self.put_job(changed(failed, failure=failure, end_us=now.wall_us))
 
     def _save_avoided_installs(self, lease: Lease) -> None:
         avoided = avoided_installs(lease.tally)

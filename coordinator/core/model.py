@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NewType, TypeVar
 
@@ -33,8 +34,13 @@ MAX_PREEMPTIONS = 2
 MOST_AGED_PRIORITY = 3
 """Waiting lifts a job up to here: those of priority 4 and 5 are asked for, never grown into."""
 DEFAULT_TIMEOUT_US = 600 * SECOND_US
+KNOWN_APPS = 16_384
 LAB_BUDGET = 3
 """Attempts of a job that may end by the lab's fault before the job does."""
+BUILD_REFUSED = "BUILD_REFUSED"
+"""What an agent calls an install that fails for the build's own reason: its bytes, its signature, its ABI."""
+BUILD_REJECTED = "BUILD_REJECTED"
+"""What ends the jobs of a build that several devices have refused."""
 
 
 Record = TypeVar("Record")
@@ -197,7 +203,9 @@ TERMINAL_JOB_STATES = frozenset(
     {JobState.COMPLETED, JobState.FAILED, JobState.ERRORED, JobState.TIMED_OUT, JobState.CANCELLED}
 )
 TERMINAL_LEASE_STATES = frozenset({LeaseState.RELEASED, LeaseState.REVOKED, LeaseState.EXPIRED})
-FATAL_REASONS = frozenset({"SPEC_NOT_FOUND", "BUILD_NOT_FOUND", "BUILD_INVALID", "PROJECT_INVALID"})
+FATAL_REASONS = frozenset(
+    {"SPEC_NOT_FOUND", "BUILD_NOT_FOUND", "BUILD_INVALID", BUILD_REJECTED, "BUNDLE_INVALID", "PROJECT_INVALID"}
+)
 """Failures that no other device and no other try can mend: the job ends FAILED at once."""
 
 
@@ -243,6 +251,8 @@ class JobSpec:
     retries: int = 0
     timeout_us: int = DEFAULT_TIMEOUT_US
     run: str = ""
+    bundle_digest: str = ""
+    """SHA-256 of the uploaded test project; empty for the agents' own."""
 
     @property
     def lane(self) -> Lane:
@@ -286,11 +296,18 @@ class Job:
     kept: tuple[KeptTest, ...] = ()
     """Tests that attempts which made room have done."""
     retry_of: JobId | None = None
+    build_digest: str = ""
+    """SHA-256 of the build that was registered when it was accepted; empty where none was."""
 
     @property
     def is_terminal(self) -> bool:
         """Whether it has ended for good."""
         return self.state in TERMINAL_JOB_STATES
+
+    @property
+    def app(self) -> AppKey:
+        """The build that it is tested against."""
+        return app_key(self.spec.org_id, self.spec.app_version_id, self.build_digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,10 +353,38 @@ class Fence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppKey:
-    """Names the build of an app version."""
+    """Names a build: by its digest where it was registered, else by its app version.
+
+    App versions that are the same binary are the same build: they share batches and installs.
+    """
 
     org_id: str
-    app_version_id: str
+    app_version_id: str = field(compare=False)
+    digest: str = ""
+    """SHA-256 of the registered binary, in hexadecimal; empty where agents look for the build themselves."""
+    unregistered: str = field(init=False, repr=False)
+    """What tells builds apart that have no digest."""
+    hash: int = field(init=False, repr=False, compare=False)
+    """Worked out once: every decision looks builds up."""
+
+    def __post_init__(self) -> None:
+        unregistered = "" if self.digest else self.app_version_id
+        object.__setattr__(self, "unregistered", unregistered)
+        object.__setattr__(self, "hash", hash((self.org_id, self.digest, unregistered)))
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    @property
+    def version(self) -> AppKey:
+        """The app version, whatever binary it is."""
+        return AppKey(org_id=self.org_id, app_version_id=self.app_version_id) if self.digest else self
+
+
+@lru_cache(maxsize=KNOWN_APPS)
+def app_key(org_id: str, app_version_id: str, digest: str) -> AppKey:
+    """Return the name of a build; the many jobs of one share it."""
+    return AppKey(org_id=org_id, app_version_id=app_version_id, digest=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -477,16 +522,27 @@ class Agent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """The app binary of an app version, as the lab has seen it."""
+    """The app binary of an app version, as it was registered or as the lab has seen it."""
 
     app: AppKey
+    """The app version; without a digest, for that changes."""
     digest: str
+    """Of the registered binary, else of the one that was installed last."""
     create_us: int
-    install_us: int
-    """When it was installed last."""
-    installs: int
-    mean_install_us: int
-    """Moving average of the time one install took."""
+    install_us: int = 0
+    """When it was installed last; 0 if never."""
+    installs: int = 0
+    mean_install_us: int = 0
+    """Moving average of the time one install took; 0 if none was made."""
+    size: int = 0
+    file_name: str = ""
+    register_us: int = 0
+    """When this binary was registered; 0 where none is."""
+
+    @property
+    def registered(self) -> str:
+        """The digest of the registered binary, empty where none is."""
+        return self.digest if self.register_us else ""
 
 
 @dataclass(frozen=True, slots=True)

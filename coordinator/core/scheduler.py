@@ -39,6 +39,7 @@ from coordinator.core.events import (
     LeaseRejected,
     LeaseReleased,
     ReadmitRequested,
+    RegistrationRequested,
     RetryRequested,
     TestReported,
 )
@@ -46,12 +47,16 @@ from coordinator.core.kept import kept_after
 from coordinator.core.lanes import FamilyKey, Signature, family_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
+    BUILD_REFUSED,
+    BUILD_REJECTED,
     Agent,
     AgentId,
     AgentState,
+    AppKey,
     Attempt,
     AttemptId,
     AttemptOutcome,
+    Blame,
     Build,
     Counters,
     Device,
@@ -59,6 +64,7 @@ from coordinator.core.model import (
     DeviceId,
     DeviceState,
     Expectation,
+    Failure,
     Fence,
     Job,
     JobId,
@@ -80,6 +86,7 @@ from coordinator.core.step import (
     CloseSession,
     JobsAccepted,
     PutAgent,
+    PutBuild,
     PutRequest,
     PutTest,
     SendClose,
@@ -183,8 +190,9 @@ class Scheduler:
         ledger = self._ledger
         lab_us = self._advance(now)
         ledger.attempts.update((attempt.id, attempt) for attempt in attempts)
-        ledger.builds.update((build.app, build) for build in builds)
-        ledger.durations.restore(expectations, (build.mean_install_us for build in ledger.builds.values()))
+        ledger.builds.restore(builds)
+        installed = (build.mean_install_us for build in ledger.builds.versions.values() if build.installs)
+        ledger.durations.restore(expectations, installed)
         for agent in agents:
             is_gone = agent.state is AgentState.CONNECTED
             ledger.fleet.agents[agent.id] = agent
@@ -238,6 +246,8 @@ class Scheduler:
                 self._hold(event)
             case ReadmitRequested():
                 self._readmit(event)
+            case RegistrationRequested():
+                self._register(event, now)
             case AgentDrainRequested():
                 self._drain_agent(event)
             case AgentConnected():
@@ -277,7 +287,8 @@ class Scheduler:
         unserved = self._unserved(event.specs)
         if unserved and event.is_strict:
             raise NoMatchingDevice(unserved[0])
-        jobs = self._accept(event.org_id, event.key, event.payload_sha256, event.specs, None, now)
+        digests = self._digests(event.specs)
+        jobs = self._accept(event.org_id, event.key, event.payload_sha256, event.specs, digests, None, now)
         return JobsAccepted(jobs=jobs, job_ids=tuple(job.id for job in jobs), warnings=_waiting(unserved))
 
     def _retry(self, event: RetryRequested, now: Now) -> JobsAccepted:
@@ -290,7 +301,9 @@ class Scheduler:
                 f"job {old.id} is {old.state}; only a job that has ended can be retried", id=old.id, state=old.state
             )
         self._refuse_overflow(old.spec.org_id, (old.spec,))
-        jobs = self._accept(old.spec.org_id, event.key, event.payload_sha256, (old.spec,), old.id, now)
+        # The same test again is one against the same binary.
+        digests = (old.build_digest,) if old.build_digest else self._digests((old.spec,))
+        jobs = self._accept(old.spec.org_id, event.key, event.payload_sha256, (old.spec,), digests, old.id, now)
         return JobsAccepted(jobs=jobs, job_ids=(jobs[0].id,), warnings=_waiting(self._unserved((old.spec,))))
 
     def _refuse_overflow(self, org_id: str, specs: tuple[JobSpec, ...]) -> None:
@@ -324,12 +337,18 @@ class Scheduler:
             if not self._ledger.fleet.pools.has_match(target, selector, lane)
         )
 
+    def _digests(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
+        """Return the builds that are registered for what was asked for, empty where none is."""
+        builds = self._ledger.builds
+        return tuple(builds.app_of(spec.org_id, spec.app_version_id).digest for spec in specs)
+
     def _accept(
         self,
         org_id: str,
         key: str,
         payload_sha256: str,
         specs: tuple[JobSpec, ...],
+        digests: tuple[str, ...],
         retry_of: JobId | None,
         now: Now,
     ) -> tuple[Job, ...]:
@@ -343,8 +362,9 @@ class Scheduler:
                 state=JobState.QUEUED,
                 create_us=now.wall_us,
                 retry_of=retry_of,
+                build_digest=digest,
             )
-            for index, spec in enumerate(specs)
+            for index, (spec, digest) in enumerate(zip(specs, digests, strict=True))
         )
         ledger.put_counters(
             replace(
@@ -373,6 +393,19 @@ class Scheduler:
             assert job.attempt is not None
             lease = ledger.fleet.leases[ledger.attempts[job.attempt].lease]
             ledger.revoke(lease, [job.attempt], RevokeReason.CANCEL)
+
+    def _register(self, event: RegistrationRequested, now: Now) -> None:
+        new = Build(
+            app=AppKey(org_id=event.org_id, app_version_id=event.app_version_id),
+            digest=event.digest,
+            create_us=now.wall_us,
+            size=event.size,
+            file_name=event.file_name,
+            register_us=now.wall_us,
+        )
+        changed = self._ledger.builds.register(new, is_replacing=event.is_replacing)
+        if changed is not None:
+            self._ledger.write(PutBuild(changed))
 
     # Operators
 
@@ -633,15 +666,27 @@ class Scheduler:
         if lease.is_canary:
             self._suspicion.canary_failed(lease, event.failure, now)
             return
-        outcome = AttemptOutcome.FAILED if event.failure.is_fatal else AttemptOutcome.REJECTED
+        failure = self._judge_refusal(lease, event.failure)
+        outcome = AttemptOutcome.FAILED if failure.is_fatal else AttemptOutcome.REJECTED
         for attempt_id in lease.attempts:
-            self._ledger.end_attempt(self._ledger.attempts[attempt_id], outcome, event.failure, now)
+            self._ledger.end_attempt(self._ledger.attempts[attempt_id], outcome, failure, now)
         device = self._ledger.fleet.devices[lease.device]
         self._ledger.put_device(replace(device, app=None, app_digest=""))
         self._ledger.close_lease(
             self._ledger.fleet.leases[lease.id], LeaseState.RELEASED, "the agent could not run the batch", now
         )
-        self._suspicion.lease_rejected(lease, event.failure)
+        self._suspicion.lease_rejected(lease, failure)
+        if failure.reason == BUILD_REJECTED:
+            self._ledger.end_waiting(lease.app, failure, now)
+
+    def _judge_refusal(self, lease: Lease, failure: Failure) -> Failure:
+        """Return why a batch ends: a build that several devices refuse is broken itself, and no device is to blame."""
+        builds = self._ledger.builds
+        if failure.reason != BUILD_REFUSED or not builds.note_refusal(lease.app, lease.device):
+            return failure
+        refusing = " and ".join(builds.refusing(lease.app))
+        message = f"the build is broken, for {refusing} refused it: {failure.message}; build it again, and register it"
+        return Failure(reason=BUILD_REJECTED, message=message, blame=Blame.BUILD)
 
     def _release(self, event: LeaseReleased, now: Now) -> None:
         lease = self._held_lease(event.session, event.lease, event.fence)

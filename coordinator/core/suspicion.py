@@ -203,7 +203,8 @@ class Suspicion:
 
     def _app_for(self, device: Device) -> AppKey:
         """Return the build to try: the one that the device held last, if it could ever be installed."""
-        return device.app if device.app is not None and device.app in self._ledger.builds else NO_APP
+        app = device.app
+        return app if app is not None and self._ledger.builds.install_us(app) else NO_APP
 
 
 def is_certain(failure: Failure) -> bool:

@@ -8,7 +8,8 @@ an outcome. `settle` is the only place that turns an outcome into the job's next
 
 - the test's own verdict (PASSED, FAILED, TIMED_OUT) ends the job, unless retries are left;
 - the lab's faults (ERRORED, LOST, REJECTED) send it back to its queue until the lab's budget is used up, and the device
-  is avoided from then on; a fault that no device can mend ends it FAILED at once;
+  is avoided from then on; a fault that no device can mend ends it FAILED at once, and so does one of its build while it
+  waits;
 - what was only taken back (PREEMPTED, RELEASED) costs nothing, and keeps the tests that were done if the spec can go on
   from there: the next attempt runs the others, and its verdict is the job's only if none of the kept ones failed.
 
@@ -44,7 +45,7 @@ from coordinator.core.model import (
 )
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.CANCELLED, JobState.FAILED}),
     JobState.ASSIGNED: frozenset(
         {
             JobState.RUNNING,

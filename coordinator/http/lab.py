@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from coordinator.http.answers import answer, next_link
-from coordinator.http.models import Agent, Device, Page, QueueStatus
+from coordinator.http.models import Agent, Build, BuildPage, Device, Page, QueueStatus
 from coordinator.http.problems import problems
 from coordinator.http.services import FindServices
 from qgjob import resources
-from qgjob.v1 import agent_service_pb2, device_service_pb2, queue_service_pb2
+from qgjob.v1 import agent_service_pb2, build_service_pb2, device_service_pb2, queue_service_pb2
 
 
 def make_router(find: FindServices) -> APIRouter:
@@ -46,6 +46,18 @@ def make_router(find: FindServices) -> APIRouter:
         return await answer(
             find,
             lambda: [resources.agent(agent) for agent in found.agents],
+            headers=next_link(request, found.next_page_token),
+        )
+
+    @router.get("/builds", response_model=list[Build], responses=problems(400), summary="List builds")
+    async def list_builds(request: Request, page: Annotated[BuildPage, Query()]) -> Response:
+        """Return a page of builds, the last registered or installed first; a `Link` header leads to the next page."""
+        found = await find().builds.ListBuilds(
+            build_service_pb2.ListBuildsRequest(org_id=page.org_id, page_size=page.limit, page_token=page.page_token)
+        )
+        return await answer(
+            find,
+            lambda: [resources.build(build) for build in found.builds],
             headers=next_link(request, found.next_page_token),
         )
 

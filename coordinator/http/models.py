@@ -112,6 +112,12 @@ class Page(_Asked):
     page_token: Annotated[str, Field(max_length=1_024, description="From the `next` link of the page before.")] = ""
 
 
+class BuildPage(Page):
+    """Whose builds, and which part of their list."""
+
+    org_id: Annotated[str, Field(max_length=MAX_NAME, description="An organisation; all without.")] = ""
+
+
 class JobQuery(_Asked):
     """Which jobs, and which part of their list."""
 
@@ -210,6 +216,8 @@ class Job(_Told):
     retry_of: int | None
     preemptions: int
     queue_position: int | None
+    build_digest: Annotated[str | None, Field(description="SHA-256 of the build registered when it was accepted.")]
+    bundle_digest: Annotated[str | None, Field(description="SHA-256 of the uploaded test project.")]
     expected_start_time: Instant | None
     tests: list[Test]
 
@@ -239,6 +247,8 @@ class Job(_Told):
         "cancel_requested": False,
         "retry_of": None,
         "preemptions": 0,
+        "build_digest": None,
+        "bundle_digest": None,
         "queue_position": 1,
         "expected_start_time": None,
         "tests": [],
@@ -275,6 +285,34 @@ class Explanation(_Told):
         "device": "emulator-5554@lab-1",
         "blocking_job": 120,
         "device_free_time": "2026-11-24T12:30:45.120Z",
+    }
+
+
+class Build(_Told):
+    """What an app version is."""
+
+    org_id: str
+    app_version_id: str
+    digest: str
+    registered: Annotated[bool, Field(description="Whether it was uploaded, or only seen on a device.")]
+    size: int | None
+    file_name: str | None
+    installs: int
+    create_time: Instant
+    register_time: Instant | None
+    install_time: Instant | None
+
+    example: ClassVar[dict[str, Any]] = {
+        "org_id": "qualgent",
+        "app_version_id": "xyz123",
+        "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "registered": True,
+        "size": 31457280,
+        "file_name": "app.apk",
+        "installs": 3,
+        "create_time": "2026-11-24T12:30:05.120Z",
+        "register_time": "2026-11-24T12:30:05.120Z",
+        "install_time": "2026-11-24T12:31:00.000Z",
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordinator.services.agent import AgentService
+from coordinator.services.build import BuildService
 from coordinator.services.job import JobService
 from coordinator.services.lab import DeviceService
 from coordinator.services.log import LogService
@@ -21,6 +22,7 @@ class Services:
     queue: QueueService
     devices: DeviceService
     agents: AgentService
+    builds: BuildService
 
 
 FindServices = Callable[[], Services]

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from coordinator import why, wire
+from coordinator.blobs import BlobStore
 from coordinator.core.errors import InvalidRequest, NotFound, StorageUnavailable
 from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequested
 from coordinator.core.forecast import Forecast
@@ -18,6 +19,7 @@ from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, Job
 from coordinator.engine import Engine
 from coordinator.environment import MAX_ENTRIES
 from coordinator.logstore import LogStore
+from coordinator.services.blob import telling_storage
 from coordinator.space import Space
 from coordinator.store import JobFilter, Store
 from qgjob.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
@@ -29,11 +31,12 @@ JOBS_PER_READ = 10_000
 class JobService(job_service_pb2_grpc.JobServiceServicer):
     """Thin: wire -> engine or store -> wire. The HTTP port calls the same methods, and has no context."""
 
-    def __init__(self, engine: Engine, store: Store, logs: LogStore, space: Space) -> None:
+    def __init__(self, engine: Engine, store: Store, logs: LogStore, space: Space, blobs: BlobStore) -> None:
         self._engine = engine
         self._store = store
         self._logs = logs
         self._space = space
+        self._blobs = blobs
 
     async def SubmitJobs(
         self, request: job_service_pb2.SubmitJobsRequest, context: object = None
@@ -46,6 +49,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             known = await asyncio.to_thread(self._store.find_request, specs[0].org_id, key)
         if known is None:
             await self._space.check_new()
+            await self._check_bundles({spec.bundle_digest for spec in specs if spec.bundle_digest})
         accepted = await self._engine.submit(
             JobsSubmitted(
                 org_id=specs[0].org_id,
@@ -180,6 +184,17 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                     return
                 changed = await self._read(await subscription.take())
                 jobs = [job for job in changed if job.id in open_ids or job.id in ids or wanted.matches(job)]
+
+    async def _check_bundles(self, digests: Iterable[str]) -> None:
+        """Check that bundles were uploaded; from now on they are kept for long enough to be named by jobs.
+
+        Raises:
+            NotFound: One was not.
+        """
+        for digest in digests:
+            with telling_storage():
+                if await self._blobs.size(digest) is None:
+                    raise NotFound("blob", digest)
 
     async def _job(self, job_id: JobId) -> Job:
         job = await asyncio.to_thread(self._store.get_job, job_id)

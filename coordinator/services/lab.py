@@ -1,27 +1,19 @@
-"""DeviceService and BuildService: what stands in the lab, and what operators keep out of it."""
+"""DeviceService: what stands in the lab, and what operators keep out of it."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
 import grpc
 
 from coordinator import wire
-from coordinator.core.errors import InvalidRequest, NotFound
+from coordinator.core.errors import NotFound
 from coordinator.core.events import ReadmitRequested
 from coordinator.core.fleet import HOUR_US, worked
 from coordinator.core.model import Device, DeviceHold, DeviceId, JobId
 from coordinator.engine import Engine
-from coordinator.store import Store
-from qgjob.v1 import (
-    build_service_pb2,
-    build_service_pb2_grpc,
-    device_pb2,
-    device_service_pb2,
-    device_service_pb2_grpc,
-)
+from qgjob.v1 import device_pb2, device_service_pb2, device_service_pb2_grpc
 
 
 class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
@@ -87,27 +79,3 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
             job = next((ledger.attempts[attempt].job for attempt in running), None)
             busy_us = worked(device, lease.grant_us, wall_us).busy_us
         return wire.device_out(device, job=job, utilisation_ppm=busy_us * 1_000_000 // HOUR_US)
-
-
-class BuildService(build_service_pb2_grpc.BuildServiceServicer):
-    """Builds that were installed, from the store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def ListBuilds(
-        self, request: build_service_pb2.ListBuildsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> build_service_pb2.ListBuildsResponse:
-        """Return a page of builds, the last installed first."""
-        size = wire.page_size(request.page_size)
-        if request.page_token and not (request.page_token.isdecimal() and len(request.page_token) < 10):
-            raise InvalidRequest("page_token", "page_token is not one that this service gave out")
-        first = int(request.page_token or 0)
-        builds = await asyncio.to_thread(self._store.list_builds)
-        mine = [build for build in builds if request.org_id in ("", build.app.org_id)]
-        mine.sort(key=lambda build: (-build.install_us, build.app.org_id, build.app.app_version_id))
-        page = mine[first : first + size]
-        token = str(first + size) if len(mine) > first + size else ""
-        return build_service_pb2.ListBuildsResponse(
-            builds=[wire.build_out(build) for build in page], next_page_token=token
-        )

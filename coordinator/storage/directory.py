@@ -15,6 +15,7 @@ from coordinator.core.errors import InvalidRequest
 from coordinator.core.logfile import LogPart, LogState, spans
 from coordinator.core.model import AttemptId
 from coordinator.storage.protocol import Stored
+from coordinator.storage.shelf import DirectoryShelf, sync_directory
 
 SYNC_INTERVAL_S = 0.1
 STORAGE_ID = "storage_id"
@@ -40,6 +41,10 @@ class Directory:
 
     def __str__(self) -> str:
         return f"data directory {self._directory}"
+
+    def shelf(self) -> DirectoryShelf:
+        """Return where blobs lie beside the logs."""
+        return DirectoryShelf(self._directory / "blobs")
 
     def read_storage_id(self) -> str:
         """Return the name that the directory bears, empty where it bears none."""
@@ -102,8 +107,8 @@ class Directory:
         finally:
             os.close(descriptor)
         if is_new:
-            _sync_directory(path.parent)
-            _sync_directory(path.parent.parent)
+            sync_directory(path.parent)
+            sync_directory(path.parent.parent)
 
     def read(self, parts: Sequence[LogPart], offset: int, length: int) -> bytes:
         """Read from the file that holds the place."""
@@ -192,12 +197,4 @@ def _replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from coordinator.core.logfile import LogPart, LogState
 from coordinator.core.model import AttemptId
+from coordinator.storage.shelf import Shelf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class Stored:
 
 
 class Storage(Protocol):
-    """Keeps the parts of logs. Which of them count is the database's business.
+    """Keeps the parts of logs, and blobs. Which of them count is the database's business.
 
     Everything that reads or writes raises OSError when the storage refuses.
     """
@@ -31,6 +32,9 @@ class Storage(Protocol):
     """Whether a part can grow; otherwise each write makes a part of its own."""
     sync_interval_s: float
     """Least time between two writes of one log."""
+
+    def shelf(self) -> Shelf:
+        """Return where blobs lie beside the logs."""
 
     def read_storage_id(self) -> str:
         """Return the name that the storage bears, empty where it bears none."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from coordinator.core.logfile import LogPart, spans
 from coordinator.core.model import AttemptId
 from coordinator.storage.protocol import Stored
+from coordinator.storage.s3_errors import translated
+from coordinator.storage.s3_shelf import S3Shelf
 
 SYNC_INTERVAL_S = 1.0
 """Each write costs a request, and makes an object."""
@@ -55,7 +55,7 @@ class S3:
         self.sync_interval_s = sync_interval_s
         config: Any = dict(settings or {})
         endpoint = config.get("endpoint") or next((os.environ[name] for name in _ENDPOINTS if name in os.environ), "")
-        with _translated():
+        with translated():
             self._store = S3Store.from_url(
                 self._url,
                 config=config,
@@ -67,9 +67,13 @@ class S3:
     def __str__(self) -> str:
         return f"storage {self._url}"
 
+    def shelf(self) -> S3Shelf:
+        """Return where blobs lie beside the logs."""
+        return S3Shelf(self._store)
+
     def read_storage_id(self) -> str:
         """Return the name that the storage bears, empty where it bears none."""
-        with _translated():
+        with translated():
             try:
                 return bytes(self._store.get(STORAGE_ID).bytes()).decode().strip()
             except FileNotFoundError:
@@ -77,7 +81,7 @@ class S3:
 
     def write_storage_id(self, storage_id: str) -> None:
         """Give the storage a name, durably."""
-        with _translated():
+        with translated():
             self._store.put(STORAGE_ID, f"{storage_id}\n".encode())
 
     def where_storage_id(self) -> str:
@@ -91,7 +95,7 @@ class S3:
             return Stored()
         last = counting[-1]
         assert last.until is not None, f"{last.part} has no size, and an object never grows"
-        with _translated():
+        with translated():
             modified = self._store.head(_name(last.part))["last_modified"]
         return Stored(size=last.until, grown_us=int(modified.timestamp() * 1_000_000))
 
@@ -101,7 +105,7 @@ class S3:
     def write(self, part: LogPart, offset: int, data: bytes) -> None:
         """Upload a part."""
         assert (offset, len(data)) == (part.start, part.size), "an object is written as a whole"
-        with _translated():
+        with translated():
             self._store.put(_name(part), data)
 
     def read(self, parts: Sequence[LogPart], offset: int, length: int) -> bytes:
@@ -110,19 +114,19 @@ class S3:
             assert span.until is not None, f"{span.part} has no size, and an object never grows"
             if offset < span.until:
                 wanted = min(length, span.until - offset)
-                with _translated():
+                with translated():
                     found = self._store.get_range(_name(span.part), start=offset - span.part.start, length=wanted)
                 return bytes(found)
         return b""
 
     def write_times(self, attempt: AttemptId, epoch: int, records: bytes, stored: int) -> None:
         """Replace an object: the only one that changes, and nobody but its epoch writes to it."""
-        with _translated():
+        with translated():
             self._store.put(_times_name(attempt, epoch), records)
 
     def read_times(self, attempt: AttemptId, epoch: int) -> bytes:
         """Read the object, if there is one."""
-        with _translated():
+        with translated():
             try:
                 return bytes(self._store.get(_times_name(attempt, epoch)).bytes())
             except FileNotFoundError:
@@ -130,13 +134,13 @@ class S3:
 
     def remove(self, attempt: AttemptId) -> None:
         """Delete all objects of a log."""
-        with _translated():
+        with translated():
             for page in self._store.list(_folder(attempt)):
                 self._store.delete([found["path"] for found in page])
 
     def sizes(self) -> Iterator[tuple[AttemptId, int]]:
         """Yield the size of each object."""
-        with _translated():
+        with translated():
             for page in self._store.list(LOGS, chunk_size=1_000):
                 for found in page:
                     attempt = found["path"].split("/")[-2]
@@ -154,16 +158,3 @@ def _name(part: LogPart) -> str:
 
 def _times_name(attempt: AttemptId, epoch: int) -> str:
     return f"{_folder(attempt)}/times.{epoch:d}"
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what obstore raises into OSError, as a disk would.
-
-    Raises:
-        OSError: With what obstore said, on one line.
-    """
-    try:
-        yield
-    except (BaseError, ValueError) as error:
-        raise OSError(" ".join(str(error).split())) from error

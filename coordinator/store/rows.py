@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -109,8 +110,10 @@ def accepted_values(job: Job) -> Values:
         "retries": spec.retries,
         "timeout_us": spec.timeout_us,
         "run": spec.run,
+        "bundle_digest": spec.bundle_digest,
         "create_us": job.create_us,
         "retry_of": job.retry_of,
+        "build_digest": job.build_digest,
     }
 
 
@@ -153,6 +156,7 @@ def job(row: Row[Any]) -> Job:
             retries=row.retries,
             timeout_us=row.timeout_us,
             run=row.run,
+            bundle_digest=sys.intern(row.bundle_digest),
         ),
         state=JobState(row.state),
         create_us=row.create_us,
@@ -171,6 +175,8 @@ def job(row: Row[Any]) -> Job:
         preemptions=row.preemptions,
         kept=tuple(KeptTest(test, error) for test, error in _list(row.kept)),
         retry_of=row.retry_of,
+        # One string for the many jobs of a build.
+        build_digest=sys.intern(row.build_digest),
     )
 
 
@@ -251,6 +257,7 @@ def lease_values(lease: Lease) -> Values:
         "boot_id": lease.boot_id,
         "org_id": lease.app.org_id,
         "app_version_id": lease.app.app_version_id,
+        "build_digest": lease.app.digest,
         "target": lease.target.value,
         "state": lease.state.value,
         "revision": lease.revision,
@@ -276,7 +283,7 @@ def lease(row: Row[Any]) -> Lease:
         device=DeviceId(row.device),
         agent=AgentId(row.agent),
         boot_id=row.boot_id,
-        app=AppKey(org_id=row.org_id, app_version_id=row.app_version_id),
+        app=AppKey(org_id=row.org_id, app_version_id=row.app_version_id, digest=row.build_digest),
         target=Target(row.target),
         state=LeaseState(row.state),
         revision=row.revision,
@@ -320,6 +327,7 @@ def device_values(device: Device) -> Values:
         "app_org_id": device.app and device.app.org_id,
         "app_version_id": device.app and device.app.app_version_id,
         "app_digest": device.app_digest,
+        "app_is_registered": device.app is not None and bool(device.app.digest),
         "busy_us": device.busy_us,
         "free_us": device.free_us,
         "seen_us": device.seen_us,
@@ -331,9 +339,15 @@ def device_values(device: Device) -> Values:
     }
 
 
+def _held_app(row: Row[Any]) -> AppKey | None:
+    if row.app_org_id is None:
+        return None
+    digest = row.app_digest if row.app_is_registered else ""
+    return AppKey(org_id=row.app_org_id, app_version_id=row.app_version_id, digest=digest)
+
+
 def device(row: Row[Any]) -> Device:
     """Return the device of a row."""
-    app = None if row.app_org_id is None else AppKey(org_id=row.app_org_id, app_version_id=row.app_version_id)
     return Device(
         facts=DeviceFacts(
             id=DeviceId(row.id),
@@ -351,7 +365,7 @@ def device(row: Row[Any]) -> Device:
         state=DeviceState(row.state),
         fence_number=row.fence_number,
         lease=row.lease,
-        app=app,
+        app=_held_app(row),
         app_digest=row.app_digest,
         busy_us=row.busy_us,
         free_us=row.free_us,
@@ -403,6 +417,9 @@ def build_values(build: Build) -> Values:
         "install_us": build.install_us,
         "installs": build.installs,
         "mean_install_us": build.mean_install_us,
+        "size": build.size,
+        "file_name": build.file_name,
+        "register_us": build.register_us,
     }
 
 
@@ -415,6 +432,9 @@ def build(row: Row[Any]) -> Build:
         install_us=row.install_us,
         installs=row.installs,
         mean_install_us=row.mean_install_us,
+        size=row.size,
+        file_name=row.file_name,
+        register_us=row.register_us,
     )
 
 

@@ -111,6 +111,8 @@ jobs = Table(
     Column("preemptions", Integer, nullable=False),
     Column("kept", Text, nullable=False, server_default=text("'[]'")),
     Column("retry_of", BigInteger),
+    Column("build_digest", Text, nullable=False, server_default=text("''")),
+    Column("bundle_digest", Text, nullable=False, server_default=text("''")),
     # Lists are newest first, so each filter that can be narrow has an index that ends in the id.
     Index(None, "state", "id"),
     Index(None, "org_id", "id"),
@@ -155,6 +157,7 @@ devices = Table(
     Column("vitals", Text, nullable=False, server_default=text("'{}'")),
     Column("marks", Text, nullable=False, server_default=text("'[]'")),
     Column("relapses", Integer, nullable=False, server_default=text("0")),
+    Column("app_is_registered", Boolean, nullable=False, server_default=false()),
 )
 
 agents = Table(
@@ -196,6 +199,7 @@ leases = Table(
     Column("installs", Integer, nullable=False),
     Column("install_us", BigInteger, nullable=False),
     Column("is_canary", Boolean, nullable=False, server_default=false()),
+    Column("build_digest", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("device", "fence_number", "fence_epoch"),
 )
 
@@ -255,6 +259,9 @@ builds = Table(
     Column("install_us", BigInteger, nullable=False),
     Column("installs", BigInteger, nullable=False),
     Column("mean_install_us", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False, server_default=text("0")),
+    Column("file_name", Text, nullable=False, server_default=text("''")),
+    Column("register_us", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # How long each test took; the averages are of logarithms, see coordinator/core/durations.py.

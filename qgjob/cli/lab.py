@@ -1,4 +1,4 @@
-"""`qgjob queue`, `devices`, `agents`, `builds`, `config`: what stands in the lab, and how this client is set up."""
+"""`qgjob queue`, `devices`, `agents`, `config`: what stands in the lab, and how this client is set up."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from qgjob.errors import UsageError
 queue = typer.Typer(help="Show the queue.", no_args_is_help=True)
 devices = typer.Typer(help="Show devices, and keep work off them.", no_args_is_help=True)
 agents = typer.Typer(help="Show agents, and drain them.", no_args_is_help=True)
-builds = typer.Typer(help="Show builds.", no_args_is_help=True)
 config = typer.Typer(help="Show the settings of this client.", no_args_is_help=True)
 
 
 @queue.callback()
 @devices.callback()
 @agents.callback()
-@builds.callback()
 @config.callback()
 def _group() -> None:
     """Keep the commands below commands of their own."""
@@ -84,21 +82,6 @@ def list_agents(output: Output = None, json: Json = False) -> None:
     chosen = chosen_format(output, json)
     with client() as opened:
         show([resources.agent(agent) for agent in opened.list_agents()], chosen, render.agents_table, key="name")
-
-
-@builds.command("list", cls=Command)
-def list_builds(
-    org_id: Annotated[str | None, typer.Option("--org-id", help="An organisation; default: all.")] = None,
-    output: Output = None,
-    json: Json = False,
-) -> None:
-    """List the builds that the lab has tested, the last installed first."""
-    from qgjob import resources
-
-    chosen = chosen_format(output, json)
-    with client() as opened:
-        found = [resources.build(build) for build in opened.list_builds(org_id or "")]
-    show(found, chosen, render.builds_table, key="app_version_id")
 
 
 @config.command("view", cls=Command)

@@ -24,6 +24,7 @@ Resource = dict[str, Any]
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+MIB = 1_024 * 1_024
 MOST_LISTED = 20
 """How many running and how many waiting jobs the queue shows to people; JSON has all that the coordinator sends."""
 
@@ -192,6 +193,9 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         ("Target", job["target"]),
         ("Submitted", f"{job['create_time']} ({ago(job['create_time'])})"),
     ]
+    for name, digest in (("Build", job["build_digest"]), ("Bundle", job["bundle_digest"])):
+        if digest:
+            facts.append((name, f"sha256 {digest[:16]}"))
     if job["queue_position"]:
         facts.append(("Place in queue", str(job["queue_position"])))
     if job["expected_start_time"]:
@@ -414,8 +418,10 @@ def builds_table(builds: list[Resource]) -> None:
             build["org_id"],
             build["app_version_id"],
             build["digest"][:16],
+            "yes" if build["registered"] else "no",
             str(build["installs"]),
             ago(build["install_time"]),
+            build["file_name"] or "",
         ]
         for build in builds
     ]
@@ -423,7 +429,18 @@ def builds_table(builds: list[Resource]) -> None:
         Column("Org", is_flexible=True),
         Column("App version", is_flexible=True),
         Column("SHA-256"),
-        Column("Installs"),
+        Column("Registered"),
+        Column("Installs", is_optional=True),
         Column("Last", is_optional=True),
+        Column("File", is_flexible=True, is_optional=True),
     ]
-    table(columns, rows, empty="No build was installed yet. Submit a test with `qgjob submit`.")
+    table(columns, rows, empty="No build was registered or installed yet. Upload one with `qgjob builds upload`.")
+
+
+def build_block(build: Resource) -> None:
+    """Print a build."""
+    line_out(f"Build {build['app_version_id']} of {build['org_id']}")
+    line_out(f"SHA-256:    {build['digest']}")
+    if build["registered"]:
+        line_out(f"Registered: {ago(build['register_time'])}, {build['size'] / MIB:.1f} MiB, {build['file_name']}")
+    line_out(f"Installs:   {build['installs']}")

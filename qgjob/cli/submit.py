@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qgjob.cli import fields, render, terminal
+from qgjob.cli.builds import bring_for
+from qgjob.cli.bundles import bring_bundle, packed
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
 from qgjob.errors import Unreachable, UsageError
 
@@ -26,6 +28,17 @@ def submit(
     test: Annotated[
         list[str] | None,
         typer.Option("--test", help="Path of a spec file in the project, as the agent has it; repeatable."),
+    ] = None,
+    app: Annotated[
+        Path | None, typer.Option("--app", help="The app version's build: uploaded and registered before the jobs.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="The AppWright project: packed, uploaded, and run instead of the agents' own."),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", help="Pattern of what --bundle packs though it looks like a secret; repeatable."),
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option("--from", help="A manifest in TOML: specs, each with its own priority and more.")
@@ -101,9 +114,16 @@ def submit(
         run=run,
     )
     specs = specs_of(flags, test or (), written, Wish(org_id=organisation()))
+    packing = None
+    if bundle is not None:
+        packing, specs = packed(bundle, include or (), specs)
     if idempotency_key is not None:
         fields.name("idempotency-key", idempotency_key)
     with client() as opened:
+        if app is not None:
+            bring_for(opened, specs, app)
+        if packing is not None:
+            bring_bundle(opened, packing, specs)
         answer = _submitted(opened, specs, idempotency_key, is_strict=strict)
         for warning in answer.warnings:
             terminal.say(f"warning: {warning}")

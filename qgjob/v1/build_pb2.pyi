@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Build(_message.Message):
-    """Build is the app binary of an app version, as the lab has seen it."""
+    """Build is the app binary of an app version, as it was registered or as the lab has seen it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,21 +29,32 @@ class Build(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     INSTALL_TIME_FIELD_NUMBER: _builtins.int
     INSTALLS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    REGISTER_TIME_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """Organisation."""
     app_version_id: _builtins.str
     """App version."""
     digest: _builtins.str
-    """SHA-256 of the binary, in hexadecimal."""
+    """SHA-256 of the binary, in hexadecimal: of the registered one, else of the one that was installed last."""
     installs: _builtins.int
     """How often it was installed."""
+    size: _builtins.int
+    """Bytes of the registered binary; 0 where none is registered."""
+    file_name: _builtins.str
+    """Name of the file that was uploaded, for people."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was installed on a device for the first time."""
+        """When the lab first heard of it: registered, or installed on a device."""
 
     @_builtins.property
     def install_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was installed last."""
+        """When it was installed last; unset if never."""
+
+    @_builtins.property
+    def register_time(self) -> _timestamp_pb2.Timestamp:
+        """When this binary was registered; unset where none is, and agents look for the build themselves."""
 
     def __init__(
         self,
@@ -54,10 +65,13 @@ class Build(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         install_time: _timestamp_pb2.Timestamp | None = ...,
         installs: _builtins.int = ...,
+        size: _builtins.int = ...,
+        file_name: _builtins.str = ...,
+        register_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "install_time", b"install_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "install_time", b"install_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "create_time", b"create_time", "digest", b"digest", "install_time", b"install_time", "installs", b"installs", "org_id", b"org_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "create_time", b"create_time", "digest", b"digest", "file_name", b"file_name", "install_time", b"install_time", "installs", b"installs", "org_id", b"org_id", "register_time", b"register_time", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

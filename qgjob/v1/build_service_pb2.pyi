@@ -20,6 +20,68 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class RegisterBuildRequest(_message.Message):
+    """RegisterBuildRequest names an app version and its binary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORG_ID_FIELD_NUMBER: _builtins.int
+    APP_VERSION_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    org_id: _builtins.str
+    """Organisation."""
+    app_version_id: _builtins.str
+    """App version."""
+    digest: _builtins.str
+    """SHA-256 of the binary, in hexadecimal; it was uploaded."""
+    file_name: _builtins.str
+    """Name of the file, for people."""
+    replace: _builtins.bool
+    """Take the place of another binary that is registered under this name."""
+    def __init__(
+        self,
+        *,
+        org_id: _builtins.str = ...,
+        app_version_id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        file_name: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "digest", b"digest", "file_name", b"file_name", "org_id", b"org_id", "replace", b"replace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterBuildRequest: _TypeAlias = RegisterBuildRequest  # noqa: Y015
+
+@_typing.final
+class RegisterBuildResponse(_message.Message):
+    """RegisterBuildResponse shows the build as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def build(self) -> _build_pb2.Build:
+        """The build."""
+
+    def __init__(
+        self,
+        *,
+        build: _build_pb2.Build | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterBuildResponse: _TypeAlias = RegisterBuildResponse  # noqa: Y015
+
+@_typing.final
 class ListBuildsRequest(_message.Message):
     """ListBuildsRequest selects a page of builds."""
 

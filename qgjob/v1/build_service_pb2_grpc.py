@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class BuildServiceStub:
-    """BuildService shows the builds that the lab has tested.
+    """BuildService registers builds, and shows them with those that the lab has tested.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,27 @@ class BuildServiceStub:
                 request_serializer=qgjob_dot_v1_dot_build__service__pb2.ListBuildsRequest.SerializeToString,
                 response_deserializer=qgjob_dot_v1_dot_build__service__pb2.ListBuildsResponse.FromString,
                 _registered_method=True)
+        self.RegisterBuild = channel.unary_unary(
+                '/qgjob.v1.BuildService/RegisterBuild',
+                request_serializer=qgjob_dot_v1_dot_build__service__pb2.RegisterBuildRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_build__service__pb2.RegisterBuildResponse.FromString,
+                _registered_method=True)
 
 
 class BuildServiceServicer:
-    """BuildService shows the builds that the lab has tested.
+    """BuildService registers builds, and shows them with those that the lab has tested.
     """
 
     def ListBuilds(self, request, context):
-        """ListBuilds returns builds, the last installed first.
+        """ListBuilds returns builds, the last registered or installed first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterBuild(self, request, context):
+        """RegisterBuild says which uploaded blob an app version is. Jobs that were accepted before keep the build that they
+        were accepted with. Repeating it changes nothing; another binary under the same name is refused unless asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +74,11 @@ def add_BuildServiceServicer_to_server(servicer, server):
                     request_deserializer=qgjob_dot_v1_dot_build__service__pb2.ListBuildsRequest.FromString,
                     response_serializer=qgjob_dot_v1_dot_build__service__pb2.ListBuildsResponse.SerializeToString,
             ),
+            'RegisterBuild': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterBuild,
+                    request_deserializer=qgjob_dot_v1_dot_build__service__pb2.RegisterBuildRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_build__service__pb2.RegisterBuildResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'qgjob.v1.BuildService', rpc_method_handlers)
@@ -70,7 +88,7 @@ def add_BuildServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BuildService:
-    """BuildService shows the builds that the lab has tested.
+    """BuildService registers builds, and shows them with those that the lab has tested.
     """
 
     @staticmethod
@@ -90,6 +108,33 @@ class BuildService:
             '/qgjob.v1.BuildService/ListBuilds',
             qgjob_dot_v1_dot_build__service__pb2.ListBuildsRequest.SerializeToString,
             qgjob_dot_v1_dot_build__service__pb2.ListBuildsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterBuild(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.BuildService/RegisterBuild',
+            qgjob_dot_v1_dot_build__service__pb2.RegisterBuildRequest.SerializeToString,
+            qgjob_dot_v1_dot_build__service__pb2.RegisterBuildResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,25 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BuildServiceStub:
-    """BuildService shows the builds that the lab has tested."""
+    """BuildService registers builds, and shows them with those that the lab has tested."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BuildServiceAsyncStub: ...
     ListBuilds: _grpc.UnaryUnaryMultiCallable[_build_service_pb2.ListBuildsRequest, _build_service_pb2.ListBuildsResponse]
-    """ListBuilds returns builds, the last installed first."""
+    """ListBuilds returns builds, the last registered or installed first."""
+    RegisterBuild: _grpc.UnaryUnaryMultiCallable[_build_service_pb2.RegisterBuildRequest, _build_service_pb2.RegisterBuildResponse]
+    """RegisterBuild says which uploaded blob an app version is. Jobs that were accepted before keep the build that they
+    were accepted with. Repeating it changes nothing; another binary under the same name is refused unless asked for.
+    """
 
 @_typing.type_check_only
 class BuildServiceAsyncStub(BuildServiceStub):
-    """BuildService shows the builds that the lab has tested."""
+    """BuildService registers builds, and shows them with those that the lab has tested."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListBuilds: _aio.UnaryUnaryMultiCallable[_build_service_pb2.ListBuildsRequest, _build_service_pb2.ListBuildsResponse]  # type: ignore[assignment]
-    """ListBuilds returns builds, the last installed first."""
+    """ListBuilds returns builds, the last registered or installed first."""
+    RegisterBuild: _aio.UnaryUnaryMultiCallable[_build_service_pb2.RegisterBuildRequest, _build_service_pb2.RegisterBuildResponse]  # type: ignore[assignment]
+    """RegisterBuild says which uploaded blob an app version is. Jobs that were accepted before keep the build that they
+    were accepted with. Repeating it changes nothing; another binary under the same name is refused unless asked for.
+    """
 
 class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
-    """BuildService shows the builds that the lab has tested."""
+    """BuildService registers builds, and shows them with those that the lab has tested."""
 
     @_abc_1.abstractmethod
     def ListBuilds(
@@ -53,6 +61,16 @@ class BuildServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _build_service_pb2.ListBuildsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_build_service_pb2.ListBuildsResponse, _abc.Awaitable[_build_service_pb2.ListBuildsResponse]]:
-        """ListBuilds returns builds, the last installed first."""
+        """ListBuilds returns builds, the last registered or installed first."""
+
+    @_abc_1.abstractmethod
+    def RegisterBuild(
+        self,
+        request: _build_service_pb2.RegisterBuildRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_build_service_pb2.RegisterBuildResponse, _abc.Awaitable[_build_service_pb2.RegisterBuildResponse]]:
+        """RegisterBuild says which uploaded blob an app version is. Jobs that were accepted before keep the build that they
+        were accepted with. Repeating it changes nothing; another binary under the same name is refused unless asked for.
+        """
 
 def add_BuildServiceServicer_to_server(servicer: BuildServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -58,6 +58,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The coordinator's database did not answer; repeat the call."""
     REASON_STORAGE_UNAVAILABLE: _Reason.ValueType  # 17
     """The storage of the logs did not answer; repeat the call."""
+    REASON_BUILD_REGISTERED: _Reason.ValueType  # 30
+    """Another binary is registered under this app version (metadata: digest)."""
+    REASON_DIGEST_MISMATCH: _Reason.ValueType  # 31
+    """What was uploaded has another SHA-256 than was said; upload it from its beginning."""
+    REASON_BLOB_TOO_LARGE: _Reason.ValueType  # 32
+    """A blob is larger than the coordinator takes (metadata: limit)."""
+    REASON_UPLOAD_BROKEN: _Reason.ValueType  # 33
+    """An upload broke off, or went on at the wrong place; ask for the offset, and go on there."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is carried, by its name without the prefix, in the `reason` of the google.rpc.ErrorInfo of every refused call.
@@ -100,4 +108,12 @@ REASON_DATABASE_UNAVAILABLE: Reason.ValueType  # 16
 """The coordinator's database did not answer; repeat the call."""
 REASON_STORAGE_UNAVAILABLE: Reason.ValueType  # 17
 """The storage of the logs did not answer; repeat the call."""
+REASON_BUILD_REGISTERED: Reason.ValueType  # 30
+"""Another binary is registered under this app version (metadata: digest)."""
+REASON_DIGEST_MISMATCH: Reason.ValueType  # 31
+"""What was uploaded has another SHA-256 than was said; upload it from its beginning."""
+REASON_BLOB_TOO_LARGE: Reason.ValueType  # 32
+"""A blob is larger than the coordinator takes (metadata: limit)."""
+REASON_UPLOAD_BROKEN: Reason.ValueType  # 33
+"""An upload broke off, or went on at the wrong place; ask for the offset, and go on there."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

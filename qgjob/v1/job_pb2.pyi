@@ -473,6 +473,7 @@ class JobSpec(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """The organisation that owns the job, at most 128 characters."""
     app_version_id: _builtins.str
@@ -487,6 +488,8 @@ class JobSpec(_message.Message):
     """How often a failed or timed-out test is tried again, 0 to 10."""
     run: _builtins.str
     """A name for the whole that this job belongs to."""
+    bundle_digest: _builtins.str
+    """SHA-256 of an uploaded bundle with the test project, in hexadecimal; empty for the agents' own workspace."""
     @_builtins.property
     def selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Further demands on the device: attribute (platform, os_version, model, udid, or a label) to a shell-style pattern."""
@@ -527,10 +530,11 @@ class JobSpec(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         run: _builtins.str = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        bundle_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "env", b"env", "labels", b"labels", "org_id", b"org_id", "priority", b"priority", "retries", b"retries", "run", b"run", "secrets", b"secrets", "selector", b"selector", "target", b"target", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "bundle_digest", b"bundle_digest", "env", b"env", "labels", b"labels", "org_id", b"org_id", "priority", b"priority", "retries", b"retries", "run", b"run", "secrets", b"secrets", "selector", b"selector", "target", b"target", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,6 +691,7 @@ class Job(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
     PREEMPTIONS_FIELD_NUMBER: _builtins.int
+    BUILD_DIGEST_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique, from 1."""
     state: Global___JobState.ValueType
@@ -709,6 +714,10 @@ class Job(_message.Message):
     """The job that this one repeats; 0 if none."""
     preemptions: _builtins.int
     """Whether it was ever sent back to its queue to make room."""
+    build_digest: _builtins.str
+    """SHA-256 of the build that was registered when it was accepted, and that it will be tested against, in hexadecimal;
+    empty where none was.
+    """
     @_builtins.property
     def spec(self) -> Global___JobSpec:
         """What was asked for, defaults filled in."""
@@ -763,10 +772,11 @@ class Job(_message.Message):
         cancel_requested: _builtins.bool = ...,
         retry_of: _builtins.int = ...,
         preemptions: _builtins.int = ...,
+        build_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "flaky", b"flaky", "id", b"id", "lane", b"lane", "preemptions", b"preemptions", "queue_position", b"queue_position", "retry_of", b"retry_of", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempts", b"attempts", "build_digest", b"build_digest", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "flaky", b"flaky", "id", b"id", "lane", b"lane", "preemptions", b"preemptions", "queue_position", b"queue_position", "retry_of", b"retry_of", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -184,6 +184,7 @@ class LeasedJob(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     DONE_TEST_IDS_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.int
     """The attempt; owns log and results."""
     job_id: _builtins.int
@@ -194,6 +195,8 @@ class LeasedJob(_message.Message):
     """Path of the spec file inside the project."""
     priority: _builtins.int
     """1 to 5."""
+    bundle_digest: _builtins.str
+    """SHA-256 of the bundle with the test project, to be had by FetchBlob; empty for the agent's own workspace."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment that the user gave."""
@@ -226,10 +229,11 @@ class LeasedJob(_message.Message):
         priority: _builtins.int = ...,
         done_test_ids: _abc.Iterable[_builtins.str] | None = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        bundle_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "done_test_ids", b"done_test_ids", "env", b"env", "job_id", b"job_id", "priority", b"priority", "secrets", b"secrets", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "attempt_number", b"attempt_number", "bundle_digest", b"bundle_digest", "done_test_ids", b"done_test_ids", "env", b"env", "job_id", b"job_id", "priority", b"priority", "secrets", b"secrets", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +254,7 @@ class LeaseSpec(_message.Message):
     REVOKED_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
+    BUILD_DIGEST_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Rises with every change of the lease."""
     device_id: _builtins.str
@@ -261,6 +266,10 @@ class LeaseSpec(_message.Message):
     canary: _builtins.bool
     """The lease is a canary: it has no jobs. The agent looks whether the device is sound, installs and starts the build
     where one is named, answers with BuildInstalled or LeaseRejected, and gives the lease back.
+    """
+    build_digest: _builtins.str
+    """SHA-256 of the registered build to install, to be had by FetchBlob; empty where none is registered, and the agent
+    looks for the build of the app version itself.
     """
     @_builtins.property
     def key(self) -> Global___LeaseKey:
@@ -290,10 +299,11 @@ class LeaseSpec(_message.Message):
         revoked: _abc.Iterable[Global___RevokedAttempt] | None = ...,
         grace: _duration_pb2.Duration | None = ...,
         canary: _builtins.bool = ...,
+        build_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "canary", b"canary", "device_id", b"device_id", "grace", b"grace", "jobs", b"jobs", "key", b"key", "org_id", b"org_id", "revision", b"revision", "revoked", b"revoked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "build_digest", b"build_digest", "canary", b"canary", "device_id", b"device_id", "grace", b"grace", "jobs", b"jobs", "key", b"key", "org_id", b"org_id", "revision", b"revision", "revoked", b"revoked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

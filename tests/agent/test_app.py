@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.app import App
+from agent.blobs import BlobCache
 from agent.config import Config
 from agent.core.events import AttemptEnded, DevicesObserved, Event, PrepareStopped
 from agent.core.model import (
@@ -67,8 +68,10 @@ class Desk(App):
 async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
+    blobs = BlobCache(tmp_path / "builds", ".apk", 1_000)
+
     def make(facts: DeviceFacts, _slot: int, _claim: Claim) -> SimulatedRunner:
-        return SimulatedRunner(facts.id, install_s=60, test_s=60, truth=tmp_path / "truth")
+        return SimulatedRunner(facts.id, blobs=blobs, install_s=60, test_s=60, truth=tmp_path / "truth")
 
     config = Config(
         coordinators=("127.0.0.1:1",),
@@ -82,7 +85,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     bench = Bench(make, lambda facts: facts.id, Journal(tmp_path / "processes"))
     await bench.claimed(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR))
     with contextlib.closing(Spool(tmp_path)) as spool:
-        yield Desk(config, "0", spool, bench, [])
+        yield Desk(config, "0", spool, bench, [], [blobs])
         await bench.close()
 
 

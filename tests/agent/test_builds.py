@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.builds import BuildSource, BuildUnusable
+from agent.downloads import Downloads
 
 
 def source(folder: Path, template: str = "{app_version_id}.apk") -> BuildSource:
@@ -16,7 +17,7 @@ def source(folder: Path, template: str = "{app_version_id}.apk") -> BuildSource:
     async def ask_project() -> Path:
         return folder / "own.apk"
 
-    return BuildSource(template, folder, ask_project)
+    return BuildSource(template, folder, ask_project, Downloads(folder / "downloads"))
 
 
 async def reason(source: BuildSource, version: str = "v1") -> tuple[str, str]:

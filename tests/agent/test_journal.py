@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.blobs import BlobCache
 from agent.core.model import DeviceFacts, DeviceId, DeviceKind
 from agent.devices import bench
 from agent.devices.bench import BEING_ENDED, CANNOT_BE_ENDED, Bench
@@ -80,7 +81,8 @@ def claimed(journal: Journal) -> Iterator[Claim]:
 
 def bench_of(journal: Journal, folder: Path) -> Bench:
     def make(facts: DeviceFacts, _slot: int, _claim: Claim) -> SimulatedRunner:
-        return SimulatedRunner(facts.id, install_s=0, test_s=0, truth=folder.parent / "truth")
+        blobs = BlobCache(folder.parent / "builds", ".apk", 1_000)
+        return SimulatedRunner(facts.id, blobs=blobs, install_s=0, test_s=0, truth=folder.parent / "truth")
 
     return Bench(make, lambda facts: facts.id, journal)
 
@@ -445,7 +447,8 @@ async def test_device_is_not_usable_while_something_lives_on_it_that_cannot_be_e
 
     def make(facts: DeviceFacts, _slot: int, claim: Claim) -> SimulatedRunner:
         claims.append(claim)
-        return SimulatedRunner(facts.id, install_s=0, test_s=0, truth=folder.parent / "truth")
+        blobs = BlobCache(folder.parent / "builds", ".apk", 1_000)
+        return SimulatedRunner(facts.id, blobs=blobs, install_s=0, test_s=0, truth=folder.parent / "truth")
 
     lab = Bench(make, lambda facts: facts.id, journal)
     assert (await lab.claimed(FACTS)).usable

@@ -247,7 +247,10 @@ def test_verbose_tells_what_was_asked_for_and_all_that_happened(capsys: pytest.C
         (render.jobs_table, "No jobs. Submit one with `qgjob submit`.\n"),
         (render.devices_table, "No devices. Start an agent with `qgjob-agent run`.\n"),
         (render.agents_table, "No agents. Start one with `qgjob-agent run`.\n"),
-        (render.builds_table, "No build was installed yet. Submit a test with `qgjob submit`.\n"),
+        (
+            render.builds_table,
+            "No build was registered or installed yet. Upload one with `qgjob builds upload`.\n",
+        ),
     ],
 )
 def test_an_empty_table_says_what_to_do_next_on_stderr(

@@ -10,8 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from coordinator import space as space_module
-from coordinator.config import ConfigError, parsed_size
+from coordinator.config import ConfigError
 from coordinator.core.errors import StorageFull
+from coordinator.main import parsed_size
 from coordinator.space import BALLAST, MIB, PROBE, Space
 
 

@@ -18,6 +18,7 @@ from coordinator.core.events import (
     LeaseEcho,
     LeaseRejected,
     LeaseReleased,
+    RegistrationRequested,
     TestReported,
 )
 from coordinator.core.model import (
@@ -119,6 +120,20 @@ class Lab:
         assert step.reply is not None
         return step.reply
 
+    def register(
+        self, digest: str, *, version: str = "xyz123", org_id: str = "qualgent", replacing: bool = False
+    ) -> Step:
+        return self.handle(
+            RegistrationRequested(
+                org_id=org_id,
+                app_version_id=version,
+                digest=digest,
+                size=1_000,
+                file_name="app.apk",
+                is_replacing=replacing,
+            )
+        )
+
     def cancel(self, *jobs: int) -> Step:
         return self.handle(CancelRequested(jobs=tuple(JobId(job) for job in jobs)))
 
@@ -174,13 +189,13 @@ class AgentOnPaper:
     def beat(self, *echoes: LeaseEcho) -> Step:
         return self.lab.handle(HeartbeatReceived(session=self.session, sequence=1, leases=echoes))
 
-    def install(self, lease: Lease, *, seconds: float = 5, installed: bool = True) -> Step:
+    def install(self, lease: Lease, *, seconds: float = 5, installed: bool = True, digest: str = "d" * 64) -> Step:
         return self.lab.handle(
             BuildInstalled(
                 session=self.session,
                 lease=lease.id,
                 fence=lease.fence,
-                digest="d" * 64,
+                digest=digest,
                 install_us=int(seconds * SECOND_US),
                 was_installed=installed,
             )

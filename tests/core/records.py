@@ -130,7 +130,7 @@ def projection(ledger: Ledger) -> Projection:
         "leases": dict(ledger.fleet.leases),
         "devices": dict(ledger.fleet.devices),
         "agents": _durable(ledger.fleet.agents),
-        "builds": dict(ledger.builds),
+        "builds": dict(ledger.builds.versions),
         "expectations": ledger.durations.known(),
         "counters": ledger.counters,
     }

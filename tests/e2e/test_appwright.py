@@ -6,9 +6,12 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from agent.bundles import packages_key, packages_of
+from agent.runners.appwright_project import TOOLBOX
 from agent.virtual_phone.apk import build_apk
 from agent.virtual_phone.lab import VirtualLab
 from examples import node_packages
@@ -78,6 +83,15 @@ def write_spec(workspace: Path, name: str, text: str) -> str:
     return f"tests/{name}"
 
 
+DIRTY = """
+import { test, expect } from "appwright";
+import fs from "node:fs";
+test("finds nothing of an earlier run", async ({ device }) => {
+  expect(fs.existsSync("left-behind")).toBe(false);
+  expect(fs.existsSync(".env")).toBe(false);
+  fs.writeFileSync("left-behind", "");
+});
+"""
 PROBE = """
 import { test } from "appwright";
 test("tells where it runs", async ({ device }) => {
@@ -149,6 +163,94 @@ def test_faults_of_project_and_build_end_jobs_at_once_with_what_to_do(grid: Grid
     grid.run("jobs", "wait", *map(str, (missing_spec, missing_build, broken_build)), code=1, seconds=200)
     reasons = [grid.job(job)["failure_reason"]["reason"] for job in (missing_spec, missing_build, broken_build)]
     assert reasons == ["SPEC_NOT_FOUND", "BUILD_NOT_FOUND", "BUILD_INVALID"]
+
+
+def upload(grid: Grid, file: Path, app: str, *options: str) -> str:
+    """Register a build and return its digest."""
+    build = grid.json("builds", "upload", str(file), "--org-id", "qualgent", "--app-version-id", app, *options)
+    return str(build["digest"])
+
+
+def test_two_builds_take_turns_on_one_phone_and_every_test_runs_against_its_own(
+    grid: Grid, workspace: Path, tmp_path: Path
+) -> None:
+    digests = {}
+    for app, padding in (("one", 1), ("two", 2)):
+        # The same to whoever compares versions: only the bytes tell them apart.
+        apk = build_apk(tmp_path / f"{app}.apk", "org.example.wikipedia", 7, "7.0", padding)
+        digests[app] = upload(grid, apk, app)
+    phones(grid, workspace, 1)
+    asked = []
+    for app in ("one", "two", "one"):
+        (job,) = grid.submit("tests/login.spec.ts", app=app)
+        grid.run("jobs", "wait", str(job), seconds=200)
+        asked.append(job)
+    told = [grid.job(job)["attempts"][0]["build_digest"] for job in asked]
+    assert told == [digests[app] for app in ("one", "two", "one")]
+    log = [line for line in package_log(grid) if line["package"] == "org.example.wikipedia"]
+    launched = [line["sha256"] for line in log if line["event"] == "LAUNCH"]
+    assert [digest for digest, before in zip(launched, [None, *launched], strict=False) if digest != before] == told
+    assert [line["sha256"] for line in log if line["event"] == "INSTALL"] == told
+    fetches = (grid.directory / "agent-lab.err").read_text().count("build_fetched")
+    assert fetches == 2, "each build is fetched once, however often it is installed"
+
+
+def bundles_only(grid: Grid) -> Program:
+    """Start an agent without a workspace. Its packages are those of the examples, installed once for all tests."""
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    packages = packages_of(TOOLBOX)
+    assert packages is not None
+    folder = grid.directory / "agent-lab" / "packages" / packages_key("", packages, node)
+    folder.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(TOOLBOX / name, folder)
+    (folder / "node_modules").symlink_to(node_packages.install(EXAMPLE))
+    (folder / "done").touch()
+    return real_agent(grid, "--virtual-phones", "1", "--bundles-only")
+
+
+def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_nothing(grid: Grid, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
+    write_spec(project, "dirty.spec.ts", DIRTY)
+    (project / ".env").write_text("SECRET=1")
+    app = build_apk(tmp_path / "app.apk", "org.example.wikipedia", 1, "1.0")
+    submit = ("submit", "--org-id", "qualgent", "--app-version-id", "xyz123", "--bundle", str(project))
+    refused = grid.run(*submit, "--test", "tests/dirty.spec.ts", code=2)
+    assert "looks like secrets: .env" in refused.stderr
+    (project / ".qgjobignore").write_text(".env\n")
+    bundles_only(grid)
+    tests = ("--app", str(app), "--test", "tests/dir*.ts", "--test", "tests/login.spec.ts")
+    jobs = [job["id"] for _ in range(2) for job in grid.json(*submit, *tests)]
+    assert len(jobs) == 4
+    grid.run("jobs", "wait", *map(str, jobs), seconds=200)
+    assert len({grid.job(job)["bundle_digest"] for job in jobs}) == 1, "the same project is the same bundle"
+    assert (grid.directory / "agent-lab.err").read_text().count("bundle_fetched") == 1
+    (without,) = grid.submit("tests/login.spec.ts")
+    grid.run("jobs", "wait", str(without), code=1, seconds=60)
+    assert (
+        grid.job(without)["failure_reason"]["message"]
+        == "this agent has no workspace; submit the project with --bundle"
+    )
+
+
+def test_build_that_two_phones_refuse_ends_all_its_jobs_and_no_phone_is_blamed(
+    grid: Grid, workspace: Path, tmp_path: Path
+) -> None:
+    signed = build_apk(tmp_path / "signed.apk", "org.example.wikipedia", 7, "7.0")
+    unsigned = tmp_path / "unsigned.apk"
+    with zipfile.ZipFile(signed) as source, zipfile.ZipFile(unsigned, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.startswith("META-INF/"):
+                target.writestr(entry, source.read(entry))
+    upload(grid, unsigned, "unsigned")
+    jobs = grid.submit("tests/login.spec.ts", "tests/signup.spec.ts", "tests/checkout.spec.ts", app="unsigned")
+    phones(grid, workspace, 2)
+    grid.run("jobs", "wait", *map(str, jobs), code=1, seconds=120)
+    failures = [grid.job(job)["failure_reason"] for job in jobs]
+    assert {(failure["reason"], failure["blame"]) for failure in failures} == {("BUILD_REJECTED", "build")}
+    assert "INSTALL_PARSE_FAILED_NO_CERTIFICATES" in failures[0]["message"]
+    assert {device["state"] for device in grid.json("devices", "list")} == {"idle"}
 
 
 def test_slow_spec_is_cancelled_and_timed_out_and_the_phone_is_usable_again(grid: Grid, workspace: Path) -> None:

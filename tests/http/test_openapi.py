@@ -31,6 +31,7 @@ PROMISED = {
     ("get", "/devices"),
     ("get", "/queues/status"),
     ("get", "/agents"),
+    ("get", "/builds"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),

@@ -19,6 +19,7 @@ from coordinator.server import Server
 from qgjob.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    blob_service_pb2_grpc,
     build_service_pb2_grpc,
     device_pb2,
     device_service_pb2_grpc,
@@ -59,11 +60,12 @@ class Grid:
         self._leader_ttl_s = leader_ttl_s
         self._http = http
         self._keys = itertools.count(1)
+        self.listen = "127.0.0.1:0"
         self.server: Server
 
     async def start(self) -> None:
         config = Config(
-            listen="127.0.0.1:0",
+            listen=self.listen,
             data_dir=self._directory,
             database_url=self._database_url,
             settings=self._settings,
@@ -77,6 +79,7 @@ class Grid:
         self.jobs = job_service_pb2_grpc.JobServiceStub(self.channel)
         self.queue = queue_service_pb2_grpc.QueueServiceStub(self.channel)
         self.devices = device_service_pb2_grpc.DeviceServiceStub(self.channel)
+        self.blobs = blob_service_pb2_grpc.BlobServiceStub(self.channel)
         self.builds = build_service_pb2_grpc.BuildServiceStub(self.channel)
         self.agents = agent_service_pb2_grpc.AgentServiceStub(self.channel)
         self.logs = log_service_pb2_grpc.LogServiceStub(self.channel)

@@ -33,6 +33,8 @@ AGENT_GONE_GRACE_US = 10 * SECOND_US
 LOG_BLOCKS = 3
 NO_ATTEMPT = AttemptId(0)
 FAILED_INSTALLS_PERCENT = 3
+REFUSED_BUILDS_PERCENT = 75
+"""Of a broken build; else its host sees already that it is broken."""
 
 Tell = Callable[[Event], None]
 Output = Callable[[bytes], None]
@@ -89,7 +91,7 @@ class Device:
         self._history = history
         self._jobs = jobs
         self._holders: dict[str, None] = {}
-        self._build: tuple[str, str] | None = None
+        self._build: tuple[str, str, str] | None = None
 
     # The lock
 
@@ -118,7 +120,7 @@ class Device:
 
     def prepare(self, lease: LeaseSpec, tell: Tell) -> None:
         """Install the build of a lease, if it is not there; a canary may name none."""
-        build = (lease.org_id, lease.app_version_id)
+        build = (lease.org_id, lease.app_version_id, lease.build_digest)
         if lease.is_canary and not lease.app_version_id:
             self._look(lease, tell)
             return
@@ -167,6 +169,8 @@ class Device:
 
     def _install_failure(self, lease: LeaseSpec) -> Failure | None:
         if lease.app_version_id == BROKEN_APP:
+            if self.world.chance(REFUSED_BUILDS_PERCENT):
+                return Failure(reason="BUILD_REFUSED", message="the device takes no such build", blame=Blame.BUILD)
             return Failure(reason="BUILD_INVALID", message="the build cannot be parsed", blame=Blame.BUILD)
         if self.ailment is Ailment.UNSOUND:
             return _unsound()
@@ -276,8 +280,8 @@ class Device:
         self._holders.clear()
 
 
-def _digest(build: tuple[str, str]) -> str:
-    return f"{build[0]}:{build[1]}"
+def _digest(build: tuple[str, str, str]) -> str:
+    return build[2] or f"{build[0]}:{build[1]}"
 
 
 def _device_lost() -> Failure:

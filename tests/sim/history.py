@@ -76,8 +76,8 @@ class WorkBegan(NamedTuple):
     lease: LeaseId
     attempt: AttemptId
     test: str
-    build: tuple[str, str] | None
-    """What the device held: organisation and app version."""
+    build: tuple[str, str, str] | None
+    """What the device held: organisation, app version, and the digest of a registered build."""
 
 
 class TestEnded(NamedTuple):

@@ -20,6 +20,7 @@ from agent.core.events import AttemptEnded
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
+from coordinator import wire as coordinator_wire
 from coordinator.core import lanes, ledger, transitions
 from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
@@ -40,7 +41,9 @@ from coordinator.core.model import Device as Suspect
 from coordinator.core.model import Now as CoordinatorNow
 from coordinator.core.policy import Choice
 from coordinator.core.scheduler import Scheduler
+from coordinator.core.step import SendLease
 from coordinator.core.suspicion import Suspicion
+from qgjob.v1.lease_pb2 import LeaseSpec as LeaseSpecMessage
 from tests.sim.coordinator import Answers, CoordinatorProcess, Facts
 from tests.sim.database import Database
 from tests.sim.device import Device
@@ -251,10 +254,19 @@ def _family_without_the_build() -> Iterator[None]:
 
     def family_of(job: Job) -> lanes.FamilyKey:
         key = sound(job)
-        return lanes.FamilyKey(replace(key.app, app_version_id=""), key.signature)
+        return lanes.FamilyKey(replace(key.app, app_version_id="", digest=""), key.signature)
 
     with patch.object(lanes, "family_of", family_of), patch.object(ledger, "family_of", family_of):
         yield
+
+
+def _lease_without_the_build(sound: Any) -> Any:  # noqa: ANN401
+    def lease_spec(send: SendLease) -> LeaseSpecMessage:
+        message: LeaseSpecMessage = sound(send)
+        message.ClearField("build_digest")
+        return message
+
+    return lease_spec
 
 
 def _top_up_without_the_gate(_sound: Any) -> Any:  # noqa: ANN401
@@ -378,6 +390,11 @@ MUTANTS = (
         seed=88,
     ),
     Mutant(name="family without the build", plant=_family_without_the_build, seed=0),
+    Mutant(
+        name="lease without the build",
+        plant=replacing(coordinator_wire, "_lease_spec", _lease_without_the_build),
+        seed=0,
+    ),
     Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=5),
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=10),
     Mutant(

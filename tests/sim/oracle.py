@@ -173,8 +173,7 @@ class _Grant:
 
 
 def _family(job: Job) -> Family:
-    app = AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id)
-    return (app, job.spec.target, job.spec.selector, job.avoid, job.spec.lane if job.avoid else None)
+    return (job.app, job.spec.target, job.spec.selector, job.avoid, job.spec.lane if job.avoid else None)
 
 
 def is_eligible(scene: Scene, device: Device, job: Job) -> bool:

@@ -33,7 +33,7 @@ def durable(ledger: Ledger) -> dict[str, object]:
     return {
         "jobs": ledger.jobs,
         "attempts": ledger.attempts,
-        "builds": ledger.builds,
+        "builds": ledger.builds.versions,
         "counters": ledger.counters,
         "expectations": ledger.durations.known(),
         "queue": ledger.queues.in_order(),

@@ -23,6 +23,8 @@ StepRule = Callable[[Scene, Committed], Breaches]
 WorkRule = Callable[[Scene, WorkBegan], Breaches]
 
 FREED_STATES = frozenset({JobState.QUEUED, JobState.CANCELLED})
+BROKEN_BUILD = ("BUILD_INVALID", "BUILD_REJECTED")
+"""Reasons that end a job without a run of its test."""
 TRUE_ENDINGS = {AttemptOutcome.PASSED: Ending.PASSED, AttemptOutcome.FAILED: Ending.FAILED}
 
 
@@ -34,7 +36,11 @@ def ids_are_used_once(scene: Scene, _step: Committed, write: Write) -> Breaches:
     match write:
         case PutJob(job):
             known = scene.records.jobs.get(job.id)
-            if known is not None and (known.spec, known.sequence) != (job.spec, job.sequence):
+            if known is not None and (known.spec, known.sequence, known.build_digest) != (
+                job.spec,
+                job.sequence,
+                job.build_digest,
+            ):
                 yield f"I1: job {job.id} was {known.spec.test} and becomes {job.spec.test}"
         case PutAttempt(attempt):
             before = scene.records.attempts.get(attempt.id)
@@ -148,7 +154,7 @@ def verdict_is_what_the_device_did(scene: Scene, _step: Committed, write: Write)
     if not isinstance(write, PutAttempt) or write.attempt.outcome not in TRUE_ENDINGS:
         return
     attempt = write.attempt
-    if attempt.failure is not None and attempt.failure.reason == "BUILD_INVALID":
+    if attempt.failure is not None and attempt.failure.reason in BROKEN_BUILD:
         return
     planned = scene.plan.jobs[scene.records.jobs[attempt.job].spec.test]
     behaviour = planned.behaviours[(attempt.number - 1) % len(planned.behaviours)]
@@ -293,12 +299,14 @@ def what_was_taken_back_never_starts(scene: Scene, began: WorkBegan) -> Breaches
 
 
 def device_holds_the_build(scene: Scene, began: WorkBegan) -> Breaches:
-    """I4: a test runs on the build that its job names."""
+    """I4: a test runs on the build that its job names, and that was registered when the job was accepted."""
     if not began.attempt:
         return
     spec = scene.plan.jobs[began.test].spec
-    if began.build != (spec.org_id, spec.app_version_id):
-        yield f"I4: attempt {began.attempt} needs {(spec.org_id, spec.app_version_id)} and runs on {began.build}"
+    job = scene.records.jobs[scene.records.attempts[CoordinatorAttemptId(began.attempt)].job]
+    needed = (spec.org_id, spec.app_version_id, job.build_digest)
+    if began.build != needed:
+        yield f"I4: attempt {began.attempt} needs {needed} and runs on {began.build}"
 
 
 def done_test_is_not_run_again(scene: Scene, ended: TestEnded) -> Breaches:

@@ -14,6 +14,7 @@ from coordinator.core.events import (
     HoldRequested,
     JobsSubmitted,
     ReadmitRequested,
+    RegistrationRequested,
     RetryRequested,
 )
 from coordinator.core.model import AgentId, AgentState, DeviceId, DeviceState, Job, JobId
@@ -25,6 +26,7 @@ from tests.sim.plan import HoldAgent, HoldDevice, Plan, Submission, Wish, WishKi
 from tests.sim.world import SECOND_US, World
 
 PATIENCE_US = 8 * SECOND_US
+REGISTERED_PERCENT = 40
 BACKOFF_US = 2 * SECOND_US
 LINK_US = (2_000, 60_000)
 READ_PAUSE_US = 2 * SECOND_US
@@ -116,7 +118,18 @@ class Users:
             self._history.add(Answered(self._world.now_us, key, tuple(JobId(job) for job in answer.job_ids)))
             self._accepted[key] = tuple(JobId(job) for job in answer.job_ids)
 
+        if self._world.chance(REGISTERED_PERCENT):
+            self._register(org, specs[0].app_version_id)
         self._call(make, settle)
+
+    def _register(self, org: str, app: str) -> None:
+        """Let an app version be one of two binaries; which jobs it is for depends on what arrives first."""
+        digest = f"{org}/{app}/{self._world.between(1, 2)}"
+        self._history.add(Note(self._world.now_us, f"a user registers {digest}"))
+        event = RegistrationRequested(
+            org_id=org, app_version_id=app, digest=digest, size=1, file_name="app.apk", is_replacing=True
+        )
+        self._call(lambda _records: event, lambda _answer: None)
 
     def _wish(self, wish: Wish, key: str) -> None:
         jobs = self._accepted.get(wish.submission)

@@ -64,6 +64,13 @@ NEWER_COLUMNS = (
     ("leases", "is_canary"),
     ("agents", "lanes"),
     ("jobs", "secrets"),
+    ("devices", "app_is_registered"),
+    ("jobs", "build_digest"),
+    ("jobs", "bundle_digest"),
+    ("leases", "build_digest"),
+    ("builds", "size"),
+    ("builds", "file_name"),
+    ("builds", "register_us"),
 )
 
 

@@ -11,8 +11,11 @@ import pytest
 
 from agent.android import Adb, Apk
 from agent.appium import AppiumFailed, SystemPort, Toolbox
+from agent.blobs import BlobCache
 from agent.builds import BuildSource
+from agent.bundles import Bundles, NodePackages
 from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
+from agent.downloads import Downloads
 from agent.journal import Claim, Journal
 from agent.runners.appwright import KEPT_ATTEMPTS, AppwrightRunner
 from agent.runners.appwright_care import Care, CareOptions
@@ -91,9 +94,23 @@ class Runner(AppwrightRunner):
         tools = Toolbox(project=project, state_dir=state)
         adb = Adb("127.0.0.1:5601", 5_999)
         claim = Claim("127.0.0.1:5601", -1, Journal(state / "processes"))
-        source = BuildSource("{app_version_id}.apk", project, functools.partial(build_path, tools, "emulator"))
+        source = BuildSource(
+            "{app_version_id}.apk", project, functools.partial(build_path, tools, "emulator"), Downloads(state)
+        )
+        blobs = BlobCache(state / "builds", ".apk", 1_000)
+        bundles = Bundles(blobs, NodePackages(state / "packages", {}))
         care = Care(adb, None, CareOptions())
-        super().__init__(adb=adb, tools=tools, source=source, slot=0, provider="emulator", claim=claim, care=care)
+        super().__init__(
+            adb=adb,
+            tools=tools,
+            source=source,
+            blobs=blobs,
+            bundles=bundles,
+            slot=0,
+            provider="emulator",
+            claim=claim,
+            care=care,
+        )
         self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
         self._appium._system_port = SystemPort(0, state)
 

@@ -11,8 +11,11 @@ import pytest
 
 from agent.android import Adb, Apk
 from agent.appium import Toolbox
+from agent.blobs import BlobCache
 from agent.builds import BuildSource
+from agent.bundles import Bundles, NodePackages
 from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
+from agent.downloads import Downloads
 from agent.journal import Claim, Journal
 from agent.runners.appwright import AppwrightRunner, _End
 from agent.runners.appwright_care import Care, CareOptions
@@ -30,12 +33,17 @@ class Runner(AppwrightRunner):
     def __init__(self, project: Path, listing: dict[str, str]) -> None:
         tools = Toolbox(project=project, state_dir=project)
         adb = Adb("127.0.0.1:5601", 5_999)
-        source = BuildSource("v.apk", project, functools.partial(build_path, tools, "emulator"))
+        source = BuildSource(
+            "v.apk", project, functools.partial(build_path, tools, "emulator"), Downloads(project / "downloads")
+        )
+        blobs = BlobCache(project / "blobs", ".apk", 1_000)
         claim = Claim("127.0.0.1:5601", -1, Journal(project / "processes"))
         super().__init__(
             adb=adb,
             tools=tools,
             source=source,
+            blobs=blobs,
+            bundles=Bundles(blobs, NodePackages(project / "packages", {})),
             slot=0,
             provider="emulator",
             claim=claim,

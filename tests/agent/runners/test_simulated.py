@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.blobs import BlobCache
 from agent.core.model import (
     NO_FENCE,
     AttemptId,
@@ -28,7 +29,8 @@ class Bench:
     """A simulated device, and what was seen of its runs."""
 
     def __init__(self, folder: Path) -> None:
-        self._runner = SimulatedRunner(DeviceId("e1"), install_s=0, test_s=0, truth=folder / "truth")
+        blobs = BlobCache(folder / "blobs", ".apk", 1_000)
+        self._runner = SimulatedRunner(DeviceId("e1"), blobs=blobs, install_s=0, test_s=0, truth=folder / "truth")
         self.stop = Stop()
         self.ended: list[TestResult] = []
         self.stop_at = ""

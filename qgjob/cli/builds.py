@@ -1,0 +1,94 @@
+"""`qgjob builds`, and the uploads of `qgjob submit --app`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qgjob.cli import fields, render, terminal
+from qgjob.cli.command import Command
+from qgjob.cli.progress import showing_progress
+from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show, show_one
+from qgjob.errors import UsageError
+
+if TYPE_CHECKING:
+    from qgjob.client import Client
+    from qgjob.v1.build_pb2 import Build
+    from qgjob.v1.job_pb2 import JobSpec
+
+app = typer.Typer(help="Upload builds, and show them.", no_args_is_help=True)
+
+MIB = 1_024 * 1_024
+
+
+@app.callback()
+def _group() -> None:
+    """Keep the commands below commands of their own."""
+
+
+@app.command("upload", cls=Command)
+def upload_build(
+    file: Annotated[Path, typer.Argument(help="The app's binary, as in ./app.apk.")],
+    app_version_id: Annotated[str, typer.Option("--app-version-id", help="The app version that it is.")],
+    org_id: Annotated[str | None, typer.Option("--org-id", help="The organisation; default: QGJOB_ORG_ID.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of another binary; jobs that were accepted keep theirs.")
+    ] = False,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Upload a build, and register it: jobs that are submitted from now on are tested against it."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    org = org_id or organisation()
+    if not org:
+        raise UsageError("no organisation is given", hint="add --org-id, or set QGJOB_ORG_ID")
+    names = fields.name("org-id", org), fields.name("app-version-id", app_version_id)
+    with client() as opened:
+        build = bring(opened, *names, file, is_replacing=replace)
+    show_one(resources.build(build), chosen, render.build_block, key="digest")
+
+
+@app.command("list", cls=Command)
+def list_builds(
+    org_id: Annotated[str | None, typer.Option("--org-id", help="An organisation; default: all.")] = None,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """List the builds that were registered or tested, the last one first."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        found = [resources.build(build) for build in opened.list_builds(org_id or "")]
+    show(found, chosen, render.builds_table, key="app_version_id")
+
+
+def bring(opened: Client, org_id: str, app_version_id: str, file: Path, *, is_replacing: bool = False) -> Build:
+    """Upload a build unless the coordinator has it, and register it."""
+    from qgjob.uploads import upload_file
+
+    with showing_progress(file.name) as tell:
+        blob = upload_file(opened, file, tell)
+    registered = opened.register_build(
+        org_id, app_version_id, blob.digest, file_name=file.name, is_replacing=is_replacing
+    )
+    how = "was there already" if blob.was_there else f"uploaded, {blob.size / MIB:.1f} MiB"
+    terminal.say(f"{file.name}: {how}; {app_version_id} is sha256 {blob.digest[:16]}")
+    return registered
+
+
+def bring_for(opened: Client, specs: list[JobSpec], file: Path) -> None:
+    """Upload and register the build of jobs before they are submitted.
+
+    Raises:
+        UsageError: They are of several app versions, which cannot all be this one.
+    """
+    versions = sorted({(spec.org_id, spec.app_version_id) for spec in specs})
+    if len(versions) > 1:
+        named = ", ".join(version for _, version in versions)
+        raise UsageError(f"--app is one build, and the jobs are of {named}", hint="use `qgjob builds upload` for each")
+    bring(opened, *versions[0], file)
