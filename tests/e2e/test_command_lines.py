@@ -206,18 +206,19 @@ def test_the_line_with_jq_counts_priorities(grid: Grid) -> None:
         ("qgjob jobs list --limit=300 -o jsonl", "0"),
         ("qgjob jobs wait --run nightly -o jsonl", "7"),
         ("qgjob jobs active --watch -o jsonl", "0"),
-        ("qgjob logs 301 --follow", "0"),
+        ("qgjob logs 601 --follow", "0"),
     ],
 )
 def test_a_pipe_that_is_closed_early_is_no_error_and_hides_no_verdict(grid: Grid, command: str, code: str) -> None:
-    grid.submit(*[f"tests/case-{number}.spec.ts" for number in range(300)], options=("--run", "nightly"))
+    # More lines than a pipe holds, so that the command meets its end.
+    grid.submit(*[f"tests/case-{number}.spec.ts" for number in range(600)], options=("--run", "nightly"))
     grid.run("jobs", "cancel", *map(str, range(1, 200)))
     if "wait" in command:
         grid.run("jobs", "cancel", "--run", "nightly")
     if "logs" in command:
         grid.submit("loud.spec.ts", app="loud", options=("--priority", "5", "--env", "QGJOB_SIM_LOG_LINES=20000"))
         grid.agent("lab", *AGENT)
-        grid.run("jobs", "wait", "301")
+        grid.run("jobs", "wait", "601")
     line = f"{command} 2>&1 | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}"
     env = {**grid.env, "PATH": f"{BIN}{os.pathsep}{grid.env['PATH']}"}
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env, timeout=60, check=True)

@@ -303,7 +303,11 @@ def device_holds_the_build(scene: Scene, began: WorkBegan) -> Breaches:
     if not began.attempt:
         return
     spec = scene.plan.jobs[began.test].spec
-    job = scene.records.jobs[scene.records.attempts[CoordinatorAttemptId(began.attempt)].job]
+    attempt = scene.records.attempts.get(CoordinatorAttemptId(began.attempt))
+    if attempt is None:
+        yield f"I4: attempt {began.attempt} begins before it is durable"
+        return
+    job = scene.records.jobs[attempt.job]
     needed = (spec.org_id, spec.app_version_id, job.build_digest)
     if began.build != needed:
         yield f"I4: attempt {began.attempt} needs {needed} and runs on {began.build}"
