@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -39,15 +40,22 @@ def main(program: Path, arguments: list[str]) -> int:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as phone:
         assert phone.stdout is not None
         phone.stdout.readline()
-        register(port)
+        while phone.poll() is None and not is_known(port):
+            # As long as adb has not forgotten the last phone at this port, it takes no new one.
+            ask(f"host:emulator:{port}")
+            time.sleep(0.2)
         return phone.wait()
 
 
-def register(port: int) -> None:
-    request = f"host:emulator:{port}"
+def is_known(port: int) -> bool:
+    return ask(f"host-serial:emulator-{port - 1}:get-state") == b"OKAY0006device"
+
+
+def ask(request: str) -> bytes:
     with socket.create_connection(("127.0.0.1", int(os.environ["ANDROID_ADB_SERVER_PORT"]))) as server:
         server.sendall(f"{len(request):04x}{request}".encode())
-        server.recv(4)
+        server.settimeout(5.0)
+        return b"".join(iter(lambda: server.recv(64), b""))
 
 
 if __name__ == "__main__":
