@@ -50,6 +50,10 @@ MOST_RELAPSES = 16
 CERTAIN_PREFIX = "DEVICE_"
 CERTAIN_REASONS = frozenset({"INSTALL_FAILED_INSUFFICIENT_STORAGE"})
 """Reasons that speak of the device itself, whatever was run on it; so do all that begin with `CERTAIN_PREFIX`."""
+DEVICELESS_REASONS = frozenset(
+    {"AGENT_LOST", "BUILD_FETCH_FAILED", "BUILD_SOURCE_FAILED", "BUNDLE_FETCH_FAILED", "PACKAGES_FAILED"}
+)
+"""What went wrong before a device was touched, or away from it."""
 NO_APP = AppKey(org_id="", app_version_id="")
 """The app of a canary that installs nothing."""
 
@@ -90,7 +94,7 @@ class Suspicion:
         self._crossings.passed(_install_of(lease.app), lease.device)
 
     def _failed_by_lab(self, device: DeviceId, subject: str, failure: Failure) -> None:
-        if failure.blame in (Blame.BUILD, Blame.TEST) or failure.is_fatal or failure.reason == "AGENT_LOST":
+        if failure.blame in (Blame.BUILD, Blame.TEST) or failure.is_fatal or failure.reason in DEVICELESS_REASONS:
             return
         if is_certain(failure):
             self._hold(self._ledger.fleet.devices[device], failure.message)
@@ -156,7 +160,7 @@ class Suspicion:
 
     def canary_failed(self, lease: Lease, failure: Failure, now: Now) -> None:
         """End a canary; the next one comes later. What speaks against the build only says nothing of the device."""
-        if failure.blame is Blame.BUILD or failure.is_fatal:
+        if failure.blame is Blame.BUILD or failure.is_fatal or failure.reason in DEVICELESS_REASONS:
             self.canary_passed(lease, now)
             return
         self._hold(self._ledger.fleet.devices[lease.device], failure.message)

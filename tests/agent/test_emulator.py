@@ -99,7 +99,11 @@ async def test_emulator_is_booted_headless_once_and_ended_with_nothing_left(bay:
 
 @pytest.mark.parametrize(
     ("reset", "boots", "flag"),
-    [(Reset.KEEP, 1, "-read-only"), (Reset.SNAPSHOT, 2, "-read-only"), (Reset.WIPE, 2, "-wipe-data")],
+    [
+        (Reset.KEEP, 1, "-read-only"),
+        pytest.param(Reset.SNAPSHOT, 2, "-read-only", marks=pytest.mark.soak),
+        pytest.param(Reset.WIPE, 2, "-wipe-data", marks=pytest.mark.soak),
+    ],
 )
 async def test_next_batch_finds_the_emulator_as_it_is_wanted(bay: Bay, reset: Reset, boots: int, flag: str) -> None:
     emulator = bay.emulator(reset)
@@ -111,6 +115,7 @@ async def test_next_batch_finds_the_emulator_as_it_is_wanted(bay: Bay, reset: Re
     assert flag in bay.calls()[-1]
 
 
+@pytest.mark.soak
 async def test_emulator_that_hangs_is_replaced(bay: Bay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulators, "BOOT_TIMEOUT_S", 3.0)
     bay.say("hangs")
@@ -119,6 +124,7 @@ async def test_emulator_that_hangs_is_replaced(bay: Bay, monkeypatch: pytest.Mon
     assert await bay.adb.is_online()
 
 
+@pytest.mark.soak
 async def test_emulator_that_was_killed_is_booted_again(bay: Bay) -> None:
     emulator = bay.emulator()
     await emulator.boot()

@@ -212,6 +212,27 @@ def test_lost_agent_is_not_held_against_its_devices() -> None:
     assert device(lab).marks == ()
 
 
+FETCHES = ("BUILD_FETCH_FAILED", "BUILD_SOURCE_FAILED", "BUNDLE_FETCH_FAILED", "PACKAGES_FAILED")
+
+
+@pytest.mark.parametrize("reason", FETCHES)
+def test_what_could_not_be_fetched_is_not_held_against_the_device_that_waited_for_it(reason: str) -> None:
+    lab, agent = lab_of(1)
+    away = Failure(reason=reason, message="nobody serves it", blame=Blame.HOST)
+    for test in ("a", "b", "c", "d"):
+        run_on(lab, agent, E1, test, failure=away)
+    assert device(lab).marks == ()
+
+
+@pytest.mark.parametrize("reason", FETCHES)
+def test_canary_whose_build_cannot_be_fetched_passes(reason: str) -> None:
+    lab, agent = lab_of(1)
+    lose(lab, agent)
+    lab.pass_time(WAIT_S)
+    agent.reject(canary(lab), Failure(reason=reason, message="nobody serves it", blame=Blame.HOST))
+    assert device(lab).state is DeviceState.IDLE
+
+
 def test_suspect_device_gives_the_rest_of_its_batch_back() -> None:
     lab, agent = lab_of(1)
     lab.submit(*(spec(test) for test in ("a", "b", "c")))
