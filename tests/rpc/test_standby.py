@@ -24,7 +24,7 @@ from coordinator.store.dialect import checked_url
 from qgjob.v1 import agent_service_pb2, job_pb2, job_service_pb2, log_pb2, log_service_pb2
 from tests.rpc.grid import PATIENCE_S, Grid, error_info, phone, refusal, spec
 
-TTL_S = 1.5
+TTL_S = 5.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
