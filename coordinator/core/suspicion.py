@@ -159,11 +159,15 @@ class Suspicion:
         self._ledger.close_lease(lease, LeaseState.RELEASED, "the canary has passed", now)
 
     def canary_failed(self, lease: Lease, failure: Failure, now: Now) -> None:
-        """End a canary; the next one comes later. What speaks against the build only says nothing of the device."""
-        if failure.blame is Blame.BUILD or failure.is_fatal or failure.reason in DEVICELESS_REASONS:
+        """End a canary; the next one comes later. What speaks against the build only says nothing of the device.
+
+        Neither does what could not be fetched; but then nothing was tried, and the next one comes without a relapse.
+        """
+        if failure.blame is Blame.BUILD or failure.is_fatal:
             self.canary_passed(lease, now)
             return
-        self._hold(self._ledger.fleet.devices[lease.device], failure.message)
+        if failure.reason not in DEVICELESS_REASONS:
+            self._hold(self._ledger.fleet.devices[lease.device], failure.message)
         self._ledger.close_lease(lease, LeaseState.RELEASED, "the canary has failed", now)
 
     def look(self, now: Now, lab_us: int, deadline_us: int) -> None:

@@ -225,12 +225,16 @@ def test_what_could_not_be_fetched_is_not_held_against_the_device_that_waited_fo
 
 
 @pytest.mark.parametrize("reason", FETCHES)
-def test_canary_whose_build_cannot_be_fetched_passes(reason: str) -> None:
+def test_canary_whose_build_cannot_be_fetched_is_tried_again_after_the_same_wait(reason: str) -> None:
     lab, agent = lab_of(1)
     lose(lab, agent)
+    before = device(lab).relapses
     lab.pass_time(WAIT_S)
-    agent.reject(canary(lab), Failure(reason=reason, message="nobody serves it", blame=Blame.HOST))
-    assert device(lab).state is DeviceState.IDLE
+    first = canary(lab)
+    agent.reject(first, Failure(reason=reason, message="nobody serves it", blame=Blame.HOST))
+    assert (device(lab).state, device(lab).relapses) == (DeviceState.QUARANTINED, before)
+    lab.pass_time(WAIT_S)
+    assert canary(lab).id != first.id
 
 
 def test_suspect_device_gives_the_rest_of_its_batch_back() -> None:
