@@ -179,7 +179,8 @@ async def install_driver(tools: Toolbox) -> None:
         AppiumFailed: It cannot be installed.
     """
     tools.appium_home.mkdir(parents=True, exist_ok=True)
-    with (tools.state_dir / "appium-home.lock").open("w") as guard:
+    # Beside the home itself: agents with state of their own may have links to one.
+    with tools.appium_home.resolve().with_suffix(".lock").open("w") as guard:
         await asyncio.to_thread(fcntl.flock, guard, fcntl.LOCK_EX)
         complete = tools.appium_home / "complete"
         if complete.exists() and _installed_version(tools.appium_home) == DRIVER_VERSION:

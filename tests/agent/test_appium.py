@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -38,6 +39,16 @@ async def test_driver_is_installed_once(tools: Toolbox) -> None:
     await install_driver(tools)
     await install_driver(tools)
     assert installs(tools) == 1
+
+
+async def test_agents_whose_homes_are_links_to_one_install_its_driver_once(tools: Toolbox, tmp_path: Path) -> None:
+    tools.appium_home.mkdir(parents=True)
+    others = [Toolbox(project=tools.project, state_dir=tmp_path / f"agent-{number}") for number in range(4)]
+    for other in others:
+        other.state_dir.mkdir()
+        other.appium_home.symlink_to(tools.appium_home)
+    await asyncio.gather(*map(install_driver, others))
+    assert sum(installs(other) for other in others if (other.state_dir / "installs").exists()) == 1
 
 
 async def test_driver_of_an_interrupted_install_is_not_trusted(tools: Toolbox) -> None:
