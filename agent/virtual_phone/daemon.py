@@ -1,6 +1,7 @@
 """The phone's adb daemon: listens for hosts, and loses them when a fault says so."""
 
 import asyncio
+import socket
 
 from agent.virtual_phone.faults import OFFLINE_DROP, OFFLINE_HANG, FaultKind
 from agent.virtual_phone.phone import Phone
@@ -24,6 +25,8 @@ class AdbDaemon:
     def __init__(self, phone: Phone) -> None:
         self._phone = phone
         self._server: asyncio.Server | None = None
+        self._kept_port: socket.socket | None = None
+        """Holds the port while nothing listens on it: the host's adb would take whatever came there for this phone."""
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._was_hung = False
         self._was_authorized = True
@@ -66,6 +69,7 @@ class AdbDaemon:
         if self._relistening is not None:
             self._relistening.cancel()
         self._stop_listening()
+        self._give_port_back()
         tasks = list(self._connections.values())
         self._drop_all()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -119,7 +123,8 @@ class AdbDaemon:
         """Bring listener and connections in line with the faults that the phone has now."""
         mode, is_authorized = self._offline_mode, self.is_authorized
         if mode == OFFLINE_DROP:
-            self._stop_listening()
+            if self._stop_listening():
+                self._keep_port()
             self._drop_all()
         elif self._server is None and self._relistening is None:
             self._relistening = asyncio.create_task(self._listen_again())
@@ -133,6 +138,7 @@ class AdbDaemon:
         self._was_hung, self._was_authorized = self.is_hung, is_authorized
 
     async def _listen_again(self) -> None:
+        self._give_port_back()
         try:
             server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
         except OSError as error:
@@ -142,13 +148,35 @@ class AdbDaemon:
             self._relistening = None
         if self._offline_mode == OFFLINE_DROP:  # the cable was pulled again while the port was being opened
             server.close()
+            self._keep_port()
         else:
             self._server = server
 
-    def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    def _stop_listening(self) -> bool:
+        """Close the listener. Returns whether there was one."""
+        if self._server is None:
+            return False
+        self._server.close()
+        self._server = None
+        return True
+
+    def _keep_port(self) -> None:
+        kept = socket.socket()
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            kept.bind((LOOPBACK, self.port))
+        except OSError as error:
+            kept.close()
+            self._phone.log.note("DEFECT", f"cannot keep port {self.port}: {error}")
+            return
+        # Needed to bind beside what is left of old connections; from here on nobody else may do the same.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        self._kept_port = kept
+
+    def _give_port_back(self) -> None:
+        if self._kept_port is not None:
+            self._kept_port.close()
+            self._kept_port = None
 
     def _drop_all(self) -> None:
         for connection in self._connections:

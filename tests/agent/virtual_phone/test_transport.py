@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.virtual_phone.bytestream import ByteQueue, StreamOverflow
+from agent.virtual_phone.daemon import AdbDaemon, NoFreePort
 from agent.virtual_phone.faults import FaultKind, parse_fault
 from agent.virtual_phone.services import DEFECT_CODE
 from agent.virtual_phone.transport import (
@@ -209,6 +210,15 @@ async def test_pulled_cable_drops_hosts_and_takes_none_until_it_is_back() -> Non
         await daemon.settled()
         async with host_of(daemon) as host:
             assert (await host.connect()).startswith("device::")
+
+
+async def test_phone_whose_cable_is_pulled_keeps_its_port_from_others() -> None:
+    phone = make_phone()
+    async with serving(phone) as daemon, host_of(daemon) as host:
+        await host.connect()
+        phone.begin(parse_fault("offline"))
+        with pytest.raises(NoFreePort):
+            await AdbDaemon(make_phone()).start(daemon.port)
 
 
 async def test_cable_that_is_pulled_again_at_once_stays_pulled(tmp_path: Path) -> None:
