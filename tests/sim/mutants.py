@@ -20,7 +20,6 @@ from agent.core.events import AttemptEnded
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
-from coordinator import wire as coordinator_wire
 from coordinator.core import lanes, ledger, transitions
 from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
@@ -43,6 +42,7 @@ from coordinator.core.policy import Choice
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import SendLease
 from coordinator.core.suspicion import Suspicion
+from coordinator.wire import to_agents
 from qgjob.v1.lease_pb2 import LeaseSpec as LeaseSpecMessage
 from tests.sim.coordinator import Answers, CoordinatorProcess, Facts
 from tests.sim.database import Database
@@ -392,7 +392,7 @@ MUTANTS = (
     Mutant(name="family without the build", plant=_family_without_the_build, seed=0),
     Mutant(
         name="lease without the build",
-        plant=replacing(coordinator_wire, "_lease_spec", _lease_without_the_build),
+        plant=replacing(to_agents, "_lease_spec", _lease_without_the_build),
         seed=0,
     ),
     Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=2),

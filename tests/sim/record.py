@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.sim.batch import Summary
 
 ROOT = Path(__file__).parents[2]
-SIMULATED = ("coordinator/core", "coordinator/wire.py", "agent/core", "agent/wire.py", "qgjob/v1", "tests/sim")
+SIMULATED = ("coordinator/core", "coordinator/wire", "agent/core", "agent/wire.py", "qgjob/v1", "tests/sim")
 
 
 class OtherCode(Exception):

@@ -1,0 +1,91 @@
+"""Protobuf <-> core: the only translator, and the place where outside data is validated, once."""
+
+from __future__ import annotations
+
+from coordinator.wire.codes import CODES, code_of, told
+from coordinator.wire.fields import digest, duration, entries, optional_text, span_us, timestamp
+from coordinator.wire.from_agents import agent_connected, agent_event, failure
+from coordinator.wire.limits import (
+    MAX_JOBS_PER_CALL,
+    MAX_LISTED_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_NAME,
+    MAX_PAGE,
+    MAX_PATH_BYTES,
+    MAX_RETRIES,
+    MAX_SELECTOR,
+    MAX_SPAN_US,
+    MAX_STATES,
+    MAX_TIMEOUT_US,
+    PROTOCOL,
+)
+from coordinator.wire.requests import (
+    hold_requested,
+    job_spec,
+    job_specs,
+    job_states,
+    page_size,
+    payload_sha256,
+    registration_requested,
+    target_filter,
+)
+from coordinator.wire.to_agents import command, welcome
+from coordinator.wire.views import (
+    agent_out,
+    attempt_out,
+    batch_out,
+    build_out,
+    device_out,
+    fitting,
+    job_out,
+    job_spec_out,
+    job_state_out,
+    queue_status_out,
+)
+
+__all__ = [
+    "CODES",
+    "MAX_JOBS_PER_CALL",
+    "MAX_LISTED_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "MAX_NAME",
+    "MAX_PAGE",
+    "MAX_PATH_BYTES",
+    "MAX_RETRIES",
+    "MAX_SELECTOR",
+    "MAX_SPAN_US",
+    "MAX_STATES",
+    "MAX_TIMEOUT_US",
+    "PROTOCOL",
+    "agent_connected",
+    "agent_event",
+    "agent_out",
+    "attempt_out",
+    "batch_out",
+    "build_out",
+    "code_of",
+    "command",
+    "device_out",
+    "digest",
+    "duration",
+    "entries",
+    "failure",
+    "fitting",
+    "hold_requested",
+    "job_out",
+    "job_spec",
+    "job_spec_out",
+    "job_specs",
+    "job_state_out",
+    "job_states",
+    "optional_text",
+    "page_size",
+    "payload_sha256",
+    "queue_status_out",
+    "registration_requested",
+    "span_us",
+    "target_filter",
+    "timestamp",
+    "told",
+    "welcome",
+]
