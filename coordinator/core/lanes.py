@@ -109,13 +109,20 @@ class Bucket:
     family: Family
     priority: int
     lane: Lane
-    heap: list[Entry] = field(default_factory=list)
+    fresh: list[Entry] = field(default_factory=list)
+    returned: list[Entry] = field(default_factory=list)
+    """Jobs that were given back. They are the older ones, unless the wall clock was put back between the two: then a
+    fresh one may have risen higher."""
     size: int = 0
     level: int = 0
     rank: Rank | None = None
     """What its head stands in line with; None while it is not offered."""
     ages_us: int = 0
-    """Wall time at which its head rises; 0 if never."""
+    """Wall time at which a job of it rises next; 0 if never."""
+
+    def heap_of(self, entry: Entry) -> list[Entry]:
+        """Return the heap that an entry of this bucket stands in."""
+        return self.fresh if entry[0] else self.returned
 
 
 @dataclass(slots=True, eq=False)
@@ -205,6 +212,8 @@ class Queues:
         self._queued_per_org: Counter[str] = Counter()
         self._pools_per_org: Counter[str] = Counter()
         self._aging: list[tuple[int, int, Bucket]] = []
+        self._risen: dict[Bucket, None] = {}
+        """Buckets that stand higher than they were submitted: they fall if the wall clock is put back."""
         self._parked: dict[str, dict[tuple[Signature, int, Lane], None]] = {}
         self._full: dict[str, list[_Oldest]] = {}
         """Heads that would have a guaranteed share if their organisation had not all its devices."""
@@ -245,8 +254,14 @@ class Queues:
     # Time
 
     def advance(self, wall_us: int) -> None:
-        """Take note of the time, and let heads rise whose wait has become long enough."""
-        self._wall_us = wall_us
+        """Take note of the time, and let heads rise whose wait has become long enough.
+
+        When the wall clock was put back those fall that have not waited so long any more; costs O(risen heads).
+        """
+        is_put_back, self._wall_us = wall_us < self._wall_us, wall_us
+        if is_put_back:
+            for bucket in list(self._risen):
+                self._offer(bucket)
         while self._aging and self._aging[0][0] <= wall_us:
             due_us, _, bucket = heapq.heappop(self._aging)
             if bucket.ages_us == due_us:
@@ -273,7 +288,7 @@ class Queues:
         long_us = expected_us if expected_us > self._rules.long_us else 0
         entry: Entry = (0 if job.attempt_count else 1, job.create_us, -long_us, job.sequence, job.id, expected_us)
         self._waiting[job.id] = entry
-        heapq.heappush(bucket.heap, entry)
+        heapq.heappush(bucket.heap_of(entry), entry)
         bucket.size += 1
         family.size += 1
         family.pool.size += 1
@@ -306,11 +321,13 @@ class Queues:
         self._queued_per_org[org] -= 1
         if not self._queued_per_org[org]:
             del self._queued_per_org[org]
+        heap = bucket.heap_of(entry)
         if not bucket.size:
-            bucket.heap.clear()
-        elif len(bucket.heap) > COMPACT_ABOVE and len(bucket.heap) > 2 * bucket.size:
-            bucket.heap = [one for one in bucket.heap if self._waiting.get(one[4]) is one]
-            heapq.heapify(bucket.heap)
+            bucket.fresh.clear()
+            bucket.returned.clear()
+        elif len(heap) > COMPACT_ABOVE and len(heap) > 2 * bucket.size:
+            heap[:] = [one for one in heap if self._waiting.get(one[4]) is one]
+            heapq.heapify(heap)
         if not family.size:
             self._count_family(family, -1)
 
@@ -349,9 +366,10 @@ class Queues:
         taken: list[tuple[int, int, int, int, JobId]] = []
         while len(taken) < most and work_us > 0:
             bucket = only if only is not None else self.first_bucket(family, lanes)
-            if bucket is None or self._clean(bucket) is None or self._level_of(bucket) < floor:
+            entry = self.head_of(bucket) if bucket is not None else None
+            if bucket is None or entry is None or self._level_at(bucket, entry) < floor:
                 break
-            entry = heapq.heappop(bucket.heap)
+            heapq.heappop(bucket.heap_of(entry))
             del self._waiting[entry[4]]
             self._forget(bucket, entry)
             taken.append((-bucket.priority, entry[0], entry[1], -entry[5], entry[4]))
@@ -454,24 +472,31 @@ class Queues:
 
     # Heads
 
-    def _clean(self, bucket: Bucket) -> Entry | None:
-        heap = bucket.heap
+    def _clean(self, heap: list[Entry]) -> Entry | None:
         while heap and self._waiting.get(heap[0][4]) is not heap[0]:
             heapq.heappop(heap)
         return heap[0] if heap else None
 
-    def _level_of(self, bucket: Bucket) -> int:
-        return effective_priority(bucket.priority, self._wall_us - bucket.heap[0][1], self._rules)
+    def head_of(self, bucket: Bucket) -> Entry | None:
+        """Return a bucket's first job, None if none waits: the highest, and of equals one that was given back."""
+        fresh = self._clean(bucket.fresh)
+        returned = self._clean(bucket.returned) if bucket.returned else None
+        if returned is None or fresh is None:
+            return fresh if returned is None else returned
+        return returned if self._level_at(bucket, returned) >= self._level_at(bucket, fresh) else fresh
+
+    def _level_at(self, bucket: Bucket, entry: Entry) -> int:
+        return effective_priority(bucket.priority, self._wall_us - entry[1], self._rules)
 
     def first_bucket(self, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> Bucket | None:
         """Return the bucket of a family's first job of some lanes."""
         best: Bucket | None = None
         best_key: tuple[int, Entry] | None = None
         for bucket in family.buckets.values():
-            entry = self._clean(bucket) if bucket.lane in lanes else None
+            entry = self.head_of(bucket) if bucket.lane in lanes else None
             if entry is None:
                 continue
-            key = (-self._level_of(bucket), entry)
+            key = (-self._level_at(bucket, entry), entry)
             if best_key is None or key < best_key:
                 best, best_key = bucket, key
         return best
@@ -479,7 +504,8 @@ class Queues:
     def first_level(self, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> int:
         """Return the level of a family's first job of some lanes, 0 if none waits."""
         bucket = self.first_bucket(family, lanes)
-        return self._level_of(bucket) if bucket is not None else 0
+        entry = self.head_of(bucket) if bucket is not None else None
+        return self._level_at(bucket, entry) if bucket is not None and entry is not None else 0
 
     def _offer_family(self, family: Family, changed: Bucket) -> None:
         """Let a family's buckets stand where they belong after one of them has changed."""
@@ -497,15 +523,16 @@ class Queues:
 
     def _offer(self, bucket: Bucket) -> None:
         """Put a bucket where its head belongs, if it does not stand there yet."""
-        entry = self._clean(bucket)
+        entry = self.head_of(bucket)
         kind = self._kind(bucket) if entry is not None else None
         if entry is None or kind is None:
             bucket.rank = None
+            self._risen.pop(bucket, None)
             return
-        level = self._level_of(bucket)
+        level = self._level_at(bucket, entry)
         size = -(bucket.family.per_device_us(1).bit_length()) if kind is not NO_DEVICE else 0
         rank: Rank = (kind, size, entry[0], bucket.family.left_us, entry[1], entry[3])
-        self._note_aging(bucket, entry[1], level)
+        self._note_aging(bucket, level)
         if bucket.rank == rank and bucket.level == level:
             return
         bucket.rank, bucket.level = rank, level
@@ -548,15 +575,27 @@ class Queues:
             oldest[:] = [one for one in oldest if one[2].rank is one[3]]
             heapq.heapify(oldest)
 
-    def _note_aging(self, bucket: Bucket, create_us: int, level: int) -> None:
-        if bucket.priority >= MOST_AGED_PRIORITY or level >= MOST_AGED_PRIORITY:
-            bucket.ages_us = 0
+    def _note_aging(self, bucket: Bucket, level: int) -> None:
+        if bucket.priority >= MOST_AGED_PRIORITY:
             return
-        due_us = create_us + (level - bucket.priority + 1) * self._rules.age_us
+        if level > bucket.priority:
+            self._risen[bucket] = None
+        else:
+            self._risen.pop(bucket, None)
+        heads = (heap[0] for heap in (bucket.fresh, bucket.returned) if heap)
+        due_us = min((self._rises_us(bucket, one) for one in heads if self._can_rise(bucket, one)), default=0)
         if bucket.ages_us != due_us:
             bucket.ages_us = due_us
-            self._number += 1
-            heapq.heappush(self._aging, (due_us, self._number, bucket))
+            if due_us:
+                self._number += 1
+                heapq.heappush(self._aging, (due_us, self._number, bucket))
+
+    def _can_rise(self, bucket: Bucket, entry: Entry) -> bool:
+        return self._level_at(bucket, entry) < MOST_AGED_PRIORITY
+
+    def _rises_us(self, bucket: Bucket, entry: Entry) -> int:
+        """Return the wall time at which a job rises next."""
+        return entry[1] + (self._level_at(bucket, entry) - bucket.priority + 1) * self._rules.age_us
 
     def first(self, signature: Signature, least: int = 1, lanes: tuple[Lane, ...] = ALL_LANES) -> Head | None:
         """Return the first head of a pool in some lanes, of at least a level.
@@ -724,7 +763,7 @@ class Queues:
             entry[4]
             for family in families
             for bucket in family.buckets.values()
-            for entry in bucket.heap
+            for entry in (*bucket.returned, *bucket.fresh)
             if self._waiting.get(entry[4]) is entry
         )
 
@@ -739,7 +778,7 @@ class Queues:
             for pool in self._pools.values()
             for family in pool.families.values()
             for bucket in family.buckets.values()
-            for entry in bucket.heap
+            for entry in (*bucket.returned, *bucket.fresh)
             if self._waiting.get(entry[4]) is entry
         ]
         return sorted(found, key=lambda one: one[0])

@@ -86,7 +86,12 @@ class Policy:
             return None
         starved = (self._queues.starved(signature, lanes) for signature in signatures)
         due = [bucket for bucket in starved if bucket is not None]
-        return min(due, key=lambda bucket: (bucket.heap[0][1], bucket.heap[0][3]), default=None)
+        return min(due, key=self._age_of, default=None)
+
+    def _age_of(self, bucket: Bucket) -> tuple[int, int]:
+        entry = self._queues.head_of(bucket)
+        assert entry is not None, f"nothing waits with priority {bucket.priority} of {bucket.family.key}"
+        return (entry[1], entry[3])
 
     def best_level(self, device: Device, current: FamilyKey) -> int:
         """Return the highest effective priority that waits for a device which works for a family, 0 for none."""

@@ -15,6 +15,8 @@ from tests.sim.world import SECOND_US
 
 SEEDS = 500
 SEEDS_A_TEST = 20
+ONCE_FAILED = (984,)
+"""Seeds beyond those that found a defect."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
@@ -22,6 +24,12 @@ def test_every_invariant_holds_whatever_strikes_the_lab(first: int) -> None:
     for seed in range(first, first + SEEDS_A_TEST):
         verdict = simulate(draw_plan(seed))
         assert not verdict.breaches, f"make sim SEED={seed}: {verdict.breaches[0]}"
+
+
+@pytest.mark.parametrize("seed", ONCE_FAILED)
+def test_seed_that_found_a_defect_fails_no_more(seed: int) -> None:
+    verdict = simulate(draw_plan(seed))
+    assert not verdict.breaches, f"make sim SEED={seed}: {verdict.breaches[0]}"
 
 
 PRINT_FINGERPRINT = "from tests.sim.test_simulation import fingerprint; print(fingerprint(7))"
