@@ -8,9 +8,8 @@ from typing import NoReturn
 import grpc
 import pytest
 
-from qgjob import client as client_module
 from qgjob.channel import Coordinators
-from qgjob.client import Client
+from qgjob.client import Client, connection
 from qgjob.errors import ClientError, Unreachable, UsageError
 from qgjob.v1.job_pb2 import (
     JOB_STATE_COMPLETED,
@@ -92,7 +91,7 @@ def test_stream_that_a_standby_refuses_was_not_lost(stand_in: StandIn, other: St
 
 
 def test_standby_alone_is_asked_until_it_leads(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "CALL_PATIENCE_S", 0.0)
+    monkeypatch.setattr(connection, "CALL_PATIENCE_S", 0.0)
 
     def finish(_request: WatchJobsRequest) -> Iterator[Job]:
         yield job_message(1, state=JOB_STATE_COMPLETED)
@@ -105,8 +104,8 @@ def test_standby_alone_is_asked_until_it_leads(stand_in: StandIn, monkeypatch: p
 
 
 def test_standby_that_never_leads_is_told_of_as_such(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "CALL_PATIENCE_S", 0.0)
-    monkeypatch.setattr(client_module, "RESTART_PATIENCE_S", 0.0)
+    monkeypatch.setattr(connection, "CALL_PATIENCE_S", 0.0)
+    monkeypatch.setattr(connection, "RESTART_PATIENCE_S", 0.0)
     stand_in.submits = [stand_by]
     with Client(stand_in.address) as client, pytest.raises(Unreachable, match=r"lab:2 does$") as failure:
         client.submit_jobs([LOGIN])
@@ -159,7 +158,7 @@ def test_log_goes_on_at_the_other_coordinator_at_the_byte_where_it_broke(stand_i
 
 
 def test_error_names_every_address_when_none_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "FAILOVER_PATIENCE_S", 0.0)
+    monkeypatch.setattr(connection, "FAILOVER_PATIENCE_S", 0.0)
     with (
         Client(f"{NOBODY},127.0.0.1:2") as client,
         pytest.raises(Unreachable, match=r"no coordinator answers at 127\.0\.0\.1:1, 127\.0\.0\.1:2"),
@@ -170,7 +169,7 @@ def test_error_names_every_address_when_none_answers(monkeypatch: pytest.MonkeyP
 def test_every_address_is_tried_even_when_the_first_try_took_all_patience(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FAILOVER_PATIENCE_S", 0.0)
+    monkeypatch.setattr(connection, "FAILOVER_PATIENCE_S", 0.0)
     stand_in.submits = [accept]
     with Client(f"{NOBODY},127.0.0.1:2,{stand_in.address}") as client:
         client.submit_jobs([LOGIN])

@@ -60,7 +60,7 @@ def test_a_submit_whose_answer_was_lost_is_repeated_under_the_same_key(stand_in:
 def test_a_call_whose_link_broke_is_repeated_although_noticing_that_took_all_patience(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qgjob.client.CALL_PATIENCE_S", 0.0)
+    monkeypatch.setattr("qgjob.client.connection.CALL_PATIENCE_S", 0.0)
     stand_in.submits = [drop, accept]
     with Client(stand_in.address) as client:
         assert [job.id for job in client.submit_jobs([LOGIN]).jobs] == [1]
@@ -90,7 +90,7 @@ def test_a_stream_whose_link_broke_before_its_first_message_is_opened_again(
     def end(request: WatchJobsRequest) -> Iterator[Job]:
         yield job_message(1, state=JOB_STATE_COMPLETED)
 
-    monkeypatch.setattr("qgjob.client.CALL_PATIENCE_S", 0.0)
+    monkeypatch.setattr("qgjob.client.connection.CALL_PATIENCE_S", 0.0)
     stand_in.watches = [drop, end]
     with Client(stand_in.address) as client:
         assert [job.state for job in client.watch_jobs(JobFilter(ids=[1]))] == [JOB_STATE_COMPLETED]
