@@ -25,8 +25,7 @@ A slot goes through these phases, always for one lease:
 Heartbeats, back-off and graces are deadlines of the machine; the tasks outside only carry bytes.
 """
 
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 
 from agent.core.events import (
     AcknowledgeHeartbeat,
@@ -53,7 +52,6 @@ from agent.core.model import (
     NO_FENCE,
     AttemptId,
     AttemptResult,
-    BegunAttempt,
     Blame,
     DeviceFacts,
     DeviceId,
@@ -61,19 +59,18 @@ from agent.core.model import (
     Failure,
     Fence,
     Identity,
-    Installation,
     LeasedJob,
     LeaseEcho,
     LeaseKey,
     LeaseSpec,
     Memory,
     Now,
-    Outcome,
     Pace,
     RevokeReason,
-    TestResult,
     TestState,
 )
+from agent.core.results import bounded, ended_test, lost, newest, stopped_outcome
+from agent.core.slots import Phase, Slot, reason_of
 from agent.core.step import (
     NOTHING,
     Action,
@@ -110,64 +107,8 @@ from agent.core.step import (
 FIRST_WINDOW_US = MICROSECONDS // 2
 LAST_WINDOW_US = 10 * MICROSECONDS
 JITTER_RANGE = 65_536
-RESULT_BYTES = 256 * 1_024
-"""What the tests of one result may take. A message that is too long would end the stream, again at every reconnect."""
-HELLO_BYTES = 2 * 1_024 * 1_024
-SHORT_ERROR_CHARACTERS = 200
-MAX_TESTS = 1_000
 CLOUD_MARGIN_US = 10 * MICROSECONDS
 """How long before the expiry of its lease a slot of a cloud is given up; a third of a short time to live."""
-
-
-class Phase(StrEnum):
-    """What a slot does."""
-
-    EMPTY = "empty"
-    PREPARING = "preparing"
-    READY = "ready"
-    RUNNING = "running"
-    REJECTED = "rejected"
-
-
-@dataclass(slots=True)
-class _Slot:
-    facts: DeviceFacts
-    phase: Phase = Phase.EMPTY
-    lease: LeaseSpec | None = None
-    next_lease: LeaseSpec | None = None
-    """A newer lease that waits until the old one has stopped."""
-    is_over: bool = False
-    """The lease was closed while something of it ran."""
-    awaited: LeaseKey | None = None
-    """What the coordinator closed and waits to hear of when nothing runs any more."""
-    is_foreign: bool = False
-    """The lease belongs to a database that does not answer any more: what comes of it concerns nobody."""
-    installation: Installation | None = None
-    failure: Failure | None = None
-    started: dict[AttemptId, None] = field(default_factory=dict)
-    finished: dict[AttemptId, None] = field(default_factory=dict)
-    running: LeasedJob | None = None
-    start_us: int = 0
-    tests: dict[str, TestResult] = field(default_factory=dict)
-    stop_at_us: int | None = None
-    """When the running attempt is stopped if it does not end by itself."""
-    is_stopping: bool = False
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether something of the lease runs on the host."""
-        return self.phase in (Phase.PREPARING, Phase.RUNNING)
-
-    def echo(self) -> LeaseEcho | None:
-        """Return what was adopted and how far it has come."""
-        if self.lease is None or self.is_foreign:
-            return None
-        return LeaseEcho(
-            key=self.lease.key,
-            revision=self.lease.revision,
-            started=tuple(self.started),
-            finished=tuple(self.finished),
-        )
 
 
 class Machine:
@@ -178,8 +119,8 @@ class Machine:
         self._cluster_id = memory.cluster_id
         self._epoch = memory.epoch
         self._results = {result.attempt_id: result for result in memory.results}
-        self._lost = tuple(_lost(begun) for begun in memory.begun)
-        self._slots: dict[DeviceId, _Slot] = {}
+        self._lost = tuple(lost(begun) for begun in memory.begun)
+        self._slots: dict[DeviceId, Slot] = {}
         self._fences: dict[DeviceId, Fence] = {}
         """The highest that was heard of each device, also of one that has gone: an offer below it comes too late."""
         self._pace = Pace()
@@ -312,7 +253,7 @@ class Machine:
             identity=self._identity,
             devices=self._facts(),
             leases=self._echoes(),
-            results=_newest(tuple(self._results.values())),
+            results=newest(tuple(self._results.values())),
             cluster_id=self._cluster_id,
             epoch=self._epoch,
         )
@@ -441,7 +382,7 @@ class Machine:
         for facts in observed.values():
             slot = self._slots.get(facts.id)
             if slot is None:
-                self._slots[facts.id] = _Slot(facts)
+                self._slots[facts.id] = Slot(facts)
             else:
                 slot.facts = facts
         for device_id, slot in list(self._slots.items()):
@@ -478,7 +419,7 @@ class Machine:
             # It was given back or refused before, and the word of that was lost.
             self._send(ReleaseLease(key=lease.key))
 
-    def _accept(self, slot: _Slot, lease: LeaseSpec, now: Now) -> None:
+    def _accept(self, slot: Slot, lease: LeaseSpec, now: Now) -> None:
         if self._is_draining or not slot.facts.usable:
             self._send(ReleaseLease(key=lease.key))
         elif slot.lease is None:
@@ -487,13 +428,13 @@ class Machine:
             slot.next_lease = lease
             self._end_lease(slot, now)
 
-    def _take(self, slot: _Slot, lease: LeaseSpec) -> None:
+    def _take(self, slot: Slot, lease: LeaseSpec) -> None:
         slot.lease = lease
         slot.phase = Phase.PREPARING
         self._actions.append(PrepareDevice(lease=lease))
         self._echo(slot)
 
-    def _revise(self, slot: _Slot, lease: LeaseSpec, now: Now) -> None:
+    def _revise(self, slot: Slot, lease: LeaseSpec, now: Now) -> None:
         assert slot.lease is not None
         if lease.revision > slot.lease.revision:
             slot.lease = lease
@@ -501,15 +442,15 @@ class Machine:
             self._start_next(slot, now)
         self._echo(slot)
 
-    def _echo(self, slot: _Slot) -> None:
+    def _echo(self, slot: Slot) -> None:
         echo = slot.echo()
         assert echo is not None
         self._send(EchoLease(echo=echo))
 
-    def _obey_revocations(self, slot: _Slot, lease: LeaseSpec, now: Now) -> None:
+    def _obey_revocations(self, slot: Slot, lease: LeaseSpec, now: Now) -> None:
         if slot.running is None:
             return
-        reason = _reason_of(lease, slot.running.attempt_id)
+        reason = reason_of(lease, slot.running.attempt_id)
         if reason in (RevokeReason.CANCEL, RevokeReason.RELEASE):
             self._stop(slot, self._pace.signal_grace_us)
         elif reason is RevokeReason.PREEMPT and not slot.is_stopping and slot.stop_at_us is None:
@@ -529,7 +470,7 @@ class Machine:
             self._fences[device_id] = fence
         return is_higher
 
-    def _cloud_slots(self) -> list[_Slot]:
+    def _cloud_slots(self) -> list[Slot]:
         """Return the slots of clouds that have a lease which goes on."""
         return [
             slot
@@ -570,7 +511,7 @@ class Machine:
         slot.awaited = key
         self._end_lease(slot, now)
 
-    def _end_lease(self, slot: _Slot, now: Now) -> None:
+    def _end_lease(self, slot: Slot, now: Now) -> None:
         """Forget the lease of a slot as soon as nothing of it runs."""
         assert slot.lease is not None
         slot.is_over = True
@@ -586,11 +527,11 @@ class Machine:
         next_lease = slot.next_lease
         if slot.awaited is not None:
             self._send(ReportClosed(key=slot.awaited, device_id=slot.facts.id))
-        self._slots[slot.facts.id] = fresh = _Slot(slot.facts)
+        self._slots[slot.facts.id] = fresh = Slot(slot.facts)
         if next_lease is not None:
             self._accept(fresh, next_lease, now)
 
-    def _start_next(self, slot: _Slot, now: Now) -> None:
+    def _start_next(self, slot: Slot, now: Now) -> None:
         """Start the next job of a slot's lease, if it may."""
         if slot.phase is not Phase.READY or slot.is_over or self._is_draining:
             return
@@ -609,10 +550,10 @@ class Machine:
             StartAttempt(device_id=slot.facts.id, key=slot.lease.key, job=job, installation=slot.installation)
         )
 
-    def _may_start(self, slot: _Slot, lease: LeaseSpec, job: LeasedJob) -> bool:
-        return job.attempt_id not in slot.started and _reason_of(lease, job.attempt_id) is None
+    def _may_start(self, slot: Slot, lease: LeaseSpec, job: LeasedJob) -> bool:
+        return job.attempt_id not in slot.started and reason_of(lease, job.attempt_id) is None
 
-    def _stop(self, slot: _Slot, grace_us: int) -> None:
+    def _stop(self, slot: Slot, grace_us: int) -> None:
         """End what a slot runs; the host confirms with AttemptEnded."""
         slot.stop_at_us = None
         if slot.running is None or slot.is_stopping:
@@ -630,7 +571,7 @@ class Machine:
 
     # What the host says
 
-    def _busy_slot(self, device_id: DeviceId, key: LeaseKey) -> _Slot:
+    def _busy_slot(self, device_id: DeviceId, key: LeaseKey) -> Slot:
         slot = self._slots[device_id]
         assert slot.lease is not None, f"{device_id} has no lease, and the host speaks of {key}"
         assert slot.lease.key == key, f"{device_id} has {slot.lease.key}, and the host speaks of {key}"
@@ -660,7 +601,7 @@ class Machine:
         slot.is_stopping = False
         self._go_on(slot, now)
 
-    def _go_on(self, slot: _Slot, now: Now) -> None:
+    def _go_on(self, slot: Slot, now: Now) -> None:
         if slot.is_over:
             self._end_lease(slot, now)
         elif self._is_draining or (slot.phase is Phase.READY and self._is_done(slot)):
@@ -669,7 +610,7 @@ class Machine:
             self._start_next(slot, now)
 
     @staticmethod
-    def _is_done(slot: _Slot) -> bool:
+    def _is_done(slot: Slot) -> bool:
         """Whether nothing more may start under a lease: a canary wants no more, and what ran may have hurt the device.
 
         A canary is given back after its word was sent; should that be lost, the coordinator sends another one.
@@ -689,8 +630,8 @@ class Machine:
             self._stop(slot, self._pace.signal_grace_us)
 
     @staticmethod
-    def _is_preempted(slot: _Slot, attempt: AttemptId) -> bool:
-        return slot.lease is not None and _reason_of(slot.lease, attempt) is RevokeReason.PREEMPT
+    def _is_preempted(slot: Slot, attempt: AttemptId) -> bool:
+        return slot.lease is not None and reason_of(slot.lease, attempt) is RevokeReason.PREEMPT
 
     def _attempt_ended(self, event: AttemptEnded, now: Now) -> None:
         slot = self._busy_slot(event.device_id, event.key)
@@ -699,9 +640,9 @@ class Machine:
         result = AttemptResult(
             attempt_id=event.attempt_id,
             key=event.key,
-            outcome=event.outcome or _stopped_outcome(slot.lease, event.attempt_id),
+            outcome=event.outcome or stopped_outcome(slot.lease, event.attempt_id),
             failure=event.failure,
-            tests=_bounded(tuple(_ended_test(test) for test in slot.tests.values())),
+            tests=bounded(tuple(ended_test(test) for test in slot.tests.values())),
             log=event.log,
             duration_us=now.mono_us - slot.start_us,
             build_digest=slot.installation.digest,
@@ -739,7 +680,7 @@ class Machine:
             elif slot.lease is not None:
                 self._give_back(slot, now)
 
-    def _give_back(self, slot: _Slot, now: Now) -> None:
+    def _give_back(self, slot: Slot, now: Now) -> None:
         assert slot.lease is not None
         self._send(ReleaseLease(key=slot.lease.key))
         slot.next_lease = None
@@ -757,59 +698,6 @@ class Machine:
 
 def _is_due(deadline_us: int | None, now: Now) -> bool:
     return deadline_us is not None and deadline_us <= now.mono_us
-
-
-def _reason_of(lease: LeaseSpec, attempt: AttemptId) -> RevokeReason | None:
-    return next((one.reason for one in lease.revoked if one.attempt_id == attempt), None)
-
-
-def _stopped_outcome(lease: LeaseSpec, attempt: AttemptId) -> Outcome:
-    match _reason_of(lease, attempt):
-        case RevokeReason.CANCEL:
-            return Outcome.CANCELLED
-        case RevokeReason.PREEMPT:
-            return Outcome.PREEMPTED
-        case RevokeReason.RELEASE | None:
-            return Outcome.RELEASED
-
-
-def _lost(begun: BegunAttempt) -> AttemptResult:
-    return AttemptResult(
-        attempt_id=begun.attempt_id,
-        key=begun.key,
-        outcome=Outcome.LOST,
-        failure=Failure(reason="AGENT_LOST", message="the agent ended while the test ran", blame=Blame.HOST),
-        tests=(),
-        log=begun.log,
-        duration_us=0,
-        build_digest="",
-    )
-
-
-def _ended_test(test: TestResult) -> TestResult:
-    return replace(test, state=TestState.INTERRUPTED) if test.state is TestState.RUNNING else test
-
-
-def _bounded(tests: tuple[TestResult, ...]) -> tuple[TestResult, ...]:
-    """Return the tests in a size that can be sent; a great many long errors are shortened."""
-    kept = tests[:MAX_TESTS]
-    if sum(_size_of(test) for test in kept) <= RESULT_BYTES:
-        return kept
-    return tuple(replace(test, error=test.error[:SHORT_ERROR_CHARACTERS]) for test in kept)
-
-
-def _newest(results: tuple[AttemptResult, ...]) -> tuple[AttemptResult, ...]:
-    """Return the latest results that one message has room for: theirs are the leases that may still live."""
-    room = HELLO_BYTES
-    for index in reversed(range(len(results))):
-        room -= sum(_size_of(test) for test in results[index].tests) + 1_024
-        if room < 0:
-            return results[index + 1 :]
-    return results
-
-
-def _size_of(test: TestResult) -> int:
-    return len(test.id.encode()) + len(test.title.encode()) + len(test.error.encode()) + 64
 
 
 def _device_gone(device_id: DeviceId) -> Failure:
