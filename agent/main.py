@@ -25,6 +25,7 @@ from agent.virtual_phone.errors import VirtualPhoneError
 from agent.virtual_phone.faults import parse_phone_faults
 from qgjob.access import Access
 from qgjob.errors import UsageError
+from qgjob.parameters import PlainCommand
 from qgjob.program import print_release, run_program, stdout_width
 from qgjob.sizes import parse_size
 
@@ -54,6 +55,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -108,7 +110,7 @@ StateDirOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     coordinator: CoordinatorOption = None,
     name: NameOption = None,
@@ -203,7 +205,7 @@ def run(
         sys.exit(asyncio.run(_serve(_config(_settings(config, flags)))))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def doctor(
     coordinator: CoordinatorOption = None,
     name: NameOption = None,

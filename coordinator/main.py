@@ -27,6 +27,7 @@ from coordinator.config import (
     sqlite_in,
 )
 from coordinator.core.model import SECOND_US, Rules, Settings
+from qgjob.parameters import PlainCommand
 from qgjob.program import print_release, run_program
 from qgjob.sizes import parse_size
 
@@ -55,6 +56,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -72,7 +74,7 @@ def _program(
     """The coordinator of a qgjob device lab: owns the queue, hands batches to agents, keeps results and logs."""
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def serve(
     listen: Annotated[str, typer.Option(help="HOST:PORT for gRPC; port 0 picks a free one.")] = "127.0.0.1:50051",
     http: Annotated[
@@ -185,7 +187,7 @@ def serve(
         _die(str(error), _store_hint(database_url))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def restored(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the backup was put. Default: the user's data directory.")
@@ -214,7 +216,7 @@ def restored(
     print("the database has a new name; start the coordinator, agents begin anew with it", file=sys.stderr)  # noqa: T201
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def replay(
     policy: Annotated[
         list[str] | None,

@@ -20,6 +20,7 @@ from coordinator.simulation.rivals import RIVALS
 from coordinator.simulation.summary import Summary, summarised
 from coordinator.store.history import History, PastRun, read_history
 from coordinator.story import span
+from qgjob.counts import counted
 
 OURS = "qgjob"
 RECORDED = "recorded"
@@ -59,7 +60,7 @@ def replay(database_url: str, policies: list[str], since_us: int, tell: Callable
     workload = _workload(history, past)
     outcomes = [_recorded(history, past, workload)]
     for name in policies:
-        tell(f"replaying {len(past)} jobs on {len(kinds)} devices under {name}")
+        tell(f"replaying {counted(len(past), 'job')} on {counted(len(kinds), 'device')} under {name}")
         outcomes.append(Lab(workload, POLICIES[name]()).simulate())
     return Report(
         jobs=len(past),
@@ -135,9 +136,10 @@ def as_lines(report: Report) -> Iterator[str]:
     """Yield a report for people."""
     yield f"Jobs: {report.jobs}, devices: {report.devices}"
     if report.left_out:
-        yield f"{report.left_out} more jobs never ran to their end and are left out"
+        are = "job never ran to its end and is" if report.left_out == 1 else "jobs never ran to their end and are"
+        yield f"{report.left_out} more {are} left out"
     if report.with_selector:
-        yield f"{report.with_selector} jobs had a selector, which is not taken into account"
+        yield f"{counted(report.with_selector, 'job')} had a selector, which is not taken into account"
     yield ""
     head = ["Policy", "Makespan", "Installs", "Lost"]
     yield from _table(

@@ -8,6 +8,7 @@ from coordinator.core.forecast import Outlook
 from coordinator.core.model import Job, JobState, Now
 from coordinator.core.pools import Miss
 from coordinator.story import span
+from qgjob.counts import counted
 from qgjob.v1 import job_pb2
 
 _REASONS_OUT = {why: job_pb2.WhyReason.Value(f"WHY_REASON_{why.name}") for why in Why}
@@ -92,7 +93,7 @@ def _place(place: int) -> str:
 
 
 def _jobs(count: int) -> str:
-    return "1 job is" if count == 1 else f"{count} jobs are"
+    return f"{counted(count, 'job')} {'is' if count == 1 else 'are'}"
 
 
 def _cause(job: Job, found: Explanation, now: Now) -> str:
@@ -101,7 +102,7 @@ def _cause(job: Job, found: Explanation, now: Now) -> str:
             return _unmatched(found)
         case Why.QUOTA:
             org = job.spec.org_id
-            return f"Organisation {org} has {_devices(found.devices)}, and its quota is {found.limit}."
+            return f"Organisation {org} has {counted(found.devices, 'device')}, and its quota is {found.limit}."
         case Why.JOINS_BATCH:
             return (
                 f"A device works for {job.spec.app_version_id} already and will take it along;"
@@ -111,10 +112,6 @@ def _cause(job: Job, found: Explanation, now: Now) -> str:
             return _busy(found, now)
         case _:
             return _unusable(found)
-
-
-def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"
 
 
 def _unmatched(found: Explanation) -> str:

@@ -31,8 +31,10 @@ def _group() -> None:
 @app.command("upload", cls=Command)
 def upload_build(
     file: Annotated[Path, typer.Argument(help="The app's binary, as in ./app.apk.")],
-    app_version_id: Annotated[str, typer.Option("--app-version-id", help="The app version that it is.")],
-    org_id: Annotated[str | None, typer.Option("--org-id", help="The organisation; default: QGJOB_ORG_ID.")] = None,
+    app_version_id: Annotated[str, typer.Option("--app-version-id", metavar="APP", help="The app version that it is.")],
+    org_id: Annotated[
+        str | None, typer.Option("--org-id", metavar="ORG", help="The organisation; default: QGJOB_ORG_ID.")
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of another binary; jobs that were accepted keep theirs.")
     ] = False,
@@ -54,7 +56,9 @@ def upload_build(
 
 @app.command("list", cls=Command)
 def list_builds(
-    org_id: Annotated[str | None, typer.Option("--org-id", help="An organisation; default: all.")] = None,
+    org_id: Annotated[
+        str | None, typer.Option("--org-id", metavar="ORG", help="An organisation; default: all.")
+    ] = None,
     output: Output = None,
     json: Json = False,
 ) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperOption
 
 from qgjob.cli.session import GLOBALS
 from qgjob.cli.terminal import ReaderGone
+from qgjob.parameters import PlainCommand
 
 if TYPE_CHECKING:
     from typer import CallbackParam, Context
@@ -30,7 +31,7 @@ def _shared(option: str, name: str, **settings: Any) -> TyperOption:  # noqa: AN
     return TyperOption(param_decls=[option], hidden=True, expose_value=False, callback=_remember(name), **settings)
 
 
-class Command(TyperCommand):
+class Command(PlainCommand):
     """A command. What stands after it wins over what stands before it."""
 
     def __init__(self, name: str | None, **settings: Any) -> None:  # noqa: ANN401 - handed through to Typer

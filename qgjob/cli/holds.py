@@ -26,7 +26,7 @@ Name = Annotated[
 DeviceId = Annotated[
     str, typer.Argument(help="The device, as `qgjob devices list` has it.", autocompletion=completion.devices)
 ]
-Reason = Annotated[str, typer.Option("--reason", help="What people are told.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="What people are told.")]
 
 
 def add_to(*, agents: typer.Typer, devices: typer.Typer) -> None:
@@ -42,7 +42,9 @@ def drain_agent(
     name: Name,
     deadline: Annotated[
         str | None,
-        typer.Option("--deadline", help="End what still runs after this, as in 30m; it runs again elsewhere."),
+        typer.Option(
+            "--deadline", metavar="SPAN", help="End what still runs after this, as in 30m; it runs again elsewhere."
+        ),
     ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until the agent holds nothing.")] = False,
     output: Output = None,

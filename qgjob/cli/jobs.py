@@ -58,14 +58,21 @@ def _list(wanted: JobFilter, limit: int, output: str) -> None:
 @app.command("list", cls=Command)
 def list_jobs(
     status_filter: Annotated[
-        list[str] | None, typer.Option("--status-filter", help="A status, or several with commas; repeatable.")
+        list[str] | None,
+        typer.Option("--status-filter", metavar="STATUS", help="A status, or several with commas; repeatable."),
     ] = None,
-    priority: Annotated[int | None, typer.Option("--priority", help="1 to 5.")] = None,
-    target: Annotated[str | None, typer.Option("--target", help="any, emulator, device or browserstack.")] = None,
-    app_version_id: Annotated[str | None, typer.Option("--app-version-id", help="An app version.")] = None,
-    org_id: Annotated[str | None, typer.Option("--org-id", help="An organisation; default: all.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="K=V; repeatable.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="A run.")] = None,
+    priority: Annotated[int | None, typer.Option("--priority", metavar="1-5", help="A priority.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="KIND", help="any, emulator, device or browserstack.")
+    ] = None,
+    app_version_id: Annotated[
+        str | None, typer.Option("--app-version-id", metavar="APP", help="An app version.")
+    ] = None,
+    org_id: Annotated[
+        str | None, typer.Option("--org-id", metavar="ORG", help="An organisation; default: all.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="K=V; repeatable.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="A run.")] = None,
     limit: Limit = 20,
     output: Output = None,
     json: Json = False,
@@ -107,22 +114,28 @@ def active(
 
 def _watch_active(output: str) -> None:
     from qgjob.cli import live, views
+    from qgjob.cli.reader import needed_reader
 
-    if output == "table":
-        live.show(views.read_active_jobs)
-    else:
-        views.stream_active_jobs(output)
+    with needed_reader():
+        if output == "table":
+            live.show(views.read_active_jobs)
+        else:
+            views.stream_active_jobs(output)
 
 
 @app.command(cls=Command)
 def why(
     job_id: Annotated[
-        int, typer.Argument(help="A job.", min=1, max=fields.MAX_ID, autocompletion=completion.active_jobs)
+        int,
+        typer.Argument(metavar="ID", help="A job.", min=1, max=fields.MAX_ID, autocompletion=completion.active_jobs),
     ],
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Say why a job waits and when it is expected to start, or how it ended."""
+    """Say why a job waits, or how it ended.
+
+    Of one that waits: what keeps it, its place in the queue, and when it is expected to start.
+    """
     from qgjob import resources
 
     chosen = chosen_format(output, json)
@@ -135,15 +148,20 @@ def why(
 def wait(
     job_ids: Annotated[
         list[int] | None,
-        typer.Argument(help="Jobs to wait for.", min=1, max=fields.MAX_ID, autocompletion=completion.jobs),
+        typer.Argument(
+            metavar="[ID ...]", help="Jobs to wait for.", min=1, max=fields.MAX_ID, autocompletion=completion.jobs
+        ),
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", help="All jobs of a run.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="All jobs with K=V.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="All jobs of a run.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="All jobs with K=V.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the logs as they come.")] = False,
     wait_timeout: Annotated[
-        str | None, typer.Option("--wait-timeout", help="Give up waiting after this, as in 30m; the jobs go on.")
+        str | None,
+        typer.Option("--wait-timeout", metavar="SPAN", help="Give up waiting after this, as in 30m; the jobs go on."),
     ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write a JUnit report to this file.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report to this file.")
+    ] = None,
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs instead of detaching.")
     ] = False,
@@ -172,10 +190,14 @@ def wait(
 def cancel(
     job_ids: Annotated[
         list[int] | None,
-        typer.Argument(help="Jobs to cancel.", min=1, max=fields.MAX_ID, autocompletion=completion.active_jobs),
+        typer.Argument(
+            metavar="[ID ...]", help="Jobs to cancel.", min=1, max=fields.MAX_ID, autocompletion=completion.active_jobs
+        ),
     ] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="All unfinished jobs with K=V.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="All unfinished jobs of a run.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="K=V", help="All unfinished jobs with K=V.")
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="All unfinished jobs of a run.")] = None,
     output: Output = None,
     json: Json = False,
 ) -> None:
@@ -200,7 +222,9 @@ def cancel(
 def retry(
     job_id: Annotated[
         int,
-        typer.Argument(help="A job that has ended.", min=1, max=fields.MAX_ID, autocompletion=completion.ended_jobs),
+        typer.Argument(
+            metavar="ID", help="A job that has ended.", min=1, max=fields.MAX_ID, autocompletion=completion.ended_jobs
+        ),
     ],
     output: Output = None,
     json: Json = False,

@@ -54,14 +54,21 @@ def monitor_queue(
     json: Json = False,
 ) -> None:
     """Show what `qgjob queue status` shows, once or as it changes."""
-    from qgjob.cli import live, views
-
     if not watch:
         queue_status(output, json)
-    elif chosen_format(output, json) == "table":
-        live.show(views.read_queue)
     else:
-        views.stream_queue()
+        _watch_queue(chosen_format(output, json))
+
+
+def _watch_queue(output: str) -> None:
+    from qgjob.cli import live, views
+    from qgjob.cli.reader import needed_reader
+
+    with needed_reader():
+        if output == "table":
+            live.show(views.read_queue)
+        else:
+            views.stream_queue()
 
 
 @devices.command("list", cls=Command)

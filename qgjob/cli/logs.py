@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def logs(
-    job_id: Annotated[int, typer.Argument(help="The job.", min=1, max=MAX_ID, autocompletion=completion.jobs)],
+    job_id: Annotated[
+        int, typer.Argument(metavar="ID", help="The job.", min=1, max=MAX_ID, autocompletion=completion.jobs)
+    ],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job and its log have ended.")] = False,
     attempt: Annotated[
         int, typer.Option("--attempt", help="Only this attempt, from 1; 0 for all.", min=0, max=MAX_NUMBER)
@@ -28,12 +30,13 @@ def logs(
     ] = False,
 ) -> None:
     """Print a job's log. It goes through all attempts; what lies between them is told on stderr."""
+    from qgjob.cli.reader import needed_reader
     from qgjob.cli.waiting import say_cut
 
     writer = terminal.LogWriter()
     stamper = Stamper() if timestamps else None
     is_first = True
-    with client() as opened:
+    with needed_reader(), client() as opened:
         try:
             for piece in opened.follow_logs(job_id, attempt=attempt, follow=follow, tail=tail, timestamps=timestamps):
                 if piece.state is None:

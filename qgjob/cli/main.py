@@ -56,24 +56,37 @@ def _globals(
         str | None,
         typer.Option(
             "--coordinator",
+            metavar="ADDRESS",
             help="HOST:PORT[,HOST:PORT]; default: QGJOB_COORDINATOR, else 127.0.0.1:50051.",
             is_eager=True,
         ),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option("--profile", help="A profile of the user's config file.", is_eager=True)
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="A profile of the user's config file.", is_eager=True),
     ] = None,
     tls_ca: Annotated[
         str | None,
-        typer.Option("--tls-ca", help="The coordinator's CA (PEM), or `system`; without it no TLS.", is_eager=True),
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            help="The coordinator's CA (PEM), or `system`; without it no TLS.",
+            is_eager=True,
+        ),
     ] = None,
     tls_cert: Annotated[
         str | None,
-        typer.Option("--tls-cert", help="Certificate of yours, where the coordinator asks for one.", is_eager=True),
+        typer.Option(
+            "--tls-cert",
+            metavar="FILE",
+            help="Certificate of yours, where the coordinator asks for one.",
+            is_eager=True,
+        ),
     ] = None,
-    tls_key: Annotated[str | None, typer.Option("--tls-key", help="Its key.", is_eager=True)] = None,
+    tls_key: Annotated[str | None, typer.Option("--tls-key", metavar="FILE", help="Its key.", is_eager=True)] = None,
     token_file: Annotated[
-        str | None, typer.Option("--token-file", help="File with your token; or set QGJOB_TOKEN.", is_eager=True)
+        str | None,
+        typer.Option("--token-file", metavar="FILE", help="File with your token; or set QGJOB_TOKEN.", is_eager=True),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let the token leave this host without TLS.", is_eager=True)

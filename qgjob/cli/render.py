@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from qgjob.cli.harmless import marked
 from qgjob.cli.table import Column, table_lines
 from qgjob.cli.terminal import STDOUT, clean, say
+from qgjob.counts import counted
 from qgjob.program import stdout_width
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def ago(instant: str | None) -> str:
 def until(instant: str | None) -> str:
     """Return in how long an instant will be."""
     when = parse(instant)
-    return f"in about {span(max(0.0, (when - datetime.now(UTC)).total_seconds()))}" if when is not None else "-"
+    return f"in about {rough_span((when - datetime.now(UTC)).total_seconds())}" if when is not None else "-"
 
 
 def took(job: Resource) -> str:
@@ -238,7 +239,7 @@ def explanation_lines(explanation: Resource) -> None:
 def _wishes(job: Resource) -> list[tuple[str, str]]:
     """Return what was asked for beyond the test and its device."""
     shown = {
-        "Limits": f"{span(job['timeout_seconds'])} an attempt, {job['retries']} retries",
+        "Limits": f"{span(job['timeout_seconds'])} an attempt, {counted(job['retries'], 'retry')}",
         "Run": job["run"],
         "Retry of": job["retry_of"] and f"job {job['retry_of']}",
         "Selector": _joined(job["selector"]),
@@ -331,7 +332,7 @@ def _totals(status: Resource) -> list[str]:
     if status["expected_drain_time"]:
         lines.append(f"Expected to be empty: {until(status['expected_drain_time'])}")
     if status["installs_avoided"]:
-        saved = f"{span(status['seconds_saved'])} (avoided {status['installs_avoided']} app installations)"
+        saved = f"{span(status['seconds_saved'])} (avoided {counted(status['installs_avoided'], 'app installation')})"
         lines.append(f"Time saved: {saved}")
     return lines
 

@@ -48,7 +48,9 @@ GLOBALS = Globals()
 
 Output = Annotated[
     str | None,
-    typer.Option("--output", "-o", help="table, json, jsonl or id; default: a table on a terminal, else JSON."),
+    typer.Option(
+        "--output", "-o", metavar="FORMAT", help="table, json, jsonl or id; default: a table on a terminal, else JSON."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
 

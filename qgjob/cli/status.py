@@ -21,7 +21,10 @@ def _group() -> None:
 @app.command(cls=Command)
 def job(
     job_id: Annotated[
-        int, typer.Option("--job-id", help="The job.", min=1, max=fields.MAX_ID, autocompletion=completion.jobs)
+        int,
+        typer.Option(
+            "--job-id", metavar="ID", help="The job.", min=1, max=fields.MAX_ID, autocompletion=completion.jobs
+        ),
     ],
     verbose: Annotated[bool, typer.Option("--verbose", help="Every attempt, and errors whole.")] = False,
     output: Output = None,

@@ -23,61 +23,89 @@ if TYPE_CHECKING:
 
 def submit(
     app_version_id: Annotated[
-        str | None, typer.Option("--app-version-id", help="The app version to test; needed here or in a manifest.")
+        str | None,
+        typer.Option("--app-version-id", metavar="APP", help="The app version to test; needed here or in a manifest."),
     ] = None,
     test: Annotated[
         list[str] | None,
-        typer.Option("--test", help="Path of a spec file in the project, as the agent has it; repeatable."),
+        typer.Option(
+            "--test", metavar="SPEC", help="Path of a spec file in the project, as the agent has it; repeatable."
+        ),
     ] = None,
     app: Annotated[
-        Path | None, typer.Option("--app", help="The app version's build: uploaded and registered before the jobs.")
+        Path | None,
+        typer.Option("--app", metavar="FILE", help="The app version's build: uploaded and registered before the jobs."),
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option("--bundle", help="The AppWright project: packed, uploaded, and run instead of the agents' own."),
+        typer.Option(
+            "--bundle",
+            metavar="DIR",
+            help="The AppWright project: packed, uploaded, and run instead of the agents' own.",
+        ),
     ] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option("--include", help="Pattern of what --bundle packs though it looks like a secret; repeatable."),
+        typer.Option(
+            "--include",
+            metavar="PATTERN",
+            help="Pattern of what --bundle packs though it looks like a secret; repeatable.",
+        ),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option("--from", help="A manifest in TOML: specs, each with its own priority and more.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="A manifest in TOML: specs, each with its own priority and more."),
     ] = None,
     org_id: Annotated[
-        str | None, typer.Option("--org-id", help="The organisation, needed; default: QGJOB_ORG_ID.")
+        str | None, typer.Option("--org-id", metavar="ORG", help="The organisation, needed; default: QGJOB_ORG_ID.")
     ] = None,
-    priority: Annotated[int | None, typer.Option("--priority", help="1 (when idle) to 5 (now); default: 3.")] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", metavar="1-5", help="1 (when idle) to 5 (now); default: 3.")
+    ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="any (the default), emulator, device or browserstack.")
+        str | None,
+        typer.Option("--target", metavar="KIND", help="any (the default), emulator, device or browserstack."),
     ] = None,
     selector: Annotated[
-        list[str] | None, typer.Option("--selector", help="Demand on the device, as in model=Pixel*; repeatable.")
+        list[str] | None,
+        typer.Option("--selector", metavar="K=V", help="Demand on the device, as in model=Pixel*; repeatable."),
     ] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", help="K=V for the test; repeatable.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", metavar="K=V", help="K=V for the test; repeatable.")] = None,
     secret: Annotated[
         list[str] | None,
         typer.Option(
-            "--secret", help="K for the test, its value from our environment (or K=V); masked in the log; repeatable."
+            "--secret",
+            metavar="K[=V]",
+            help="K for the test, its value from our environment (or K=V); masked in the log; repeatable.",
         ),
     ] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="K=V to find the job by; repeatable.")] = None,
-    retries: Annotated[
-        int | None, typer.Option("--retries", help="How often a failed test is tried again; default: 0.")
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="K=V", help="K=V to find the job by; repeatable.")
     ] = None,
-    timeout: Annotated[str | None, typer.Option("--timeout", help="Time limit of one attempt; default: 10m.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="A name for the whole, to list, wait or cancel by.")] = None,
+    retries: Annotated[
+        int | None, typer.Option("--retries", metavar="N", help="How often a failed test is tried again; default: 0.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="SPAN", help="Time limit of one attempt; default: 10m.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="A name for the whole, to list, wait or cancel by.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Wait, and show the log as it comes.")] = False,
     wait_timeout: Annotated[
-        str | None, typer.Option("--wait-timeout", help="Give up waiting after this, as in 30m; the jobs go on.")
+        str | None,
+        typer.Option("--wait-timeout", metavar="SPAN", help="Give up waiting after this, as in 30m; the jobs go on."),
     ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Wait, and write a JUnit report to this file.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Wait, and write a JUnit report to this file.")
+    ] = None,
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs instead of detaching.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse what no known device could serve.")] = False,
     idempotency_key: Annotated[
-        str | None, typer.Option("--idempotency-key", help="The same key gives the same jobs back.")
+        str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same key gives the same jobs back.")
     ] = None,
     output: Output = None,
     json: Json = False,

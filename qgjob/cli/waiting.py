@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from qgjob.cli import ci, fields, render, terminal
 from qgjob.cli.exits import Exit, exit_of
 from qgjob.cli.session import show
+from qgjob.counts import counted
 from qgjob.errors import ClientError, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ class _Wait:
                 self._take(message)
         except TimeoutError:
             unfinished = self.unfinished()
-            terminal.say(f"error: the wait timed out; {len(unfinished)} of {len(self._ids)} jobs go on")
+            of_all = f"{len(unfinished)} of {counted(len(self._ids), 'job')}"
+            terminal.say(f"error: the wait timed out; {of_all} {'goes' if len(unfinished) == 1 else 'go'} on")
             terminal.say(f"hint: {_again(unfinished)}")
             return Exit.WAIT_TIMED_OUT
         self._end_logs()
@@ -223,7 +225,8 @@ def tell(before: dict[str, Any] | None, job: dict[str, Any]) -> None:
     """Say what has changed, one line; nothing where the state is the same."""
     if before is not None and before["status"] == job["status"] and before["attempt"] == job["attempt"]:
         return
-    where = f" on {job['device']}" if job["device"] and job["status"] != "queued" else ""
+    preposition = "to" if job["status"] == "assigned" else "on"
+    where = f" {preposition} {job['device']}" if job["device"] and job["status"] != "queued" else ""
     place = f" (place {job['queue_position']})" if job["queue_position"] else ""
     took = f" after {render.took(job)}" if job["end_time"] and job["start_time"] else ""
     attempt = f" (attempt {job['attempt']})" if job["attempt"] > 1 and not job["end_time"] else ""

@@ -199,3 +199,39 @@ def piped(stand_in: StandIn, command: list[str], count: int, shown: Callable[[An
         found = [shown(json.loads(process.stdout.readline())) for _ in range(count)]
         process.kill()
     return found
+
+
+@pytest.mark.parametrize("command", [[*ACTIVE, "-o", "jsonl"], [*ACTIVE, "-o", "table"]], ids=["objects", "tables"])
+def test_a_watch_ends_at_once_when_nobody_reads_it_any_more(stand_in: StandIn, command: list[str]) -> None:
+    thirty_jobs(stand_in)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env(stand_in))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        # Nothing follows these jobs, so that no write could find out.
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert (process.wait(20), process.stderr.read()) == (0, b"")
+
+
+def test_a_watch_goes_on_when_nobody_reads_its_messages(stand_in: StandIn) -> None:
+    def drop(request: WatchJobsRequest) -> Iterator[Job | None]:
+        yield job_message(1)
+        yield None
+        stand_in.released.wait()
+        raise Dropped
+
+    def go_on(request: WatchJobsRequest) -> Iterator[Job | None]:
+        yield job_message(1, state=JOB_STATE_RUNNING)
+        yield None
+
+    stand_in.watches = [drop, go_on]
+    process = subprocess.Popen(ACTIVE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env(stand_in))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        assert json.loads(process.stdout.readline())["status"] == "queued"
+        process.stderr.close()
+        stand_in.released.set()
+        assert json.loads(process.stdout.readline())["status"] == "running"
+        process.kill()

@@ -81,7 +81,7 @@ def test_the_queue_tells_batches_devices_and_when_it_should_be_empty(capsys: pyt
         "\n"
         "Devices: 1 idle, 22 leased\n"
         "Expected to be empty: in about 4m\n"
-        "Time saved: 5s (avoided 1 app installations)\n"
+        "Time saved: 5s (avoided 1 app installation)\n"
     )
 
 

@@ -192,7 +192,7 @@ def test_a_wait_that_times_out_says_so_and_how_to_go_on(stand_in: StandIn) -> No
     done, out, err = run(stand_in, *SUBMIT, "--wait", "--wait-timeout", "1s", "-o", "id")
     assert (done, out) == (8, "7\n")
     assert err.splitlines()[-2:] == [
-        "error: the wait timed out; 1 of 1 jobs go on",
+        "error: the wait timed out; 1 of 1 job goes on",
         "hint: wait again with `qgjob jobs wait 7`",
     ]
 

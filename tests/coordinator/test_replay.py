@@ -53,7 +53,8 @@ def test_what_was_recorded_is_told_as_it_was(past: Path) -> None:
 def test_program_prints_a_table_or_one_json_object(past: Path) -> None:
     shown = run(past, "--policy", "fifo")
     assert shown.returncode == 0, shown.stderr
-    assert "Jobs: 4, devices: 1" in shown.stdout
+    assert shown.stderr == "replaying 4 jobs on 1 device under fifo\n"
+    assert "Jobs: 4, devices: 1\n1 more job never ran to its end and is left out\n4 jobs had a selector" in shown.stdout
     assert [line.split()[0] for line in shown.stdout.splitlines() if line.startswith(("recorded", "fifo"))] == [
         *("recorded", "fifo") * 3
     ]
