@@ -1,0 +1,167 @@
+"""The client against the stand-in: what it reads, what it tries again, what it gives up."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.browserstack.apps import TRUSTED_S, Apps, custom_id_of
+from agent.browserstack.client import Client, CloudDevice, CloudFailed, Plan, said_in
+from agent.browserstack.pace import GivenUp
+from tests.browserstack.stand_in import StandIn
+
+DIGEST = "ab" * 32
+
+
+def test_plan_counts_the_sessions_of_others(stand_in: StandIn, client: Client, never: threading.Event) -> None:
+    stand_in.foreign = 1
+    assert client.plan(never) == Plan(running=1, most=2)
+    assert client.plan(never).has_room
+    stand_in.foreign = 2
+    assert not client.plan(never).has_room
+
+
+def test_plan_in_whose_queue_somebody_waits_has_no_room() -> None:
+    assert not Plan(running=1, most=5, queued=1).has_room
+
+
+def test_devices_are_read(client: Client, never: threading.Event) -> None:
+    assert CloudDevice(name="Google Pixel 8", os_version="14.0") in client.devices(never)
+
+
+def test_error_that_passes_is_asked_again_and_one_that_stays_is_told(
+    stand_in: StandIn, client: Client, never: threading.Event
+) -> None:
+    stand_in.failing["plan.json"] = 2
+    assert client.plan(never).most == 2
+    assert len(stand_in.requests) == 3
+    stand_in.is_out = True
+    with pytest.raises(CloudFailed, match="BrowserStack answers 503: <html>Service Unavailable") as failed:
+        Client(stand_in.account(), patience_s=0).plan(never)
+    assert failed.value.passes
+
+
+def test_refused_credentials_are_told_at_once_and_not_tried_again(stand_in: StandIn, never: threading.Event) -> None:
+    wrong = replace(stand_in.account(), access_key="wrong")
+    with pytest.raises(CloudFailed, match="refuses the credentials; mend --browserstack-credentials") as failed:
+        Client(wrong).plan(never)
+    assert failed.value.is_refusal_of_credentials
+    assert not failed.value.passes
+    assert stand_in.unauthorized == 1
+    assert "wrong" not in str(failed.value)
+
+
+def test_server_that_is_not_there_is_told_apart_from_one_that_may_have_heard(never: threading.Event) -> None:
+    account = StandIn(url="http://127.0.0.1:9").account()  # the discard port: nobody listens
+    with pytest.raises(CloudFailed, match=r"BrowserStack does not answer: .*refused") as failed:
+        Client(account, patience_s=0).plan(never)
+    assert not failed.value.has_arrived
+    assert failed.value.passes
+
+
+def test_wait_for_an_answer_can_be_given_up(stand_in: StandIn) -> None:
+    stand_in.is_out = True
+    given_up = threading.Event()
+    given_up.set()
+    with pytest.raises(GivenUp):
+        Client(stand_in.account(), patience_s=600).plan(given_up)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": "Rate limit exceeded"}', "Rate limit exceeded"),
+        (b'{"error": {"message": "[X] no"}}', "[X] no"),
+        (b'{"value": {"error": "session not created", "message": "why"}}', "why"),
+        (b'{"message": "No results found"}', "No results found"),
+        (b"<html>\n out </html>", "<html> out </html>"),
+        (b"[1]", ""),
+        (b"", ""),
+    ],
+)
+def test_sentence_of_an_error_is_found_wherever_it_stands(body: bytes, said: str) -> None:
+    assert said_in(body) == said
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    path = tmp_path / "app.apk"
+    path.write_bytes(b"a build" * 100_000)
+    return path
+
+
+def test_build_is_uploaded_once_and_found_by_every_agent(
+    stand_in: StandIn, client: Client, never: threading.Event, build: Path
+) -> None:
+    apps = Apps(client)
+    first = apps.ensure(DIGEST, build, never)
+    assert (first.is_new, stand_in.contents[first.url]) == (True, build.read_bytes())
+    assert stand_in.apps[first.url]["custom_id"] == custom_id_of(DIGEST) == f"qgjob-{DIGEST}"
+    again = apps.ensure(DIGEST, build, never)
+    other_agent = Apps(Client(stand_in.account())).ensure(DIGEST, build, never)
+    assert (again.url, again.is_new, other_agent.url, other_agent.is_new) == (first.url, False, first.url, False)
+    assert len(stand_in.uploads) == 1
+
+
+def test_many_slots_that_want_one_build_at_once_share_its_upload(
+    stand_in: StandIn, client: Client, never: threading.Event, build: Path
+) -> None:
+    stand_in.upload_s = 0.2
+    apps = Apps(client)
+    slots = [threading.Thread(target=apps.ensure, args=(DIGEST, build, never)) for _ in range(5)]
+    for slot in slots:
+        slot.start()
+    for slot in slots:
+        slot.join()
+    assert len(stand_in.uploads) == 1
+
+
+def test_build_that_expired_is_uploaded_again_when_it_is_doubted_or_was_not_asked_for_long(
+    stand_in: StandIn, client: Client, never: threading.Event, build: Path
+) -> None:
+    now = [0.0]
+    apps = Apps(client, lambda: now[0])
+    apps.ensure(DIGEST, build, never)
+    stand_in.forget_apps()
+    assert not apps.ensure(DIGEST, build, never).is_new, "it is believed to be there"
+    apps.doubt(DIGEST)
+    assert apps.ensure(DIGEST, build, never).is_new
+    stand_in.forget_apps()
+    now[0] += TRUSTED_S
+    assert apps.ensure(DIGEST, build, never).is_new
+
+
+def test_upload_that_is_refused_for_its_pace_comes_later(
+    stand_in: StandIn, client: Client, never: threading.Event, build: Path
+) -> None:
+    stand_in.failing["upload"] = 1
+    assert Apps(client).ensure(DIGEST, build, never).is_new
+
+
+def test_upload_stops_when_nobody_waits_any_more(stand_in: StandIn, client: Client, build: Path) -> None:
+    given_up = threading.Event()
+    given_up.set()
+    with pytest.raises(GivenUp):
+        client.upload(build, "x", given_up)
+    assert not stand_in.uploads
+
+
+def test_session_is_marked_and_read_back(
+    stand_in: StandIn, client: Client, never: threading.Event, build: Path
+) -> None:
+    url = client.upload(build, "x", never)
+    body = (
+        b'{"capabilities": {"alwaysMatch": {"appium:app": "' + url.encode() + b'", "bstack:options":'
+        b' {"deviceName": "Google Pixel 8", "osVersion": "14.0"}}}}'
+    )
+    client.ask("POST", f"{stand_in.url}/wd/hub/session", body, {})
+    (session,) = stand_in.sessions
+    client.mark(session, never, status="failed", reason="no")
+    kept = client.session(session, never)
+    assert (kept.status, kept.device, kept.os_version) == ("failed", "Google Pixel 8", "14.0")
+    assert kept.video_url.endswith("/video")
+    with pytest.raises(CloudFailed, match="404: Session not found"):
+        client.session("nobody", never)
