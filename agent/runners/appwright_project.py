@@ -10,8 +10,8 @@ from pathlib import Path
 
 from agent.appium import Toolbox
 from agent.process import capture
+from agent.runners.appwright_shape import ShapeUnknown, shape_of
 
-SUPPORTED_APPWRIGHT = ("0.1.1",)
 FIRST_UNUSABLE_PLAYWRIGHT = (1, 60)
 TOOLBOX = Path(__file__).parents[1] / "toolbox"
 """The lock file of what an agent without a workspace needs to run bundles."""
@@ -28,7 +28,7 @@ def check_project(workspace: Path) -> Path:
     """Return the config of an AppWright project.
 
     Raises:
-        ProjectUnusable: AppWright is missing, or is of a version that this release does not know.
+        ProjectUnusable: AppWright is missing, or is of a version or a shape that this release does not know.
     """
     config = workspace / CONFIG
     if not config.is_file():
@@ -41,14 +41,15 @@ def check_packages(workspace: Path) -> None:
     """Check that a folder's Node packages are such that this release can run a project with them.
 
     Raises:
-        ProjectUnusable: AppWright is missing, or is of a version that this release does not know.
+        ProjectUnusable: AppWright is missing, or is of a version or a shape that this release does not know.
     """
     found = _version(workspace, "appwright")
     if found is None:
         raise ProjectUnusable(f"{workspace} has no AppWright; run `npm ci` there")
-    if found not in SUPPORTED_APPWRIGHT:
-        known = ", ".join(SUPPORTED_APPWRIGHT)
-        raise ProjectUnusable(f"AppWright {found} in {workspace} is not supported; this release runs {known}")
+    try:
+        shape_of(workspace / "node_modules" / "appwright", found)
+    except ShapeUnknown as error:
+        raise ProjectUnusable(str(error)) from error
     playwright = _version(workspace, "@playwright/test")
     if playwright is None or _minor(playwright) >= FIRST_UNUSABLE_PLAYWRIGHT:
         raise ProjectUnusable(
@@ -111,4 +112,6 @@ async def build_path(tools: Toolbox, provider: str) -> Path:
         found = json.loads(answer.read_bytes())
     if not isinstance(found, str) or not found:
         raise ProjectUnusable(f"{config} names no buildPath; name one there, or give --build-source")
+    if "://" in found:
+        raise ProjectUnusable(f"the buildPath of {config} is {found}, which is no file; give --build-source")
     return Path(found)

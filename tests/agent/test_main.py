@@ -51,9 +51,9 @@ def test_project_without_appwright_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_appwright_is_refused(tmp_path: Path) -> None:
-    told = refused(start(tmp_path, *project(tmp_path, {"appwright": "0.1.46"})))
-    assert "AppWright 0.1.46" in told
-    assert "this release runs 0.1.1" in told
+    told = refused(start(tmp_path, *project(tmp_path, {"appwright": "0.1.47"})))
+    assert "AppWright 0.1.47" in told
+    assert "this release runs 0.1.1, 0.1.45, 0.1.46" in told
 
 
 @pytest.mark.parametrize(

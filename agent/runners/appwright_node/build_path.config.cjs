@@ -2,11 +2,10 @@
 "use strict";
 
 const fs = require("node:fs");
-const path = require("node:path");
-const { chooseProject } = require("./project.cjs");
+const { chooseProject, locate } = require("./project.cjs");
 
 const { user, root, chosen } = chooseProject(process.env.QGJOB_USER_CONFIG, process.env.QGJOB_PROVIDER);
-const buildPath = chosen.use.buildPath ?? user.use?.buildPath ?? null;
-fs.writeFileSync(process.env.QGJOB_OUT, JSON.stringify(buildPath && path.resolve(root, buildPath)));
+const buildPath = locate(chosen.use.buildPath ?? user.use?.buildPath, root);
+fs.writeFileSync(process.env.QGJOB_OUT, JSON.stringify(buildPath ?? null));
 
 module.exports = { testDir: __dirname, testMatch: "no-test-at-all", reporter: "line" };

@@ -13,6 +13,21 @@ function isTied(suite) {
   return suite._hooks.some((hook) => hook.type === "beforeAll" || hook.type === "afterAll");
 }
 
+// From 0.1.45 on AppWright has a device whose one session serves all tests of a worker, each going on where the last one
+// has ended. Whoever asks for a fixture has its name in the parameters, so a test does if some function around it does.
+const SHARED = /\bpersistentDevice\b/;
+
+function sharesSession(test) {
+  const lists = test._testType?.fixtures;
+  if (!Array.isArray(lists)) return true;
+  const users = [test.fn];
+  for (const { fixtures } of lists) {
+    if (!("persistentDevice" in fixtures)) users.push(...Object.values(fixtures).flat());
+  }
+  for (let suite = test.parent; suite; suite = suite.parent) users.push(...suite._hooks.map((hook) => hook.fn));
+  return users.some((user) => typeof user === "function" && SHARED.test(user.toString()));
+}
+
 function allSuites(suite) {
   return [suite, ...suite.suites.flatMap(allSuites)];
 }
@@ -39,7 +54,7 @@ function isDivisible(config, suite) {
   if (allSuites(suite).some(isTied)) return false;
   const tests = suite.allTests();
   // One that failed may yet pass at its next try.
-  if (tests.some((test) => test.retries > 0)) return false;
+  if (tests.some((test) => test.retries > 0 || sharesSession(test))) return false;
   const names = tests.map((test) => nameOf(config, test));
   return names.every(isClear) && !isAmbiguous(names);
 }

@@ -20,4 +20,9 @@ function chooseProject(configPath, provider) {
   return { user, root: path.dirname(configPath), chosen };
 }
 
-module.exports = { chooseProject };
+// Returns where a build lies: a path on this host, relative to a config, or a URL such as bs://... as it stands.
+function locate(build, root) {
+  return !build || /^[a-z][a-z0-9+.-]+:\/\//i.test(build) ? build : path.resolve(root, build);
+}
+
+module.exports = { chooseProject, locate };

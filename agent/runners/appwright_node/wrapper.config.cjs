@@ -1,13 +1,14 @@
 // Wraps a project's own AppWright config, which stays as it is and knows nothing of qgjob.
 //
 // Playwright loads the config in its main process and in every worker, so what is patched here holds in both. Each
-// patch answers something that AppWright 0.1.1 does for a single developer with a single phone, and that would break a
-// host with several.
+// patch answers something that AppWright does for a single developer with a single phone, and that would break a host
+// with several.
 "use strict";
 
 const path = require("node:path");
 const { createRequire } = require("node:module");
-const { chooseProject } = require("./project.cjs");
+const { chooseProject, locate } = require("./project.cjs");
+const { patchAppwright } = require("./shape.cjs");
 
 const userConfigPath = process.env.QGJOB_USER_CONFIG;
 const out = process.env.QGJOB_OUT;
@@ -17,22 +18,7 @@ const capabilities = JSON.parse(process.env.QGJOB_CAPABILITIES);
 
 const fromProject = createRequire(userConfigPath);
 const dist = path.dirname(fromProject.resolve("appwright"));
-const appium = require(path.join(dist, "providers", "appium.js"));
-
-// AppWright would remove the Appium driver and install the newest one for every session, and start an Appium of its
-// own on a fixed port. The agent keeps both, pinned, one server a device.
-appium.installDriver = async () => {};
-appium.startAppiumServer = async () => ({ kill() {} });
-appium.isEmulatorInstalled = async () => true;
-// It asks macOS for the bundle id even of an Android app; the answer is used on iOS only.
-if (process.platform !== "darwin") appium.getAppBundleId = async () => "";
-// It reads the APK through a shell, unquoted; the agent has read it already.
-if (process.env.QGJOB_APP_PACKAGE) {
-  appium.getApkDetails = async () => ({
-    packageName: process.env.QGJOB_APP_PACKAGE,
-    launchableActivity: process.env.QGJOB_APP_ACTIVITY,
-  });
-}
+patchAppwright(dist);
 
 for (const [folder, name] of [["local", "LocalDeviceProvider"], ["emulator", "EmulatorProvider"]]) {
   const provider = require(path.join(dist, "providers", folder, "index.js"))[name].prototype;
@@ -57,8 +43,7 @@ for (const setting of ["retries", "workers", "fullyParallel"]) delete chosen[set
 chosen.testDir = path.resolve(root, chosen.testDir ?? user.testDir ?? "./tests");
 chosen.outputDir = path.join(out, "test-results");
 chosen.use = { ...chosen.use, device: { ...chosen.use.device, udid } };
-if (process.env.QGJOB_BUILD_PATH) chosen.use.buildPath = process.env.QGJOB_BUILD_PATH;
-chosen.use.buildPath = path.resolve(root, chosen.use.buildPath);
+chosen.use.buildPath = locate(process.env.QGJOB_BUILD_PATH || chosen.use.buildPath, root);
 
 module.exports = {
   ...user,
@@ -72,6 +57,8 @@ module.exports = {
   // A missing snapshot fails its test; it is not written into the project.
   updateSnapshots: "none",
   timeout: user.timeout > 0 ? user.timeout : Number(process.env.QGJOB_TEST_TIMEOUT_MS),
+  // AppWright's own reporter for videos is left out: it empties a folder of the working directory at the start and
+  // waits at the end, for videos that no local device makes.
   reporter: [
     [path.join(__dirname, "reporter.cjs")],
     ["list"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,9 @@ def project(tmp_path: Path) -> Path:
     (workspace / "tests").mkdir(parents=True)
     (workspace / "appwright.config.ts").touch()
     (workspace / "tests" / "login.spec.ts").touch()
-    for name, version in (("appwright", "0.1.1"), ("@playwright/test", "1.59.1"), ("appium", "2.19.0")):
+    for name, version in (("appwright", "0.1.46"), ("@playwright/test", "1.59.1"), ("appium", "2.19.0")):
         package(workspace, name, json.dumps({"version": version}))
+    shutil.copytree(Path(__file__).with_name("appwright_newer") / "dist", workspace / "node_modules/appwright/dist")
     return workspace
 
 
@@ -48,7 +50,7 @@ def test_project_as_it_should_be_is_taken(project: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("appwright", '{"version": "0.1.46"}', "AppWright 0.1.46 .* this release runs 0.1.1"),
+        ("appwright", '{"version": "0.1.30"}', "AppWright 0.1.30 .* this release runs 0.1.1, 0.1.45, 0.1.46"),
         ("appwright", "{", "cannot be read; run `npm ci`"),
         ("appwright", "{}", "cannot be read; run `npm ci`"),
         ("@playwright/test", '{"version": "1.60.0"}', 'pin "@playwright/test": "1.59.1"'),
@@ -66,6 +68,7 @@ def test_project_that_cannot_work_is_named_with_what_to_do(project: Path, name: 
     [
         ("appwright.config.ts", "point --workspace at an AppWright project"),
         ("node_modules/appwright/package.json", "has no AppWright; run `npm ci`"),
+        ("node_modules/appwright/dist/providers/appium.js", "is not as it was released: there is no dist/providers"),
         ("node_modules/@playwright/test/package.json", "@playwright/test is missing"),
         ("node_modules/appium/package.json", "has no Appium; run `npm ci`"),
     ],
