@@ -1,38 +1,52 @@
-"""python -m benchmarks NAME [--json]: measures one thing, and prints one JSON object as its last line."""
+"""python -m benchmarks NAME [--rounds N] [--json]: measures one thing; its last line is one JSON object."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import platform
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
-
-from benchmarks import builds, decision, follow, scheduling
 
 Measured = tuple[dict[str, Any], dict[str, float]]
 """Metrics, and ratios to what they are judged by."""
-NAMES: dict[str, Callable[[bool], Measured]] = {
-    "builds": builds.run,
-    "decision": decision.run,
-    "follow": follow.run,
-    "scheduling": scheduling.run,
-    "optimum": scheduling.run_small,
+NAMES = {
+    "builds": ("builds", "run"),
+    "decision": ("decision", "run"),
+    "follow": ("follow", "run"),
+    "optimum": ("scheduling", "run_small"),
+    "scheduling": ("scheduling", "run"),
+    "submit": ("submit", "run"),
 }
+"""Module and function of each. Only the one that is asked for is loaded, for some need what others do not."""
 
 
 def machine() -> dict[str, Any]:
     return {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version()}
 
 
+def measure(name: str, rounds: int | None, *, is_telling: bool) -> dict[str, Any]:
+    """Run a benchmark and return its JSON object. The load is that of before, which is of others."""
+    module, function = NAMES[name]
+    run: Callable[..., Measured] = getattr(import_module(f"benchmarks.{module}"), function)
+    options = {} if rounds is None else {"rounds": rounds}
+    if rounds is not None and "rounds" not in inspect.signature(run).parameters:
+        raise SystemExit(f"{name} knows no rounds; leave --rounds out")
+    found = machine()
+    metrics, ratios = run(is_telling, **options)
+    return {"name": name, "metrics": metrics, "ratios": ratios, "machine": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=sorted(NAMES))
+    parser.add_argument("--rounds", type=int, help="interleaved rounds, more for a quieter figure")
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON object")
     given = parser.parse_args()
-    metrics, ratios = NAMES[given.name](not given.json)
-    print(json.dumps({"name": given.name, "metrics": metrics, "ratios": ratios, "machine": machine()}))
+    print(json.dumps(measure(given.name, given.rounds, is_telling=not given.json)))
 
 
 if __name__ == "__main__":

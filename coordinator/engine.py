@@ -21,10 +21,11 @@ from coordinator.changes import Changes
 from coordinator.core.errors import QgjobError, ShuttingDown
 from coordinator.core.events import Event, UserEvent
 from coordinator.core.explain import Explanation, explain
-from coordinator.core.forecast import NO_FORECAST, Forecast, forecast
+from coordinator.core.forecast import Forecast
 from coordinator.core.model import SECOND_US, Counters, DeviceState, Job, JobId, Lane, Lease, Now, Settings
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
+from coordinator.forecasts import Forecasts
 from coordinator.metrics import Metrics
 from coordinator.sessions import Sessions
 from coordinator.space import Space
@@ -35,9 +36,6 @@ MAX_EVENTS_PER_TURN = 256
 MAX_INBOX = 10_000
 PROBE_INTERVAL_S = 1.0
 """Between two looks whether a database that could not be written to takes writes again."""
-LONGEST_COUNTED_QUEUE = 10_000
-"""Places in the queue are counted for people up to this many waiting jobs."""
-FORECAST_LASTS_US = SECOND_US
 
 
 @dataclass(slots=True)
@@ -97,8 +95,7 @@ class Engine:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_stopping = False
-        self._forecast: tuple[int, Forecast] | None = None
-        """When it was made."""
+        self._forecasts = Forecasts()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         awake = self._take_up()
         self._scheduler = awake if awake is not None else self._restored(store.load().counters)[0]
@@ -221,7 +218,7 @@ class Engine:
         if len(self._inbox) < MAX_INBOX:
             self._has_room.set()
         now = self._clock()
-        self._forecast = None
+        self._forecasts.note_change()
         steps: list[Step] = []
         replies: list[JobsAccepted | QgjobError | None] = []
         try:
@@ -289,17 +286,8 @@ class Engine:
     # What only memory knows
 
     def forecast(self) -> Forecast:
-        """Return how the waiting jobs stand; nothing of it when the queue is too long to be gone through for people.
-
-        Who asks again before anything has changed gets the same answer for a second.
-        """
-        now = self._clock()
-        known = self._forecast
-        if known is None or now.mono_us - known[0] > FORECAST_LASTS_US:
-            ledger = self._scheduler.ledger
-            is_short = len(ledger.queues) <= LONGEST_COUNTED_QUEUE
-            known = self._forecast = (now.mono_us, forecast(ledger, now) if is_short else NO_FORECAST)
-        return known[1]
+        """Return how the waiting jobs stand, as far as that is known: see `Forecasts`."""
+        return self._forecasts.newest(self._scheduler.ledger, self._clock())
 
     def explain(self, job_id: JobId) -> tuple[Job, Explanation, Now] | None:
         """Return why a job does not run, or where it does, and when that was so; None for one that is not live."""

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -36,6 +36,23 @@ OURS = "/qgjob."
 """How our methods begin; health and reflection have handlers of other kinds."""
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Once:
+    """Wraps the handler of each method once: to do so with every call would take longer than most calls."""
+
+    def __init__(self, wrap: Callable[[AnyHandler, str], AnyHandler]) -> None:
+        """Take what wraps the handler of a method."""
+        self._wrap = wrap
+        self._known: dict[str, tuple[AnyHandler, AnyHandler]] = {}
+
+    def around(self, handler: AnyHandler, method: str) -> AnyHandler:
+        """Return a handler wrapped. One that refuses is another with every call, and so is what is around it."""
+        known = self._known.get(method)
+        if known is None or known[0] is not handler:
+            known = self._known[method] = (handler, self._wrap(handler, method))
+        return known[1]
 
 
 def status_of(error: QgjobError) -> Status:
@@ -60,6 +77,7 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
         """Take a clock in seconds, by which complaints are spaced, and what counts the open streams of each method."""
         self._complaints = Complaints(clock)
         self._streams: Counter[str] = Counter() if streams is None else streams
+        self._guarded = Once(self._guard)
 
     async def intercept_service(
         self,
@@ -71,6 +89,9 @@ class RefusalInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith(OURS):
             return handler
+        return self._guarded.around(handler, method)
+
+    def _guard(self, handler: AnyHandler, method: str) -> AnyHandler:
         read = _reading(handler)
         if handler.request_streaming or handler.response_streaming:
             handler = wrapped(handler, lambda inner: _counting(inner, self._streams, method.rpartition("/")[2]))
@@ -110,6 +131,8 @@ class ReleaseInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, release: str) -> None:
         """Take the coordinator's release."""
         self._release = release
+        self._trailer = ((RELEASE_KEY, release),)
+        self._telling = Once(lambda handler, _method: wrapped(handler, self._tell))
 
     async def intercept_service(
         self,
@@ -123,12 +146,12 @@ class ReleaseInterceptor(grpc.aio.ServerInterceptor):
             return handler
         reason = misfit(self._release, theirs, "client") if theirs else None
         if reason is None:
-            return wrapped(handler, self._telling)
+            return self._telling.around(handler, str(handler_call_details.method))
         return wrapped(handler, functools.partial(_refusing, VersionUnsupported(reason, accepted=self._release)))
 
-    def _telling(self, handler: Handler) -> Handler:
+    def _tell(self, handler: Handler) -> Handler:
         async def tell(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
-            context.set_trailing_metadata(((RELEASE_KEY, self._release),))
+            context.set_trailing_metadata(self._trailer)
             return await handler(request, context)
 
         return tell

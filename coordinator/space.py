@@ -26,6 +26,8 @@ LAST_RESERVE_BYTES = MIB
 PROBE_BYTES = 4 * MIB
 """More than the last reserve, so that giving that back does not pass for room."""
 LOOK_INTERVAL_S = 1.0
+SHARED_LOOK_S = 0.02
+"""So old may be what new work goes by: many that come at once share a look, and none fills a disk in that time."""
 LONGEST_LOOK_S = 1.0
 """So long is waited for a look; a disk that answers does so in far less."""
 BALLAST = "ballast"
@@ -53,7 +55,8 @@ class Space:
             min_free: Bytes below which nothing new is taken in.
             ballast_bytes: Size of the ballast, and what logs leave to the database.
             read_free: Tells the free bytes of a directory's file system; may take its time.
-            look_interval_s: How old what is known may be when a log that has begun grows.
+            look_interval_s: How old what is known may be when a log that has begun grows, or new work comes if it is
+                shorter than usual.
         """
         self._directory = directory
         self._directories = (directory, *others)
@@ -77,7 +80,7 @@ class Space:
             StorageFull: There is not.
         """
         self.check_writable()
-        await self._look(at_most_old_s=0)
+        await self._look(at_most_old_s=min(SHARED_LOOK_S, self._look_interval_s))
         self._check(self._min_free, "nothing new is taken in; free space there, or lower --min-free")
 
     async def check_room(self, size: int) -> None:
@@ -134,7 +137,8 @@ class Space:
         if self._looking is None or (self._looking.done() and now_s - self._looked_s >= at_most_old_s):
             self._looking = asyncio.create_task(asyncio.to_thread(self._read))
             self._looked_s = now_s
-        await asyncio.wait((self._looking,), timeout=max(0, self._looked_s + LONGEST_LOOK_S - now_s))
+        if not self._looking.done():
+            await asyncio.wait((self._looking,), timeout=max(0, self._looked_s + LONGEST_LOOK_S - now_s))
 
     def _read(self) -> None:
         for directory in self._directories:

@@ -27,7 +27,9 @@ class Switchboard(grpc.GenericRpcHandler):
         self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """Connect the methods of a service."""
-        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+        for name, handler in handlers.items():
+            is_checked = not handler.response_streaming
+            self._handlers[f"/{service}/{name}"] = wrapped(handler, self._checked) if is_checked else handler
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return how a call is handled: by its service, or with a refusal while this coordinator does not lead."""
@@ -40,10 +42,7 @@ class Switchboard(grpc.GenericRpcHandler):
             return _refused(refusal)
         if not self._handlers:
             return _refused(NotLeader("this coordinator takes over just now; repeat the call in a moment"))
-        handler = self._handlers.get(method)
-        if handler is None or handler.response_streaming:
-            return handler
-        return wrapped(handler, self._checked)
+        return self._handlers.get(method)
 
     def _checked(self, handler: Handler) -> Handler:
         """Return a handler whose answer is told only while this coordinator leads: what it read may be old by then."""

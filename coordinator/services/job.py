@@ -13,13 +13,14 @@ from coordinator import why, wire
 from coordinator.blobs import BlobStore
 from coordinator.core.errors import InvalidRequest, NotFound, StorageUnavailable
 from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequested
-from coordinator.core.forecast import Forecast
+from coordinator.core.forecast import Forecast, Outlook
 from coordinator.core.logfile import LogState
 from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, JobState
 from coordinator.engine import Engine
 from coordinator.environment import MAX_ENTRIES
 from coordinator.logstore import LogStore
 from coordinator.services.blob import telling_storage
+from coordinator.services.requests import AcceptedRequests
 from coordinator.space import Space
 from coordinator.store import JobFilter, Store
 from qgjob.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
@@ -37,24 +38,23 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         self._logs = logs
         self._space = space
         self._blobs = blobs
+        self._requests = AcceptedRequests(store)
 
     async def SubmitJobs(
         self, request: job_service_pb2.SubmitJobsRequest, context: object = None
     ) -> job_service_pb2.SubmitJobsResponse:
         """Accept jobs, all or none."""
         specs = wire.job_specs(request)
-        key = request.request_id or uuid.uuid4().hex
-        known = None
-        if request.request_id:
-            known = await asyncio.to_thread(self._store.find_request, specs[0].org_id, key)
+        known = await self._requests.find(specs[0].org_id, request.request_id)
         if known is None:
             await self._space.check_new()
             await self._check_bundles({spec.bundle_digest for spec in specs if spec.bundle_digest})
         accepted = await self._engine.submit(
             JobsSubmitted(
                 org_id=specs[0].org_id,
-                key=key,
-                payload_sha256=wire.payload_sha256(specs),
+                key=request.request_id or uuid.uuid4().hex,
+                # Only a request with a name of its own can come again.
+                payload_sha256=wire.payload_sha256(specs) if request.request_id else "",
                 specs=specs,
                 is_strict=request.strict,
                 known=known,
@@ -76,7 +76,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             lambda: (self._store.attempts_of(job_id), self._store.tests_of(job_id))
         )
         states = [await self._log_state(attempt) for attempt in attempts]
-        outlook = self._engine.forecast().outlooks.get(job_id)
+        outlook = outlook_of(job, self._engine.forecast())
         return job_service_pb2.GetJobResponse(
             job=wire.job_out(
                 job,
@@ -98,7 +98,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             explanation = why.ended_out(await self._job(job.id))
         else:
             live, explained, now = found
-            explanation = why.explanation_out(live, explained, self._engine.forecast().outlooks.get(job.id), now)
+            outlook = outlook_of(live, self._engine.forecast())
+            explanation = why.explanation_out(live, explained, outlook, now)
         return job_service_pb2.ExplainJobResponse(explanation=explanation)
 
     async def _log_state(self, attempt: Attempt) -> LogState:
@@ -140,13 +141,18 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         self, request: job_service_pb2.RetryJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> job_service_pb2.RetryJobResponse:
         """Submit a new job with the spec of a terminal one."""
-        key = wire.optional_text("request_id", request.request_id) or uuid.uuid4().hex
+        named = wire.optional_text("request_id", request.request_id)
         old = await self._job(JobId(request.job_id))
-        known = await asyncio.to_thread(self._store.find_request, old.spec.org_id, key) if request.request_id else None
+        known = await self._requests.find(old.spec.org_id, named)
         if known is None:
             await self._space.check_new()
         accepted = await self._engine.submit(
-            RetryRequested(job=old, key=key, payload_sha256=wire.payload_sha256([old.spec], old.id), known=known)
+            RetryRequested(
+                job=old,
+                key=named or uuid.uuid4().hex,
+                payload_sha256=wire.payload_sha256([old.spec], old.id),
+                known=known,
+            )
         )
         assert accepted is not None
         jobs = list(accepted.jobs) or await self._read([JobId(job_id) for job_id in accepted.job_ids])
@@ -170,11 +176,12 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             is_caught_up = not request.keep_open
             while True:
                 tests = await asyncio.to_thread(self._store.tests_of_jobs, [job.id for job in jobs])
-                outlooks = self._engine.forecast().outlooks
+                forecast = self._engine.forecast()
                 for job in jobs:
                     (open_ids.discard if job.is_terminal else open_ids.add)(job.id)
                     # Without the expected start: what is estimated anew is no change of the job.
-                    place = outlooks[job.id].place if job.id in outlooks else 0
+                    outlook = outlook_of(job, forecast)
+                    place = outlook.place if outlook is not None else 0
                     message = wire.job_out(job, position=place, tests=tests.get(job.id, ()))
                     await context.write(job_service_pb2.WatchJobsResponse(job=message))
                 if not is_caught_up:
@@ -228,10 +235,15 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return list(listed_out(jobs, self._engine.forecast()))
 
 
+def outlook_of(job: Job, forecast: Forecast) -> Outlook | None:
+    """Return how a job stands in the queue. A forecast may be older than what became of the job since."""
+    return forecast.outlooks.get(job.id) if job.state is JobState.QUEUED else None
+
+
 def listed_out(jobs: Iterable[Job], forecast: Forecast) -> Iterator[job_pb2.Job]:
     """Translate jobs of a list, each with what is foreseen of it."""
     for job in jobs:
-        outlook = forecast.outlooks.get(job.id)
+        outlook = outlook_of(job, forecast)
         if outlook is None:
             yield wire.job_out(job)
         else:

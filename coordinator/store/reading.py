@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, exists, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, exists, func, select, tuple_, union_all
 
 from coordinator.core.logfile import LogRecord
 from coordinator.core.model import (
@@ -30,6 +30,7 @@ from coordinator.store import rows, tables
 from coordinator.store.filter import JobFilter
 
 IDS_PER_QUERY = 10_000
+PAIRS_PER_QUERY = 1_000
 _LIVE_STATES = tuple(state for state in JobState if state not in TERMINAL_JOB_STATES)
 
 Id = TypeVar("Id", bound=int)
@@ -78,11 +79,14 @@ def highest_job(connection: Connection) -> JobId:
     return JobId(connection.scalar(select(func.max(tables.jobs.c.id))) or 0)
 
 
-def request(connection: Connection, org_id: str, key: str) -> Request | None:
-    """Return the request of an organisation under a key."""
+def requests(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[Request]:
+    """Return the requests that exist of organisations and keys."""
     table = tables.requests
-    row = connection.execute(select(table).where(table.c.org_id == org_id, table.c.key == key)).first()
-    return None if row is None else rows.request(row)
+    found: list[Request] = []
+    for first in range(0, len(keys), PAIRS_PER_QUERY):
+        wanted = tuple_(table.c.org_id, table.c.key).in_(keys[first : first + PAIRS_PER_QUERY])
+        found += (rows.request(row) for row in connection.execute(select(table).where(wanted)))
+    return found
 
 
 def job(connection: Connection, job_id: JobId) -> Job | None:

@@ -182,7 +182,7 @@ class Store:
                 self.leader_row.check(connection)
             counters = reading.counters(connection)
             highest = reading.highest_job(connection)
-            return counters, BatchWriter(connection.dialect.name, counters.epoch, highest)
+            return counters, BatchWriter(connection.dialect, counters.epoch, highest)
 
         counters, self._batches = self._write(raise_epoch)
         return counters
@@ -284,9 +284,9 @@ class Store:
         """Return what is not finished, and the lab."""
         return self._read(reading.snapshot)
 
-    def find_request(self, org_id: str, key: str) -> Request | None:
-        """Return the submit that was accepted under an idempotency key."""
-        return self._read(lambda connection: reading.request(connection, org_id, key))
+    def find_requests(self, keys: Sequence[tuple[str, str]]) -> list[Request]:
+        """Return the submits that were accepted under idempotency keys, each an (org_id, key)."""
+        return self._read(lambda connection: reading.requests(connection, keys))
 
     def get_job(self, job_id: JobId) -> Job | None:
         """Return a job."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Dialect, Table, and_, bindparam, delete, insert, or_, select, update
 
 from coordinator.core.logfile import LogEnd, LogPart, LogRestart, LogWrite
 from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId
 from coordinator.store import rows, tables
 from coordinator.store.batch import Batch
-from coordinator.store.dialect import upsert
+from coordinator.store.dialect import Guard, upsert
 from coordinator.store.errors import StaleEpoch
+from coordinator.store.statement import Statement
 
 IDS_PER_QUERY = 10_000
 _JOB_ENDS = tuple(sorted(state.value for state in TERMINAL_JOB_STATES))
@@ -21,47 +22,51 @@ _JOB_ENDS = tuple(sorted(state.value for state in TERMINAL_JOB_STATES))
 class BatchWriter:
     """Writes batches over a connection. It belongs to one epoch."""
 
-    def __init__(self, backend: str, epoch: int, highest_job: JobId) -> None:
+    def __init__(self, dialect: Dialect, epoch: int, highest_job: JobId) -> None:
         """Prepare the statements.
 
         Args:
-            backend: "sqlite" or "postgresql".
+            dialect: Of the connection.
             epoch: Ours; nothing is written once it is not the database's any more.
             highest_job: No job above it is in the table.
         """
         self.epoch = epoch
         """Ours."""
         self._highest_job = highest_job
-        self._insert_job = insert(tables.jobs)
-        self._insert_label = insert(tables.job_labels)
-        self._insert_request = insert(tables.requests)
-        self._update_job = _job_update()
-        self._put_device = _upsert(backend, tables.devices, ("id",))
-        self._put_agent = _upsert(backend, tables.agents, ("id",))
-        self._put_build = _upsert(backend, tables.builds, ("org_id", "app_version_id"))
-        self._put_expectation = _upsert(backend, tables.expectations, ("org_id", "test", "kind"))
+        ours = tables.counters.c.epoch == epoch
+        # On PostgreSQL the lock keeps the epoch from rising before our commit; SQLite has one writer anyway.
+        self._find_epoch = Statement(dialect, select(tables.counters.c.id).where(ours).with_for_update(read=True))
+        self._put_counters = Statement(dialect, update(tables.counters).where(ours))
+        self._insert_job = Statement(dialect, insert(tables.jobs))
+        self._insert_label = Statement(dialect, insert(tables.job_labels))
+        self._insert_request = Statement(dialect, insert(tables.requests))
+        self._update_job = Statement(dialect, _job_update())
+        self._put_device = _upsert(dialect, tables.devices, ("id",))
+        self._put_agent = _upsert(dialect, tables.agents, ("id",))
+        self._put_build = _upsert(dialect, tables.builds, ("org_id", "app_version_id"))
+        self._put_expectation = _upsert(dialect, tables.expectations, ("org_id", "test", "kind"))
         self._put_lease = _upsert(
-            backend,
+            dialect,
             tables.leases,
             ("id",),
             lambda new: or_(tables.LEASE_IS_LIVE, tables.leases.c.state == new.state),
         )
         self._put_attempt = _upsert(
-            backend,
+            dialect,
             tables.attempts,
             ("id",),
             lambda new: or_(tables.ATTEMPT_IS_OPEN, tables.attempts.c.outcome == new.outcome),
         )
-        self._put_test = upsert(
-            backend,
+        put_test = upsert(
+            dialect.name,
             tables.test_results,
             ("job", "id"),
             ("attempt_number", "title", "state", "duration_us", "error"),
             lambda new: tables.test_results.c.attempt_number <= new.attempt_number,
         )
-
-        self._put_log_part = _upsert(backend, tables.log_parts, ("attempt", "epoch", "start"))
-        self._put_log_end = _upsert(backend, tables.log_ends, ("attempt",))
+        self._put_test = Statement(dialect, put_test)
+        self._put_log_part = _upsert(dialect, tables.log_parts, ("attempt", "epoch", "start"))
+        self._put_log_end = _upsert(dialect, tables.log_ends, ("attempt",))
 
     def write_logs(self, connection: Connection, writes: Sequence[LogWrite]) -> None:
         """Record what became of logs, those that begin anew first.
@@ -74,10 +79,9 @@ class BatchWriter:
         if restarted:
             connection.execute(delete(tables.log_parts).where(tables.log_parts.c.attempt.in_(restarted)))
         parts = [rows.log_part_values(write) for write in writes if isinstance(write, LogPart)]
-        _run(connection, self._put_log_part, parts)
-        _run(
-            connection, self._put_log_end, [rows.log_end_values(write) for write in writes if isinstance(write, LogEnd)]
-        )
+        self._put_log_part.run_all(connection, parts)
+        ends = [rows.log_end_values(write) for write in writes if isinstance(write, LogEnd)]
+        self._put_log_end.run_all(connection, ends)
 
     def write(self, connection: Connection, batch: Batch) -> None:
         """Write a batch within the connection's transaction, those first that others refer to.
@@ -86,18 +90,18 @@ class BatchWriter:
             StaleEpoch: Somebody else has raised the epoch.
         """
         self._check_epoch(connection, batch.counters)
-        _run(connection, self._put_agent, [rows.agent_values(agent) for agent in batch.agents.values()])
-        _run(connection, self._put_device, [rows.device_values(device) for device in batch.devices.values()])
+        self._put_agent.run_all(connection, [rows.agent_values(agent) for agent in batch.agents.values()])
+        self._put_device.run_all(connection, [rows.device_values(device) for device in batch.devices.values()])
         # The ended ones first: their devices may have been granted anew in the same batch.
         leases = sorted(batch.leases.values(), key=lambda lease: lease.is_live)
-        _run(connection, self._put_lease, [rows.lease_values(lease) for lease in leases])
+        self._put_lease.run_all(connection, [rows.lease_values(lease) for lease in leases])
         self._write_jobs(connection, list(batch.jobs.values()))
-        _run(connection, self._put_attempt, [rows.attempt_values(attempt) for attempt in batch.attempts.values()])
-        _run(connection, self._put_test, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
-        _run(connection, self._put_build, [rows.build_values(build) for build in batch.builds.values()])
+        self._put_attempt.run_all(connection, [rows.attempt_values(attempt) for attempt in batch.attempts.values()])
+        self._put_test.run_all(connection, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
+        self._put_build.run_all(connection, [rows.build_values(build) for build in batch.builds.values()])
         expectations = [rows.expectation_values(one) for one in batch.expectations.values()]
-        _run(connection, self._put_expectation, expectations)
-        _run(connection, self._insert_request, [rows.request_values(request) for request in batch.requests])
+        self._put_expectation.run_all(connection, expectations)
+        self._insert_request.run_all(connection, [rows.request_values(request) for request in batch.requests])
 
     def check_epoch(self, connection: Connection) -> None:
         """Make sure that nobody else takes the database over before this transaction has ended.
@@ -112,37 +116,28 @@ class BatchWriter:
         self._highest_job = max(self._highest_job, *batch.jobs, JobId(0)) if batch.jobs else self._highest_job
 
     def _check_epoch(self, connection: Connection, counters: Counters | None) -> None:
-        ours = tables.counters.c.epoch == self.epoch
         if counters is None:
-            # On PostgreSQL the lock keeps the epoch from rising before our commit; SQLite has one writer anyway.
-            found = connection.execute(select(tables.counters.c.id).where(ours).with_for_update(read=True)).first()
-            is_ours = found is not None
+            is_ours = self._find_epoch.run(connection, {}).first() is not None
         else:
             assert counters.epoch == self.epoch, f"counters of epoch {counters.epoch} in epoch {self.epoch}"
-            replaced = connection.execute(update(tables.counters).where(ours), rows.counters_values(counters))
-            is_ours = replaced.rowcount == 1
+            is_ours = self._put_counters.run(connection, rows.counters_values(counters)).rowcount == 1
         if not is_ours:
             raise StaleEpoch(f"another coordinator has taken over: epoch {self.epoch} is not the newest any more")
 
     def _write_jobs(self, connection: Connection, jobs: list[Job]) -> None:
         known = _known_jobs(connection, [job.id for job in jobs if job.id <= self._highest_job])
         added = [job for job in jobs if job.id not in known]
-        _run(connection, self._insert_job, [rows.accepted_values(job) | rows.progress_values(job) for job in added])
-        _run(connection, self._insert_label, [values for job in added for values in rows.label_values(job)])
+        self._insert_job.run_all(connection, [rows.accepted_values(job) | rows.progress_values(job) for job in added])
+        self._insert_label.run_all(connection, [values for job in added for values in rows.label_values(job)])
         moved = [
             {"of": job.id, "new_state": job.state.value, **rows.progress_values(job)} for job in jobs if job.id in known
         ]
-        _run(connection, self._update_job, moved)
+        self._update_job.run_all(connection, moved)
 
 
-def _run(connection: Connection, statement: Any, values: Sequence[rows.Values]) -> None:  # noqa: ANN401 - any executable
-    if values:
-        connection.execute(statement, values)
-
-
-def _upsert(backend: str, table: Table, key: tuple[str, ...], guard: Any = None) -> Any:  # noqa: ANN401 - see `upsert`
+def _upsert(dialect: Dialect, table: Table, key: tuple[str, ...], guard: Guard | None = None) -> Statement:
     values = tuple(column.name for column in table.columns if column.name not in key)
-    return upsert(backend, table, key, values, guard)
+    return Statement(dialect, upsert(dialect.name, table, key, values, guard))
 
 
 def _job_update() -> Any:  # noqa: ANN401 - an executable

@@ -53,10 +53,24 @@ async def test_database_that_cannot_be_written_to_takes_nothing(tmp_path: Path) 
 
 async def test_new_work_is_checked_by_a_look_of_its_own(tmp_path: Path) -> None:
     free = iter((600 * MIB, 511 * MIB))
-    space = Space(tmp_path, min_free=512 * MIB, read_free=lambda _: next(free))
+    space = Space(tmp_path, min_free=512 * MIB, read_free=lambda _: next(free), look_interval_s=0)
     await space.check_new()
     with pytest.raises(StorageFull):
         await space.check_new()
+
+
+async def test_new_work_that_comes_at_once_shares_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space_module, "SHARED_LOOK_S", 3_600)
+    looks: list[Path] = []
+
+    def look(directory: Path) -> int:
+        looks.append(directory)
+        return 600 * MIB
+
+    space = Space(tmp_path, min_free=512 * MIB, read_free=look, look_interval_s=3_600)
+    for _ in range(100):
+        await space.check_new()
+    assert looks == [tmp_path]
 
 
 async def test_logs_that_grow_share_a_look(tmp_path: Path) -> None:
@@ -109,7 +123,7 @@ async def test_disk_that_cannot_be_asked_is_told_once_and_counts_as_it_was_last_
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return 511 * MIB
 
-    space = Space(tmp_path, min_free=512 * MIB, read_free=look)
+    space = Space(tmp_path, min_free=512 * MIB, read_free=look, look_interval_s=0)
     with capture_logs() as told:
         for _ in range(3):
             with pytest.raises(StorageFull):

@@ -290,8 +290,8 @@ def test_fence_is_given_out_once(store: Store) -> None:
 def test_accepted_request_is_found_by_its_key(store: Store) -> None:
     request = Request(org_id="acme", key="ci-1", payload_sha256="a" * 64, jobs=(JobId(1), JobId(2)))
     store.commit([PutRequest(request)])
-    assert store.find_request("acme", "ci-1") == request
-    assert store.find_request("other", "ci-1") is None
+    assert store.find_requests([("acme", "ci-1")]) == [request]
+    assert store.find_requests([("other", "ci-1")]) == []
 
 
 def test_key_that_is_used_twice_is_refused_with_its_jobs(store: Store) -> None:

@@ -81,8 +81,8 @@ def test_request_lives_as_long_as_one_of_its_jobs(store: Store) -> None:
     assert (spent, after) == ([("acme", "both"), ("acme", "first")], ("acme", "first"))
     assert store.spent_requests(("acme", "first"), 2) == ([("acme", "second")], None)
     store.forget_requests([("acme", "both"), ("acme", "second")])
-    assert store.find_request("acme", "both") is None
-    assert store.find_request("acme", "first") is not None
+    assert store.find_requests([("acme", "both")]) == []
+    assert store.find_requests([("acme", "first")])
 
 
 def test_logs_without_attempt_or_without_bytes_are_strays(store: Store) -> None:

@@ -1,0 +1,42 @@
+"""Compares contenders in interleaved rounds of one run, so that whatever else the machine does meets all of them."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+Spread = dict[str, float]
+Samples = dict[str, list[float]]
+
+
+def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int, *, is_telling: bool) -> Samples:
+    """Let each contender measure itself once a round, forwards and backwards in turns; return its samples in order."""
+    samples: Samples = {name: [] for name in contenders}
+    for number in range(rounds):
+        names = list(contenders) if number % 2 == 0 else list(reversed(contenders))
+        for name in names:
+            samples[name].append(contenders[name]())
+        if is_telling:
+            told = ", ".join(f"{name} {samples[name][-1]:,.4g}" for name in contenders)
+            print(f"round {number + 1} of {rounds}: {told}", file=sys.stderr)
+    return samples
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Return the median of samples, and between which they lie."""
+    return {
+        "median": _rounded(statistics.median(samples)),
+        "least": _rounded(min(samples)),
+        "most": _rounded(max(samples)),
+    }
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios within the rounds: what the machine did meanwhile, both sides of a ratio met."""
+    return round(statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True)), 3)
+
+
+def _rounded(value: float) -> float:
+    """Return a value to four digits that count."""
+    return float(f"{value:.4g}")
