@@ -2,14 +2,19 @@
 
 Packages are installed once for each organisation, lock file and release of Node, and shared by all attempts; the
 project itself is a clean copy for each. Where the agent's own project has the same lock file, its packages are used.
+
+Tests run as the agent's user, who may write to all of them. So packages are sealed when they are installed, made
+read-only as far as that holds, and looked at before each attempt: what was changed since is never used again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tarfile
 import time
@@ -21,6 +26,7 @@ import structlog
 from agent.blobs import BlobCache
 from agent.core.model import Blame, Failure, LeaseKey
 from agent.process import capture
+from agent.seals import make_read_only, remove, seal
 
 MOST_FILES = 20_000
 MOST_BYTES = 1_024**3
@@ -76,6 +82,7 @@ def _invalid(why: str) -> BundleUnusable:
 
 @dataclass(slots=True)
 class _Install:
+    folder: Path
     task: asyncio.Task[Path]
     waiting: int = 0
 
@@ -87,20 +94,29 @@ class NodePackages:
         """Use a directory, which is made when it is needed.
 
         Args:
-            directory: Where packages are installed; what an earlier life left is used.
+            directory: Where packages are installed; what an earlier life left is used if its seal holds.
             env: What npm may know of this host.
         """
         self._directory = directory
         self._env = env
         self._lender: Path | None = None
+        self._lender_seal = ""
         self._installs: dict[str, _Install] = {}
         self._used: dict[str, str] = {}
-        """Who uses which packages."""
+        """Who uses which folder."""
+        self._seals: dict[str, str] = {}
+        """Folder -> its seal, as this life first saw it: no test can write a new one over it."""
+        self._looking = asyncio.Lock()
+        """Held while folders are chosen or removed."""
         self._release = ""
 
     def lend(self, project: Path) -> None:
-        """Let the packages of the agent's own project serve all that have its lock file."""
-        self._lender = project
+        """Let the packages of the agent's own project serve all that have its lock file, while nobody changes them.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        self._lender, self._lender_seal = project, seal(project / "node_modules").digest
 
     async def get(self, org_id: str, project: Path, user: str) -> Path:
         """Return the node_modules of a project; they stay while nobody asks for others as the same user.
@@ -117,10 +133,11 @@ class NodePackages:
                 Blame.TEST,
             )
         if self._lender is not None and lock == await asyncio.to_thread(packages_of, self._lender):
-            return self._lender / "node_modules"
-        key = packages_key(org_id, lock, await self._node())
-        self._used[user] = key
-        return await self._installed(key, project)
+            lent = self._lender / "node_modules"
+            if await asyncio.to_thread(_is_whole, lent, self._lender_seal):
+                return lent
+            self._lender = None
+        return await self._installed(packages_key(org_id, lock, await self._node()), project, user)
 
     async def _node(self) -> str:
         if not self._release:
@@ -128,14 +145,19 @@ class NodePackages:
             self._release = text.strip()
         return self._release
 
-    async def _installed(self, key: str, project: Path) -> Path:
-        folder = self._directory / key
-        if await asyncio.to_thread(_touch, folder / "done"):
-            return folder / "node_modules"
-        install = self._installs.get(key)
+    async def _installed(self, key: str, project: Path, user: str) -> Path:
+        async with self._looking:
+            # Whoever asks has ended what it ran before: its old packages may go.
+            self._used.pop(user, None)
+            install = self._installs.get(key)
+            folder = install.folder if install is not None else await asyncio.to_thread(self._find, key)
+            if folder is None:
+                folder = self._directory / f"{key}-{secrets.token_hex(4)}"
+                install = self._installs[key] = _Install(folder, asyncio.create_task(self._install(folder, project)))
+                install.task.add_done_callback(functools.partial(self._forget, key, install))
+            self._used[user] = folder.name
         if install is None:
-            install = self._installs[key] = _Install(asyncio.create_task(self._install(folder, project)))
-            install.task.add_done_callback(lambda _task: self._installs.pop(key, None))
+            return folder / "node_modules"
         # An install that nobody waits for any more is ended: its project may be gone by now.
         install.waiting += 1
         try:
@@ -144,6 +166,23 @@ class NodePackages:
             install.waiting -= 1
             if not install.waiting:
                 install.task.cancel()
+                self._forget(key, install)
+
+    def _forget(self, key: str, install: _Install, _task: object = None) -> None:
+        if self._installs.get(key) is install:
+            del self._installs[key]
+
+    def _find(self, key: str) -> Path | None:
+        """Return a folder whose packages are as they were installed, and note that it is used."""
+        for done in self._directory.glob(f"{key}*/done"):
+            folder = done.parent
+            expected = self._seals.setdefault(folder.name, done.read_text(errors="replace"))
+            if _is_whole(folder / "node_modules", expected):
+                os.utime(done)
+                return folder
+            # Others may be running with them still: they go when nobody does.
+            done.unlink()
+        return None
 
     async def _install(self, folder: Path, project: Path) -> Path:
         began_s = time.monotonic()
@@ -160,28 +199,58 @@ class NodePackages:
             if any(mistake in text for mistake in MISTAKES):
                 raise BundleUnusable("PROJECT_INVALID", f"npm ci refuses the bundle's packages: {said}", Blame.TEST)
             raise BundleUnusable("PACKAGES_FAILED", f"npm ci failed: {said}", Blame.HOST)
-        (folder / "done").touch()
+        self._seals[folder.name] = await asyncio.to_thread(_end, folder)
         story = f"installed Node packages in {time.monotonic() - began_s:.0f} s"
         structlog.get_logger("agent").info("packages_installed", story=story, packages=folder.name[:12])
-        await asyncio.to_thread(self._evict)
+        async with self._looking:
+            await asyncio.to_thread(self._evict)
         return folder / "node_modules"
 
     def _evict(self) -> None:
-        kept = {*self._used.values(), *self._installs}
+        """Remove what is not whole, and of the others those that were used the longest ago."""
+        kept = {*self._used.values(), *(install.folder.name for install in self._installs.values())}
         done = sorted(self._directory.glob("*/done"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in done[KEPT_INSTALLS:]:
-            if path.parent.name not in kept:
-                shutil.rmtree(path.parent, ignore_errors=True)
+        recent = {path.parent.name for path in done[:KEPT_INSTALLS]}
+        for folder in self._directory.iterdir():
+            if folder.name not in kept | recent:
+                remove(folder)
+                self._seals.pop(folder.name, None)
+
+
+def _is_whole(modules: Path, expected: str) -> bool:
+    """Return whether packages are as they were; tell the diagnostics if they are not."""
+    try:
+        found = seal(modules)
+        if found.digest == expected:
+            return True
+        what = found.last_changed
+    except OSError as error:
+        what = str(error)
+    structlog.get_logger("agent").warning(
+        "packages_changed",
+        story=f"Node packages are not as they were installed, and are not used again: {what}",
+        packages=modules.parent.name[:12],
+    )
+    return False
 
 
 def _begin(folder: Path, project: Path) -> None:
     """Lay out what npm needs; the project's own scripts are left out, for they want files that are not there."""
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     manifest = json.loads((project / MANIFEST).read_bytes())
     manifest.pop("scripts", None)
     (folder / MANIFEST).write_text(json.dumps(manifest))
     shutil.copy(project / LOCK_FILE, folder / LOCK_FILE)
+
+
+def _end(folder: Path) -> str:
+    """Seal what npm has installed, and return the seal."""
+    modules = folder / "node_modules"
+    modules.mkdir(exist_ok=True)  # npm makes none for a project without dependencies
+    make_read_only(modules)
+    digest = seal(modules).digest
+    (folder / "done").write_text(digest)
+    return digest
 
 
 def packages_of(project: Path) -> str | None:
@@ -207,13 +276,12 @@ def packages_key(org_id: str, packages: str, node: str) -> str:
     return hashlib.sha256("\0".join((org_id, packages, node)).encode()).hexdigest()[:32]
 
 
-def _touch(path: Path) -> bool:
-    """Note that packages are used, and return whether they are there, whole."""
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        return False
-    return True
+def link_packages(modules: Path, project: Path) -> None:
+    """Give a project its packages, each through a link: what a run adds or removes beside them is its own."""
+    own = project / "node_modules"
+    own.mkdir()
+    for entry in modules.resolve().iterdir():
+        (own / entry.name).symlink_to(entry)
 
 
 class Bundles:
@@ -244,6 +312,5 @@ class Bundles:
         finally:
             # Who is stopped meanwhile must not leave a thread behind that writes into the next run's folder.
             await asyncio.wait((unpacking,))
-        modules = folder / "node_modules"
-        if not modules.exists():
-            modules.symlink_to((await self._packages.get(org_id, folder, user)).resolve())
+        if not (folder / "node_modules").exists():
+            link_packages(await self._packages.get(org_id, folder, user), folder)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent import bundles
-from agent.bundles import BundleUnusable, NodePackages, packages_of, unpack
+from agent.bundles import BundleUnusable, NodePackages, link_packages, packages_of, unpack
 from agent.core.model import Blame
 from agent.runners.appwright_project import TOOLBOX
+from agent.seals import seal
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
 NPM = """#!/bin/sh
@@ -23,7 +25,9 @@ echo "$@" >> "{log}"
 while [ "$1" != "--prefix" ]; do shift; done
 if grep -q broken "$2/package.json"; then echo "npm error code EUSAGE"; exit 1; fi
 if grep -q offline "$2/package.json"; then echo "npm error network"; exit 1; fi
-mkdir -p "$2/node_modules/appwright"
+mkdir -p "$2/node_modules/appwright" "$2/node_modules/.bin"
+echo 1 > "$2/node_modules/appwright/index.js"
+ln -s ../appwright/index.js "$2/node_modules/.bin/appwright"
 """
 
 
@@ -193,6 +197,108 @@ async def test_bundle_without_a_lock_file_is_told_what_to_do(packages: NodePacka
     (project / "package-lock.json").unlink()
     with pytest.raises(BundleUnusable, match=r"no package-lock.json .* run `npm install` and commit both"):
         await packages.get("acme", project, "phone")
+
+
+def rewrite(modules: Path) -> None:
+    """Change a file behind the back of its size and its time of change, as far as a program can."""
+    file = modules / "appwright" / "index.js"
+    before = file.stat()
+    file.chmod(0o644)
+    file.write_text("2\n")
+    file.chmod(before.st_mode)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def add(modules: Path) -> None:
+    (modules / "appwright").chmod(0o755)
+    (modules / "appwright" / "more.js").touch()
+
+
+def take(modules: Path) -> None:
+    (modules / ".bin").chmod(0o755)
+    (modules / ".bin" / "appwright").unlink()
+
+
+def forge(modules: Path) -> None:
+    """Spoil the packages, and seal them anew."""
+    rewrite(modules)
+    (modules.parent / "done").write_text(seal(modules).digest)
+
+
+@pytest.mark.parametrize("spoil", [rewrite, add, take, forge])
+async def test_packages_that_a_test_has_changed_are_installed_anew_for_the_next(
+    packages: NodePackages, make_project: MakeProject, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    project = make_project("app")
+    spoiled = await packages.get("acme", project, "phone")
+    spoil(spoiled)
+    fresh = await packages.get("acme", project, "phone")
+    assert (fresh / ".bin" / "appwright").read_text() == "1\n"
+    assert not (fresh / "appwright" / "more.js").exists()
+    assert not spoiled.exists(), "nobody runs with them any more"
+    assert await packages.get("acme", project, "tablet") == fresh
+    assert installs(tmp_path) == 2
+
+
+async def test_spoiled_packages_stay_while_another_test_runs_with_them(
+    packages: NodePackages, make_project: MakeProject, tmp_path: Path
+) -> None:
+    project = make_project("app")
+    spoiled = await packages.get("acme", project, "phone")
+    assert await packages.get("acme", project, "tablet") == spoiled
+    add(spoiled)
+    await packages.get("acme", project, "phone")
+    assert spoiled.exists()
+    await packages.get("acme", project, "tablet")
+    await packages.get("acme", make_project("other"), "phone")
+    assert not spoiled.exists()
+    assert installs(tmp_path) == 3
+
+
+@pytest.mark.parametrize("is_spoiled", [False, True])
+async def test_packages_of_an_earlier_life_are_used_if_they_are_as_they_were(
+    make_project: MakeProject, packages: NodePackages, tmp_path: Path, is_spoiled: bool
+) -> None:
+    project = make_project("app")
+    found = await packages.get("acme", project, "phone")
+    if is_spoiled:
+        take(found)
+    next_life = NodePackages(tmp_path / "packages", {"PATH": f"{tmp_path / 'programs'}:{os.environ['PATH']}"})
+    assert (await next_life.get("acme", project, "phone") == found) is not is_spoiled
+    assert installs(tmp_path) == 1 + is_spoiled
+
+
+async def test_installed_packages_are_read_only(packages: NodePackages, make_project: MakeProject) -> None:
+    modules = await packages.get("acme", make_project("app"), "phone")
+    kinds = [modules, *modules.rglob("*")]
+    assert len(kinds) == 5
+    assert not [path for path in kinds if not path.is_symlink() and path.stat().st_mode & 0o222]
+
+
+async def test_packages_of_the_workspace_are_lent_only_while_they_are_as_they_were(
+    packages: NodePackages, make_project: MakeProject, tmp_path: Path
+) -> None:
+    project, lent = make_project("app"), tmp_path / "workspace" / "node_modules"
+    (project / "package-lock.json").write_bytes((tmp_path / "workspace" / "package-lock.json").read_bytes())
+    assert await packages.get("acme", project, "phone") == lent
+    (lent / "left-behind").touch()
+    own = await packages.get("acme", project, "phone")
+    assert own != lent
+    (lent / "left-behind").unlink()
+    assert await packages.get("acme", project, "phone") == own
+
+
+async def test_what_a_run_puts_beside_its_packages_or_removes_there_is_its_own(
+    packages: NodePackages, make_project: MakeProject, tmp_path: Path
+) -> None:
+    project = make_project("app")
+    modules = await packages.get("acme", project, "phone")
+    link_packages(modules, project)
+    assert (project / "node_modules" / ".bin" / "appwright").read_text() == "1\n"
+    (project / "node_modules" / ".cache").mkdir()
+    shutil.rmtree(project / "node_modules")
+    assert await packages.get("acme", project, "phone") == modules
+    assert installs(tmp_path) == 1
 
 
 async def test_packages_that_were_not_used_for_long_make_room(

@@ -21,6 +21,7 @@ import pytest
 
 from agent.bundles import packages_key, packages_of
 from agent.runners.appwright_project import TOOLBOX
+from agent.seals import seal
 from agent.virtual_phone.apk import build_apk
 from agent.virtual_phone.lab import VirtualLab
 from examples import node_packages
@@ -205,7 +206,7 @@ def bundles_only(grid: Grid) -> Program:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(TOOLBOX / name, folder)
     (folder / "node_modules").symlink_to(node_packages.install(EXAMPLE))
-    (folder / "done").touch()
+    (folder / "done").write_text(seal(folder / "node_modules").digest)
     return real_agent(grid, "--virtual-phones", "1", "--bundles-only")
 
 
