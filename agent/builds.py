@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -53,8 +54,20 @@ class BuildSource:
         Raises:
             BuildUnusable: It is missing, or no APK.
         """
+        path = await self.locate(app_version_id)
+        try:
+            return await self.read(path)
+        except OSError as error:
+            raise self._missing(app_version_id, f"{path} is missing") from error
+
+    async def locate(self, app_version_id: str) -> Path:
+        """Return the file of an app version, which nobody has looked into.
+
+        Raises:
+            BuildUnusable: It is missing.
+        """
         if is_url(self._template):
-            return await self._find_behind_url(app_version_id)
+            return await self._fetch(app_version_id)
         if not self._template and self._ask_project is None:
             raise BuildUnusable(
                 "BUILD_NOT_FOUND",
@@ -62,28 +75,27 @@ class BuildSource:
                 " --build-source nor a workspace; use `qgjob builds upload` or --app, and submit again",
             )
         path = await self._ask_project() if self._ask_project and not self._template else self._path(app_version_id)
-        try:
-            return await self.read(path)
-        except OSError as error:
-            raise BuildUnusable(
-                "BUILD_NOT_FOUND",
-                f"no build for app version {app_version_id}: {path} is missing; put it there, or {self._mend}, or give"
-                " the lab the build with `qgjob builds upload` and submit again",
-            ) from error
+        if not await asyncio.to_thread(os.path.lexists, path):
+            raise self._missing(app_version_id, f"{path} is missing")
+        return path
 
-    async def _find_behind_url(self, app_version_id: str) -> Apk:
+    async def _fetch(self, app_version_id: str) -> Path:
         url = self._template.replace(PLACEHOLDER, quote(app_version_id, safe=""))
         try:
-            return await self.read(await self._downloads.get(url))
+            return await self._downloads.get(url)
         except DownloadMissing as error:
-            raise BuildUnusable(
-                "BUILD_NOT_FOUND",
-                f"no build for app version {app_version_id}: {error}; put it there, or {self._mend}, or give the lab"
-                " the build with `qgjob builds upload` and submit again",
-            ) from error
+            raise self._missing(app_version_id, str(error)) from error
         except OSError as error:
             failure = f"the build of app version {app_version_id} cannot be fetched: {error}"
             raise BuildUnusable("BUILD_SOURCE_FAILED", failure, Blame.HOST) from error
+
+    def _missing(self, app_version_id: str, what: str) -> BuildUnusable:
+        mend = "mend --build-source" if self._template else "mend the project's buildPath"
+        return BuildUnusable(
+            "BUILD_NOT_FOUND",
+            f"no build for app version {app_version_id}: {what}; put it there, or {mend}, or give the lab the build"
+            " with `qgjob builds upload` and submit again",
+        )
 
     async def read(self, path: Path) -> Apk:
         """Return what an APK says of itself.
@@ -97,10 +109,6 @@ class BuildSource:
         if key not in self._known:
             self._known[key] = await _read(path)
         return self._known[key]
-
-    @property
-    def _mend(self) -> str:
-        return "mend --build-source" if self._template else "mend the project's buildPath"
 
     def _path(self, app_version_id: str) -> Path:
         if PLACEHOLDER in self._template and (
@@ -122,11 +130,12 @@ async def _read(path: Path) -> Apk:
         raise BuildUnusable("BUILD_INVALID", f"{path} has no readable manifest; build it again")
     if package is None or activity is None:
         raise BuildUnusable("BUILD_INVALID", f"{path} has no package with an activity that can be launched")
-    digest = await asyncio.to_thread(_digest, path)
+    digest = await asyncio.to_thread(digest_of, path)
     return Apk(path=path, digest=digest, package=package[1], activity=activity[1])
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -441,6 +441,7 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     from agent.emulator import Emulator, Reset
     from agent.runners.appwright import AppwrightRunner
     from agent.runners.appwright_care import Care, CareOptions
+    from agent.runners.appwright_device import DeviceStation
     from agent.runners.appwright_project import build_path
     from agent.runners.emulator import EmulatorRunner
     from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
@@ -478,17 +479,10 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
         adb = Adb(facts.udid, adb_port, claim)
         serial = facts.id if facts.kind is DeviceKind.DEVICE else None
         care = Care(adb, serial, CareOptions(may_restart=config.allow_reboot, removes_apps=config.remove_apps))
-        return AppwrightRunner(
-            adb=adb,
-            tools=tools,
-            source=source,
-            blobs=blobs,
-            bundles=Bundles(bundles, packages),
-            slot=slot,
-            provider=provider,
-            claim=claim,
-            care=care,
+        station = DeviceStation(
+            adb=adb, tools=tools, source=source, blobs=blobs, slot=slot, provider=provider, claim=claim, care=care
         )
+        return AppwrightRunner(station=station, tools=tools, bundles=Bundles(bundles, packages), claim=claim)
 
     return _Real(discovery, emulators, make)
 

@@ -1,20 +1,15 @@
-"""Runs real AppWright on one Android device."""
+"""Runs real AppWright, wherever its sessions are."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
-import time
-from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 
-from agent.android import Adb, Apk, InstallFailed
-from agent.appium import AppiumFailed, AppiumServer, Toolbox
-from agent.blobs import BlobCache, BlobUnusable
-from agent.builds import BuildSource, BuildUnusable
+from agent.appium import Toolbox
+from agent.blobs import BlobUnusable
 from agent.bundles import Bundles, BundleUnusable
 from agent.core.model import (
     MICROSECONDS,
@@ -26,14 +21,13 @@ from agent.core.model import (
     LeaseSpec,
     Outcome,
 )
-from agent.crashes import Crash, crashes_of
 from agent.journal import Claim
 from agent.process import start
-from agent.runners.appwright_care import Care
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
 from agent.runners.appwright_rest import LIST_OPTIONS, Rest, rest_of
 from agent.runners.protocol import Observer, RunFailed, Stop, Verdict, until_stopped
+from agent.runners.station import Station
 
 TIMEOUT_GRACE_S = 5.0
 KEPT_ATTEMPTS = 5
@@ -49,93 +43,39 @@ class _End(Enum):
 
 
 class AppwrightRunner:
-    """One device's runner: its own Appium, its own working directory, one spec at a time."""
+    """Runs the specs of one station: in its own working directory, one spec at a time."""
 
-    def __init__(
-        self,
-        *,
-        adb: Adb,
-        tools: Toolbox,
-        source: BuildSource,
-        blobs: BlobCache,
-        bundles: Bundles,
-        slot: int,
-        provider: str,
-        claim: Claim,
-        care: Care,
-    ) -> None:
-        self._adb = adb
-        self._care = care
+    def __init__(self, *, station: Station, tools: Toolbox, bundles: Bundles, claim: Claim) -> None:
+        self._station = station
         self._tools = tools
-        self._source = source
-        self._blobs = blobs
         self._bundles = bundles
         self._org_id = ""
         self._project = tools.project
         """What the attempt runs: the configured workspace, or a bundle's copy."""
-        self._provider = provider
         self._claim = claim
-        self._directory = tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", adb.udid)
-        self._appium = AppiumServer(tools, slot, self._directory, claim)
-        self._apk: Apk | None = None
+        self._directory = slot_directory(tools, station.name)
 
     # Preparing
 
     async def prepare(self, lease: LeaseSpec, stop: Stop) -> Installation:
-        """Put the build of a lease on the device, unless it is there, and warm the device's Appium up.
+        """Put the build of a lease where the tests will find it, unless it is there.
 
         Raises:
-            RunFailed: The build or the device does not allow it, or it was stopped.
+            RunFailed: The build or the station does not allow it, or it was stopped.
         """
         self._org_id = lease.org_id
         return await until_stopped(self._prepare(lease), stop)
 
     async def _prepare(self, lease: LeaseSpec) -> Installation:
-        await self._care.check(may_restart=lease.is_canary)
+        await self._station.check(may_restart=lease.is_canary)
         if lease.is_canary and not lease.app_version_id:
             return Installation(digest="", is_new=False, duration_us=0)
         try:
             if self._tools.has_workspace:
                 check_project(self._tools.project)
-            self._apk = await self._find(lease)
-            await self._care.clean_up(self._apk.package)
-            installation = await self._install(self._apk)
-            await self._appium.ensure()
-            if lease.is_canary:
-                await self._care.try_out(self._apk)
+            return await self._station.install(lease)
         except ProjectUnusable as error:
             raise RunFailed(_failure("PROJECT_INVALID", str(error), Blame.HOST)) from error
-        except (BlobUnusable, BuildUnusable, InstallFailed) as error:
-            raise RunFailed(error.failure) from error
-        except AppiumFailed as error:
-            raise RunFailed(_failure("APPIUM_FAILED", str(error), Blame.HOST)) from error
-        return installation
-
-    async def _find(self, lease: LeaseSpec) -> Apk:
-        """Return the registered build, else the one that the app version has on this host."""
-        digest = lease.build_digest
-        if not digest:
-            return await self._source.find(lease.app_version_id)
-        apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
-        if apk.digest != digest:
-            # The disk kept something else than was written; the coordinator has the right bytes still.
-            await self._blobs.drop(digest)
-            apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
-        return apk
-
-    async def _install(self, apk: Apk) -> Installation:
-        """Install, and look at what the device holds then: a stale build must never be tested."""
-        if await self._adb.installed_digest(apk.package) == apk.digest:
-            return Installation(digest=apk.digest, is_new=False, duration_us=0)
-        begun = time.monotonic()
-        await self._adb.install(apk)
-        held = await self._adb.installed_digest(apk.package)
-        if held != apk.digest:
-            raise InstallFailed(
-                _failure("INSTALL_FAILED", f"{self._adb.udid} holds another build after the install", Blame.DEVICE)
-            )
-        spent_us = int((time.monotonic() - begun) * MICROSECONDS)
-        return Installation(digest=apk.digest, is_new=True, duration_us=spent_us)
 
     # Running
 
@@ -144,18 +84,15 @@ class AppwrightRunner:
         try:
             self._project = await until_stopped(self._find_project(key, job), stop)
         except RunFailed as error:
-            if stop.is_asked:
-                return Verdict(outcome=None)
-            is_own = error.failure.blame is Blame.TEST
-            return Verdict(outcome=Outcome.FAILED if is_own else Outcome.ERRORED, failure=error.failure)
+            return _verdict_without_run(error, stop)
         spec = self._find_spec(job.test)
         if spec is None:
             message = f"{job.test} does not exist in the project; check the path"
             return Verdict(outcome=Outcome.FAILED, failure=_failure("SPEC_NOT_FOUND", message, Blame.TEST))
         try:
-            await self._appium.ensure()
-        except AppiumFailed as error:
-            return Verdict(outcome=Outcome.ERRORED, failure=_failure("APPIUM_FAILED", str(error), Blame.HOST))
+            await until_stopped(self._station.ready(job), stop)
+        except RunFailed as error:
+            return _verdict_without_run(error, stop)
         out = await asyncio.to_thread(self._make_room, job)
         rest = None
         if job.done:
@@ -167,15 +104,18 @@ class AppwrightRunner:
             observer.output(f"{rest.told()}\n".encode())
             if not rest.lines:
                 return Verdict(outcome=Outcome.PASSED)
-        return await self._run(key, job, spec, out, rest, observer, stop)
+        await self._station.begin(job, observer)
+        try:
+            verdict = await self._run(key, job, spec, out, rest, observer, stop)
+        finally:
+            await self._station.end(out)
+        return await self._station.explain(verdict)
 
     async def _run(
         self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, rest: Rest | None, observer: Observer, stop: Stop
     ) -> Verdict:
         """Run a spec, or the rest of it."""
-        assert self._apk is not None
         seen = Seen(is_divisible=rest is not None)
-        crashes = await crashes_of(self._adb, self._apk.package)
 
         def take(event: ReporterEvent) -> None:
             seen.take(event)
@@ -190,7 +130,7 @@ class AppwrightRunner:
         if rest is not None and end is _End.ITS_OWN and seen.begun not in (None, len(rest.lines)):
             message = f"Playwright ran {seen.begun} tests of {job.test} where {len(rest.lines)} were left"
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("RUN_BROKEN", message, Blame.HOST))
-        return await self._with_crash(await self._judge(job, seen, code, end, stop), self._apk.package, crashes)
+        return await self._judge(job, seen, code, end, stop)
 
     async def _find_project(self, key: LeaseKey, job: LeasedJob) -> Path:
         """Return the project of a job; that of a bundle is a clean copy in this slot's working directory."""
@@ -200,7 +140,7 @@ class AppwrightRunner:
                 raise RunFailed(_failure("PROJECT_INVALID", message, Blame.TEST))
             return self._tools.project
         try:
-            user = self._adb.udid
+            user = self._station.name
             await self._bundles.lay_out(self._org_id, job.bundle_digest, key, user, self._working_directory)
             check_project(self._working_directory)
         except (BlobUnusable, BundleUnusable) as error:
@@ -264,7 +204,7 @@ class AppwrightRunner:
         )
         ending = asyncio.create_task(run.wait())
         stopping = asyncio.create_task(stop.wait())
-        losing = asyncio.create_task(self._adb.lost())
+        losing = asyncio.create_task(self._station.lost())
         try:
             limit_s = job.timeout_us / MICROSECONDS
             await asyncio.wait((ending, stopping, losing), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
@@ -300,22 +240,14 @@ class AppwrightRunner:
 
     def _environment(self, job: LeasedJob, out: Path) -> dict[str, str]:
         """Build a test's environment from nothing. Ours wins over the job's own, whatever a coordinator let through."""
-        assert self._apk is not None
         return {
             **job.environment,
             **self._tools.environment(),
+            **self._station.environment(),
             "QGJOB_USER_CONFIG": str((self._project / "appwright.config.ts").resolve()),
             "QGJOB_OUT": str(out),
             "QGJOB_EVENTS": str(out / "events"),
             "QGJOB_LISTING": str(out / "listing.json"),
-            "QGJOB_UDID": self._adb.udid,
-            "QGJOB_APPIUM_PORT": str(self._appium.port),
-            "QGJOB_APPIUM_PATH": self._appium.base_path,
-            "QGJOB_CAPABILITIES": json.dumps(self._appium.capabilities(self._adb.server_port)),
-            "QGJOB_PROVIDER": self._provider,
-            "QGJOB_BUILD_PATH": str(self._apk.path),
-            "QGJOB_APP_PACKAGE": self._apk.package,
-            "QGJOB_APP_ACTIVITY": self._apk.activity,
             "QGJOB_TEST_TIMEOUT_MS": str(job.timeout_us // 1_000),
             # Playwright keeps what it compiled in one folder for all; two devices share nothing.
             "PWTEST_CACHE_DIR": str(self._directory / "compiled"),
@@ -329,37 +261,39 @@ class AppwrightRunner:
             return await self._device_lost(job)
         if end is _End.TIMED_OUT:
             # The session hangs as well: a fresh server is the quick way to a usable device.
-            await self._appium.stop()
+            await self._station.reset()
             seconds = job.timeout_us / MICROSECONDS
             message = f"{job.test} ran longer than its timeout of {seconds:g} s"
             return Verdict(outcome=Outcome.TIMED_OUT, failure=_failure("TIMED_OUT", message, Blame.TEST))
         if code == 0 and seen.status == "passed":
             return Verdict(outcome=Outcome.PASSED)
         if stop.is_asked:
-            await self._appium.stop()
+            await self._station.reset()
             return Verdict(outcome=None, is_resumable=seen.is_divisible)
-        if not await self._adb.is_online():
+        if not await self._station.is_there():
             return await self._device_lost(job)
-        return verdict_of(job.test, seen, code, is_server_up=await self._appium.is_ready())
-
-    async def _with_crash(self, verdict: Verdict, package: str, before: list[Crash]) -> Verdict:
-        """Put a failure down to the build where the app died in the run."""
-        if verdict.failure is None or verdict.failure.reason != "TEST_FAILED":
-            return verdict
-        crash = next((one for one in await crashes_of(self._adb, package) if one not in before), None)
-        if crash is None:
-            return verdict
-        message = f"{package} crashed: {crash.cause}; {verdict.failure.message}"
-        return replace(verdict, failure=_failure("APP_CRASHED", message, Blame.BUILD))
+        return verdict_of(job.test, seen, code, is_server_up=await self._station.is_ready())
 
     async def _device_lost(self, job: LeasedJob) -> Verdict:
-        await self._appium.stop()  # its session is with a device that is gone
-        message = f"{self._adb.udid} went away while {job.test} ran"
+        await self._station.reset()  # its session is with a device that is gone
+        message = f"{self._station.name} went away while {job.test} ran"
         return Verdict(outcome=Outcome.ERRORED, failure=_failure("DEVICE_LOST", message, Blame.DEVICE))
 
     async def close(self) -> None:
-        """End the device's Appium."""
-        await self._appium.stop()
+        """End what the station keeps warm."""
+        await self._station.close()
+
+
+def slot_directory(tools: Toolbox, name: str) -> Path:
+    """Return the folder on this host that belongs to one station."""
+    return tools.state_dir / "slots" / re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
+def _verdict_without_run(error: RunFailed, stop: Stop) -> Verdict:
+    if stop.is_asked:
+        return Verdict(outcome=None)
+    is_own = error.failure.blame is Blame.TEST
+    return Verdict(outcome=Outcome.FAILED if is_own else Outcome.ERRORED, failure=error.failure)
 
 
 def _failure(reason: str, message: str, blame: Blame) -> Failure:

@@ -20,6 +20,7 @@ from agent.downloads import Downloads
 from agent.journal import Claim, Journal
 from agent.runners.appwright import KEPT_ATTEMPTS, AppwrightRunner
 from agent.runners.appwright_care import Care, CareOptions
+from agent.runners.appwright_device import DeviceStation
 from agent.runners.appwright_project import ProjectUnusable, build_path, check_project
 from agent.runners.protocol import Observer, Stop
 
@@ -103,19 +104,12 @@ class Runner(AppwrightRunner):
         blobs = BlobCache(state / "builds", ".apk", 1_000)
         bundles = Bundles(blobs, NodePackages(state / "packages", {}))
         care = Care(adb, None, CareOptions())
-        super().__init__(
-            adb=adb,
-            tools=tools,
-            source=source,
-            blobs=blobs,
-            bundles=bundles,
-            slot=0,
-            provider="emulator",
-            claim=claim,
-            care=care,
+        station = DeviceStation(
+            adb=adb, tools=tools, source=source, blobs=blobs, slot=0, provider="emulator", claim=claim, care=care
         )
-        self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
-        self._appium._system_port = SystemPort(0, state)
+        station._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
+        station._appium._system_port = SystemPort(0, state)
+        super().__init__(station=station, tools=tools, bundles=bundles, claim=claim)
 
     def environment(self, leased: LeasedJob, out: Path) -> dict[str, str]:
         return self._environment(leased, out)

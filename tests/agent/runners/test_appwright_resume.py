@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.android import Adb, Apk
 from agent.appium import Toolbox
 from agent.blobs import BlobCache
-from agent.builds import BuildSource
 from agent.bundles import Bundles, NodePackages
-from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
-from agent.downloads import Downloads
+from agent.core.model import (
+    NO_FENCE,
+    AttemptId,
+    Installation,
+    JobId,
+    LeasedJob,
+    LeaseId,
+    LeaseKey,
+    LeaseSpec,
+    Outcome,
+    TestResult,
+)
 from agent.journal import Claim, Journal
 from agent.runners.appwright import AppwrightRunner, _End
-from agent.runners.appwright_care import Care, CareOptions
-from agent.runners.appwright_project import build_path
 from agent.runners.appwright_rest import LIST_OPTIONS
 from agent.runners.protocol import Observer, Stop, Verdict
 
@@ -27,39 +32,62 @@ LISTING = {"a": "four.spec.ts \u203a one", "b": "four.spec.ts \u203a two", "c": 
 JOB = LeasedJob(attempt_id=AttemptId(7), job_id=JobId(1), attempt_number=2, test="four.spec.ts", timeout_us=60_000_000)
 
 
+class ReadyStation:
+    """A place where every session could be made, and none is."""
+
+    name = "slot"
+
+    async def check(self, *, may_restart: bool) -> None:
+        raise AssertionError(f"nothing is prepared, and it is checked ({may_restart})")
+
+    async def install(self, lease: LeaseSpec) -> Installation:
+        raise AssertionError(f"nothing is prepared, and {lease} is installed")
+
+    async def ready(self, job: LeasedJob) -> None:
+        pass
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+    async def begin(self, job: LeasedJob, observer: Observer) -> None:
+        pass
+
+    async def end(self, out: Path) -> None:
+        pass
+
+    async def explain(self, verdict: Verdict) -> Verdict:
+        return verdict
+
+    async def lost(self) -> None:
+        pass
+
+    async def is_there(self) -> bool:
+        return True
+
+    async def is_ready(self) -> bool:
+        return True
+
+    async def reset(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
 class Runner(AppwrightRunner):
     """A runner whose Playwright lists what it is told to, and runs as many tests as it is told to."""
 
     def __init__(self, project: Path, listing: dict[str, str]) -> None:
         tools = Toolbox(project=project, state_dir=project)
-        adb = Adb("127.0.0.1:5601", 5_999)
-        source = BuildSource(
-            "v.apk", project, functools.partial(build_path, tools, "emulator"), Downloads(project / "downloads")
-        )
-        blobs = BlobCache(project / "blobs", ".apk", 1_000)
-        claim = Claim("127.0.0.1:5601", -1, Journal(project / "processes"))
-        super().__init__(
-            adb=adb,
-            tools=tools,
-            source=source,
-            blobs=blobs,
-            bundles=Bundles(blobs, NodePackages(project / "packages", {})),
-            slot=0,
-            provider="emulator",
-            claim=claim,
-            care=Care(adb, None, CareOptions()),
-        )
-        self._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
-        self._appium.ensure = self._nothing  # type: ignore[method-assign]
+        bundles = Bundles(BlobCache(project / "blobs", ".apk", 1_000), NodePackages(project / "packages", {}))
+        claim = Claim("slot", -1, Journal(project / "processes"))
+        super().__init__(station=ReadyStation(), tools=tools, bundles=bundles, claim=claim)
         self._listing = listing
         self.ran: list[str] | None = None
         """The lines that Playwright was told to keep to; None before a run, and empty for a whole spec."""
         self.runs_tests = 0
         self.stopped_when = ""
         self.said = b""
-
-    async def _nothing(self) -> None:
-        """Appium is there already."""
 
     async def _play(
         self,

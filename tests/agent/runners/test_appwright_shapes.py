@@ -24,6 +24,7 @@ from agent.downloads import Downloads
 from agent.journal import Claim, Journal
 from agent.runners.appwright import AppwrightRunner
 from agent.runners.appwright_care import Care, CareOptions
+from agent.runners.appwright_device import DeviceStation
 from agent.runners.appwright_project import ProjectUnusable, build_path, check_project
 from agent.runners.appwright_shape import SHAPES, ShapeUnknown, shape_of
 from agent.runners.protocol import Observer, Stop, Verdict
@@ -106,21 +107,23 @@ class Runner(AppwrightRunner):
         blobs = BlobCache(state / "builds", ".apk", 1_000)
         self.lock = DeviceLock("stub", state / "locks")
         self.lock.acquire()
-        super().__init__(
+        claim = Claim("stub", self.lock.descriptor, Journal(state / "processes"))
+        self.station = DeviceStation(
             adb=adb,
             tools=tools,
             source=BuildSource("v.apk", project, None, Downloads(state)),
             blobs=blobs,
-            bundles=Bundles(blobs, NodePackages(state / "packages", {})),
             slot=0,
             provider=provider,
-            claim=Claim("stub", self.lock.descriptor, Journal(state / "processes")),
+            claim=claim,
             care=Care(adb, None, CareOptions()),
         )
-        self._apk = Apk(path=project / "v.apk", digest="d", package="org.example.left", activity=".Main")
-        self._appium.ensure = self._nothing  # type: ignore[method-assign]
-        self._appium.capabilities = self._capabilities  # type: ignore[method-assign]
-        self._appium.port = port
+        self.station._apk = Apk(path=project / "v.apk", digest="d", package="org.example.left", activity=".Main")
+        self.station._appium.ensure = self._nothing  # type: ignore[method-assign]
+        self.station._appium.capabilities = self._capabilities  # type: ignore[method-assign]
+        self.station._appium.port = port
+        bundles = Bundles(blobs, NodePackages(state / "packages", {}))
+        super().__init__(station=self.station, tools=tools, bundles=bundles, claim=claim)
         self.said = b""
         self.is_divisible: set[bool] = set()
 
@@ -132,7 +135,7 @@ class Runner(AppwrightRunner):
 
     @property
     def base_path(self) -> str:
-        return self._appium.base_path
+        return self.station._appium.base_path
 
     @property
     def store(self) -> Path:
