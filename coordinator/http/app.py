@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from starlette.types import ASGIApp
 
-from coordinator.http import docs, health, jobs, lab
+from coordinator.http import dashboard, docs, health, jobs, lab
 from coordinator.http.gate import Gate
 from coordinator.http.problems import add_handlers
 from coordinator.http.services import FindServices
@@ -58,6 +58,8 @@ def make_app(parts: Parts) -> ASGIApp:
     app.include_router(lab.make_router(parts.services))
     app.include_router(health.make_router(parts.services, parts.registry))
     app.include_router(docs.make_router())
+    app.include_router(dashboard.make_router())
+    app.mount(dashboard.PATH, dashboard.Files())
     docs.describe(app)
     return Gate(
         app,

@@ -23,9 +23,10 @@ BODY_TIMEOUT_S = 30.0
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 """Open as health is over gRPC: whoever balances load has no token. Each says for itself what it checks."""
 PUBLIC_PATHS = frozenset(
-    {"/docs", "/openapi.json", "/docs/init.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js"}
+    {"/", "/docs", "/openapi.json", "/docs/init.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js"}
 )
 """Open because a browser that opens a page shows no token; they tell what any lab of this release would."""
+PUBLIC_FILES = "/dashboard/"
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -78,7 +79,7 @@ class Gate:
         host = headers.get("host", "")
         if self._asks_for_own_name and not is_loopback(_name_of(host)):
             raise PermissionDenied(f"this port answers on loopback alone, not as {host!r}; use 127.0.0.1", host=host)
-        if path in HEALTH_PATHS or path in PUBLIC_PATHS:
+        if path in HEALTH_PATHS or path in PUBLIC_PATHS or path.startswith(PUBLIC_FILES):
             return
         if self._tokens is not None:
             self._tokens.check(headers.get("authorization", ""), Role.CLIENT)

@@ -72,9 +72,17 @@ async def test_token_opens_what_its_role_may_do_and_nothing_else(lab: WebLab) ->
     assert (answer.status_code, answer.json()["fields"]) == (403, {"name": "lab-1", "role": "client"})
 
 
-async def test_health_and_the_page_of_the_api_are_open(lab: WebLab) -> None:
+async def test_health_the_dashboard_and_the_page_of_the_api_are_open(lab: WebLab) -> None:
     async with await lab.serve() as web:
-        for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/docs/swagger-ui-bundle.js"):
+        for path in (
+            "/healthz",
+            "/readyz",
+            "/",
+            "/dashboard/app.js",
+            "/docs",
+            "/openapi.json",
+            "/docs/swagger-ui-bundle.js",
+        ):
             assert (await web.get(path)).status_code == 200
 
 

@@ -17,7 +17,7 @@ async def test_standby_refuses_over_http_until_it_leads(tmp_path: Path, postgres
         answer = await standby.web.get(path)
         assert (answer.status_code, answer.json()["reason"]) == (503, "NOT_LEADER")
         assert answer.json()["fields"] == {"leader": leader.address}
-    for path in ("/healthz", "/docs", "/openapi.json"):
+    for path in ("/healthz", "/", "/docs", "/openapi.json"):
         assert (await standby.web.get(path)).status_code == 200
     await leader.stop()
     await until_serving(standby)

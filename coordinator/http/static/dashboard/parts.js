@@ -1,0 +1,69 @@
+// What several views are made of.
+
+import { html, useState } from "./vendor/preact-htm.js";
+import { keepToken } from "./api.js";
+import { queueSeconds, ran, span } from "./words.js";
+
+/** A state: always its word, coloured by it. */
+export function State({ of }) {
+  return html`<span class="state ${of}">${of}</span>`;
+}
+
+/** What is seen of a polled path: its data, or why there is none. Old data stays while the coordinator is away. */
+export function Polled({ seen, children }) {
+  if (seen.error?.status === 401) return html`<${TokenForm} reason=${seen.error.message} />`;
+  return html`
+    ${seen.error && html`<p class="trouble" role="alert">${troubleOf(seen)}</p>`}
+    ${seen.data ? children(seen.data) : !seen.error && html`<p class="quiet">Loading …</p>`}
+  `;
+}
+
+function troubleOf({ data, error }) {
+  const what = error.status ? error.message : "The coordinator does not answer";
+  return data ? `${what}; this is how things were, and it is tried again.` : `${what}.`;
+}
+
+function TokenForm({ reason }) {
+  const [token, setToken] = useState("");
+  const enter = (event) => {
+    event.preventDefault();
+    keepToken(token.trim());
+    location.reload();
+  };
+  return html`
+    <form class="token" onSubmit=${enter}>
+      <p>This lab asks for a token of role <code>client</code>: ${reason}.</p>
+      <label>Token <input type="password" autocomplete="off" value=${token} onInput=${(e) => setToken(e.target.value)} /></label>
+      <button disabled=${!token.trim()}>Enter</button>
+      <p class="quiet">It is kept in this tab alone, until you close it.</p>
+    </form>
+  `;
+}
+
+const link = (id) => html`<a href="#/jobs/${id}">${id}</a>`;
+
+/** A table of jobs; a narrow screen leaves its last columns out. */
+export function JobTable({ jobs, empty }) {
+  if (!jobs.length) return html`<p class="quiet">${empty}</p>`;
+  return html`
+    <table>
+      <thead>
+        <tr><th>ID</th><th>State</th><th>Priority</th><th>Test</th><th class="wide">Device</th><th class="wide">App</th>
+        <th class="wide">In queue</th><th>Ran</th></tr>
+      </thead>
+      <tbody>
+        ${jobs.map((job) => html`
+          <tr key=${job.id}>
+            <td>${link(job.id)}</td>
+            <td><${State} of=${job.status} />${job.flaky && html` <span class="quiet">flaky</span>`}</td>
+            <td>P${job.priority}</td>
+            <td class="path" title=${job.test}>${job.test}</td>
+            <td class="wide text">${job.device || "-"}</td>
+            <td class="wide text">${job.app_version_id}</td>
+            <td class="wide">${span(queueSeconds(job))}</td>
+            <td>${ran(job) || "-"}</td>
+          </tr>`)}
+      </tbody>
+    </table>
+  `;
+}
