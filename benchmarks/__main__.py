@@ -15,11 +15,13 @@ Measured = tuple[dict[str, Any], dict[str, float]]
 """Metrics, and ratios to what they are judged by."""
 NAMES = {
     "builds": ("builds", "run"),
+    "cli_startup": ("cli_startup", "run"),
     "decision": ("decision", "run"),
     "follow": ("follow", "run"),
     "optimum": ("scheduling", "run_small"),
     "scheduling": ("scheduling", "run"),
     "submit": ("submit", "run"),
+    "submit_batch": ("submit_batch", "run"),
 }
 """Module and function of each. Only the one that is asked for is loaded, for some need what others do not."""
 

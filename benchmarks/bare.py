@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -28,14 +29,22 @@ SUBMIT, CONVERSE, APPEND = "/bare/Submit", "/bare/Converse", "/bare/Append"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bare:
+    """A server that runs."""
+
+    address: str
+    pid: int
+
+
 @contextmanager
-def bare_server() -> Iterator[str]:
-    """Start the server, and yield its address."""
+def bare_server() -> Iterator[Bare]:
+    """Run the server."""
     command = (sys.executable, "-m", "benchmarks.bare")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            yield f"127.0.0.1:{server.stdout.readline().strip()}"
+            yield Bare(address=f"127.0.0.1:{server.stdout.readline().strip()}", pid=server.pid)
         finally:
             server.kill()
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ def read(store: Store, total: int) -> None:
     timed(f"load {total} unfinished jobs", store.load)
 
 
-def jobs(first: int, count: int) -> list[Job]:
+def jobs(first: int, count: int, *, labels: bool = True) -> list[Job]:
     return [
         Job(
             id=JobId(number),
@@ -71,7 +72,7 @@ def jobs(first: int, count: int) -> list[Job]:
                 app_version_id="1.2.0",
                 test=f"tests/spec{number}.ts",
                 env={"LOCALE": "de"},
-                labels={"team": "checkout", "number": str(number % 1_000)},
+                labels={"team": "checkout", "number": str(number % 1_000)} if labels else {},
                 run="nightly",
             ),
             state=JobState.QUEUED,
@@ -83,25 +84,31 @@ def jobs(first: int, count: int) -> list[Job]:
 
 def insert_bare(directory: Path, inserted: list[Job]) -> float:
     """Insert prepared rows into the same tables of another database, and return the seconds that it took."""
+    with closing(bare_database(directory)) as database:
+        return insert_rows(database, inserted)
+
+
+def bare_database(directory: Path) -> sqlite3.Connection:
+    """Return a connection to an empty database with the same tables, which syncs every commit."""
     Store.open(f"sqlite:///{directory}/bare.db").close()
     connection = sqlite3.connect(directory / "bare.db", isolation_level=None)
     connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def insert_rows(connection: sqlite3.Connection, inserted: list[Job]) -> float:
+    """Insert the rows of jobs in one transaction, and return the seconds that it took without making them."""
     values = [rows.accepted_values(job) | rows.progress_values(job) for job in inserted]
     labels = [value for job in inserted for value in rows.label_values(job)]
     columns = list(values[0])
+    jobs_in = [tuple(value.values()) for value in values]
+    labels_in = [tuple(label.values()) for label in labels]
     started = time.perf_counter()
     connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(
-        f"INSERT INTO jobs ({','.join(columns)}) VALUES ({','.join('?' * len(columns))})",
-        [tuple(value.values()) for value in values],
-    )
-    connection.executemany(
-        "INSERT INTO job_labels (name, value, job) VALUES (?, ?, ?)", [tuple(label.values()) for label in labels]
-    )
+    connection.executemany(f"INSERT INTO jobs ({','.join(columns)}) VALUES ({','.join('?' * len(columns))})", jobs_in)
+    connection.executemany("INSERT INTO job_labels (name, value, job) VALUES (?, ?, ?)", labels_in)
     connection.execute("COMMIT")
-    took_s = time.perf_counter() - started
-    connection.close()
-    return took_s
+    return time.perf_counter() - started
 
 
 def timed(name: str, work: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""Measures durable submits of one job each, beside a bare echo of the same message.
+"""Measures durable submits of one job each, beside a bare echo of the same message and the classic stack.
 
 python -m benchmarks submit [--rounds N] [--json]
 
@@ -13,22 +13,25 @@ import itertools
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 from google.protobuf.message import Message
 
 from benchmarks.bare import SUBMIT, bare_server
-from benchmarks.rounds import interleaved, ratio, spread
+from benchmarks.classic.stack import classic_stack
+from benchmarks.rounds import interleaved, processor_s, ratio, spread
 from qgjob.v1.job_pb2 import TARGET_EMULATOR, JobSpec
 from qgjob.v1.job_service_pb2 import SubmitJobsRequest, SubmitJobsResponse
 from tests.e2e.grid import PATIENT, running_grid
 
 IN_FLIGHT = (32, 128)
-ROUNDS = 5
-ROUND_S = 1.5
+ROUNDS = 3
+ROUND_S = 1.0
 """How long a contender submits in a round."""
 METHOD = "/qgjob.v1.JobService/SubmitJobs"
 
@@ -52,33 +55,94 @@ def a_submit() -> SubmitJobsRequest:
 def run(is_telling: bool, rounds: int = ROUNDS) -> tuple[dict[str, Any], dict[str, float]]:
     metrics: dict[str, Any] = {}
     ratios: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder, running_grid(Path(folder)) as grid, bare_server() as bare:
-        grid.coordinator(*PATIENT)
+    with ExitStack() as stack:
+        grid = stack.enter_context(running_grid(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        bare = stack.enter_context(bare_server())
+        plain = stack.enter_context(classic_stack(fsync="everysec"))
+        durable = stack.enter_context(classic_stack(fsync="always"))
+        coordinator = grid.coordinator(*PATIENT).process
+        assert coordinator is not None
+        ours = Server(grid.address, coordinator.pid, METHOD, SubmitJobsResponse)
+        ceiling = Server(bare.address, bare.pid, SUBMIT, SubmitJobsRequest)
         for in_flight in IN_FLIGHT:
             contenders = {
-                "qgjob": partial(_rate, grid.address, METHOD, SubmitJobsResponse, in_flight),
-                "bare": partial(_rate, bare, SUBMIT, SubmitJobsRequest, in_flight),
+                "qgjob": partial(ours.rate, in_flight),
+                "bare": partial(ceiling.rate, in_flight),
+                "classic": partial(_classic_rate, durable.url, in_flight),
+                "classic_plain_redis": partial(_classic_rate, plain.url, in_flight),
             }
             samples = interleaved(contenders, rounds, is_telling=is_telling)
             metrics |= {f"{name}_per_s_{in_flight}": spread(rates) for name, rates in samples.items()}
-            ratios[f"submit_over_bare_echo_{in_flight}"] = ratio(samples["qgjob"], samples["bare"])
+            ratios |= {
+                f"submit_over_bare_echo_{in_flight}": ratio(samples["qgjob"], samples["bare"]),
+                f"submit_over_classic_{in_flight}": ratio(samples["qgjob"], samples["classic"]),
+                f"submit_over_classic_plain_redis_{in_flight}": ratio(samples["qgjob"], samples["classic_plain_redis"]),
+            }
+        metrics |= {"qgjob_processor_us": ours.processor_us(), "bare_processor_us": ceiling.processor_us()}
     return metrics, ratios
 
 
-def _rate(address: str, method: str, answer: type[Message], in_flight: int) -> float:
-    return asyncio.run(_submit(address, method, answer, in_flight))
+class Server:
+    """A gRPC server that takes submits."""
+
+    def __init__(self, address: str, pid: int, method: str, answer: type[Message]) -> None:
+        self._address = address
+        self._pid = pid
+        self._method = method
+        self._answer = answer
+        self._answered = 0
+        self._used_s = processor_s(pid)
+
+    def rate(self, in_flight: int) -> float:
+        """Return the submits a second."""
+        return asyncio.run(self._submit(in_flight))
+
+    def processor_us(self) -> float:
+        """Return the processor time that the server has used for a submit."""
+        return round((processor_s(self._pid) - self._used_s) / self._answered * 1e6)
+
+    async def _submit(self, in_flight: int) -> float:
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            send = channel.unary_unary(self._method, SubmitJobsRequest.SerializeToString, self._answer.FromString)
+
+            async def submit() -> None:
+                told = await send(a_submit())
+                assert len(told.jobs) == 1
+                self._answered += 1
+
+            return await rate(submit, in_flight, ROUND_S)
 
 
-async def _submit(address: str, method: str, answer: type[Message], in_flight: int) -> float:
-    """Return the submits a second."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        send = channel.unary_unary(method, SubmitJobsRequest.SerializeToString, answer.FromString)
+def _classic_rate(url: str, in_flight: int) -> float:
+    return asyncio.run(_submit_classic(url, in_flight))
+
+
+async def _submit_classic(url: str, in_flight: int) -> float:
+    """Return the submits a second of the same jobs to the classic stack."""
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=in_flight)) as client:
 
         async def submit() -> None:
-            told = await send(a_submit())
-            assert len(told.jobs) == 1
+            async with client.post("/jobs/submit", json=as_json(a_submit())) as answer:
+                told = await answer.json()
+                assert answer.status == 201, told
+                assert len(told) == 1
 
         return await rate(submit, in_flight, ROUND_S)
+
+
+def as_json(submit: SubmitJobsRequest) -> dict[str, Any]:
+    """Return a submit as the API of the classic stack takes it."""
+    specs = [
+        {
+            "app_version_id": spec.app_version_id,
+            "test": spec.test,
+            "priority": spec.priority,
+            "target": "emulator",
+            "env": dict(spec.env),
+        }
+        for spec in submit.jobs
+    ]
+    return {"org_id": submit.jobs[0].org_id, "jobs": specs, "request_id": submit.request_id}
 
 
 async def rate(call: Callable[[], Awaitable[None]], in_flight: int, seconds: float) -> float:

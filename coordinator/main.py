@@ -148,7 +148,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    import asyncio
+    import uvloop
 
     from coordinator.store import StoreError, StoreInUse
 
@@ -178,7 +178,7 @@ def serve(
             leader_ttl_s=_checked_span("--leader-ttl", leader_ttl),
         )
         _raise_file_limit()
-        sys.exit(asyncio.run(_serve(config)))
+        sys.exit(uvloop.run(_serve(config)))
     except ConfigError as error:
         _die(str(error), error.hint)
     except StoreInUse as error:

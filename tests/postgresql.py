@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
@@ -24,8 +24,9 @@ SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=60", "shared_b
 class PostgresServer:
     """One server on a socket in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settings: Sequence[str] = SETTINGS) -> None:
         """Make an empty cluster; PostgreSQL never runs as root, so root gives the directory away."""
+        self._settings = settings
         self._directory = directory
         self._data = directory / "data"
         self._log = directory / "log"
@@ -47,7 +48,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        flags = " ".join(f"-c {setting}" for setting in SETTINGS)
+        flags = " ".join(f"-c {setting}" for setting in self._settings)
         options = f"{flags} -c unix_socket_directories={self._directory}"
         self._run("pg_ctl", "--pgdata", str(self._data), "--log", str(self._log), "--options", options, "-w", "start")
 
@@ -72,11 +73,11 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgresServer]:
+def running_postgresql(settings: Sequence[str] = SETTINGS) -> Iterator[PostgresServer]:
     """A server that is stopped at the end, and whose directory is gone with it."""
     # A path of a socket must be short, which pytest's own directories are not.
     with tempfile.TemporaryDirectory(prefix="qgjob-pg-") as directory:
-        server = PostgresServer(Path(directory))
+        server = PostgresServer(Path(directory), settings)
         server.start()
         try:
             yield server
