@@ -215,6 +215,7 @@ def build(message: Build) -> Resource:
         "registered": message.HasField("register_time"),
         "size": message.size or None,
         "file_name": message.file_name or None,
+        "platform": message.platform or None,
         "installs": message.installs,
         "create_time": _maybe(message, "create_time"),
         "register_time": _maybe(message, "register_time"),

@@ -53,7 +53,7 @@ class Builds:
         """
         known = self.versions.get(new.app)
         if known is not None and known.registered == new.digest:
-            return None
+            return self._tell_platform(known, new.platform)
         if known is not None and known.registered and not is_replacing:
             raise BuildRegistered(
                 f"app version {new.app.app_version_id} of {new.app.org_id} is another binary already"
@@ -70,6 +70,19 @@ class Builds:
             )
         self._put(new)
         return new
+
+    def _tell_platform(self, known: Build, platform: str) -> Build | None:
+        """Take in what is told of a binary that is registered: an older client did not look into it."""
+        if not platform or known.platform == platform:
+            return None
+        told = changed(known, platform=platform)
+        self._put(told)
+        return told
+
+    def platform_of(self, org_id: str, app_version_id: str) -> str:
+        """Return for which platform an app version is, empty where that is not known."""
+        build = self.versions.get(AppKey(org_id=org_id, app_version_id=app_version_id))
+        return "" if build is None or not build.registered else build.platform
 
     # Installs
 

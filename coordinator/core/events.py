@@ -87,6 +87,8 @@ class RegistrationRequested:
     file_name: str
     is_replacing: bool = False
     """Whether it may take the place of another binary."""
+    platform: str = ""
+    """android or ios, where the binary tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

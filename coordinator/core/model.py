@@ -520,6 +520,12 @@ class Agent:
     """The lanes that it serves; the same as long as its process lives."""
 
 
+PLATFORM = "platform"
+"""Name of the demand on a device's platform."""
+ANDROID, IOS = "android", "ios"
+PLATFORMS = (ANDROID, IOS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """The app binary of an app version, as it was registered or as the lab has seen it."""
@@ -538,6 +544,8 @@ class Build:
     file_name: str = ""
     register_us: int = 0
     """When this binary was registered; 0 where none is."""
+    platform: str = ""
+    """android or ios, as the registered binary tells; empty where it does not."""
 
     @property
     def registered(self) -> str:

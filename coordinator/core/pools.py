@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from coordinator.core.lanes import Signature
 from coordinator.core.model import (
     ALL_LANES,
+    ANDROID,
+    IOS,
+    PLATFORM,
     AppKey,
     Device,
     DeviceFacts,
@@ -26,6 +29,8 @@ from coordinator.core.model import (
 )
 
 IDENTITY = ("id", "udid")
+ASKING = (PLATFORM, *IDENTITY)
+"""Demands by which a job may come to an iOS device."""
 UNAVAILABLE = frozenset({DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING})
 COMPACT_ABOVE = 64
 EACH_LANE = tuple((lane,) for lane in ALL_LANES)
@@ -53,14 +58,20 @@ def misses(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], 
     """Return the demands that a device does not meet."""
     kind = () if facts.kind in KINDS[target] else (Miss("target", target, facts.kind),)
     unmet = (Miss(name, want, _attribute(facts, name)) for name, want in selector if not _meets(facts, name, want))
-    return (*kind, *unmet)
+    unasked = () if _is_asked_for(facts, selector) else (Miss(PLATFORM, ANDROID, facts.platform),)
+    return (*kind, *unmet, *unasked)
 
 
 def satisfies(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
     """Whether a device is of the target's kind and meets every demand of the selector."""
-    if facts.kind not in KINDS[target]:
+    if facts.kind not in KINDS[target] or not _is_asked_for(facts, selector):
         return False
     return all(_meets(facts, name, pattern) for name, pattern in selector)
+
+
+def _is_asked_for(facts: DeviceFacts, selector: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a device may be given what does not speak of iOS; see `platforms`."""
+    return facts.platform != IOS or any(name in ASKING for name, _ in selector)
 
 
 def _meets(facts: DeviceFacts, name: str, pattern: str) -> bool:
@@ -249,6 +260,8 @@ class Pools:
 
     def _suits(self, sort: Sort, signature: Signature) -> bool:
         if sort.facts.kind not in KINDS[signature.target] or not _takes(sort.facts, signature.lane):
+            return False
+        if not _is_asked_for(sort.facts, signature.selector):
             return False
         return all(_meets(sort.facts, name, pattern) for name, pattern in signature.selector if name not in IDENTITY)
 

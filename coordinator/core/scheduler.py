@@ -82,6 +82,7 @@ from coordinator.core.model import (
     SubmitSequence,
     changed,
 )
+from coordinator.core.platforms import with_platforms
 from coordinator.core.step import (
     CloseSession,
     JobsAccepted,
@@ -283,12 +284,13 @@ class Scheduler:
         known = self._ledger.requests.get((event.org_id, event.key)) or event.known
         if known is not None:
             return _replayed(known, event.payload_sha256)
-        self._refuse_overflow(event.org_id, event.specs)
-        unserved = self._unserved(event.specs)
+        specs = with_platforms(event.specs, self._ledger.builds)
+        self._refuse_overflow(event.org_id, specs)
+        unserved = self._unserved(specs)
         if unserved and event.is_strict:
             raise NoMatchingDevice(unserved[0])
-        digests = self._digests(event.specs)
-        jobs = self._accept(event.org_id, event.key, event.payload_sha256, event.specs, digests, None, now)
+        digests = self._digests(specs)
+        jobs = self._accept(event.org_id, event.key, event.payload_sha256, specs, digests, None, now)
         return JobsAccepted(jobs=jobs, job_ids=tuple(job.id for job in jobs), warnings=_waiting(unserved))
 
     def _retry(self, event: RetryRequested, now: Now) -> JobsAccepted:
@@ -402,6 +404,7 @@ class Scheduler:
             size=event.size,
             file_name=event.file_name,
             register_us=now.wall_us,
+            platform=event.platform,
         )
         changed = self._ledger.builds.register(new, is_replacing=event.is_replacing)
         if changed is not None:

@@ -297,6 +297,7 @@ class Build(_Told):
     registered: Annotated[bool, Field(description="Whether it was uploaded, or only seen on a device.")]
     size: int | None
     file_name: str | None
+    platform: Annotated[str | None, Field(description="android or ios, where the binary tells.")]
     installs: int
     create_time: Instant
     register_time: Instant | None
@@ -309,6 +310,7 @@ class Build(_Told):
         "registered": True,
         "size": 31457280,
         "file_name": "app.apk",
+        "platform": "android",
         "installs": 3,
         "create_time": "2026-11-24T12:30:05.120Z",
         "register_time": "2026-11-24T12:30:05.120Z",

@@ -420,6 +420,7 @@ def build_values(build: Build) -> Values:
         "size": build.size,
         "file_name": build.file_name,
         "register_us": build.register_us,
+        "platform": build.platform,
     }
 
 
@@ -435,6 +436,7 @@ def build(row: Row[Any]) -> Build:
         size=row.size,
         file_name=row.file_name,
         register_us=row.register_us,
+        platform=row.platform,
     )
 
 

@@ -262,6 +262,7 @@ builds = Table(
     Column("size", BigInteger, nullable=False, server_default=text("0")),
     Column("file_name", Text, nullable=False, server_default=text("''")),
     Column("register_us", BigInteger, nullable=False, server_default=text("0")),
+    Column("platform", Text, nullable=False, server_default=text("''")),
 )
 
 # How long each test took; the averages are of logarithms, see coordinator/core/durations.py.

@@ -180,7 +180,7 @@ def registration_requested(
     """Translate a request to register a build that was uploaded.
 
     Raises:
-        InvalidRequest: A name is missing, too long or unprintable.
+        InvalidRequest: A name is missing, too long or unprintable, or the platform unknown.
     """
     return ev.RegistrationRequested(
         org_id=text("org_id", request.org_id, MAX_NAME),
@@ -189,4 +189,11 @@ def registration_requested(
         size=size,
         file_name=clean(request.file_name, MAX_NAME),
         is_replacing=request.replace,
+        platform=_platform(request.platform),
     )
+
+
+def _platform(told: str) -> str:
+    if told not in ("", *m.PLATFORMS):
+        raise InvalidRequest("platform", f"platform {told!r} is unknown; use {' or '.join(m.PLATFORMS)}")
+    return told

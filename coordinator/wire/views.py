@@ -209,6 +209,7 @@ def build_out(build: m.Build) -> build_pb2.Build:
         installs=build.installs,
         size=build.size,
         file_name=build.file_name,
+        platform=build.platform,
     )
     if build.install_us:
         message.install_time.CopyFrom(timestamp(build.install_us))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +33,7 @@ def _group() -> None:
 
 @app.command("upload", cls=Command)
 def upload_build(
-    file: Annotated[Path, typer.Argument(help="The app's binary, as in ./app.apk.")],
+    file: Annotated[Path, typer.Argument(help="The app's binary: an .apk, an .ipa, or an .app of Xcode.")],
     app_version_id: Annotated[str, typer.Option("--app-version-id", metavar="APP", help="The app version that it is.")],
     org_id: Annotated[
         str | None, typer.Option("--org-id", metavar="ORG", help="The organisation; default: QGJOB_ORG_ID.")
@@ -73,16 +76,43 @@ def list_builds(
 
 def bring(opened: Client, org_id: str, app_version_id: str, file: Path, *, is_replacing: bool = False) -> Build:
     """Upload a build unless the coordinator has it, and register it."""
+    from qgjob.appfile import platform_of
     from qgjob.uploads import upload_file
 
-    with showing_progress(file.name) as tell:
-        blob = upload_file(opened, file, tell)
+    with _as_file(file) as binary:
+        with showing_progress(file.name) as tell:
+            blob = upload_file(opened, binary, tell)
+        platform = platform_of(binary)
     registered = opened.register_build(
-        org_id, app_version_id, blob.digest, file_name=file.name, is_replacing=is_replacing
+        org_id, app_version_id, blob.digest, file_name=file.name, is_replacing=is_replacing, platform=platform
     )
     how = "was there already" if blob.was_there else f"uploaded, {blob.size / MIB:.1f} MiB"
-    terminal.say(f"{file.name}: {how}; {app_version_id} is sha256 {blob.digest[:16]}")
+    what = f" for {platform}" if platform else ""
+    terminal.say(f"{file.name}: {how}; {app_version_id} is sha256 {blob.digest[:16]}{what}")
     return registered
+
+
+@contextlib.contextmanager
+def _as_file(build: Path) -> Iterator[Path]:
+    """Give the file of a build; the folder of an app for iOS simulators is packed.
+
+    Raises:
+        UsageError: It is another folder, or cannot be packed.
+    """
+    if not build.is_dir():
+        yield build
+        return
+    from qgjob.appfile import pack_app
+
+    with tempfile.TemporaryDirectory(prefix="qgjob-") as folder:
+        archive = Path(folder) / f"{build.resolve().name}.zip"
+        try:
+            pack_app(build.resolve(), archive)
+        except ValueError as error:
+            raise UsageError(str(error), hint="give an .apk, an .ipa, or the .app that Xcode made") from error
+        except OSError as error:
+            raise UsageError(f"{build} cannot be packed: {error}", hint="check the folder") from error
+        yield archive
 
 
 def bring_for(opened: Client, specs: list[JobSpec], file: Path) -> None:

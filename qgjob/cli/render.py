@@ -420,6 +420,7 @@ def builds_table(builds: list[Resource]) -> None:
             build["app_version_id"],
             build["digest"][:16],
             "yes" if build["registered"] else "no",
+            build["platform"] or "",
             str(build["installs"]),
             ago(build["install_time"]),
             build["file_name"] or "",
@@ -431,6 +432,7 @@ def builds_table(builds: list[Resource]) -> None:
         Column("App version", is_flexible=True),
         Column("SHA-256"),
         Column("Registered"),
+        Column("Platform", is_optional=True),
         Column("Installs", is_optional=True),
         Column("Last", is_optional=True),
         Column("File", is_flexible=True, is_optional=True),
@@ -444,4 +446,6 @@ def build_block(build: Resource) -> None:
     line_out(f"SHA-256:    {build['digest']}")
     if build["registered"]:
         line_out(f"Registered: {ago(build['register_time'])}, {build['size'] / MIB:.1f} MiB, {build['file_name']}")
+    if build["platform"]:
+        line_out(f"Platform:   {build['platform']}")
     line_out(f"Installs:   {build['installs']}")

@@ -164,14 +164,26 @@ class LabClient(Connection):
         return list(self._pages(read, lambda page: page.builds, limit))
 
     def register_build(
-        self, org_id: str, app_version_id: str, digest: str, *, file_name: str = "", is_replacing: bool = False
+        self,
+        org_id: str,
+        app_version_id: str,
+        digest: str,
+        *,
+        file_name: str = "",
+        is_replacing: bool = False,
+        platform: str = "",
     ) -> Build:
         """Say which uploaded blob an app version is; jobs that were accepted before keep their build."""
         from qgjob.v1.build_service_pb2 import RegisterBuildRequest
         from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
 
         request = RegisterBuildRequest(
-            org_id=org_id, app_version_id=app_version_id, digest=digest, file_name=file_name, replace=is_replacing
+            org_id=org_id,
+            app_version_id=app_version_id,
+            digest=digest,
+            file_name=file_name,
+            replace=is_replacing,
+            platform=platform,
         )
         return self._call(lambda: BuildServiceStub(self._channel).RegisterBuild(request, timeout=CALL_TIMEOUT_S)).build
 

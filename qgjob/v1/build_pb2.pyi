@@ -32,6 +32,7 @@ class Build(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """Organisation."""
     app_version_id: _builtins.str
@@ -44,6 +45,8 @@ class Build(_message.Message):
     """Bytes of the registered binary; 0 where none is registered."""
     file_name: _builtins.str
     """Name of the file that was uploaded, for people."""
+    platform: _builtins.str
+    """android or ios, told from the registered binary; empty where that does not tell."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the lab first heard of it: registered, or installed on a device."""
@@ -68,10 +71,11 @@ class Build(_message.Message):
         size: _builtins.int = ...,
         file_name: _builtins.str = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
+        platform: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "install_time", b"install_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "create_time", b"create_time", "digest", b"digest", "file_name", b"file_name", "install_time", b"install_time", "installs", b"installs", "org_id", b"org_id", "register_time", b"register_time", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "create_time", b"create_time", "digest", b"digest", "file_name", b"file_name", "install_time", b"install_time", "installs", b"installs", "org_id", b"org_id", "platform", b"platform", "register_time", b"register_time", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,7 @@ class RegisterBuildRequest(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """Organisation."""
     app_version_id: _builtins.str
@@ -40,6 +41,8 @@ class RegisterBuildRequest(_message.Message):
     """Name of the file, for people."""
     replace: _builtins.bool
     """Take the place of another binary that is registered under this name."""
+    platform: _builtins.str
+    """android or ios, as the file itself tells; empty where it does not. Jobs of an app for iOS go to iOS devices alone."""
     def __init__(
         self,
         *,
@@ -48,10 +51,11 @@ class RegisterBuildRequest(_message.Message):
         digest: _builtins.str = ...,
         file_name: _builtins.str = ...,
         replace: _builtins.bool = ...,
+        platform: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "digest", b"digest", "file_name", b"file_name", "org_id", b"org_id", "replace", b"replace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "digest", b"digest", "file_name", b"file_name", "org_id", b"org_id", "platform", b"platform", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

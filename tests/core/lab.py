@@ -121,7 +121,13 @@ class Lab:
         return step.reply
 
     def register(
-        self, digest: str, *, version: str = "xyz123", org_id: str = "qualgent", replacing: bool = False
+        self,
+        digest: str,
+        *,
+        version: str = "xyz123",
+        org_id: str = "qualgent",
+        replacing: bool = False,
+        platform: str = "",
     ) -> Step:
         return self.handle(
             RegistrationRequested(
@@ -131,6 +137,7 @@ class Lab:
                 size=1_000,
                 file_name="app.apk",
                 is_replacing=replacing,
+                platform=platform,
             )
         )
 

@@ -31,9 +31,16 @@ async def upload(grid: Grid, data: bytes = DATA) -> str:
     return digest_of(data)
 
 
-async def register(grid: Grid, digest: str, *, replace: bool = False, version: str = "xyz123") -> build_pb2.Build:
+async def register(
+    grid: Grid, digest: str, *, replace: bool = False, version: str = "xyz123", platform: str = ""
+) -> build_pb2.Build:
     request = build_service_pb2.RegisterBuildRequest(
-        org_id="qualgent", app_version_id=version, digest=digest, file_name="app.apk", replace=replace
+        org_id="qualgent",
+        app_version_id=version,
+        digest=digest,
+        file_name="app.apk",
+        replace=replace,
+        platform=platform,
     )
     return (await grid.builds.RegisterBuild(request)).build
 
@@ -184,3 +191,15 @@ async def test_job_whose_bundle_was_never_uploaded_is_refused(grid: Grid) -> Non
     assert (code, info.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
     code, _, info = await refusal(grid.submit(spec(bundle_digest="../etc"), request_id="one"))
     assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "bundle_digest")
+
+
+async def test_platform_of_a_build_is_stored_and_an_unknown_one_is_refused(grid: Grid) -> None:
+    digest = await upload(grid)
+    assert (await register(grid, digest, platform="ios")).platform == "ios"
+    listed = await grid.builds.ListBuilds(build_service_pb2.ListBuildsRequest())
+    assert [build.platform for build in listed.builds] == ["ios"]
+    request = build_service_pb2.RegisterBuildRequest(
+        org_id="qualgent", app_version_id="x", digest=digest, platform="symbian"
+    )
+    _, sentence, _ = await refusal(grid.builds.RegisterBuild(request))
+    assert sentence == "platform 'symbian' is unknown; use android or ios"

@@ -71,6 +71,7 @@ NEWER_COLUMNS = (
     ("builds", "size"),
     ("builds", "file_name"),
     ("builds", "register_us"),
+    ("builds", "platform"),
 )
 
 
