@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.browserstack.account import API_URL, FROM_ENVIRONMENT, HUB_URL
 from agent.core.model import ALL_LANES, AgentId, DeviceKind, Lane
 from qgjob.access import Access
 from qgjob.channel import NO_ACCESS
@@ -35,6 +36,12 @@ KEYS = frozenset(
         "emulators",
         "emulator_reset",
         "emulator_idle",
+        "provider",
+        "browserstack_credentials",
+        "browserstack_slots",
+        "browserstack_poll",
+        "browserstack_api",
+        "browserstack_hub",
         "tls_ca",
         "tls_cert",
         "tls_key",
@@ -54,10 +61,14 @@ NUMBERS = {
     "adb_port": (1.0, 65_535.0),
     "virtual_phones": (0.0, 16.0),
     "emulator_idle": (0.0, MOST_SECONDS),
+    "browserstack_slots": (1.0, 1_000.0),
+    "browserstack_poll": (1.0, MOST_SECONDS),
 }
 """Settings that are numbers, with the least and the most; all others are texts."""
 SWITCHES = frozenset({"allow_reboot", "bundles_only", "insecure", "remove_apps"})
-WHOLE_NUMBERS = frozenset({"adb_port", "virtual_phones"})
+WHOLE_NUMBERS = frozenset({"adb_port", "browserstack_slots", "virtual_phones"})
+BROWSERSTACK = "browserstack"
+"""The provider whose sessions an agent serves instead of the devices of its host."""
 
 
 class ConfigError(Exception):
@@ -67,6 +78,48 @@ class ConfigError(Exception):
         """Take the sentence, and what to do."""
         super().__init__(message)
         self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudConfig:
+    """Whose sessions are served instead of the devices of this host."""
+
+    credentials: str
+    """`env`, or a file."""
+    api_url: str
+    hub_url: str
+    slots: int | None = None
+    """Sessions at most; None for all of the plan."""
+    poll_s: float = 15.0
+    """How often the plan is looked at."""
+
+
+def parse_cloud(settings: Mapping[str, Any]) -> CloudConfig | None:
+    """Return the cloud of `--provider`, None where there is none.
+
+    Raises:
+        ConfigError: It is unknown, or its options stand there without it.
+    """
+    provider = settings.get("provider")
+    if provider is None:
+        if given := next((key for key in settings if key.startswith(f"{BROWSERSTACK}_")), None):
+            flag = f"--{given.replace('_', '-')}"
+            raise ConfigError(f"{flag} is for an agent of BrowserStack", "add --provider browserstack")
+        return None
+    if provider != BROWSERSTACK:
+        raise ConfigError(f"--provider {provider} is unknown", f"use {BROWSERSTACK}, or leave it out for adb's devices")
+    for key in ("virtual_phones", "emulators"):
+        if settings.get(key):
+            flag = f"--{key.replace('_', '-')}"
+            raise ConfigError(f"{flag} and --provider {BROWSERSTACK} exclude each other", "run two agents")
+    slots = settings.get("browserstack_slots")
+    return CloudConfig(
+        credentials=str(settings.get("browserstack_credentials", FROM_ENVIRONMENT)),
+        api_url=str(settings.get("browserstack_api", API_URL)),
+        hub_url=str(settings.get("browserstack_hub", HUB_URL)),
+        slots=None if slots is None else int(slots),
+        poll_s=float(settings.get("browserstack_poll", 15.0)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +158,8 @@ class Config:
     """How long an emulator is kept that nothing comes for."""
     allow_reboot: bool = False
     """Whether a device that does not get well otherwise may be restarted."""
+    cloud: CloudConfig | None = None
+    """The cloud whose slots are served instead of the devices of this host."""
     remove_apps: bool = False
     """Whether the app of a batch is uninstalled before another app is tested."""
 

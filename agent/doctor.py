@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import os
 import shutil
+import threading
 from importlib.metadata import version
 from pathlib import Path
 
-from agent.config import Config
+from agent.browserstack.client import Client, CloudFailed
+from agent.cloud import account_of
+from agent.config import CloudConfig, Config, ConfigError
 from agent.devices.adb import AdbUnavailable, track
 from agent.runners.appwright_project import ProjectUnusable, check_project
 from agent.spool import is_in_use
@@ -30,6 +33,8 @@ def examine(config: Config) -> list[Check]:
         checks.append(passed("simulated", counted))
     if config.workspace is not None or config.is_for_bundles:
         checks += [_project(config.workspace)] if config.workspace is not None else [*map(_tool, NODE)]
+        if config.cloud is not None:
+            return [*checks, _browserstack(config.cloud)]
         checks += map(_tool, TOOLS)
         checks += [_emulators(config)] if config.emulators else []
         checks.append(
@@ -73,6 +78,26 @@ def _project(workspace: Path) -> Check:
 def _tool(name: str) -> Check:
     found = shutil.which(name)
     return passed(name, found) if found else failed(name, "is not on PATH", f"install {(NODE | TOOLS)[name]}")
+
+
+def _browserstack(cloud: CloudConfig) -> Check:
+    try:
+        client = Client(account_of(cloud), patience_s=0)
+        plan = client.plan(threading.Event())
+    except ConfigError as error:
+        return failed("browserstack", str(error), error.hint)
+    except CloudFailed as error:
+        hint = "" if error.is_refusal_of_credentials else "the agent asks again until it answers"
+        return failed("browserstack", str(error), hint)
+    used = f"{plan.running} of {plan.most} sessions are in use"
+    if not plan.most:
+        return failed("browserstack", "the plan of the account allows no session", "buy App Automate for it")
+    if plan.queued:
+        hint = "somebody else works beyond the plan; sessions of this agent begin when they are through"
+        return Check(
+            name="browserstack", finding=Finding.WARNING, message=f"{used}, and {plan.queued} wait there", hint=hint
+        )
+    return passed("browserstack", f"{client.account.name}: {used}")
 
 
 def _emulators(config: Config) -> Check:

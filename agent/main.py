@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.config import BUILD_CACHE_BYTES, BUNDLE_CACHE_BYTES, Config, ConfigError, parse_lanes, read_toml
+from agent.config import (
+    BROWSERSTACK,
+    BUILD_CACHE_BYTES,
+    BUNDLE_CACHE_BYTES,
+    Config,
+    ConfigError,
+    parse_cloud,
+    parse_lanes,
+    read_toml,
+)
 from agent.core.model import ALL_LANES, AgentId, DeviceFacts, DeviceKind
 from agent.devices.simulated import SimulatedDiscovery, parse_simulate, simulated_devices
 from agent.virtual_phone.errors import VirtualPhoneError
@@ -36,7 +45,6 @@ if TYPE_CHECKING:
     from agent.appium import Toolbox
     from agent.blobs import BlobCache
     from agent.bundles import NodePackages
-    from agent.devices.adb import AdbDiscovery
     from agent.devices.bench import Discovery, RunnerMaker
     from agent.journal import Claim
     from agent.runners.protocol import Runner
@@ -105,6 +113,16 @@ TokenFileOption = Annotated[
 ]
 InsecureOption = Annotated[bool | None, typer.Option("--insecure", help="Let the token leave this host without TLS.")]
 AdbPortOption = Annotated[int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(help="`browserstack`: serve the sessions of an account there instead of this host's devices."),
+]
+BrowserStackCredentialsOption = Annotated[
+    str | None,
+    typer.Option(help="File with USERNAME:ACCESS_KEY, or `env` (default): BROWSERSTACK_USERNAME and _ACCESS_KEY."),
+]
+BrowserStackApiOption = Annotated[str | None, typer.Option(help="Address of its REST API, for tests and proxies.")]
+BrowserStackHubOption = Annotated[str | None, typer.Option(help="Address of its hub, for tests and proxies.")]
 StateDirOption = Annotated[
     Path | None, typer.Option(help="Spool of logs and results. Default: the user's state directory.")
 ]
@@ -161,6 +179,16 @@ def run(
     emulator_idle: Annotated[
         float | None, typer.Option(help="Seconds after which an idle emulator is ended; default: 600.", min=0)
     ] = None,
+    provider: ProviderOption = None,
+    browserstack_credentials: BrowserStackCredentialsOption = None,
+    browserstack_slots: Annotated[
+        int | None, typer.Option(help="Sessions at most; default: those of the plan.", min=1, max=1_000)
+    ] = None,
+    browserstack_poll: Annotated[
+        float | None, typer.Option(help="Seconds between two looks at the plan; default: 15.", min=1)
+    ] = None,
+    browserstack_api: BrowserStackApiOption = None,
+    browserstack_hub: BrowserStackHubOption = None,
     state_dir: StateDirOption = None,
     lanes: Annotated[
         str | None, typer.Option(help="Run only jobs of these lanes, as in high,normal; default: all.")
@@ -195,6 +223,12 @@ def run(
         "emulators": emulators,
         "emulator_reset": emulator_reset,
         "emulator_idle": emulator_idle,
+        "provider": provider,
+        "browserstack_credentials": browserstack_credentials,
+        "browserstack_slots": browserstack_slots,
+        "browserstack_poll": browserstack_poll,
+        "browserstack_api": browserstack_api,
+        "browserstack_hub": browserstack_hub,
         "allow_reboot": allow_reboot,
         "remove_apps": remove_apps,
         "virtual_phones": virtual_phones,
@@ -215,6 +249,10 @@ def doctor(
     bundles_only: BundlesOnlyOption = None,
     virtual_phones: VirtualPhonesOption = None,
     adb_port: AdbPortOption = None,
+    provider: ProviderOption = None,
+    browserstack_credentials: BrowserStackCredentialsOption = None,
+    browserstack_api: BrowserStackApiOption = None,
+    browserstack_hub: BrowserStackHubOption = None,
     state_dir: StateDirOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -235,6 +273,10 @@ def doctor(
         "bundles_only": bundles_only,
         "adb_port": adb_port,
         "virtual_phones": virtual_phones,
+        "provider": provider,
+        "browserstack_credentials": browserstack_credentials,
+        "browserstack_api": browserstack_api,
+        "browserstack_hub": browserstack_hub,
         "tls_ca": tls_ca,
         "tls_cert": tls_cert,
         "tls_key": tls_key,
@@ -289,6 +331,7 @@ def _config(settings: dict[str, Any]) -> Config:
         booted = parse_emulators(str(settings["emulators"]), reset) if settings.get("emulators") else ()
     except ValueError as error:
         raise ConfigError(str(error), "for example --emulators Pixel_8=2 --emulator-reset snapshot") from error
+    cloud = parse_cloud(settings)
     faults = str(settings.get("virtual_phone_faults", ""))
     workspace = Path(settings["workspace"]) if settings.get("workspace") else None
     is_for_bundles = bool(settings.get("bundles_only"))
@@ -334,6 +377,7 @@ def _config(settings: dict[str, Any]) -> Config:
         emulator_idle_s=float(settings.get("emulator_idle", 600.0)),
         allow_reboot=bool(settings.get("allow_reboot", False)),
         remove_apps=bool(settings.get("remove_apps", False)),
+        cloud=cloud,
     )
 
 
@@ -419,7 +463,7 @@ def _spool(config: Config) -> Spool:
 class _Real:
     """How Android devices are found, and what runs tests on them."""
 
-    discovery: AdbDiscovery
+    discovery: Discovery
     emulators: list[DeviceFacts]
     """Those that the agent boots itself."""
     make: RunnerMaker
@@ -435,6 +479,7 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     from agent.appium import Toolbox
     from agent.builds import BuildSource
     from agent.bundles import Bundles, NodePackages
+    from agent.cloud import account_of, cloud_slots
     from agent.devices.adb import AdbDiscovery, start_server
     from agent.devices.emulators import emulator_devices
     from agent.downloads import Downloads
@@ -448,8 +493,19 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
 
     state_dir = config.state_dir.resolve()
     packages = NodePackages(state_dir / "packages", Toolbox(project=state_dir, state_dir=state_dir).environment())
-    tools = await _tools(config.workspace and config.workspace.resolve(), state_dir, packages)
+    account = account_of(config.cloud) if config.cloud is not None else None
+    tools = await _tools(config, state_dir, packages)
     packages.lend(tools.project)
+    downloads = Downloads(config.state_dir / "downloads")
+
+    def source(provider: str) -> BuildSource:
+        ask_project = functools.partial(build_path, tools, provider) if tools.has_workspace else None
+        return BuildSource(config.build_source, tools.project, ask_project, downloads)
+
+    if account is not None:
+        slots = cloud_slots(config, account, tools, source(BROWSERSTACK), blobs, Bundles(bundles, packages))
+        stack.callback(slots.gateway.close)
+        return _Real(slots.discovery, [], slots.make)
     emulators = emulator_devices(config.emulators, config.name)
     ours = frozenset(facts.udid for facts in emulators)
     adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port, ignored=ours)
@@ -460,8 +516,6 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
         adb_port, discovery = lab.adb_port, AdbDiscovery(config.name, lab.adb_port, lab.names)
     else:
         await start_server(adb_port)
-
-    downloads = Downloads(config.state_dir / "downloads")
 
     def make(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         if facts.udid not in ours:
@@ -474,36 +528,44 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
 
     def appwright(facts: DeviceFacts, slot: int, claim: Claim) -> Runner:
         provider = "emulator" if facts.kind is DeviceKind.EMULATOR else "local-device"
-        ask_project = functools.partial(build_path, tools, provider) if tools.has_workspace else None
-        source = BuildSource(config.build_source, tools.project, ask_project, downloads)
         adb = Adb(facts.udid, adb_port, claim)
         serial = facts.id if facts.kind is DeviceKind.DEVICE else None
         care = Care(adb, serial, CareOptions(may_restart=config.allow_reboot, removes_apps=config.remove_apps))
         station = DeviceStation(
-            adb=adb, tools=tools, source=source, blobs=blobs, slot=slot, provider=provider, claim=claim, care=care
+            adb=adb,
+            tools=tools,
+            source=source(provider),
+            blobs=blobs,
+            slot=slot,
+            provider=provider,
+            claim=claim,
+            care=care,
         )
         return AppwrightRunner(station=station, tools=tools, bundles=Bundles(bundles, packages), claim=claim)
 
     return _Real(discovery, emulators, make)
 
 
-async def _tools(workspace: Path | None, state_dir: Path, packages: NodePackages) -> Toolbox:
+async def _tools(config: Config, state_dir: Path, packages: NodePackages) -> Toolbox:
     """Return the tools of this host: those of the workspace, else those that bundles are run with."""
     from agent.appium import AppiumFailed, Toolbox, install_driver
     from agent.bundles import BundleUnusable
     from agent.runners.appwright_project import TOOLBOX, ProjectUnusable, check_packages, check_project
 
+    workspace = config.workspace.resolve() if config.workspace is not None else None
     try:
         if workspace is not None:
             check_project(workspace)
-        _check_programs()
+        if config.cloud is None:
+            _check_programs()
         if workspace is None:
             project = (await packages.get(OWN_PACKAGES, TOOLBOX, OWN_PACKAGES)).parent
             check_packages(project)
         else:
             project = workspace
         tools = Toolbox(project=project, state_dir=state_dir, has_workspace=workspace is not None)
-        await install_driver(tools)
+        if config.cloud is None:
+            await install_driver(tools)
     except (BundleUnusable, ProjectUnusable) as error:
         raise ConfigError(str(error)) from error
     except AppiumFailed as error:

@@ -65,6 +65,7 @@ def _lease(message: lease_pb2.LeaseSpec) -> m.LeaseSpec:
                 priority=job.priority,
                 done=tuple(job.done_test_ids),
                 bundle_digest=job.bundle_digest,
+                selector=tuple(sorted(job.selector.items())),
             )
             for job in message.jobs
         ),

@@ -146,6 +146,8 @@ class LeasedJob:
     priority: int = 3
     bundle_digest: str = ""
     """SHA-256 of the bundle with the test project; empty for the configured workspace."""
+    selector: tuple[tuple[str, str], ...] = ()
+    """(attribute, shell-style pattern) of what its device must be like."""
     done: tuple[str, ...] = ()
     """Ids of the tests that earlier attempts have done, and that this one leaves out if it can."""
 

@@ -31,6 +31,8 @@ from coordinator.core.model import (
 IDENTITY = ("id", "udid")
 ASKING = (PLATFORM, *IDENTITY)
 """Demands by which a job may come to an iOS device."""
+WHATEVER_IS_ASKED_FOR = "*"
+"""As the model or the version of a slot of a cloud: its agent chooses the device when it knows the job."""
 UNAVAILABLE = frozenset({DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING})
 COMPACT_ABOVE = 64
 EACH_LANE = tuple((lane,) for lane in ALL_LANES)
@@ -75,7 +77,8 @@ def _is_asked_for(facts: DeviceFacts, selector: tuple[tuple[str, str], ...]) -> 
 
 
 def _meets(facts: DeviceFacts, name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(_attribute(facts, name).lower(), pattern.lower())
+    has = _attribute(facts, name)
+    return has == WHATEVER_IS_ASKED_FOR or fnmatch.fnmatchcase(has.lower(), pattern.lower())
 
 
 def _attribute(facts: DeviceFacts, name: str) -> str:

@@ -74,6 +74,7 @@ def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:
                 priority=leased.job.spec.priority,
                 done_test_ids=[test.id for test in leased.job.kept],
                 bundle_digest=leased.job.spec.bundle_digest,
+                selector=dict(leased.job.spec.selector),
             )
             for leased in send.jobs
         ],

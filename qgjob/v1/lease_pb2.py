@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from qgjob.v1 import job_pb2 as qgjob_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/lease.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12qgjob/v1/job.proto\"&\n\x05\x46\x65nce\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\"<\n\x08LeaseKey\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x1e\n\x05\x66\x65nce\x18\x02 \x01(\x0b\x32\x0f.qgjob.v1.Fence\"L\n\x0eRevokedAttempt\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12&\n\x06reason\x18\x02 \x01(\x0e\x32\x16.qgjob.v1.RevokeReason\"\xfb\x02\n\tLeasedJob\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\x05\x12\x0c\n\x04test\x18\x04 \x01(\t\x12)\n\x03\x65nv\x18\x05 \x03(\x0b\x32\x1c.qgjob.v1.LeasedJob.EnvEntry\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x15\n\rdone_test_ids\x18\x14 \x03(\t\x12\x31\n\x07secrets\x18\x12 \x03(\x0b\x32 .qgjob.v1.LeasedJob.SecretsEntry\x12\x15\n\rbundle_digest\x18\x1e \x01(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x02\n\tLeaseSpec\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x05 \x01(\t\x12!\n\x04jobs\x18\x06 \x03(\x0b\x32\x13.qgjob.v1.LeasedJob\x12)\n\x07revoked\x18\x07 \x03(\x0b\x32\x18.qgjob.v1.RevokedAttempt\x12(\n\x05grace\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61nary\x18\t \x01(\x08\x12\x14\n\x0c\x62uild_digest\x18\x1e \x01(\t\"y\n\tLeaseEcho\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x1b\n\x13started_attempt_ids\x18\x03 \x03(\x03\x12\x1c\n\x14\x66inished_attempt_ids\x18\x04 \x03(\x03\"\xb4\x02\n\rAttemptResult\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x1f\n\x03key\x18\x02 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12)\n\x07outcome\x18\x03 \x01(\x0e\x32\x18.qgjob.v1.AttemptOutcome\x12\"\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x11.qgjob.v1.Failure\x12#\n\x05tests\x18\x05 \x03(\x0b\x32\x14.qgjob.v1.TestResult\x12\x10\n\x08log_size\x18\x06 \x01(\x03\x12\x12\n\nlog_sha256\x18\x07 \x01(\t\x12+\n\x08\x64uration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x62uild_digest\x18\t \x01(\t\x12\x11\n\tresumable\x18\x14 \x01(\x08*}\n\x0cRevokeReason\x12\x1d\n\x19REVOKE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14REVOKE_REASON_CANCEL\x10\x01\x12\x19\n\x15REVOKE_REASON_PREEMPT\x10\x02\x12\x19\n\x15REVOKE_REASON_RELEASE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/lease.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x12qgjob/v1/job.proto\"&\n\x05\x46\x65nce\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\"<\n\x08LeaseKey\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x1e\n\x05\x66\x65nce\x18\x02 \x01(\x0b\x32\x0f.qgjob.v1.Fence\"L\n\x0eRevokedAttempt\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12&\n\x06reason\x18\x02 \x01(\x0e\x32\x16.qgjob.v1.RevokeReason\"\xe1\x03\n\tLeasedJob\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x03 \x01(\x05\x12\x0c\n\x04test\x18\x04 \x01(\t\x12)\n\x03\x65nv\x18\x05 \x03(\x0b\x32\x1c.qgjob.v1.LeasedJob.EnvEntry\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x15\n\rdone_test_ids\x18\x14 \x03(\t\x12\x31\n\x07secrets\x18\x12 \x03(\x0b\x32 .qgjob.v1.LeasedJob.SecretsEntry\x12\x15\n\rbundle_digest\x18\x1e \x01(\t\x12\x33\n\x08selector\x18( \x03(\x0b\x32!.qgjob.v1.LeasedJob.SelectorEntry\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x02\n\tLeaseSpec\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x0e\n\x06org_id\x18\x04 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x05 \x01(\t\x12!\n\x04jobs\x18\x06 \x03(\x0b\x32\x13.qgjob.v1.LeasedJob\x12)\n\x07revoked\x18\x07 \x03(\x0b\x32\x18.qgjob.v1.RevokedAttempt\x12(\n\x05grace\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61nary\x18\t \x01(\x08\x12\x14\n\x0c\x62uild_digest\x18\x1e \x01(\t\"y\n\tLeaseEcho\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x1b\n\x13started_attempt_ids\x18\x03 \x03(\x03\x12\x1c\n\x14\x66inished_attempt_ids\x18\x04 \x03(\x03\"\xb4\x02\n\rAttemptResult\x12\x12\n\nattempt_id\x18\x01 \x01(\x03\x12\x1f\n\x03key\x18\x02 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12)\n\x07outcome\x18\x03 \x01(\x0e\x32\x18.qgjob.v1.AttemptOutcome\x12\"\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x11.qgjob.v1.Failure\x12#\n\x05tests\x18\x05 \x03(\x0b\x32\x14.qgjob.v1.TestResult\x12\x10\n\x08log_size\x18\x06 \x01(\x03\x12\x12\n\nlog_sha256\x18\x07 \x01(\t\x12+\n\x08\x64uration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x62uild_digest\x18\t \x01(\t\x12\x11\n\tresumable\x18\x14 \x01(\x08*}\n\x0cRevokeReason\x12\x1d\n\x19REVOKE_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14REVOKE_REASON_CANCEL\x10\x01\x12\x19\n\x15REVOKE_REASON_PREEMPT\x10\x02\x12\x19\n\x15REVOKE_REASON_RELEASE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASEDJOB_ENVENTRY']._serialized_options = b'8\001'
   _globals['_LEASEDJOB_SECRETSENTRY']._loaded_options = None
   _globals['_LEASEDJOB_SECRETSENTRY']._serialized_options = b'8\001'
-  _globals['_REVOKEREASON']._serialized_start=1364
-  _globals['_REVOKEREASON']._serialized_end=1489
+  _globals['_LEASEDJOB_SELECTORENTRY']._loaded_options = None
+  _globals['_LEASEDJOB_SELECTORENTRY']._serialized_options = b'8\001'
+  _globals['_REVOKEREASON']._serialized_start=1466
+  _globals['_REVOKEREASON']._serialized_end=1591
   _globals['_FENCE']._serialized_start=86
   _globals['_FENCE']._serialized_end=124
   _globals['_LEASEKEY']._serialized_start=126
@@ -46,15 +48,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEDATTEMPT']._serialized_start=188
   _globals['_REVOKEDATTEMPT']._serialized_end=264
   _globals['_LEASEDJOB']._serialized_start=267
-  _globals['_LEASEDJOB']._serialized_end=646
-  _globals['_LEASEDJOB_ENVENTRY']._serialized_start=556
-  _globals['_LEASEDJOB_ENVENTRY']._serialized_end=598
-  _globals['_LEASEDJOB_SECRETSENTRY']._serialized_start=600
-  _globals['_LEASEDJOB_SECRETSENTRY']._serialized_end=646
-  _globals['_LEASESPEC']._serialized_start=649
-  _globals['_LEASESPEC']._serialized_end=928
-  _globals['_LEASEECHO']._serialized_start=930
-  _globals['_LEASEECHO']._serialized_end=1051
-  _globals['_ATTEMPTRESULT']._serialized_start=1054
-  _globals['_ATTEMPTRESULT']._serialized_end=1362
+  _globals['_LEASEDJOB']._serialized_end=748
+  _globals['_LEASEDJOB_ENVENTRY']._serialized_start=609
+  _globals['_LEASEDJOB_ENVENTRY']._serialized_end=651
+  _globals['_LEASEDJOB_SECRETSENTRY']._serialized_start=653
+  _globals['_LEASEDJOB_SECRETSENTRY']._serialized_end=699
+  _globals['_LEASEDJOB_SELECTORENTRY']._serialized_start=701
+  _globals['_LEASEDJOB_SELECTORENTRY']._serialized_end=748
+  _globals['_LEASESPEC']._serialized_start=751
+  _globals['_LEASESPEC']._serialized_end=1030
+  _globals['_LEASEECHO']._serialized_start=1032
+  _globals['_LEASEECHO']._serialized_end=1153
+  _globals['_ATTEMPTRESULT']._serialized_start=1156
+  _globals['_ATTEMPTRESULT']._serialized_end=1464
 # @@protoc_insertion_point(module_scope)

@@ -1,21 +1,25 @@
-// Loads a project's own config and chooses what of it a device of this host can run.
+// Loads a project's own config and chooses what of it a device of this host, or of a cloud, can run.
 "use strict";
 
 const path = require("node:path");
 
-function isUsable(project) {
-  const provider = project.use?.device?.provider;
-  return project.use?.platform === "android" && (provider === "local-device" || provider === "emulator");
+const LOCAL = ["emulator", "local-device"];
+
+// A test knows nothing of where it runs: on a cloud the project of a local device will do, but not the reverse.
+function isUsable(project, providers) {
+  return project.use?.platform === "android" && providers.includes(project.use.device?.provider);
 }
 
 // Returns the user's config, the folder that its paths are relative to, and the Playwright project for a provider.
 function chooseProject(configPath, provider) {
   const loaded = require(configPath);
   const user = loaded.default?.default ?? loaded.default ?? loaded;
-  const usable = (user.projects ?? []).filter(isUsable);
+  const providers = provider === "browserstack" ? ["browserstack", ...LOCAL] : LOCAL;
+  const usable = (user.projects ?? []).filter((project) => isUsable(project, providers));
   const chosen = usable.find((project) => project.use.device.provider === provider) ?? usable[0];
   if (!chosen) {
-    throw new Error("QGJOB_NO_PROJECT the config has no Android project with provider emulator or local-device");
+    const wanted = providers.join(" or ");
+    throw new Error(`QGJOB_NO_PROJECT the config has no Android project with provider ${wanted}`);
   }
   return { user, root: path.dirname(configPath), chosen };
 }

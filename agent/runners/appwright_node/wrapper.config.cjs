@@ -9,16 +9,19 @@ const path = require("node:path");
 const { createRequire } = require("node:module");
 const { chooseProject, locate } = require("./project.cjs");
 const { patchAppwright } = require("./shape.cjs");
+const { patchBrowserStack, cloudDevice } = require("./browserstack.cjs");
 
 const userConfigPath = process.env.QGJOB_USER_CONFIG;
 const out = process.env.QGJOB_OUT;
 const udid = process.env.QGJOB_UDID;
+const isCloud = process.env.QGJOB_PROVIDER === "browserstack";
 const port = Number(process.env.QGJOB_APPIUM_PORT);
 const capabilities = JSON.parse(process.env.QGJOB_CAPABILITIES);
 
 const fromProject = createRequire(userConfigPath);
 const dist = path.dirname(fromProject.resolve("appwright"));
 patchAppwright(dist);
+if (isCloud) patchBrowserStack(dist);
 
 for (const [folder, name] of [["local", "LocalDeviceProvider"], ["emulator", "EmulatorProvider"]]) {
   const provider = require(path.join(dist, "providers", folder, "index.js"))[name].prototype;
@@ -42,7 +45,8 @@ chosen.name = "qgjob";
 for (const setting of ["retries", "workers", "fullyParallel"]) delete chosen[setting];
 chosen.testDir = path.resolve(root, chosen.testDir ?? user.testDir ?? "./tests");
 chosen.outputDir = path.join(out, "test-results");
-chosen.use = { ...chosen.use, device: { ...chosen.use.device, udid } };
+const device = isCloud ? cloudDevice(chosen.use.device) : { ...chosen.use.device, udid };
+chosen.use = { ...chosen.use, device };
 chosen.use.buildPath = locate(process.env.QGJOB_BUILD_PATH || chosen.use.buildPath, root);
 
 module.exports = {

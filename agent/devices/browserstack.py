@@ -1,0 +1,76 @@
+"""The slots of a BrowserStack plan: as many as sessions may run at once, usable while BrowserStack answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from agent.browserstack.client import Client, CloudFailed, Plan
+from agent.core.model import AgentId, DeviceFacts, DeviceId, DeviceKind
+
+WHATEVER_IS_ASKED_FOR = "*"
+"""The model and the version of a slot: the device is chosen when the job is known."""
+MOST_SLOTS = 1_000
+
+
+class BrowserStackDiscovery:
+    """Looks at the plan again and again."""
+
+    def __init__(self, client: Client, agent: AgentId, most: int | None, poll_s: float) -> None:
+        """Look at an account's plan.
+
+        Args:
+            client: The account.
+            agent: The name of this agent.
+            most: How many slots this agent has at most; None for all of the plan.
+            poll_s: How often the plan is looked at, in seconds.
+        """
+        self._client = client
+        self._agent = agent
+        self._most = most
+        self._poll_s = poll_s
+        self._count = min(most or 1, MOST_SLOTS)
+        """Slots as last known: while BrowserStack does not answer they are shown with the reason."""
+
+    async def run(self, observed: Callable[[tuple[DeviceFacts, ...]], None]) -> None:
+        """Tell of all slots, at once and after every change, for ever."""
+        told: tuple[DeviceFacts, ...] | None = None
+        given_up = threading.Event()
+        try:
+            while True:
+                slots = await asyncio.to_thread(self._look, given_up)
+                if slots != told:
+                    told = slots
+                    observed(slots)
+                await asyncio.sleep(self._poll_s)
+        finally:
+            given_up.set()
+
+    def _look(self, given_up: threading.Event) -> tuple[DeviceFacts, ...]:
+        try:
+            plan = self._client.plan(given_up, patience_s=0)
+        except CloudFailed as error:
+            structlog.get_logger("agent").warning("cloud_unreachable", reason=str(error))
+            return self._slots(None, str(error))
+        if not plan.most:
+            return self._slots(plan, "the plan of the account allows no session")
+        self._count = min(plan.most, self._most or plan.most, MOST_SLOTS)
+        return self._slots(plan, "")
+
+    def _slots(self, plan: Plan | None, reason: str) -> tuple[DeviceFacts, ...]:
+        del plan
+        return tuple(
+            DeviceFacts(
+                id=DeviceId(f"browserstack-{number}@{self._agent}"),
+                kind=DeviceKind.BROWSERSTACK,
+                model=WHATEVER_IS_ASKED_FOR,
+                os_version=WHATEVER_IS_ASKED_FOR,
+                udid=f"browserstack-{number}",
+                usable=not reason,
+                reason=reason,
+            )
+            for number in range(1, self._count + 1)
+        )

@@ -1,0 +1,120 @@
+"""Real AppWright against the stand-in of BrowserStack, through the whole grid."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.virtual_phone.apk import build_apk
+from examples import node_packages
+from tests.browserstack.stand_in import ACCESS_KEY, USERNAME, StandIn, running_stand_in
+from tests.e2e.grid import Grid, Program, eventually
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
+
+pytestmark = [pytest.mark.appwright, pytest.mark.e2e, pytest.mark.timeout(420)]
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    with running_stand_in(StandIn()) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example project, with the build of one app version."""
+    workspace = node_packages.lay_out(EXAMPLE, tmp_path_factory.mktemp("project") / "wikipedia")
+    (workspace / "apps").mkdir()
+    build_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    return workspace
+
+
+def cloud_agent(grid: Grid, stand_in: StandIn, workspace: Path, name: str = "cloud", *options: str) -> Program:
+    """Start an agent of the stand-in's account."""
+    credentials = grid.directory / "credentials"
+    credentials.write_text(f"{USERNAME}:{ACCESS_KEY}\n")
+    credentials.chmod(0o600)
+    command = ["--provider", "browserstack", "--browserstack-credentials", str(credentials)]
+    command += ["--browserstack-api", stand_in.url, "--browserstack-hub", f"{stand_in.url}/wd/hub"]
+    command += ["--browserstack-poll", "1", "--workspace", str(workspace)]
+    return grid.agent(name, *command, "--build-source", "apps/{app_version_id}.apk", *options)
+
+
+def on_cloud(grid: Grid, *tests: str, options: tuple[str, ...] = ()) -> list[int]:
+    return grid.submit(*tests, options=("--target", "browserstack", *options))
+
+
+def sessions_of(grid: Grid, job: int) -> list[dict[str, str]]:
+    """What the agent kept of a job's sessions."""
+    files = grid.directory.glob("agent-*/slots/*/attempts/*/sessions.json")
+    kept: list[dict[str, str]] = [session for path in files for session in json.loads(path.read_text())]
+    return [session for session in kept if session["name"].startswith(f"job {job}: ")]
+
+
+def assert_key_is_nowhere(grid: Grid) -> None:
+    """Grep what the programs wrote and printed, but for the file that the operator wrote."""
+    for path in grid.directory.rglob("*"):
+        if path.name != "credentials" and path.is_file() and "node_modules" not in path.parts:
+            assert ACCESS_KEY.encode() not in path.read_bytes(), path
+
+
+def test_tests_pass_and_fail_on_devices_of_the_cloud_and_the_key_is_nowhere(
+    grid: Grid, stand_in: StandIn, workspace: Path
+) -> None:
+    cloud_agent(grid, stand_in, workspace)
+    passing, other = on_cloud(grid, "tests/login.spec.ts", "tests/signup.spec.ts")
+    (failing,) = on_cloud(grid, "tests/broken.spec.ts", options=("--selector", "model=*galaxy*"))
+    (impossible,) = on_cloud(grid, "tests/login.spec.ts", options=("--selector", "model=Nokia*"))
+    grid.run("jobs", "wait", str(passing), str(other), seconds=200)
+    grid.run("jobs", "wait", str(failing), str(impossible), code=1, seconds=120)
+    (session,) = sessions_of(grid, passing)
+    assert (session["device"], session["os_version"], session["status"]) == ("Google Pixel 8", "14.0", "passed")
+    assert session["name"] == f"job {passing}: tests/login.spec.ts > skips the onboarding and sees the feed"
+    assert session["video_url"].endswith(f"{session['id']}/video")
+    (session,) = sessions_of(grid, failing)
+    assert (session["device"], session["status"]) == ("Samsung Galaxy S23", "failed")
+    reason = grid.job(failing)["failure_reason"]
+    assert (reason["reason"], reason["blame"]) == ("TEST_FAILED", "test")
+    assert f"(session {session['id']})" in reason["message"]
+    assert grid.job(impossible)["failure_reason"]["reason"] == "DEVICE_NOT_OFFERED"
+    assert len(stand_in.uploads) == 1
+    assert not any(one.is_open for one in stand_in.sessions.values())
+    assert_key_is_nowhere(grid)
+
+
+def test_cancelled_job_leaves_no_session_and_one_that_waits_for_room_says_so(
+    grid: Grid, stand_in: StandIn, workspace: Path
+) -> None:
+    stand_in.foreign = 1
+    cloud_agent(grid, stand_in, workspace)
+    (slow,) = on_cloud(grid, "tests/slow.spec.ts")
+    eventually(lambda: "second 1" in grid.run("logs", str(slow)).stdout, "the spec is at work", seconds=120)
+    grid.run("jobs", "cancel", str(slow))
+    grid.run("jobs", "wait", str(slow), code=7)
+    assert not any(one.is_open for one in stand_in.sessions.values())
+    stand_in.foreign = 2
+    (waiting,) = on_cloud(grid, "tests/login.spec.ts")
+    line = "all 2 sessions of the BrowserStack plan are in use; waiting for one"
+    eventually(lambda: line in grid.run("logs", str(waiting)).stdout, "it waits for room", seconds=60)
+    stand_in.foreign = 1
+    grid.run("jobs", "wait", str(waiting), seconds=120)
+    assert (stand_in.ever_queued, stand_in.most_running) == (0, 2)
+
+
+def test_outage_loses_no_job_and_is_told_by_why(grid: Grid, stand_in: StandIn, workspace: Path) -> None:
+    cloud_agent(grid, stand_in, workspace)
+    eventually(lambda: grid.json("devices", "list"), "the slots are known")
+    stand_in.is_out = True
+    eventually(lambda: {one["state"] for one in grid.json("devices", "list")} == {"offline"}, "the outage is seen")
+    (job,) = on_cloud(grid, "tests/login.spec.ts")
+    why = grid.json("jobs", "why", str(job))["message"]
+    assert "are offline" in why
+    assert "BrowserStack answers 503" in why
+    threading.Timer(2, lambda: setattr(stand_in, "is_out", False)).start()
+    grid.run("jobs", "wait", str(job), seconds=120)
+    assert grid.job(job)["status"] == "completed"
