@@ -17,6 +17,8 @@ from typing import Any
 import grpc
 import structlog
 
+from agent.artifact_uploader import ArtifactUploader
+from agent.artifacts import ArtifactSpool, warn_lost
 from agent.blobs import BlobCache
 from agent.config import Config
 from agent.core.events import (
@@ -64,6 +66,7 @@ from agent.core.step import (
 from agent.devices.bench import Bench, Discovery
 from agent.mask import Mask, masked_failure, masked_test
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
+from agent.runners.results import Results
 from agent.session import Session, open_channel
 from agent.spool import LogWriter, Spool
 from agent.transfer import Transfer
@@ -94,6 +97,7 @@ class App:
         bench: Bench,
         discoveries: Sequence[Discovery],
         caches: Sequence[BlobCache],
+        artifacts: ArtifactSpool,
     ) -> None:
         self._config = config
         self._spool = spool
@@ -113,6 +117,10 @@ class App:
         self._address = 0
         self._session: Session | None = None
         self._uploader = Uploader(self._spool, self._channel)
+        self._artifacts = artifacts
+        self._artifact_uploader = ArtifactUploader(artifacts, self._channel, identity.agent_id)
+        self._keeping: set[asyncio.Task[None]] = set()
+        """Work on what attempts left behind, before it is in the spool."""
         transfer = Transfer(self._channel, identity.boot_id)
         for cache in caches:
             cache.connect(transfer)
@@ -143,7 +151,8 @@ class App:
             BaseException: What ended a task that the agent cannot do without.
         """
         await asyncio.to_thread(self._bench.end_left)
-        carrying = [asyncio.create_task(self._uploader.run()), asyncio.create_task(self._keep_offering())]
+        carriers = (self._uploader.run(), self._artifact_uploader.run(), self._keep_offering())
+        carrying = [asyncio.create_task(carrier) for carrier in carriers]
         for number, discovery in enumerate(self._discoveries):
             carrying.append(asyncio.create_task(discovery.run(functools.partial(self._devices_seen, number))))
         for task in carrying:
@@ -216,6 +225,7 @@ class App:
             await asyncio.to_thread(self._spool.commit, step.writes)
         if any(isinstance(write, ForgetCluster) for write in step.writes):
             self._uploader.forget_all()
+            await asyncio.to_thread(self._artifact_uploader.forget_all)
         for send in step.sends:
             if self._session is not None:
                 self._session.put(send)
@@ -257,11 +267,12 @@ class App:
         if (stop := self._stops.get(device)) is not None:
             stop.ask(grace_us)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._carrier_ended)
+        return task
 
     def _jitter(self) -> int:
         return jitter(len(self._config.coordinators))
@@ -304,10 +315,10 @@ class App:
         """Run one spec. Whatever happens, exactly one AttemptEnded comes of it: without it the device would hang."""
         device, job = action.device_id, action.job
         self._out.info("job_started", job=job.job_id, test=job.test, device=device)
-        log = LogSummary()
+        log, results = LogSummary(), Results()
         try:
             writer = await asyncio.to_thread(self._spool.open_log, job.attempt_id, action.key)
-            verdict = await self._run_logged(action, writer, stop)
+            verdict = await self._run_logged(action, writer, results, stop)
             log = await self._end_log(action, writer)
         except Exception as error:  # noqa: BLE001 - the top of a task: told, and blamed on this host
             self._out.exception("run_failed", job=job.job_id, device=device)
@@ -325,18 +336,38 @@ class App:
                 is_resumable=verdict.is_resumable,
             )
         )
+        if verdict.left_behind:
+            self._keep(action, verdict, results)
         told = str(verdict.outcome or "stopped")
         self._batches[device].outcomes[told] += 1
         reason = verdict.failure.message if verdict.failure is not None else None
         self._out.info("job_ended", job=job.job_id, outcome=told, device=device, reason=reason)
 
-    async def _run_logged(self, action: StartAttempt, writer: LogWriter, stop: Stop) -> Verdict:
+    def _keep(self, action: StartAttempt, verdict: Verdict, results: Results) -> None:
+        task = self._spawn(self._keep_left(action, verdict, results))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def _keep_left(self, action: StartAttempt, verdict: Verdict, results: Results) -> None:
+        """Keep what an attempt left behind for the coordinator. The verdict has gone ahead, and nothing waits here."""
+        job = action.job
+        try:
+            left = (results.file(action, verdict), *verdict.left_behind)
+            secrets = [value for _, value in job.secrets]
+            lost = await asyncio.to_thread(self._artifacts.keep, job.attempt_id, action.key, left, secrets)
+        except Exception as error:  # noqa: BLE001 - the top of a task: told, and nothing else hangs on it
+            self._out.error("artifacts_lost", job=job.job_id, reason=f"they cannot be kept: {error}")
+            return
+        warn_lost(job.attempt_id, lost)
+        self._artifact_uploader.note()
+
+    async def _run_logged(self, action: StartAttempt, writer: LogWriter, results: Results, stop: Stop) -> Verdict:
         """Run one spec. What it tells leaves here without the job's secrets."""
         runner = self._bench.runner(action.device_id)
         secrets = [value for _, value in action.job.secrets]
         mask = Mask(secrets)
         try:
-            verdict = await runner.run(action.key, action.job, self._observer(action, writer, mask), stop)
+            verdict = await runner.run(action.key, action.job, self._observer(action, writer, mask, results), stop)
         except Exception as error:  # noqa: BLE001 - what was logged until then is kept
             self._out.exception("run_failed", job=action.job.job_id, device=action.device_id)
             verdict = Verdict(outcome=Outcome.ERRORED, failure=_our_fault(error))
@@ -356,7 +387,7 @@ class App:
         self._uploader.note(action.job.attempt_id)
         return log
 
-    def _observer(self, action: StartAttempt, writer: LogWriter, mask: Mask) -> Observer:
+    def _observer(self, action: StartAttempt, writer: LogWriter, mask: Mask, results: Results) -> Observer:
         attempt = action.job.attempt_id
         secrets = [value for _, value in action.job.secrets]
 
@@ -366,6 +397,7 @@ class App:
 
         def test(result: TestResult, is_resumable: bool) -> None:
             result = masked_test(result, secrets) if secrets else result
+            results.take(result)
             observed = TestObserved(
                 device_id=action.device_id, key=action.key, attempt_id=attempt, test=result, is_resumable=is_resumable
             )
@@ -375,9 +407,14 @@ class App:
 
     async def _flush(self) -> None:
         try:
-            await asyncio.wait_for(self._uploader.flushed(), FLUSH_TIMEOUT_S)
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self._uploader.flushed()
+                if self._keeping:
+                    await asyncio.wait(self._keeping)
+                await self._artifact_uploader.flushed()
         except TimeoutError:
-            self._out.warning("logs_left", story="some logs did not get out; the next start of this agent sends them")
+            story = "some logs or artifacts did not get out; the next start of this agent sends them"
+            self._out.warning("logs_left", story=story)
         self.post(LogsFlushed())
 
     # Diagnostics

@@ -412,6 +412,7 @@ async def _serve(config: Config) -> int:
     from importlib.metadata import version
 
     from agent.app import App
+    from agent.artifacts import ArtifactSpool
     from agent.blobs import BlobCache
     from agent.devices.bench import Bench
     from agent.journal import Journal
@@ -438,7 +439,8 @@ async def _serve(config: Config) -> int:
         if real is not None:
             discoveries += [real.discovery, *([SimulatedDiscovery(real.emulators)] if real.emulators else [])]
         bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
-        agent = App(config, version("qgjob"), spool, bench, discoveries, (blobs, bundles))
+        artifacts = ArtifactSpool(config.state_dir / "artifacts")
+        agent = App(config, version("qgjob"), spool, bench, discoveries, (blobs, bundles), artifacts)
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
@@ -583,7 +585,14 @@ def _simulated_runner(config: Config, blobs: BlobCache, facts: DeviceFacts) -> R
     from agent.runners.simulated import SimulatedRunner
 
     truth = config.state_dir / "device-truth.jsonl"
-    return SimulatedRunner(facts.id, blobs=blobs, install_s=config.sim_install_s, test_s=config.sim_test_s, truth=truth)
+    return SimulatedRunner(
+        facts.id,
+        blobs=blobs,
+        install_s=config.sim_install_s,
+        test_s=config.sim_test_s,
+        truth=truth,
+        left_behind=config.state_dir / "simulated",
+    )
 
 
 def _drain_on_signal(agent: App, grace_s: float) -> None:

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from agent.core import events as ev
 from agent.core import model as m
 from agent.core import step as st
-from qgjob.v1 import agent_service_pb2, device_pb2, job_pb2, lease_pb2
+from qgjob.v1 import agent_service_pb2, artifact_pb2, device_pb2, job_pb2, lease_pb2
 
 PROTOCOL: Final = 1
 """Number of the agent protocol that this release speaks."""
@@ -21,6 +21,7 @@ _BLAMES: Final = {
 }
 _TESTS: Final = {state: job_pb2.TestState.Value(f"TEST_STATE_{state.name}") for state in m.TestState}
 _KINDS: Final = {kind: device_pb2.DeviceKind.Value(f"DEVICE_KIND_{kind.name}") for kind in m.DeviceKind}
+_ARTIFACTS: Final = {kind: artifact_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{kind.name}") for kind in m.ArtifactKind}
 _LANES: Final = {lane: job_pb2.Lane.Value(f"LANE_{lane.name}") for lane in m.Lane}
 _REVOKES: Final[dict[int, m.RevokeReason]] = {
     lease_pb2.REVOKE_REASON_CANCEL: m.RevokeReason.CANCEL,
@@ -115,6 +116,11 @@ def command(message: agent_service_pb2.ConnectResponse) -> ev.Command | None:
 
 
 # Facts
+
+
+def artifact_kind_out(kind: m.ArtifactKind) -> artifact_pb2.ArtifactKind.ValueType:
+    """Translate what a file is."""
+    return _ARTIFACTS[kind]
 
 
 def key_out(key: m.LeaseKey) -> lease_pb2.LeaseKey:

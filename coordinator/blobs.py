@@ -1,4 +1,4 @@
-"""Keeps builds and bundles, each known by the SHA-256 of its bytes and stored once.
+"""Keeps builds, bundles and artifacts, each known by the SHA-256 of its bytes and stored once.
 
 An upload writes a *part*, a file beside the shelf that is named by the digest it shall have. One that breaks off leaves
 its part, and the next goes on there. A part becomes a blob when its bytes hash to its name; else it is dropped. One
@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from coordinator.storage import Shelf
 
 WRITE_BYTES = 1_024 * 1_024
 """Chunks are written together: each write is a turn of a thread."""
+Named = Callable[[Collection[str]], Awaitable[Collection[str]]]
+"""Says which of some blobs are named."""
 UNUSED_S = 7 * 24 * 3_600.0
 """So long a part waits for the rest, and a blob for somebody who names it: a job may be tried again days later."""
 
@@ -48,6 +50,12 @@ class BlobStore:
         self._found_s[digest] = time.monotonic()
         return await asyncio.to_thread(self._shelf.size, digest)
 
+    @asynccontextmanager
+    async def found(self, digest: str) -> AsyncIterator[int | None]:
+        """Yield the bytes of a blob, None where it is not there; it stays as it is until the block ends."""
+        async with self._alone(digest):
+            yield await asyncio.to_thread(self._shelf.size, digest)
+
     async def begun(self, digest: str) -> int:
         """Return how many bytes of an upload are there."""
         return await asyncio.to_thread(_size, self._parts / digest)
@@ -57,10 +65,20 @@ class BlobStore:
         return await asyncio.to_thread(self._shelf.read, digest, offset, length)
 
     @asynccontextmanager
-    async def receive(self, digest: str, size: int) -> AsyncIterator[Receiver | None]:
-        """Take an upload in, after any other of the same blob; yield None where there is nothing to take."""
+    async def receive(
+        self, digest: str, size: int, *, is_named_at_once: bool = False
+    ) -> AsyncIterator[Receiver | None]:
+        """Take an upload in, after any other of the same blob; yield None where there is nothing to take.
+
+        Args:
+            digest: SHA-256 of the blob.
+            size: Its bytes.
+            is_named_at_once: Whether it is named before the block ends, rather than some time later.
+        """
         async with self._alone(digest):
-            if await self.size(digest) is not None:
+            if not is_named_at_once:
+                self._found_s[digest] = time.monotonic()
+            if await asyncio.to_thread(self._shelf.size, digest) is not None:
                 yield None
                 return
             path = self._parts / digest
@@ -83,30 +101,37 @@ class BlobStore:
             if not self._waiting[digest]:
                 del self._waiting[digest], self._locks[digest]
 
-    async def prune(self, wanted: Callable[[], Collection[str]], *, now_s: float) -> int:
+    async def prune(self, named: Named, *, now_s: float) -> int:
         """Drop the parts that nobody went on with, and the blobs that nobody names; return how many.
 
         Args:
-            wanted: Returns the digests that are named; asked only where something is old enough.
+            named: Says which blobs are named; asked only where something is old enough.
             now_s: Wall time.
         """
         old = await asyncio.to_thread(self._old, now_s - UNUSED_S)
         if not old:
             return 0
+        return await self.drop(old - {*await named(old), *self._waiting}, named)
+
+    async def drop(self, digests: Collection[str], named: Named) -> int:
+        """Drop those of some blobs that nobody names, and that nobody was told of lately; return how many."""
         since_s = time.monotonic() - UNUSED_S
         self._found_s = {digest: found_s for digest, found_s in self._found_s.items() if found_s >= since_s}
-        dropped = old - {*wanted(), *self._found_s, *self._waiting}
-        await asyncio.to_thread(self._drop, dropped)
-        return len(dropped)
+        count = 0
+        for digest in digests:
+            async with self._alone(digest):
+                if not await named([digest]) and digest not in self._found_s:
+                    await asyncio.to_thread(self._remove, digest)
+                    count += 1
+        return count
 
     def _old(self, before_s: float) -> set[str]:
         blobs = {blob.digest for blob in self._shelf.blobs() if blob.put_us < before_s * 1_000_000}
         return blobs | {path.name for path in self._parts.glob("*") if path.stat().st_mtime < before_s}
 
-    def _drop(self, digests: Collection[str]) -> None:
-        for digest in digests:
-            self._shelf.remove(digest)
-            (self._parts / digest).unlink(missing_ok=True)
+    def _remove(self, digest: str) -> None:
+        self._shelf.remove(digest)
+        (self._parts / digest).unlink(missing_ok=True)
 
 
 class Receiver:

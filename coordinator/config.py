@@ -57,6 +57,8 @@ class Config:
     """Bytes of the largest build that is taken in."""
     retain_us: int | None = None
     """How long ended jobs are kept; None for ever."""
+    retain_artifacts_us: int | None = None
+    """How long artifacts are kept; None for as long as their jobs."""
     leader_ttl_s: float = 10.0
     """How long a coordinator on PostgreSQL counts on leading after a renewal."""
     retain_bytes: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -19,6 +20,7 @@ from coordinator.logstore import LogStore
 from coordinator.metrics import Metrics
 from coordinator.retention import Limits, Retention
 from coordinator.services.agent import AgentService
+from coordinator.services.artifact import ArtifactService
 from coordinator.services.blob import BlobService
 from coordinator.services.build import BuildService
 from coordinator.services.job import JobService
@@ -33,6 +35,7 @@ from coordinator.story import Story
 from coordinator.switchboard import Switchboard
 from qgjob.v1 import (
     agent_service_pb2_grpc,
+    artifact_service_pb2_grpc,
     blob_service_pb2_grpc,
     build_service_pb2_grpc,
     device_service_pb2_grpc,
@@ -76,6 +79,7 @@ class House:
         self._logs = LogStore(storage, store, may_acknowledge=leadership.leads)
         self._blobs = BlobStore(storage.shelf(), config.data_dir / "uploads")
         self._most_blob_bytes = config.max_upload
+        self._retain_artifacts_us = config.retain_artifacts_us
         limits = Limits(age_us=config.retain_us, log_bytes=config.retain_bytes)
         self._retention = Retention(store, self._logs, limits, lambda: read_clocks().wall_us)
         space.keep_ballast()
@@ -109,9 +113,15 @@ class House:
         build_service_pb2_grpc.add_BuildServiceServicer_to_server(builds, server)
         blobs = BlobService(self.engine, self._blobs, self._space, most_bytes=self._most_blob_bytes)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, server)
+        artifacts = ArtifactService(
+            self._store, self._blobs, self._space, lambda: read_clocks().wall_us, retain_us=self._retain_artifacts_us
+        )
+        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(artifacts, server)
         logs = LogService(self._store, self._logs, self.engine.changes, self._space)
         log_service_pb2_grpc.add_LogServiceServicer_to_server(logs, server)
-        return Services(jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents, builds=builds)
+        return Services(
+            jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents, builds=builds, artifacts=artifacts
+        )
 
     def start(self) -> asyncio.Task[None]:
         """Begin to turn and to tend; return what ends when the engine does."""
@@ -132,16 +142,18 @@ class House:
     async def _prune(self) -> None:
         try:
             await self._retention.run_once()
-            await self._blobs.prune(self._named_blobs, now_s=time.time())
+            await self._blobs.prune(self._named, now_s=time.time())
         except (StoreError, OSError) as error:
             structlog.get_logger("coordinator").error("not_pruned", reason=str(error), story="It is tried again later")
 
-    def _named_blobs(self) -> set[str]:
-        """Return the blobs that an app version or a job names."""
+    async def _named(self, digests: Collection[str]) -> set[str]:
+        """Return those blobs that an app version, a job or an artifact names."""
+        artifacts = await asyncio.to_thread(self._store.artifact_blobs, digests)
         ledger = self.engine.scheduler.ledger
-        registered = {build.registered for build in ledger.builds.versions.values()}
-        jobs = ledger.jobs.values()
-        return registered | {job.build_digest for job in jobs} | {job.spec.bundle_digest for job in jobs}
+        named = {build.registered for build in ledger.builds.versions.values()}
+        for job in ledger.jobs.values():
+            named |= {job.build_digest, job.spec.bundle_digest}
+        return artifacts | named.intersection(digests)
 
     def end_sessions(self, why: QgjobError) -> None:
         """End the session of every agent."""

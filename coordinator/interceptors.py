@@ -28,7 +28,13 @@ from qgjob.access import RELEASE_KEY
 
 DOMAIN = "qgjob"
 AGENT_METHODS = frozenset(
-    {"/qgjob.v1.AgentService/Connect", "/qgjob.v1.BlobService/FetchBlob", "/qgjob.v1.LogService/AppendLogs"}
+    {
+        "/qgjob.v1.AgentService/Connect",
+        "/qgjob.v1.ArtifactService/OfferArtifact",
+        "/qgjob.v1.ArtifactService/UploadArtifact",
+        "/qgjob.v1.BlobService/FetchBlob",
+        "/qgjob.v1.LogService/AppendLogs",
+    }
 )
 """What agents call; everything else is for clients."""
 

@@ -32,6 +32,7 @@ from coordinator.wire import MAX_MESSAGE_BYTES
 from qgjob import links
 from qgjob.v1 import (
     agent_service_pb2,
+    artifact_service_pb2,
     blob_service_pb2,
     build_service_pb2,
     device_service_pb2,
@@ -51,6 +52,7 @@ EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not listened on
 
 _DESCRIPTORS = (
     agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    artifact_service_pb2.DESCRIPTOR.services_by_name["ArtifactService"],
     blob_service_pb2.DESCRIPTOR.services_by_name["BlobService"],
     build_service_pb2.DESCRIPTOR.services_by_name["BuildService"],
     device_service_pb2.DESCRIPTOR.services_by_name["DeviceService"],

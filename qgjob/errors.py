@@ -213,6 +213,8 @@ def _hint_of_missing(kind: str) -> str:
             return "`qgjob agents list` shows what there is"
         case "blob":
             return "it was never uploaded, or was dropped because nothing names it; upload it again"
+        case "artifact":
+            return "`qgjob artifacts list ID` shows what there is; what is old is removed"
         case "attempt":
             return "`qgjob status job --job-id ID --verbose` shows the attempts"
         case _:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from qgjob.v1.agent_pb2 import Agent
+    from qgjob.v1.artifact_pb2 import Artifact
     from qgjob.v1.build_pb2 import Build
     from qgjob.v1.device_pb2 import Device, DeviceVitals
     from qgjob.v1.job_pb2 import Attempt, Explanation, Failure, Job, TestResult
@@ -220,6 +221,21 @@ def build(message: Build) -> Resource:
         "create_time": _maybe(message, "create_time"),
         "register_time": _maybe(message, "register_time"),
         "install_time": _maybe(message, "install_time"),
+    }
+
+
+def artifact(message: Artifact) -> Resource:
+    """Return what an attempt left behind."""
+    from qgjob.v1.artifact_pb2 import ArtifactKind
+
+    return {
+        "attempt": message.attempt_number,
+        "name": message.name,
+        "kind": word(ArtifactKind, message.kind),
+        "content_type": message.content_type,
+        "size": message.size,
+        "sha256": message.digest,
+        "create_time": _maybe(message, "create_time"),
     }
 
 

@@ -64,6 +64,22 @@ class Blame(StrEnum):
     HOST = "host"
 
 
+class ArtifactKind(StrEnum):
+    """What a file that a run has left is to whoever looks for it."""
+
+    RESULTS = "results"
+    JUNIT = "junit"
+    JSON_REPORT = "json_report"
+    HTML_REPORT = "html_report"
+    BLOB_REPORT = "blob_report"
+    SCREENSHOT = "screenshot"
+    VIDEO = "video"
+    TRACE = "trace"
+    DEVICE_LOG = "device_log"
+    APPIUM_LOG = "appium_log"
+    OTHER = "other"
+
+
 class TestState(StrEnum):
     """How one test inside a spec file stands."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from agent.artifacts import LeftBehind
 from agent.core.model import Blame, Failure, Installation, LeasedJob, LeaseKey, LeaseSpec, Outcome, TestResult
 
 INSTALL_STOPPED = "INSTALL_STOPPED"
@@ -31,6 +32,8 @@ class Verdict:
     failure: Failure | None = None
     is_resumable: bool = False
     """Whether a run that was stopped can go on at the first test that was not done."""
+    left_behind: tuple[LeftBehind, ...] = ()
+    """Files of the run that are of use to people, the most important first."""
 
 
 class Stop:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.artifacts import LeftBehind
 from agent.blobs import BlobCache, BlobUnusable
 from agent.core.model import (
     MICROSECONDS,
+    ArtifactKind,
     Blame,
     DeviceId,
     Failure,
@@ -27,6 +30,10 @@ from agent.runners.protocol import Observer, RunFailed, Stop, Verdict, until_sto
 
 DEFAULT_LOG_LINES = 5
 MOST_TESTS = 1_000
+MOST_ARTIFACTS = 100
+KEPT_ATTEMPTS = 50
+DEFAULT_ARTIFACT_BYTES = 1_000
+MOST_ARTIFACT_BYTES = 64 * 1_024 * 1_024
 LINES_AT_A_TIME = 50
 OUTCOMES = ("passed", "failed", "error", "crash", "hang")
 
@@ -49,12 +56,15 @@ class _Plan:
 class SimulatedRunner:
     """Runs nothing, and writes down in `truth` what a real device would have run."""
 
-    def __init__(self, device: DeviceId, *, blobs: BlobCache, install_s: float, test_s: float, truth: Path) -> None:
+    def __init__(
+        self, device: DeviceId, *, blobs: BlobCache, install_s: float, test_s: float, truth: Path, left_behind: Path
+    ) -> None:
         self._device = device
         self._blobs = blobs
         self._install_s = install_s
         self._test_s = test_s
         self._truth = truth
+        self._left_behind = left_behind
         self._installed: str | None = None
         self._note("boot")
 
@@ -93,7 +103,8 @@ class SimulatedRunner:
             observer.output(data)
 
         try:
-            return await self._run(job, replace(observer, output=output), stop)
+            verdict = await self._run(job, replace(observer, output=output), stop)
+            return replace(verdict, left_behind=await asyncio.to_thread(self._leave, job))
         finally:
             self._note("end", attempt=job.attempt_id, log_size=size, log_sha256=written.hexdigest())
 
@@ -160,6 +171,27 @@ class SimulatedRunner:
             case _:
                 return Verdict(outcome=Outcome.PASSED)
 
+    def _leave(self, job: LeasedJob) -> tuple[LeftBehind, ...]:
+        """Leave as many files behind as the job asks for, all of them different from those of other devices."""
+        try:
+            count, size = _left(job.environment)
+        except ValueError:
+            return ()  # the run has said so
+        if not count:
+            return ()
+        folder = self._left_behind / str(job.attempt_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        older = sorted((path for path in self._left_behind.iterdir() if path.name.isdecimal()), key=_number)
+        for path in older[:-KEPT_ATTEMPTS]:
+            shutil.rmtree(path, ignore_errors=True)
+        left = []
+        for number in range(1, count + 1):
+            path = folder / f"simulated-{number}.txt"
+            line = f"file {number} of {job.test} on {self._device}\n".encode()
+            path.write_bytes((line * (size // len(line) + 1))[:size])
+            left.append(LeftBehind(path=path, name=path.name, kind=ArtifactKind.OTHER))
+        return tuple(left)
+
     async def close(self) -> None:
         """Nothing is kept warm."""
 
@@ -190,7 +222,31 @@ def _plan(env: dict[str, str], test_s: float) -> _Plan:
         ) from error
     if not 1 <= tests <= MOST_TESTS:
         raise ValueError(f"QGJOB_SIM_TESTS={tests} is out of range; use 1 to {MOST_TESTS}")
+    try:
+        _left(env)
+    except ValueError as error:
+        raise ValueError(
+            f"QGJOB_SIM_ARTIFACTS must be 0 to {MOST_ARTIFACTS}, and QGJOB_SIM_ARTIFACT_BYTES at most"
+            f" {MOST_ARTIFACT_BYTES}: {error}"
+        ) from error
     return _Plan(seconds=max(0.0, seconds), outcome=outcome, lines=max(0, lines), tests=tests)
+
+
+def _number(path: Path) -> int:
+    return int(path.name)
+
+
+def _left(env: dict[str, str]) -> tuple[int, int]:
+    """Return how many files a run leaves behind, and how many bytes each has.
+
+    Raises:
+        ValueError: What the job asks for is no number, or out of range.
+    """
+    count = int(env.get("QGJOB_SIM_ARTIFACTS", 0))
+    size = int(env.get("QGJOB_SIM_ARTIFACT_BYTES", DEFAULT_ARTIFACT_BYTES))
+    if not 0 <= count <= MOST_ARTIFACTS or not 1 <= size <= MOST_ARTIFACT_BYTES:
+        raise ValueError("out of range")
+    return count, size
 
 
 def _failure(reason: str, message: str, blame: Blame) -> Failure:

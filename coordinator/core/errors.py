@@ -100,6 +100,18 @@ class BlobTooLarge(QgjobError):
     reason = "BLOB_TOO_LARGE"
 
 
+class TooManyArtifacts(QgjobError):
+    """An attempt has left behind as much as may be kept of one."""
+
+    reason = "TOO_MANY_ARTIFACTS"
+
+
+class ArtifactRecorded(QgjobError):
+    """An artifact of this name is recorded with other bytes."""
+
+    reason = "ARTIFACT_RECORDED"
+
+
 class Conflict(QgjobError):
     """Another agent owns this name or device."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordinator.services.agent import AgentService
+from coordinator.services.artifact import ArtifactService
 from coordinator.services.build import BuildService
 from coordinator.services.job import JobService
 from coordinator.services.lab import DeviceService
@@ -23,6 +24,7 @@ class Services:
     devices: DeviceService
     agents: AgentService
     builds: BuildService
+    artifacts: ArtifactService
 
 
 FindServices = Callable[[], Services]

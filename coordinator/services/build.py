@@ -12,7 +12,7 @@ from coordinator.blobs import BlobStore
 from coordinator.core.errors import InvalidRequest, NotFound
 from coordinator.core.model import AppKey, Build
 from coordinator.engine import Engine
-from coordinator.services.blob import telling_storage
+from coordinator.services.chunks import telling_storage
 from coordinator.store import Store
 from qgjob.v1 import build_service_pb2, build_service_pb2_grpc
 

@@ -19,7 +19,7 @@ from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, Job
 from coordinator.engine import Engine
 from coordinator.environment import MAX_ENTRIES
 from coordinator.logstore import LogStore
-from coordinator.services.blob import telling_storage
+from coordinator.services.chunks import telling_storage
 from coordinator.services.requests import AcceptedRequests
 from coordinator.space import Space
 from coordinator.store import JobFilter, Store

@@ -1,5 +1,6 @@
 """The database: records in, records out."""
 
+from coordinator.store.artifacts import Kept, Recording
 from coordinator.store.dialect import LEADER_TTL_S
 from coordinator.store.errors import (
     OutcomeUnknown,
@@ -19,8 +20,10 @@ from coordinator.store.store import Store
 __all__ = [
     "LEADER_TTL_S",
     "JobFilter",
+    "Kept",
     "LeaderRow",
     "OutcomeUnknown",
+    "Recording",
     "Reign",
     "SchemaTooNew",
     "Snapshot",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, select, update
 
+from coordinator.core.artifacts import Artifact
 from coordinator.core.logfile import LogRecord, LogWrite
 from coordinator.core.model import (
     Agent,
@@ -27,7 +28,8 @@ from coordinator.core.model import (
     TestResult,
 )
 from coordinator.core.step import Write
-from coordinator.store import leader, pruning, reading, tables
+from coordinator.store import artifacts, leader, pruning, reading, tables
+from coordinator.store.artifacts import Kept, Recording
 from coordinator.store.batch import fold
 from coordinator.store.dialect import (
     LEADER_TTL_S,
@@ -232,15 +234,60 @@ class Store:
         assert batches is not None, "start_epoch comes before the first commit"
         self._write(lambda connection: batches.write_logs(connection, writes))
 
+    # Artifacts
+
+    def record_artifact(self, artifact: Artifact) -> Recording:
+        """Record durably what an attempt left behind, once its bytes are stored.
+
+        Raises:
+            StaleEpoch: Another coordinator has started an epoch of its own.
+            StoreFull: There is no space.
+        """
+        return self._write_checked(lambda connection: artifacts.record(connection, artifact))
+
+    def artifacts_of(self, job_id: JobId, after: tuple[int, str], limit: int) -> list[Artifact]:
+        """Return at most `limit` artifacts of a job, by number of the attempt and name, after one of these."""
+        return self._read(lambda connection: artifacts.of_job(connection, job_id, after, limit))
+
+    def get_artifact(self, job_id: JobId, attempt_number: int, name: str) -> Artifact | None:
+        """Return one artifact of a job."""
+        return self._read(lambda connection: artifacts.one(connection, job_id, attempt_number, name))
+
+    def artifact_blobs(self, digests: Collection[str]) -> set[str]:
+        """Return those blobs that an artifact is."""
+        return self._read(lambda connection: artifacts.named(connection, digests))
+
+    def artifact_bytes(self) -> int:
+        """Return the size of all artifacts together; bytes that several share count once."""
+        return self._read(artifacts.stored_bytes)
+
+    def oldest_artifacts(self, before_us: int | None, limit: int) -> list[Kept]:
+        """Return attempts of ended jobs with artifacts, the oldest first, if asked only those before a wall time."""
+        return self._read(lambda connection: artifacts.oldest(connection, before_us, limit))
+
+    def forget_artifacts(self, attempts: Sequence[AttemptId]) -> set[str]:
+        """Delete the artifacts of attempts, in one transaction; return the blobs that they were."""
+        return self._write_checked(lambda connection: artifacts.forget(connection, attempts))
+
     # Forgetting
 
     def old_jobs(self, before_us: int, limit: int) -> list[JobId]:
         """Return at most `limit` jobs that ended before a wall time, the lowest ids first."""
         return self._read(lambda connection: pruning.old_jobs(connection, before_us, limit))
 
-    def forget_jobs(self, ids: Sequence[JobId]) -> None:
-        """Delete ended jobs with their attempts, tests and labels, in one transaction; their logs become strays."""
-        self._write_checked(lambda connection: pruning.delete_jobs(connection, ids))
+    def forget_jobs(self, ids: Sequence[JobId]) -> set[str]:
+        """Delete ended jobs with all that belongs to them, in one transaction; their logs become strays.
+
+        Returns:
+            The blobs that their artifacts were.
+        """
+
+        def forget(connection: Connection) -> set[str]:
+            digests = artifacts.digests_of_jobs(connection, ids)
+            pruning.delete_jobs(connection, ids)
+            return digests
+
+        return self._write_checked(forget)
 
     def spent_requests(
         self, after: tuple[str, str], limit: int
@@ -264,15 +311,15 @@ class Store:
         """Delete what is recorded of the parts of logs whose bytes are gone, in one transaction."""
         self._write_checked(lambda connection: pruning.delete_parts(connection, attempts))
 
-    def _write_checked(self, work: Callable[[Connection], None]) -> None:
+    def _write_checked(self, work: Callable[[Connection], Answer]) -> Answer:
         batches = self._batches
         assert batches is not None, "start_epoch comes before the first commit"
 
-        def check_and_work(connection: Connection) -> None:
+        def check_and_work(connection: Connection) -> Answer:
             batches.check_epoch(connection)
-            work(connection)
+            return work(connection)
 
-        self._write(check_and_work)
+        return self._write(check_and_work)
 
     # Reads
 

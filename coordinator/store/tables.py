@@ -303,3 +303,20 @@ log_ends = Table(
     Column("state", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
 )
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("attempt", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("job", BigInteger, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt_number", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Index(None, "job", "attempt_number", "name"),
+    # Whether a blob is still named.
+    Index(None, "digest"),
+)

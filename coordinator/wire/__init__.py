@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.wire.codes import CODES, code_of, told
 from coordinator.wire.fields import digest, duration, entries, optional_text, span_us, timestamp
-from coordinator.wire.from_agents import agent_connected, agent_event, failure
+from coordinator.wire.from_agents import agent_connected, agent_event, artifact_kind, failure
 from coordinator.wire.limits import (
     MAX_JOBS_PER_CALL,
     MAX_LISTED_BYTES,
@@ -32,6 +32,7 @@ from coordinator.wire.requests import (
 from coordinator.wire.to_agents import command, welcome
 from coordinator.wire.views import (
     agent_out,
+    artifact_out,
     attempt_out,
     batch_out,
     build_out,
@@ -60,6 +61,8 @@ __all__ = [
     "agent_connected",
     "agent_event",
     "agent_out",
+    "artifact_kind",
+    "artifact_out",
     "attempt_out",
     "batch_out",
     "build_out",

@@ -29,6 +29,8 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
         "QUEUE_FULL": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         "TOO_MANY_FOLLOWERS": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         "BLOB_TOO_LARGE": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+        "TOO_MANY_ARTIFACTS": Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
+        "ARTIFACT_RECORDED": Code(grpc.StatusCode.ALREADY_EXISTS, 409),
         "BUILD_REGISTERED": Code(grpc.StatusCode.ALREADY_EXISTS, 409),
         "DIGEST_MISMATCH": Code(grpc.StatusCode.DATA_LOSS, 400),
         "UPLOAD_BROKEN": Code(grpc.StatusCode.UNAVAILABLE, 409),

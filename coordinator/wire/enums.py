@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from coordinator.core import model as m
+from coordinator.core.artifacts import ArtifactKind
 from qgjob.v1 import (
     agent_pb2,
+    artifact_pb2,
     device_pb2,
     job_pb2,
     lease_pb2,
@@ -29,6 +31,8 @@ BLAMES_OUT: Final = {blame: job_pb2.Blame.Value(f"BLAME_{blame.name}") for blame
 BLAMES: Final = {number: blame for blame, number in BLAMES_OUT.items()}
 TESTS_OUT: Final = {state: job_pb2.TestState.Value(f"TEST_STATE_{state.name}") for state in m.TestState}
 TESTS: Final = {number: state for state, number in TESTS_OUT.items()}
+ARTIFACTS_OUT: Final = {kind: artifact_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{kind.name}") for kind in ArtifactKind}
+ARTIFACTS: Final[dict[int, ArtifactKind]] = {number: kind for kind, number in ARTIFACTS_OUT.items()}
 KINDS_OUT: Final = {kind: device_pb2.DeviceKind.Value(f"DEVICE_KIND_{kind.name}") for kind in m.DeviceKind}
 KINDS: Final = {number: kind for kind, number in KINDS_OUT.items()}
 DEVICE_STATES_OUT: Final = {

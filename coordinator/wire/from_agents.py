@@ -7,9 +7,10 @@ from typing import Literal
 
 from coordinator.core import events as ev
 from coordinator.core import model as m
+from coordinator.core.artifacts import ArtifactKind
 from coordinator.core.errors import InvalidRequest
 from coordinator.environment import MAX_ENTRIES
-from coordinator.wire.enums import BLAMES, KINDS, LANES, LANES_OUT, OUTCOMES, TESTS
+from coordinator.wire.enums import ARTIFACTS, BLAMES, KINDS, LANES, LANES_OUT, OUTCOMES, TESTS
 from coordinator.wire.fields import CONTROL_BUT_LINES, clean, entries, span_us, text
 from coordinator.wire.limits import (
     MAX_DEVICE_ID,
@@ -41,6 +42,11 @@ def failure(message: job_pb2.Failure) -> m.Failure:
         message=clean(message.message, MAX_ERROR_TEXT),
         blame=BLAMES.get(message.blame),
     )
+
+
+def artifact_kind(number: int) -> ArtifactKind:
+    """Return what a file is; one that a newer agent knows is something else here."""
+    return ARTIFACTS.get(number, ArtifactKind.OTHER)
 
 
 def _test(message: job_pb2.TestResult) -> m.TestResult:

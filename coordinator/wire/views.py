@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from coordinator.core import model as m
+from coordinator.core.artifacts import Artifact
 from coordinator.wire.enums import (
     AGENT_STATES_OUT,
+    ARTIFACTS_OUT,
     BLAMES_OUT,
     DEVICE_STATES_OUT,
     HOLDS_OUT,
@@ -21,6 +23,7 @@ from coordinator.wire.fields import duration, timestamp
 from coordinator.wire.limits import MAX_FRAMING_BYTES, MAX_LISTED_BYTES
 from qgjob.v1 import (
     agent_pb2,
+    artifact_pb2,
     build_pb2,
     device_pb2,
     job_pb2,
@@ -216,6 +219,19 @@ def build_out(build: m.Build) -> build_pb2.Build:
     if build.register_us:
         message.register_time.CopyFrom(timestamp(build.register_us))
     return message
+
+
+def artifact_out(artifact: Artifact) -> artifact_pb2.Artifact:
+    """Translate an artifact."""
+    return artifact_pb2.Artifact(
+        attempt_number=artifact.attempt_number,
+        name=artifact.name,
+        kind=ARTIFACTS_OUT[artifact.kind],
+        content_type=artifact.content_type,
+        size=artifact.size,
+        digest=artifact.digest,
+        create_time=timestamp(artifact.create_us),
+    )
 
 
 def batch_out(lease: m.Lease, running: m.JobId | None) -> queue_pb2.BatchStatus:

@@ -11,7 +11,7 @@ import typer
 # Typer carries its own click and shows only part of it; the pinned range of releases has these names.
 from typer._click.exceptions import ClickException
 
-from qgjob.cli import builds, holds, jobs, lab, status
+from qgjob.cli import artifacts, builds, holds, jobs, lab, status
 from qgjob.cli.command import Command
 from qgjob.cli.doctor import doctor, say_coordinators_release
 from qgjob.cli.exits import Exit, exit_of_error
@@ -40,6 +40,7 @@ app.add_typer(lab.queue, name="queue")
 app.add_typer(lab.devices, name="devices")
 app.add_typer(lab.agents, name="agents")
 app.add_typer(builds.app, name="builds")
+app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(lab.config, name="config")
 
 

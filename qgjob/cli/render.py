@@ -449,3 +449,37 @@ def build_block(build: Resource) -> None:
     if build["platform"]:
         line_out(f"Platform:   {build['platform']}")
     line_out(f"Installs:   {build['installs']}")
+
+
+def files(count: int) -> str:
+    """Return how many files."""
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    if count < 1_024:
+        return f"{count} B"
+    return f"{count / 1_024:.1f} KiB" if count < MIB else f"{count / MIB:.1f} MiB"
+
+
+ARTIFACT_COLUMNS = [
+    Column("Attempt"),
+    Column("Kind"),
+    Column("Size"),
+    Column("Name", is_flexible=True, is_end_told=True),
+]
+
+
+def artifacts_table(artifacts: list[Resource]) -> None:
+    """Print what attempts left behind; of a report that is a folder of files only its first page."""
+    shown = [one for one in artifacts if is_told_by_itself(one)]
+    rows = [[str(one["attempt"]), one["kind"], size(one["size"]), one["name"]] for one in shown]
+    table(ARTIFACT_COLUMNS, rows, empty="No artifacts. Attempts bring them after they have ended.")
+    if hidden := len(artifacts) - len(shown):
+        say(f"{files(hidden)} of reports are not shown; -o json has them all")
+
+
+def is_told_by_itself(artifact: Resource) -> bool:
+    """Whether people are told of a file, which they are not of those that an HTML report consists of."""
+    return artifact["kind"] != "html_report" or str(artifact["name"]).endswith("index.html")

@@ -9,6 +9,7 @@ from typing import cast
 
 import grpc
 
+from qgjob.client.artifacts import ArtifactClient
 from qgjob.client.connection import CALL_TIMEOUT_S, MAX_PAGE
 from qgjob.client.known import ACTIVE_STATES, TERMINAL_STATES, KnownJobs
 from qgjob.client.lab import LabClient
@@ -36,7 +37,7 @@ from qgjob.v1.job_service_pb2 import (
 from qgjob.v1.job_service_pb2_grpc import JobServiceStub
 
 
-class Client(LabClient):
+class Client(LabClient, ArtifactClient):
     """Talks to the coordinator of a lab, or to the one of several that serves. Several threads may use it at once.
 
     Every method raises a `qgjob.errors.ClientError` when the call is refused or never arrives.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.app import App
+from agent.artifacts import ArtifactSpool
 from agent.blobs import BlobCache
 from agent.config import Config
 from agent.core.events import AttemptEnded, DevicesObserved, Event, PrepareStopped
@@ -71,7 +72,9 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     blobs = BlobCache(tmp_path / "builds", ".apk", 1_000)
 
     def make(facts: DeviceFacts, _slot: int, _claim: Claim) -> SimulatedRunner:
-        return SimulatedRunner(facts.id, blobs=blobs, install_s=60, test_s=60, truth=tmp_path / "truth")
+        return SimulatedRunner(
+            facts.id, blobs=blobs, install_s=60, test_s=60, truth=tmp_path / "truth", left_behind=tmp_path / "left"
+        )
 
     config = Config(
         coordinators=("127.0.0.1:1",),
@@ -85,7 +88,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     bench = Bench(make, lambda facts: facts.id, Journal(tmp_path / "processes"))
     await bench.claimed(DeviceFacts(id=PHONE, kind=DeviceKind.EMULATOR))
     with contextlib.closing(Spool(tmp_path)) as spool:
-        yield Desk(config, "0", spool, bench, [], [blobs])
+        yield Desk(config, "0", spool, bench, [], [blobs], ArtifactSpool(tmp_path / "artifacts"))
         await bench.close()
 
 

@@ -82,7 +82,14 @@ def claimed(journal: Journal) -> Iterator[Claim]:
 def bench_of(journal: Journal, folder: Path) -> Bench:
     def make(facts: DeviceFacts, _slot: int, _claim: Claim) -> SimulatedRunner:
         blobs = BlobCache(folder.parent / "builds", ".apk", 1_000)
-        return SimulatedRunner(facts.id, blobs=blobs, install_s=0, test_s=0, truth=folder.parent / "truth")
+        return SimulatedRunner(
+            facts.id,
+            blobs=blobs,
+            install_s=0,
+            test_s=0,
+            truth=folder.parent / "truth",
+            left_behind=folder.parent / "left",
+        )
 
     return Bench(make, lambda facts: facts.id, journal)
 
@@ -448,7 +455,14 @@ async def test_device_is_not_usable_while_something_lives_on_it_that_cannot_be_e
     def make(facts: DeviceFacts, _slot: int, claim: Claim) -> SimulatedRunner:
         claims.append(claim)
         blobs = BlobCache(folder.parent / "builds", ".apk", 1_000)
-        return SimulatedRunner(facts.id, blobs=blobs, install_s=0, test_s=0, truth=folder.parent / "truth")
+        return SimulatedRunner(
+            facts.id,
+            blobs=blobs,
+            install_s=0,
+            test_s=0,
+            truth=folder.parent / "truth",
+            left_behind=folder.parent / "left",
+        )
 
     lab = Bench(make, lambda facts: facts.id, journal)
     assert (await lab.claimed(FACTS)).usable

@@ -5,6 +5,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -145,21 +146,61 @@ async def test_part_that_is_longer_than_the_blob_is_begun_anew(blobs: BlobStore,
     assert await whole(blobs) == DATA
 
 
+async def nothing(_digests: Collection[str]) -> set[str]:
+    return set()
+
+
+async def all_of_them(digests: Collection[str]) -> Collection[str]:
+    return digests
+
+
 async def test_blob_that_nobody_names_is_dropped_once_it_is_old(make_storage: MakeStorage, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     await upload(BlobStore(make_storage().shelf(), parts))
     await upload(BlobStore(make_storage().shelf(), parts), b"other", hashlib.sha256(b"other").hexdigest(), until=5)
     store = BlobStore(make_storage().shelf(), parts)
     later_s = time.time() + UNUSED_S + 60
-    assert await store.prune(set, now_s=time.time()) == 0
-    assert await store.prune(lambda: {DIGEST}, now_s=later_s) == 1
+
+    async def only_ours(digests: Collection[str]) -> set[str]:
+        return {DIGEST}.intersection(digests)
+
+    assert await store.prune(nothing, now_s=time.time()) == 0
+    assert await store.prune(only_ours, now_s=later_s) == 1
     assert not list(parts.iterdir())
     assert await whole(store) == DATA
-    assert await store.prune(set, now_s=later_s) == 1
+    assert await store.prune(nothing, now_s=later_s) == 1
     assert await store.size(DIGEST) is None
 
 
 @pytest.mark.parametrize("kind", ["directory"])
 async def test_blob_that_was_found_just_now_is_kept_until_it_can_be_named(blobs: BlobStore) -> None:
     await upload(blobs)
-    assert await blobs.prune(set, now_s=time.time() + UNUSED_S + 60) == 0
+    assert await blobs.prune(nothing, now_s=time.time() + UNUSED_S + 60) == 0
+
+
+@pytest.mark.parametrize("kind", ["directory"])
+async def test_blob_is_dropped_at_once_where_nobody_names_it_any_more(
+    make_storage: MakeStorage, tmp_path: Path
+) -> None:
+    await upload(BlobStore(make_storage().shelf(), tmp_path / "parts"))
+    blobs = BlobStore(make_storage().shelf(), tmp_path / "parts")
+    assert await blobs.drop([DIGEST], all_of_them) == 0
+    assert await blobs.drop([DIGEST], nothing) == 1
+    assert await blobs.size(DIGEST) is None
+
+
+@pytest.mark.parametrize("kind", ["directory"])
+async def test_blob_is_not_dropped_while_somebody_is_about_to_name_it(blobs: BlobStore) -> None:
+    await upload(blobs)
+    named = set[str]()
+
+    async def as_recorded(digests: Collection[str]) -> set[str]:
+        return named.intersection(digests)
+
+    async with blobs.found(DIGEST) as size:
+        assert size == len(DATA)
+        dropping = asyncio.create_task(blobs.drop([DIGEST], as_recorded))
+        await asyncio.sleep(0)
+        named.add(DIGEST)
+    assert await dropping == 0
+    assert await whole(blobs) == DATA

@@ -19,6 +19,7 @@ from coordinator.server import Server
 from qgjob.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
+    artifact_service_pb2_grpc,
     blob_service_pb2_grpc,
     build_service_pb2_grpc,
     device_pb2,
@@ -80,6 +81,7 @@ class Grid:
         self.queue = queue_service_pb2_grpc.QueueServiceStub(self.channel)
         self.devices = device_service_pb2_grpc.DeviceServiceStub(self.channel)
         self.blobs = blob_service_pb2_grpc.BlobServiceStub(self.channel)
+        self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self.channel)
         self.builds = build_service_pb2_grpc.BuildServiceStub(self.channel)
         self.agents = agent_service_pb2_grpc.AgentServiceStub(self.channel)
         self.logs = log_service_pb2_grpc.LogServiceStub(self.channel)

@@ -23,7 +23,7 @@ async def test_every_service_is_healthy_from_the_first_answer_on(grid: Grid) -> 
     for service in ("", *SERVICES):
         answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == SERVING, service
-    assert len(SERVICES) == 7
+    assert len(SERVICES) == 8
 
 
 async def test_watcher_of_health_hears_of_the_stop(grid: Grid) -> None:

@@ -30,7 +30,9 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         blobs = BlobCache(folder / "blobs", ".apk", 1_000)
-        self._runner = SimulatedRunner(DeviceId("e1"), blobs=blobs, install_s=0, test_s=0, truth=folder / "truth")
+        self._runner = SimulatedRunner(
+            DeviceId("e1"), blobs=blobs, install_s=0, test_s=0, truth=folder / "truth", left_behind=folder / "left"
+        )
         self.stop = Stop()
         self.ended: list[TestResult] = []
         self.stop_at = ""
