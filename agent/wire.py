@@ -147,6 +147,7 @@ def _failure(failure: m.Failure | None) -> job_pb2.Failure | None:
 
 def _test(test: m.TestResult) -> job_pb2.TestResult:
     return job_pb2.TestResult(
+        start_offset=None if test.begin_us is None else duration(test.begin_us),
         id=test.id,
         title=test.title,
         state=_TESTS[test.state],

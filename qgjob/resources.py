@@ -52,14 +52,22 @@ def failure(message: Failure) -> Resource:
     return {"reason": message.reason, "message": message.message, "blame": blame}
 
 
-def test(message: TestResult) -> Resource:
-    """Return the result of one test."""
+def test(message: TestResult, attempt_start: Timestamp | None) -> Resource:
+    """Return the result of one test, whose attempt started then."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from qgjob.v1.job_pb2 import TestState
+
+    start = None
+    if attempt_start is not None and message.HasField("start_offset"):
+        start = Timestamp()
+        start.FromNanoseconds(attempt_start.ToNanoseconds() + message.start_offset.ToNanoseconds())
 
     return {
         "id": message.id,
         "title": message.title,
         "status": word(TestState, message.state),
+        "start_time": instant(start) if start is not None else None,
         "seconds": seconds(message.duration),
         "error": message.error or None,
         "attempt": message.attempt,
@@ -76,6 +84,8 @@ def attempt(message: Attempt) -> Resource:
         "device": message.device,
         "agent": message.agent,
         "assign_time": _maybe(message, "assign_time"),
+        "install_time": _maybe(message, "install_time"),
+        "install_seconds": seconds(message.install_duration) if message.HasField("install_duration") else None,
         "start_time": _maybe(message, "start_time"),
         "end_time": _maybe(message, "end_time"),
         "failure_reason": failure(message.failure) if message.HasField("failure") else None,
@@ -90,6 +100,7 @@ def job(message: Job) -> Resource:
     from qgjob.v1.job_pb2 import JobState, Lane, Target
 
     spec = message.spec
+    starts = {one.number: one.start_time for one in message.attempts if one.HasField("start_time")}
     return {
         "id": message.id,
         "org_id": spec.org_id,
@@ -120,7 +131,7 @@ def job(message: Job) -> Resource:
         "bundle_digest": spec.bundle_digest or None,
         "queue_position": message.queue_position or None,
         "expected_start_time": _maybe(message, "expected_start_time"),
-        "tests": [test(one) for one in message.tests],
+        "tests": [test(one, starts.get(one.attempt)) for one in message.tests],
     }
 
 

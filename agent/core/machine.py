@@ -619,12 +619,12 @@ class Machine:
 
     def _test_observed(self, event: TestObserved, now: Now) -> None:
         slot = self._busy_slot(event.device_id, event.key)
-        slot.tests[event.test.id] = event.test
+        test = slot.dated(event.test, now.mono_us)
+        slot.tests[test.id] = test
         if not slot.is_over:
-            report = ReportTest(
-                key=event.key, attempt_id=event.attempt_id, test=event.test, is_resumable=event.is_resumable
+            self._send(
+                ReportTest(key=event.key, attempt_id=event.attempt_id, test=test, is_resumable=event.is_resumable)
             )
-            self._send(report)
         if event.test.state is TestState.RUNNING and self._is_preempted(slot, event.attempt_id):
             # Between two tests: what has ended keeps its result, and a spec without a next test ends by itself.
             self._stop(slot, self._pace.signal_grace_us)

@@ -145,6 +145,8 @@ class TestResult:
     error: str = ""
     attempt: int = 0
     """Number of the attempt that the result came from, from 1."""
+    begin_us: int | None = None
+    """When it began, counted from the start of its attempt; None before the machine has seen it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What a device of the agent does, for which lease."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from agent.core.model import (
@@ -57,6 +57,13 @@ class Slot:
     def is_alive(self) -> bool:
         """Whether something of the lease runs on the host."""
         return self.phase in (Phase.PREPARING, Phase.RUNNING)
+
+    def dated(self, test: TestResult, mono_us: int) -> TestResult:
+        """Return how a test of the running attempt stands, with when it began: as it was seen first."""
+        known = self.tests.get(test.id)
+        if known is not None and known.begin_us is not None:
+            return replace(test, begin_us=known.begin_us)
+        return replace(test, begin_us=max(0, mono_us - self.start_us - test.duration_us))
 
     def echo(self) -> LeaseEcho | None:
         """Return what was adopted and how far it has come."""

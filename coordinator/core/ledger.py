@@ -371,12 +371,14 @@ class Ledger:
         """Note that an attempt's test runs."""
         if attempt.start_us is not None:
             return
+        lease = self.fleet.leases[attempt.lease]
         attempt = changed(attempt, start_us=now.wall_us)
+        if lease.install_end_us is not None and lease.install_end_us >= attempt.assign_us:
+            attempt = changed(attempt, install_end_us=lease.install_end_us, install_us=lease.tally.install_us)
         self.put_attempt(attempt)
         self._expect_end(attempt)
         job = moved_job(self.jobs[attempt.job], JobState.RUNNING)
         self.put_job(changed(job, start_us=job.start_us or now.wall_us))
-        lease = self.fleet.leases[attempt.lease]
         self.put_lease(changed(lease, tally=changed(lease.tally, started=lease.tally.started + 1)))
 
     def note_boundary(self, attempt: Attempt, now: Now) -> None:
@@ -522,7 +524,7 @@ class Ledger:
         self.queues.note_install(lease.app, build.mean_install_us)
         self.write(PutBuild(build))
         tally = changed(lease.tally, installs=lease.tally.installs + 1, install_us=lease.tally.install_us + install_us)
-        self.put_lease(changed(self.fleet.leases[lease.id], tally=tally))
+        self.put_lease(changed(self.fleet.leases[lease.id], tally=tally, install_end_us=now.wall_us))
 
     def end_waiting(self, app: AppKey, failure: Failure, now: Now) -> None:
         """End all jobs that wait for a device to test a build."""

@@ -328,6 +328,10 @@ class Attempt:
     build_digest: str = ""
     log_size: int = 0
     log_sha256: str = ""
+    install_end_us: int | None = None
+    """When its batch had put the build on the device; None where the device held it before the attempt was assigned."""
+    install_us: int | None = None
+    """How long that took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +345,8 @@ class TestResult:
     state: TestState
     duration_us: int = 0
     error: str = ""
+    begin_us: int | None = None
+    """When it began, counted from the start of its attempt; None where its agent does not tell."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -419,6 +425,8 @@ class Lease:
     revoked: tuple[tuple[AttemptId, RevokeReason], ...] = ()
     """Those of `attempts` that must not run on."""
     tally: BatchTally = field(default_factory=BatchTally)
+    install_end_us: int | None = None
+    """When the build had been put on the device; None while it has not, and where the device held it already."""
     is_canary: bool = False
     """It has no attempts: the agent looks whether the device is sound, and the build can be installed and started."""
 

@@ -166,6 +166,7 @@ class Test(_Told):
     id: str
     title: str
     status: TestState
+    start_time: Instant | None
     seconds: float
     error: str | None
     attempt: int
@@ -179,6 +180,10 @@ class Attempt(_Told):
     device: str
     agent: str
     assign_time: Instant | None
+    install_time: Annotated[
+        Instant | None, Field(description="When the build was on the device; null if it was before.")
+    ]
+    install_seconds: float | None
     start_time: Instant | None
     end_time: Instant | None
     failure_reason: FailureReason | None

@@ -201,6 +201,8 @@ def attempt_values(attempt: Attempt) -> Values:
         "build_digest": attempt.build_digest,
         "log_size": attempt.log_size,
         "log_sha256": attempt.log_sha256,
+        "install_end_us": attempt.install_end_us,
+        "install_us": attempt.install_us,
         **_failure_values(attempt.failure),
     }
 
@@ -222,6 +224,8 @@ def attempt(row: Row[Any]) -> Attempt:
         build_digest=row.build_digest,
         log_size=row.log_size,
         log_sha256=row.log_sha256,
+        install_end_us=row.install_end_us,
+        install_us=row.install_us,
     )
 
 
@@ -235,13 +239,19 @@ def test_values(attempt: Attempt, test: TestResult) -> Values:
         "state": test.state.value,
         "duration_us": test.duration_us,
         "error": test.error,
+        "begin_us": test.begin_us,
     }
 
 
 def test(row: Row[Any]) -> TestResult:
     """Return the test result of a row."""
     return TestResult(
-        id=row.id, title=row.title, state=TestState(row.state), duration_us=row.duration_us, error=row.error
+        id=row.id,
+        title=row.title,
+        state=TestState(row.state),
+        duration_us=row.duration_us,
+        error=row.error,
+        begin_us=row.begin_us,
     )
 
 
@@ -271,6 +281,7 @@ def lease_values(lease: Lease) -> Values:
         "other": tally.other,
         "installs": tally.installs,
         "install_us": tally.install_us,
+        "install_end_us": lease.install_end_us,
         "is_canary": lease.is_canary,
     }
 
@@ -299,6 +310,7 @@ def lease(row: Row[Any]) -> Lease:
             installs=row.installs,
             install_us=row.install_us,
         ),
+        install_end_us=row.install_end_us,
         is_canary=row.is_canary,
     )
 

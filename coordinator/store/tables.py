@@ -200,6 +200,7 @@ leases = Table(
     Column("install_us", BigInteger, nullable=False),
     Column("is_canary", Boolean, nullable=False, server_default=false()),
     Column("build_digest", Text, nullable=False, server_default=text("''")),
+    Column("install_end_us", BigInteger),
     UniqueConstraint("device", "fence_number", "fence_epoch"),
 )
 
@@ -227,6 +228,8 @@ attempts = Table(
     Column("build_digest", Text, nullable=False),
     Column("log_size", BigInteger, nullable=False),
     Column("log_sha256", Text, nullable=False),
+    Column("install_end_us", BigInteger),
+    Column("install_us", BigInteger),
     UniqueConstraint("job", "number"),
     Index(None, "lease"),
 )
@@ -246,6 +249,7 @@ test_results = Table(
     Column("state", Text, nullable=False),
     Column("duration_us", BigInteger, nullable=False),
     Column("error", Text, nullable=False),
+    Column("begin_us", BigInteger),
     UniqueConstraint("job", "id"),
 )
 

@@ -56,6 +56,7 @@ def _test(message: job_pb2.TestResult) -> m.TestResult:
         state=TESTS.get(message.state, m.TestState.INTERRUPTED),
         duration_us=span_us(message.duration),
         error=CONTROL_BUT_LINES.sub(" ", message.error[:MAX_ERROR_TEXT]),
+        begin_us=span_us(message.start_offset) if message.HasField("start_offset") else None,
     )
 
 

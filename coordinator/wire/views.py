@@ -84,6 +84,7 @@ def test_out(test: m.TestResult, attempt_number: int) -> job_pb2.TestResult:
         duration=duration(test.duration_us),
         error=test.error,
         attempt=attempt_number,
+        start_offset=None if test.begin_us is None else duration(test.begin_us),
     )
 
 
@@ -107,6 +108,9 @@ def attempt_out(attempt: m.Attempt, log_state: str | None) -> job_pb2.Attempt:
         message.start_time.CopyFrom(timestamp(attempt.start_us))
     if attempt.end_us is not None:
         message.end_time.CopyFrom(timestamp(attempt.end_us))
+    if attempt.install_end_us is not None:
+        message.install_time.CopyFrom(timestamp(attempt.install_end_us))
+        message.install_duration.CopyFrom(duration(attempt.install_us or 0))
     return message
 
 

@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from qgjob.cli.harmless import marked
@@ -256,7 +256,14 @@ def _timeline(job: Resource) -> list[str]:
     """Return what happened to a job, a line an event, each with the time since it was submitted."""
     create = parse(job["create_time"])
     assert create is not None
-    events = [(create, "queued"), *(event for one in job["attempts"] for event in _events(one))]
+    events = [(create, "queued")]
+    for one in job["attempts"]:
+        told = [
+            *_events(one),
+            *(event for test in job["tests"] if test["attempt"] == one["number"] for event in _ran(test)),
+        ]
+        # What happened at the same moment stays in the order in which it is told.
+        events += sorted(told, key=lambda event: event[0])
     if (end := parse(job["end_time"])) is not None:
         events.append((end, str(job["status"])))
     lines = [f"  {'+' + span((when - create).total_seconds()):<9}{what}" for when, what in events]
@@ -269,12 +276,22 @@ def _events(attempt: Resource) -> Iterator[tuple[datetime, str]]:
     told = f": {' '.join(clean(reason['message']).split())}" if reason else ""
     happened = {
         "assign_time": f"assigned to {clean(attempt['device'])} of agent {clean(attempt['agent'])}",
+        "install_time": f"had its build installed in {span(attempt['install_seconds'] or 0)}",
         "start_time": f"started{build}",
         "end_time": f"{attempt['outcome']}{told}",
     }
     for name, what in happened.items():
         if (when := parse(attempt[name])) is not None:
             yield when, f"attempt {attempt['number']} {what}"
+
+
+def _ran(test: Resource) -> Iterator[tuple[datetime, str]]:
+    """Return when a test began, or when it ended with what."""
+    begin = parse(test["start_time"])
+    if begin is not None:
+        title = marked(clean(test["title"]), STDOUT)
+        what = f"{title}: {test['status']}"
+        yield begin + timedelta(seconds=test["seconds"]), f"  {what}"
 
 
 def queue_block(status: Resource) -> None:

@@ -552,6 +552,7 @@ class TestResult(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Playwright's test id: stable for file and title path."""
     title: _builtins.str
@@ -566,6 +567,10 @@ class TestResult(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """How long it ran."""
 
+    @_builtins.property
+    def start_offset(self) -> _duration_pb2.Duration:
+        """When it began, counted from the start of its attempt by the agent's clock; unset by agents that do not tell."""
+
     def __init__(
         self,
         *,
@@ -575,10 +580,11 @@ class TestResult(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         error: _builtins.str = ...,
         attempt: _builtins.int = ...,
+        start_offset: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "start_offset", b"start_offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "duration", b"duration", "error", b"error", "id", b"id", "state", b"state", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "duration", b"duration", "error", b"error", "id", b"id", "start_offset", b"start_offset", "state", b"state", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,6 +610,8 @@ class Attempt(_message.Message):
     BUILD_DIGEST_FIELD_NUMBER: _builtins.int
     LOG_STATE_FIELD_NUMBER: _builtins.int
     LOG_SIZE_FIELD_NUMBER: _builtins.int
+    INSTALL_TIME_FIELD_NUMBER: _builtins.int
+    INSTALL_DURATION_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique over all jobs."""
     job_id: _builtins.int
@@ -640,6 +648,14 @@ class Attempt(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def install_time(self) -> _timestamp_pb2.Timestamp:
+        """When its batch had put the build on the device; unset before it started, and where the device held it already."""
+
+    @_builtins.property
+    def install_duration(self) -> _duration_pb2.Duration:
+        """How long that took."""
+
     def __init__(
         self,
         *,
@@ -657,10 +673,12 @@ class Attempt(_message.Message):
         build_digest: _builtins.str = ...,
         log_state: Global___LogState.ValueType = ...,
         log_size: _builtins.int = ...,
+        install_time: _timestamp_pb2.Timestamp | None = ...,
+        install_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "end_time", b"end_time", "failure", b"failure", "install_duration", b"install_duration", "install_time", b"install_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "assign_time", b"assign_time", "build_digest", b"build_digest", "device", b"device", "end_time", b"end_time", "failure", b"failure", "id", b"id", "job_id", b"job_id", "lease_id", b"lease_id", "log_size", b"log_size", "log_state", b"log_state", "number", b"number", "outcome", b"outcome", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "assign_time", b"assign_time", "build_digest", b"build_digest", "device", b"device", "end_time", b"end_time", "failure", b"failure", "id", b"id", "install_duration", b"install_duration", "install_time", b"install_time", "job_id", b"job_id", "lease_id", b"lease_id", "log_size", b"log_size", "log_state", b"log_state", "number", b"number", "outcome", b"outcome", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,7 @@ from agent.core.step import (
     ReportInstallation,
     ReportResult,
     ReportStart,
+    ReportTest,
     StartAttempt,
     Step,
     StopAttempt,
@@ -294,6 +295,27 @@ def test_attempt_that_was_cancelled_or_given_back_is_stopped_at_once(reason: Rev
 def observed(title: str, state: TestState) -> TestObserved:
     test = TestResult(id=title, title=title, state=state)
     return TestObserved(device_id=PHONE, key=KEY, attempt_id=AttemptId(1), test=test)
+
+
+def test_begin_of_each_test_is_counted_from_that_of_its_attempt_and_stays() -> None:
+    desk = Desk()
+    desk.receive(AdoptLease(lease=lease(1)))
+    desk.us = 1_000_000
+    desk.prepared()
+    begins = []
+    for us, title, state, duration_us in (
+        (1_200_000, "first", TestState.RUNNING, 0),
+        (1_700_000, "first", TestState.PASSED, 450_000),
+        # Its beginning was never told, as that of a test that is skipped.
+        (1_800_000, "second", TestState.SKIPPED, 50_000),
+        (1_800_000, "third", TestState.FAILED, 9_000_000),
+    ):
+        desk.us = us
+        event = observed(title, state)
+        (report,) = desk.handle(replace(event, test=replace(event.test, duration_us=duration_us))).sends
+        assert isinstance(report, ReportTest)
+        begins.append((title, report.test.begin_us))
+    assert begins == [("first", 200_000), ("first", 200_000), ("second", 750_000), ("third", 0)]
 
 
 def preempt(desk: Desk) -> None:

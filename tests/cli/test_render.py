@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qgjob import resources
 from qgjob.cli import render
-from tests.cli.records import ago, job
+from tests.cli.records import ago, job, job_message
 
 QUIET: dict[str, object] = {"expected_drain_time": None, "batches": [], "devices": {}}
 
@@ -204,6 +205,8 @@ def test_verbose_tells_what_was_asked_for_and_all_that_happened(capsys: pytest.C
         "device": "emulator-1@lab",
         "agent": "lab",
         "assign_time": "2026-01-02T03:04:06.500Z",
+        "install_time": None,
+        "install_seconds": None,
         "start_time": None,
         "end_time": "2026-01-02T03:06:20.000Z",
         "failure_reason": {"reason": "AGENT_LOST", "message": "its agent\nwas lost", "blame": "host"},
@@ -217,11 +220,19 @@ def test_verbose_tells_what_was_asked_for_and_all_that_happened(capsys: pytest.C
         "outcome": "passed",
         "device": "emulator-2@lab",
         "assign_time": "2026-01-02T03:06:21.000Z",
+        "install_time": "2026-01-02T03:06:24.500Z",
+        "install_seconds": 3.2,
         "start_time": "2026-01-02T03:06:25.000Z",
         "end_time": "2026-01-02T03:06:35.000Z",
         "failure_reason": None,
     }
-    record = job(7, attempts=[lost, passed])
+    test = {"id": "a", "title": "shop > pays", "status": "passed", "start_time": "2026-01-02T03:06:26.000Z"}
+    tests = [
+        {**test, "seconds": 4.0, "error": None, "attempt": 2},
+        # Of an agent that does not tell when.
+        {**test, "id": "b", "start_time": None, "seconds": 1.0, "error": None, "attempt": 2},
+    ]
+    record = job(7, attempts=[lost, passed], tests=tests)
     asked = {"labels": {"pr": "7", "suite": "smoke"}, "selector": {"model": "Pixel*"}, "run": "nightly", "retries": 2}
     times = {"create_time": "2026-01-02T03:04:05.000Z", "end_time": "2026-01-02T03:06:35.000Z"}
     render.job_block({**record, **asked, **times, "status": "completed"}, is_verbose=True)
@@ -230,15 +241,29 @@ def test_verbose_tells_what_was_asked_for_and_all_that_happened(capsys: pytest.C
         "Run:            nightly\n"
         "Selector:       model=Pixel*\n"
         "Labels:         pr=7, suite=smoke\n"
+        "  passed      shop > pays (4s)\n"
+        "  passed      shop > pays (1s)\n"
         "Timeline:\n"
         "  +0s      queued\n"
         "  +1.5s    attempt 1 assigned to emulator-1@lab of agent lab\n"
         "  +2m 15s  attempt 1 lost: its agent was lost\n"
         "  +2m 16s  attempt 2 assigned to emulator-2@lab of agent lab\n"
+        "  +2m 19s  attempt 2 had its build installed in 3.2s\n"
         "  +2m 20s  attempt 2 started, on build sha256 0123456789abcdef\n"
+        "  +2m 25s    shop > pays: passed\n"
         "  +2m 30s  attempt 2 passed\n"
         "  +2m 30s  completed\n"
     )
+
+
+def test_a_test_begins_as_long_after_its_attempt_as_the_agent_says() -> None:
+    message = job_message(7)
+    attempt = message.attempts.add(number=2)
+    attempt.start_time.FromJsonString("2026-01-02T03:04:06.250Z")
+    message.tests.add(id="told", attempt=2).start_offset.FromMilliseconds(1_500)
+    message.tests.add(id="untold", attempt=2)
+    message.tests.add(id="of an attempt that is not there", attempt=1).start_offset.FromMilliseconds(1)
+    assert [one["start_time"] for one in resources.job(message)["tests"]] == ["2026-01-02T03:04:07.750Z", None, None]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ async def test_agent_runs_a_batch_and_everybody_can_see_it(grid: Grid) -> None:
     installed = agent_service_pb2.BuildInstalled(key=lease.key, digest=DIGEST, duration=seconds(5), installed=True)
     await agent.say(build_installed=installed)
     first, second = (job.attempt_id for job in lease.jobs)
-    test = job_pb2.TestResult(id="t", title="opens", state=job_pb2.TEST_STATE_PASSED, duration=seconds(1))
+    test = job_pb2.TestResult(
+        id="t", title="opens", state=job_pb2.TEST_STATE_PASSED, duration=seconds(1), start_offset=seconds(2)
+    )
     await agent.finish(lease, first, tests=[test], build_digest=DIGEST)
     assert (await devices(grid)).devices[0].state == device_pb2.DEVICE_STATE_LEASED
     boom = job_pb2.Failure(reason="TEST_FAILED", message="expected 3\nsaw \x002", blame=job_pb2.BLAME_TEST)
@@ -63,7 +65,12 @@ async def test_agent_runs_a_batch_and_everybody_can_see_it(grid: Grid) -> None:
         (job_pb2.JOB_STATE_COMPLETED, False, 1),
         (job_pb2.JOB_STATE_COMPLETED, True, 2),
     ]
-    assert [(test.id, test.title, test.duration.seconds) for test in jobs[0].tests] == [("t", "opens", 1)]
+    (seen,) = jobs[0].tests
+    assert (seen.id, seen.title, seen.duration.seconds, seen.start_offset.seconds) == ("t", "opens", 1, 2)
+    installed_for, kept_warm = jobs[0].attempts[0], jobs[1].attempts[1]
+    assert installed_for.install_duration.seconds == 5
+    assert installed_for.assign_time.ToNanoseconds() <= installed_for.install_time.ToNanoseconds()
+    assert not kept_warm.HasField("install_time")
     assert jobs[1].attempts[0].failure.message == "expected 3 saw  2"
     device = (await grid.devices.GetDevice(device_service_pb2.GetDeviceRequest(device_id="phone-1"))).device
     assert (device.agent, dict(device.facts.labels), device.builds[0].digest) == ("lab", {"rack": "a"}, DIGEST)

@@ -104,9 +104,10 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         attempts=(AttemptId(1), AttemptId(2)),
         revoked=((AttemptId(2), RevokeReason.PREEMPT),),
         tally=BatchTally(started=1, passed=2, failed=3, other=4, installs=5, install_us=6),
+        install_end_us=10,
         is_canary=True,
     )
-    attempt = replace(an_attempt(), start_us=12, build_digest="f" * 64)
+    attempt = replace(an_attempt(), start_us=12, build_digest="f" * 64, install_end_us=10, install_us=6)
     expectation = Expectation(
         key=TestKey("acme", "tests/login.spec.ts", DeviceKind.DEVICE), count=1, mean=1_612_345, deviation=678
     )
@@ -319,9 +320,10 @@ def test_tests_are_listed_as_they_were_first_reported(store: Store) -> None:
 
 def test_tests_of_many_jobs_are_told_apart(store: Store) -> None:
     commit_a_running_job(store)
-    store.commit([PutJob(a_job(2)), PutTest(an_attempt(2, job=2), a_test()), PutTest(an_attempt(), a_test("t2"))])
+    dated = replace(a_test("t2"), begin_us=3)
+    store.commit([PutJob(a_job(2)), PutTest(an_attempt(2, job=2), a_test()), PutTest(an_attempt(), dated)])
     found = store.tests_of_jobs([JobId(1), JobId(2), JobId(3)])
-    assert found == {1: [(a_test("t2"), 1)], 2: [(a_test(), 2)]}
+    assert found == {1: [(dated, 1)], 2: [(a_test(), 2)]}
 
 
 def test_what_was_committed_is_there_after_reopening(open_store: OpenStore, store: Store) -> None:

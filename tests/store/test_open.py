@@ -72,6 +72,10 @@ NEWER_COLUMNS = (
     ("builds", "file_name"),
     ("builds", "register_us"),
     ("builds", "platform"),
+    ("leases", "install_end_us"),
+    ("attempts", "install_end_us"),
+    ("attempts", "install_us"),
+    ("test_results", "begin_us"),
 )
 
 
