@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,10 +39,10 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
         yield grid
 
 
-def preempt_after(grid: Grid, gated: str, spec: str, report: Path) -> int:
+def preempt_after(grid: Grid, gated: str, spec: str, report: Path, *options: str) -> int:
     """Run a spec, throw it out at the end of its gated test, and wait until it has run again."""
     gate = grid.directory / f"gate-of-{Path(spec).name}"
-    (job,) = grid.submit(spec, options=("--priority", "1", "--env", f"GATE={gate}"))
+    (job,) = grid.submit(spec, options=("--priority", "1", "--env", f"GATE={gate}", *options))
     eventually(lambda: at_work(grid, job)[-1:] == [gated], "the gated test runs", seconds=120)
     (urgent,) = grid.submit("tests/urgent.spec.ts", options=("--priority", "5"))
     gate.touch()
@@ -80,6 +81,20 @@ def test_preempted_spec_runs_only_the_rest_unless_its_tests_belong_together(grid
     ]
     assert (told["status"], told["preemptions"], told["flaky"]) == ("completed", 1, False)
     assert [case.get("name") for case in ET.parse(report).iter("testcase")] == ["one", "two", "three", "four"]
+
+    # The urgent job of the workspace comes between: the bundle's working directory is made twice.
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
+    two = {"mode": "", "titles": '["a", "b"]', "gated": "a"}
+    bundled = preempt_after(
+        grid, "a", write_spec(project, "bundled.spec.ts", GATED_TESTS % two), report, "--bundle", str(project)
+    )
+    assert at_work(grid, bundled) == ["a", "b"]
+    assert [(test["title"], test["status"], test["attempt"]) for test in grid.job(bundled)["tests"]] == [
+        ("a", "passed", 1),
+        ("b", "passed", 2),
+    ]
+    assert [case.get("name") for case in ET.parse(report).iter("testcase")] == ["a", "b"]
 
     whole = preempt_after(grid, "first", write_spec(workspace, "serial.spec.ts", GATED_TESTS % tied), report)
     assert at_work(grid, whole) == ["first", "first", "second"]
