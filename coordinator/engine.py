@@ -127,6 +127,8 @@ class Engine:
             agents=snapshot.agents,
             builds=snapshot.builds,
             expectations=snapshot.expectations,
+            trials=snapshot.trials,
+            crossings=snapshot.crossings,
             now=self._clock(),
         )
         return scheduler, step

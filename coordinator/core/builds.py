@@ -1,16 +1,11 @@
-"""The builds: which binary an app version is, how long installs take, and which binaries devices refuse."""
+"""The builds: which binary an app version is, and how long installs take."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from coordinator.core.errors import BuildRegistered
-from coordinator.core.model import LAB_BUDGET, AppKey, Build, DeviceId, changed
-
-REJECTING_DEVICES = 2
-"""So many devices that refuse a build for its own reason make it a broken one."""
-REMEMBERED_REFUSALS = 1_000
-"""Builds whose refusals are remembered; those of the longest ago are forgotten first."""
+from coordinator.core.model import AppKey, Build, changed
 
 
 class Builds:
@@ -20,10 +15,6 @@ class Builds:
         self.versions: dict[AppKey, Build] = {}
         self._mean_install_us: dict[AppKey, int] = {}
         """Of registered builds by their digest, of all others by their app version."""
-        self._refusals: dict[AppKey, list[DeviceId]] = {}
-        """Builds that devices have refused since one took them, and the devices, one for each time."""
-        self._taken: set[AppKey] = set()
-        """Registered builds that a device of this life has taken: they are not broken, whoever refuses them."""
 
     def get(self, version: AppKey) -> Build | None:
         """Return what is known of an app version."""
@@ -108,32 +99,6 @@ class Builds:
         self.versions[build.app] = build
         self._mean_install_us[app] = mean_us
         return build
-
-    # Refusals
-
-    def note_refusal(self, app: AppKey, device: DeviceId) -> bool:
-        """Note that a device refused a build for its own reason; return whether that makes the build a broken one.
-
-        Two devices do, or as many tries as a job has: where there is one device alone, nothing else can tell.
-        """
-        if app in self._taken:
-            return False
-        if app not in self._refusals and len(self._refusals) >= REMEMBERED_REFUSALS:
-            del self._refusals[next(iter(self._refusals))]
-        refusals = self._refusals.setdefault(app, [])
-        if len(refusals) < LAB_BUDGET or device not in refusals:
-            refusals.append(device)
-        return len(set(refusals)) >= REJECTING_DEVICES or len(refusals) >= LAB_BUDGET
-
-    def take_back_refusals(self, app: AppKey) -> None:
-        """Note that a device took a build: it is not broken."""
-        self._refusals.pop(app, None)
-        if app.digest:
-            self._taken.add(app)
-
-    def refusing(self, app: AppKey) -> list[DeviceId]:
-        """Return the devices that refused a build, each once."""
-        return sorted(set(self._refusals.get(app, ())))
 
 
 def _named(version: AppKey, digest: str) -> AppKey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from coordinator.core.builds import Builds
+from coordinator.core.crossings import Crossings
 from coordinator.core.durations import Durations
 from coordinator.core.endings import Endings
 from coordinator.core.fleet import Fleet, worked
@@ -47,10 +48,12 @@ from coordinator.core.step import (
     PutAttempt,
     PutBuild,
     PutCounters,
+    PutCrossing,
     PutDevice,
     PutExpectation,
     PutJob,
     PutLease,
+    PutTrial,
     Send,
     SendClose,
     SendLease,
@@ -65,6 +68,7 @@ from coordinator.core.transitions import (
     moved_lease,
     settle,
 )
+from coordinator.core.trials import Trials
 from coordinator.core.victims import Victims, cost_of
 
 QUARANTINES = frozenset({DeviceHold.QUARANTINE, DeviceHold.SUSPICION})
@@ -102,6 +106,8 @@ class Ledger:
         self.jobs: dict[JobId, Job] = {}
         self.attempts: dict[AttemptId, Attempt] = {}
         self.builds = Builds()
+        self.trials = Trials(lambda trial: self.write(PutTrial(trial)))
+        self.crossings = Crossings(lambda crossing: self.write(PutCrossing(crossing)))
         self.requests: OrderedDict[tuple[str, str], Request] = OrderedDict()
         self.running: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self.queued: dict[Lane, int] = dict.fromkeys(Lane, 0)
@@ -515,7 +521,7 @@ class Ledger:
         # A device that holds something else than the lease names is warm for nothing.
         app = lease.app if lease.app.digest in ("", digest) else None
         self.put_device(changed(device, app=app, app_digest=digest))
-        self.builds.take_back_refusals(lease.app)
+        self.trials.took(lease.app, now.wall_us)
         if not was_installed:
             return
         self.durations.note_install(install_us)

@@ -37,6 +37,8 @@ DEFAULT_TIMEOUT_US = 600 * SECOND_US
 KNOWN_APPS = 16_384
 LAB_BUDGET = 3
 """Attempts of a job that may end by the lab's fault before the job does."""
+REJECTING_DEVICES = 2
+"""So many devices that refuse a build for its own reason make it a broken one."""
 BUILD_REFUSED = "BUILD_REFUSED"
 """What an agent calls an install that fails for the build's own reason: its bytes, its signature, its ABI."""
 BUILD_REJECTED = "BUILD_REJECTED"
@@ -559,6 +561,40 @@ class Build:
     def registered(self) -> str:
         """The digest of the registered binary, empty where none is."""
         return self.digest if self.register_us else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What devices did with a build that they were to install."""
+
+    app: AppKey
+    refused_by: tuple[DeviceId, ...] = ()
+    """The devices that refused it for its own reason since one took it, one for each time."""
+    is_taken: bool = False
+    """Whether a device ever took these very bytes."""
+    note_us: int = 0
+    """When that was noted."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether two devices refused it, or one as often as a job has tries: where it is alone, no other can tell."""
+        return len(set(self.refused_by)) >= REJECTING_DEVICES or len(self.refused_by) >= LAB_BUDGET
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether nothing is known."""
+        return not self.refused_by and not self.is_taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """Where a test, or an install, has failed since it passed last."""
+
+    subject: str
+    places: tuple[tuple[DeviceId, bool], ...] = ()
+    """Device, and whether it failed there as tests do and not by the lab's fault; none where it passed since."""
+    note_us: int = 0
+    """When it failed last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ from coordinator.core.model import (
     Blame,
     Build,
     Counters,
+    Crossing,
     Device,
     DeviceFacts,
     DeviceId,
@@ -80,6 +81,7 @@ from coordinator.core.model import (
     SessionId,
     Settings,
     SubmitSequence,
+    Trial,
     changed,
 )
 from coordinator.core.platforms import with_platforms
@@ -182,6 +184,8 @@ class Scheduler:
         agents: Iterable[Agent],
         builds: Iterable[Build],
         expectations: Iterable[Expectation] = (),
+        trials: Iterable[Trial] = (),
+        crossings: Iterable[Crossing] = (),
         now: Now,
     ) -> Step:
         """Take up what an earlier life left unfinished; called once, before any event.
@@ -192,6 +196,8 @@ class Scheduler:
         lab_us = self._advance(now)
         ledger.attempts.update((attempt.id, attempt) for attempt in attempts)
         ledger.builds.restore(builds)
+        ledger.trials.restore(trials)
+        ledger.crossings.restore(crossings)
         installed = (build.mean_install_us for build in ledger.builds.versions.values() if build.installs)
         ledger.durations.restore(expectations, installed)
         for agent in agents:
@@ -669,7 +675,7 @@ class Scheduler:
         if lease.is_canary:
             self._suspicion.canary_failed(lease, event.failure, now)
             return
-        failure = self._judge_refusal(lease, event.failure)
+        failure = self._judge_refusal(lease, event.failure, now)
         outcome = AttemptOutcome.FAILED if failure.is_fatal else AttemptOutcome.REJECTED
         for attempt_id in lease.attempts:
             self._ledger.end_attempt(self._ledger.attempts[attempt_id], outcome, failure, now)
@@ -678,16 +684,18 @@ class Scheduler:
         self._ledger.close_lease(
             self._ledger.fleet.leases[lease.id], LeaseState.RELEASED, "the agent could not run the batch", now
         )
-        self._suspicion.lease_rejected(lease, failure)
+        self._suspicion.lease_rejected(lease, failure, now)
         if failure.reason == BUILD_REJECTED:
             self._ledger.end_waiting(lease.app, failure, now)
 
-    def _judge_refusal(self, lease: Lease, failure: Failure) -> Failure:
+    def _judge_refusal(self, lease: Lease, failure: Failure, now: Now) -> Failure:
         """Return why a batch ends: a build that several devices refuse is broken itself, and no device is to blame."""
-        builds = self._ledger.builds
-        if failure.reason != BUILD_REFUSED or not builds.note_refusal(lease.app, lease.device):
+        if failure.reason != BUILD_REFUSED:
             return failure
-        refusing = " and ".join(builds.refusing(lease.app))
+        trial = self._ledger.trials.refused(lease.app, lease.device, now.wall_us)
+        if not trial.is_broken:
+            return failure
+        refusing = " and ".join(sorted(set(trial.refused_by)))
         message = f"the build is broken, for {refusing} refused it: {failure.message}; build it again, and register it"
         return Failure(reason=BUILD_REJECTED, message=message, blame=Blame.BUILD)
 
@@ -756,7 +764,7 @@ class Scheduler:
             ledger.write(PutTest(attempt, test))
         outcome, job = self._true_outcome(attempt, event.outcome), ledger.jobs[attempt.job]
         ledger.end_attempt(attempt, outcome, event.failure, now, self._kept(attempt, outcome, event))
-        self._suspicion.attempt_ended(attempt, job, outcome, event.failure)
+        self._suspicion.attempt_ended(attempt, job, outcome, event.failure, now)
         self._dispatcher.settle(event.lease, now)
 
     def _kept(self, attempt: Attempt, outcome: AttemptOutcome, event: AttemptFinished) -> tuple[KeptTest, ...]:

@@ -10,6 +10,7 @@ from coordinator.core.model import (
     AttemptId,
     Build,
     Counters,
+    Crossing,
     Device,
     DeviceId,
     Expectation,
@@ -21,6 +22,7 @@ from coordinator.core.model import (
     RevokeReason,
     SessionId,
     TestResult,
+    Trial,
 )
 
 
@@ -75,6 +77,20 @@ class PutBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class PutTrial:
+    """Insert or replace what devices did with a build; delete it where that says nothing any more."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class PutCrossing:
+    """Insert or replace where something failed; delete it where it has no places any more."""
+
+    crossing: Crossing
+
+
+@dataclass(frozen=True, slots=True)
 class PutExpectation:
     """Insert or replace what is known of a test's duration."""
 
@@ -103,6 +119,8 @@ Write = (
     | PutDevice
     | PutAgent
     | PutBuild
+    | PutTrial
+    | PutCrossing
     | PutExpectation
     | PutRequest
     | PutCounters

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import heapq
 
-from coordinator.core.crossings import Crossings
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
     AppKey,
@@ -65,41 +64,42 @@ class Suspicion:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._crossings = Crossings()
         self._due_us: dict[DeviceId, int] = {}
         """When the canary of each waiting device is due, in lab time, also while it is away."""
         self._heap: list[tuple[int, DeviceId]] = []
 
     # Judging
 
-    def attempt_ended(self, attempt: Attempt, job: Job, outcome: AttemptOutcome, failure: Failure | None) -> None:
+    def attempt_ended(
+        self, attempt: Attempt, job: Job, outcome: AttemptOutcome, failure: Failure | None, now: Now
+    ) -> None:
         """Take in how an attempt ended, and hold its device if that was the last straw."""
         self._age_marks(attempt.device, has_passed=outcome is AttemptOutcome.PASSED)
-        subject = f"{job.spec.org_id} {job.spec.app_version_id} {job.spec.test}"
+        subject = f"{_build_of(job.app, attempt.build_digest)} {job.spec.test}"
         if outcome is AttemptOutcome.PASSED:
-            for other in self._crossings.passed(subject, attempt.device):
+            for other in self._ledger.crossings.passed(subject, attempt.device):
                 self._mark(other, subject, "it passes on other devices")
         elif outcome in _VERDICTS and (failure is None or failure.blame in (None, Blame.TEST)):
-            others = self._crossings.failed(subject, attempt.device, is_verdict=True)
+            others = self._ledger.crossings.failed(subject, attempt.device, now.wall_us, is_verdict=True)
             self._clear(subject, others)
         elif outcome in LAB_FAULTS and failure is not None:
-            self._failed_by_lab(attempt.device, subject, failure)
+            self._failed_by_lab(attempt.device, subject, failure, now)
 
-    def lease_rejected(self, lease: Lease, failure: Failure) -> None:
+    def lease_rejected(self, lease: Lease, failure: Failure, now: Now) -> None:
         """Take in that the build of a lease could not be put on its device."""
-        self._failed_by_lab(lease.device, _install_of(lease.app), failure)
+        self._failed_by_lab(lease.device, _build_of(lease.app), failure, now)
 
     def build_installed(self, lease: Lease) -> None:
         """Take in that a build can be installed."""
-        self._crossings.passed(_install_of(lease.app), lease.device)
+        self._ledger.crossings.passed(_build_of(lease.app), lease.device)
 
-    def _failed_by_lab(self, device: DeviceId, subject: str, failure: Failure) -> None:
+    def _failed_by_lab(self, device: DeviceId, subject: str, failure: Failure, now: Now) -> None:
         if failure.blame in (Blame.BUILD, Blame.TEST) or failure.is_fatal or failure.reason in DEVICELESS_REASONS:
             return
         if is_certain(failure):
             self._hold(self._ledger.fleet.devices[device], failure.message)
             return
-        others = self._crossings.failed(subject, device, is_verdict=False)
+        others = self._ledger.crossings.failed(subject, device, now.wall_us, is_verdict=False)
         if others:
             self._clear(subject, (*others, device))
         else:
@@ -221,5 +221,9 @@ def is_certain(failure: Failure) -> bool:
     return failure.blame is Blame.DEVICE and is_named
 
 
-def _install_of(app: AppKey) -> str:
-    return f"{app.org_id} {app.app_version_id}"
+def _build_of(app: AppKey, held: str = "") -> str:
+    """Return which build a failure speaks of: the bytes that the device held, where they are known.
+
+    An app version may be other bytes tomorrow. What passes with those elsewhere tells nothing against a device.
+    """
+    return f"{app.org_id} {held or app.digest or app.app_version_id}"

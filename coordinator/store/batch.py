@@ -19,6 +19,7 @@ from coordinator.core.model import (
     AttemptId,
     Build,
     Counters,
+    Crossing,
     Device,
     DeviceId,
     Expectation,
@@ -29,18 +30,21 @@ from coordinator.core.model import (
     Request,
     TestKey,
     TestResult,
+    Trial,
 )
 from coordinator.core.step import (
     PutAgent,
     PutAttempt,
     PutBuild,
     PutCounters,
+    PutCrossing,
     PutDevice,
     PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
     PutTest,
+    PutTrial,
     Write,
 )
 
@@ -58,6 +62,8 @@ class Batch:
     devices: dict[DeviceId, Device] = field(default_factory=dict)
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     builds: dict[AppKey, Build] = field(default_factory=dict)
+    trials: dict[AppKey, Trial] = field(default_factory=dict)
+    crossings: dict[str, Crossing] = field(default_factory=dict)
     expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     """Never folded: a key that comes twice is refused by the table."""
@@ -93,6 +99,10 @@ def _take(batch: Batch, write: Write) -> None:
             batch.agents[agent.id] = agent
         case PutBuild(build):
             batch.builds[build.app] = build
+        case PutTrial(trial):
+            batch.trials[trial.app] = trial
+        case PutCrossing(crossing):
+            batch.crossings[crossing.subject] = crossing
         case PutExpectation(expectation):
             batch.expectations[expectation.key] = expectation
         case PutRequest(request):

@@ -17,6 +17,7 @@ from coordinator.core.model import (
     AttemptId,
     Build,
     Counters,
+    Crossing,
     Device,
     Expectation,
     Job,
@@ -25,6 +26,7 @@ from coordinator.core.model import (
     Lease,
     Request,
     TestResult,
+    Trial,
 )
 from coordinator.store import rows, tables
 from coordinator.store.filter import JobFilter
@@ -49,6 +51,8 @@ class Snapshot:
     agents: tuple[Agent, ...]
     builds: tuple[Build, ...]
     expectations: tuple[Expectation, ...]
+    trials: tuple[Trial, ...]
+    crossings: tuple[Crossing, ...]
 
 
 def counters(connection: Connection) -> Counters:
@@ -71,6 +75,8 @@ def snapshot(connection: Connection) -> Snapshot:
         agents=tuple(agents(connection)),
         builds=tuple(builds(connection)),
         expectations=tuple(expectations(connection)),
+        trials=tuple(rows.trial(row) for row in connection.execute(select(tables.trials))),
+        crossings=tuple(rows.crossing(row) for row in connection.execute(select(tables.crossings))),
     )
 
 

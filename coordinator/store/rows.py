@@ -24,6 +24,7 @@ from coordinator.core.model import (
     Blame,
     Build,
     Counters,
+    Crossing,
     Device,
     DeviceFacts,
     DeviceHold,
@@ -50,6 +51,7 @@ from coordinator.core.model import (
     TestKey,
     TestResult,
     TestState,
+    Trial,
     Vitals,
 )
 
@@ -450,6 +452,42 @@ def build(row: Row[Any]) -> Build:
         register_us=row.register_us,
         platform=row.platform,
     )
+
+
+def trial_values(trial: Trial) -> Values:
+    """Return the row of what devices did with a build."""
+    return {
+        **trial_key(trial),
+        "refused_by": _list_text(trial.refused_by),
+        "is_taken": trial.is_taken,
+        "note_us": trial.note_us,
+    }
+
+
+def trial_key(trial: Trial) -> Values:
+    """Return what its row is found by."""
+    return {"org_id": trial.app.org_id, "app_version_id": trial.app.unregistered, "digest": trial.app.digest}
+
+
+def trial(row: Row[Any]) -> Trial:
+    """Return what devices did with a build, from its row."""
+    return Trial(
+        app=AppKey(org_id=row.org_id, app_version_id=row.app_version_id, digest=row.digest),
+        refused_by=tuple(DeviceId(device) for device in _list(row.refused_by)),
+        is_taken=row.is_taken,
+        note_us=row.note_us,
+    )
+
+
+def crossing_values(crossing: Crossing) -> Values:
+    """Return the row of where something failed."""
+    return {"subject": crossing.subject, "places": _list_text(crossing.places), "note_us": crossing.note_us}
+
+
+def crossing(row: Row[Any]) -> Crossing:
+    """Return where something failed, from its row."""
+    places = tuple((DeviceId(device), is_verdict) for device, is_verdict in _list(row.places))
+    return Crossing(subject=row.subject, places=places, note_us=row.note_us)
 
 
 def expectation_values(expectation: Expectation) -> Values:

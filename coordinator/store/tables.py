@@ -269,6 +269,27 @@ builds = Table(
     Column("platform", Text, nullable=False, server_default=text("''")),
 )
 
+# Which devices refused a build for its own reason, and whether one took it; by digest where it was registered.
+trials = Table(
+    "trials",
+    metadata,
+    Column("org_id", Text, primary_key=True),
+    Column("app_version_id", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("refused_by", Text, nullable=False),
+    Column("is_taken", Boolean, nullable=False),
+    Column("note_us", BigInteger, nullable=False),
+)
+
+# Where tests and installs failed since they passed last; see coordinator/core/crossings.py.
+crossings = Table(
+    "crossings",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("places", Text, nullable=False),
+    Column("note_us", BigInteger, nullable=False),
+)
+
 # How long each test took; the averages are of logarithms, see coordinator/core/durations.py.
 expectations = Table(
     "expectations",

@@ -44,6 +44,10 @@ class BatchWriter:
         self._put_device = _upsert(dialect, tables.devices, ("id",))
         self._put_agent = _upsert(dialect, tables.agents, ("id",))
         self._put_build = _upsert(dialect, tables.builds, ("org_id", "app_version_id"))
+        self._put_trial = _upsert(dialect, tables.trials, ("org_id", "app_version_id", "digest"))
+        self._drop_trial = _delete(dialect, tables.trials, ("org_id", "app_version_id", "digest"))
+        self._put_crossing = _upsert(dialect, tables.crossings, ("subject",))
+        self._drop_crossing = _delete(dialect, tables.crossings, ("subject",))
         self._put_expectation = _upsert(dialect, tables.expectations, ("org_id", "test", "kind"))
         self._put_lease = _upsert(
             dialect,
@@ -99,9 +103,20 @@ class BatchWriter:
         self._put_attempt.run_all(connection, [rows.attempt_values(attempt) for attempt in batch.attempts.values()])
         self._put_test.run_all(connection, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
         self._put_build.run_all(connection, [rows.build_values(build) for build in batch.builds.values()])
+        self._write_evidence(connection, batch)
         expectations = [rows.expectation_values(one) for one in batch.expectations.values()]
         self._put_expectation.run_all(connection, expectations)
         self._insert_request.run_all(connection, [rows.request_values(request) for request in batch.requests])
+
+    def _write_evidence(self, connection: Connection, batch: Batch) -> None:
+        """Write what blame is laid by; what says nothing any more is deleted."""
+        trials, crossings = batch.trials.values(), batch.crossings.values()
+        self._drop_trial.run_all(connection, [rows.trial_key(trial) for trial in trials if trial.says_nothing])
+        self._put_trial.run_all(connection, [rows.trial_values(trial) for trial in trials if not trial.says_nothing])
+        over = [{"subject": crossing.subject} for crossing in crossings if not crossing.places]
+        self._drop_crossing.run_all(connection, over)
+        kept = [rows.crossing_values(crossing) for crossing in crossings if crossing.places]
+        self._put_crossing.run_all(connection, kept)
 
     def check_epoch(self, connection: Connection) -> None:
         """Make sure that nobody else takes the database over before this transaction has ended.
@@ -138,6 +153,10 @@ class BatchWriter:
 def _upsert(dialect: Dialect, table: Table, key: tuple[str, ...], guard: Guard | None = None) -> Statement:
     values = tuple(column.name for column in table.columns if column.name not in key)
     return Statement(dialect, upsert(dialect.name, table, key, values, guard))
+
+
+def _delete(dialect: Dialect, table: Table, key: tuple[str, ...]) -> Statement:
+    return Statement(dialect, delete(table).where(*(table.c[name] == bindparam(name) for name in key)))
 
 
 def _job_update() -> Any:  # noqa: ANN401 - an executable

@@ -14,6 +14,7 @@ from coordinator.core.model import (
     AttemptId,
     Build,
     Counters,
+    Crossing,
     Device,
     DeviceId,
     Expectation,
@@ -25,6 +26,7 @@ from coordinator.core.model import (
     Request,
     TestKey,
     TestResult,
+    Trial,
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import (
@@ -32,12 +34,14 @@ from coordinator.core.step import (
     PutAttempt,
     PutBuild,
     PutCounters,
+    PutCrossing,
     PutDevice,
     PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
     PutTest,
+    PutTrial,
     Step,
     Write,
 )
@@ -56,6 +60,8 @@ class Records:
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     builds: dict[AppKey, Build] = field(default_factory=dict)
     tests: dict[tuple[JobId, str], TestResult] = field(default_factory=dict)
+    trials: dict[AppKey, Trial] = field(default_factory=dict)
+    crossings: dict[str, Crossing] = field(default_factory=dict)
     expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: dict[tuple[str, str], Request] = field(default_factory=dict)
     counters: Counters = field(default_factory=lambda: Counters(epoch=1))
@@ -87,6 +93,14 @@ class Records:
                 self.agents[agent.id] = agent
             case PutBuild(build):
                 self.builds[build.app] = build
+            case PutTrial(trial):
+                self.trials.pop(trial.app, None)
+                if not trial.says_nothing:
+                    self.trials[trial.app] = trial
+            case PutCrossing(crossing):
+                self.crossings.pop(crossing.subject, None)
+                if crossing.places:
+                    self.crossings[crossing.subject] = crossing
             case PutExpectation(expectation):
                 self.expectations[expectation.key] = expectation
             case PutRequest(request):
@@ -105,6 +119,8 @@ class Records:
             "agents": _durable(self.agents),
             "builds": self.builds,
             "expectations": self.expectations,
+            "trials": self.trials,
+            "crossings": self.crossings,
             "counters": self.counters,
         }
 
@@ -118,6 +134,8 @@ class Records:
             agents=self.agents.values(),
             builds=self.builds.values(),
             expectations=self.expectations.values(),
+            trials=self.trials.values(),
+            crossings=self.crossings.values(),
             now=now,
         )
 
@@ -132,6 +150,8 @@ def projection(ledger: Ledger) -> Projection:
         "agents": _durable(ledger.fleet.agents),
         "builds": dict(ledger.builds.versions),
         "expectations": ledger.durations.known(),
+        "trials": dict(ledger.trials.known),
+        "crossings": dict(ledger.crossings.known),
         "counters": ledger.counters,
     }
 

@@ -136,6 +136,8 @@ class CoordinatorProcess(Process):
             agents=list(records.agents.values()),
             builds=list(records.builds.values()),
             expectations=list(records.expectations.values()),
+            trials=list(records.trials.values()),
+            crossings=list(records.crossings.values()),
             now=self._now(),
         )
         self._history.add(CoordinatorStarted(self.world.now_us, self.epoch, step))

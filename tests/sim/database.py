@@ -13,6 +13,7 @@ from coordinator.core.model import (
     AttemptId,
     Build,
     Counters,
+    Crossing,
     Device,
     DeviceId,
     Expectation,
@@ -23,18 +24,21 @@ from coordinator.core.model import (
     Request,
     TestKey,
     TestResult,
+    Trial,
 )
 from coordinator.core.step import (
     PutAgent,
     PutAttempt,
     PutBuild,
     PutCounters,
+    PutCrossing,
     PutDevice,
     PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
     PutTest,
+    PutTrial,
     Write,
 )
 
@@ -55,6 +59,8 @@ class Records:
     devices: dict[DeviceId, Device] = field(default_factory=dict)
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     builds: dict[AppKey, Build] = field(default_factory=dict)
+    trials: dict[AppKey, Trial] = field(default_factory=dict)
+    crossings: dict[str, Crossing] = field(default_factory=dict)
     expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: dict[tuple[str, str], Request] = field(default_factory=dict)
 
@@ -74,6 +80,14 @@ class Records:
                 self.agents[agent.id] = agent
             case PutBuild(build):
                 self.builds[build.app] = build
+            case PutTrial(trial):
+                self.trials.pop(trial.app, None)
+                if not trial.says_nothing:
+                    self.trials[trial.app] = trial
+            case PutCrossing(crossing):
+                self.crossings.pop(crossing.subject, None)
+                if crossing.places:
+                    self.crossings[crossing.subject] = crossing
             case PutExpectation(expectation):
                 self.expectations[expectation.key] = expectation
             case PutRequest(request):

@@ -21,6 +21,7 @@ from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
 from coordinator.core import lanes, ledger, transitions
+from coordinator.core.crossings import Crossings
 from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
 from coordinator.core.fleet import Fleet
@@ -42,6 +43,7 @@ from coordinator.core.policy import Choice
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import SendLease
 from coordinator.core.suspicion import Suspicion
+from coordinator.core.trials import Trials
 from coordinator.wire import to_agents
 from qgjob.v1.lease_pb2 import LeaseSpec as LeaseSpecMessage
 from tests.sim.coordinator import Answers, CoordinatorProcess, Facts
@@ -231,6 +233,10 @@ def _hold_nothing(_sound: Any) -> Any:  # noqa: ANN401
 
 def _take_any_device(_sound: Any) -> Any:  # noqa: ANN401
     return lambda _self, _agent, _devices: None
+
+
+def _take_nothing_up(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _self, _records: None
 
 
 # Batches
@@ -447,6 +453,8 @@ MUTANTS = (
         plant=replacing(Suspicion, "look", _forget_canaries_while_one_flies),
         seed=60,
     ),
+    Mutant(name="crossings not taken up", plant=replacing(Crossings, "restore", _take_nothing_up), seed=0),
+    Mutant(name="trials not taken up", plant=replacing(Trials, "restore", _take_nothing_up), seed=0),
     Mutant(
         name="lock dropped with the agent",
         plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent),

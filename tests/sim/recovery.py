@@ -22,6 +22,8 @@ def recovered(records: Records, settings: Settings, now: Now) -> Ledger:
         agents=list(records.agents.values()),
         builds=list(records.builds.values()),
         expectations=list(records.expectations.values()),
+        trials=list(records.trials.values()),
+        crossings=list(records.crossings.values()),
         now=now,
     )
     return scheduler.ledger
@@ -36,6 +38,8 @@ def durable(ledger: Ledger) -> dict[str, object]:
         "builds": ledger.builds.versions,
         "counters": ledger.counters,
         "expectations": ledger.durations.known(),
+        "trials": dict(ledger.trials.known),
+        "crossings": dict(ledger.crossings.known),
         "queue": ledger.queues.in_order(),
         "queued": ledger.queued,
         "running": ledger.running,

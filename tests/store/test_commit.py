@@ -8,11 +8,13 @@ import pytest
 
 from coordinator.core.model import (
     AgentId,
+    AppKey,
     AttemptId,
     AttemptOutcome,
     BatchTally,
     Blame,
     Counters,
+    Crossing,
     DeviceHold,
     DeviceId,
     DeviceKind,
@@ -28,19 +30,23 @@ from coordinator.core.model import (
     RevokeReason,
     TestKey,
     TestState,
+    Trial,
     Vitals,
+    changed,
 )
 from coordinator.core.step import (
     PutAgent,
     PutAttempt,
     PutBuild,
     PutCounters,
+    PutCrossing,
     PutDevice,
     PutExpectation,
     PutJob,
     PutLease,
     PutRequest,
     PutTest,
+    PutTrial,
     Write,
 )
 from coordinator.store import JobFilter, StaleEpoch, Store, StoreError
@@ -111,6 +117,8 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
     expectation = Expectation(
         key=TestKey("acme", "tests/login.spec.ts", DeviceKind.DEVICE), count=1, mean=1_612_345, deviation=678
     )
+    trial = Trial(app=APP, refused_by=(device.id, device.id), is_taken=True, note_us=8)
+    crossing = Crossing(subject="acme v1 a.spec.ts", places=((device.id, True), (DeviceId("d2"), False)), note_us=9)
     counters = Counters(
         epoch=1, next_job=2, next_attempt=3, next_lease=4, next_sequence=5, installs_avoided=6, saved_us=7
     )
@@ -124,6 +132,8 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
             PutAgent(agent),
             PutBuild(a_build()),
             PutExpectation(expectation),
+            PutTrial(trial),
+            PutCrossing(crossing),
         ]
     )
     snapshot = store.load()
@@ -135,7 +145,24 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
     assert snapshot.agents == (agent,)
     assert snapshot.builds == (a_build(),)
     assert snapshot.expectations == (expectation,)
+    assert snapshot.trials == (trial,)
+    assert snapshot.crossings == (crossing,)
     assert store.lease_of(attempt.id) == lease
+
+
+def test_evidence_that_says_nothing_any_more_is_deleted(store: Store) -> None:
+    digest = "a" * 64
+    known = AppKey(org_id="acme", app_version_id="1.2.0", digest=digest)
+    trials = [Trial(app=app, refused_by=(DeviceId("d1"),), note_us=1) for app in (APP, known)]
+    crossing = Crossing(subject="acme v1 a.spec.ts", places=((DeviceId("d1"), True),), note_us=1)
+    store.commit([*map(PutTrial, trials), PutCrossing(crossing)])
+    # The same bytes under another name are the same build.
+    renamed = AppKey(org_id="acme", app_version_id="1.3.0", digest=digest)
+    store.commit([PutTrial(Trial(app=renamed)), PutCrossing(Crossing(subject=crossing.subject))])
+    assert store.load().trials == (trials[0],)
+    assert store.load().crossings == ()
+    store.commit([PutTrial(Trial(app=APP)), PutTrial(changed(trials[1], is_taken=True))])
+    assert store.load().trials == (changed(trials[1], is_taken=True),)
 
 
 def test_ended_attempt_comes_back_with_its_failure(store: Store) -> None:
