@@ -206,16 +206,17 @@ class Machine:
 
     def next_deadline(self) -> int | None:
         """Return the monotonic time, in microseconds, at which `expire` has something to do."""
-        deadlines = [self._reconnect_us, self._orphan_end_us(), self._cloud_end_us()]
-        if self._is_connected:
-            deadlines.append(self._beat_us)
-        if self._is_open:
-            deadlines.append(self._heard_us + self._silence_us + 1)
-        if not self._is_flushing:
-            deadlines.append(self._drain_end_us)
-        deadlines += [slot.stop_at_us for slot in self._slots.values()]
-        known = [deadline for deadline in deadlines if deadline is not None]
-        return min(known) if known else None
+        deadlines = [slot.stop_at_us for slot in self._slots.values() if slot.stop_at_us is not None]
+        others = (
+            self._reconnect_us,
+            self._orphan_end_us(),
+            self._cloud_end_us(),
+            self._beat_us if self._is_connected else None,
+            self._heard_us + self._silence_us + 1 if self._is_open else None,
+            None if self._is_flushing else self._drain_end_us,
+        )
+        deadlines += [deadline for deadline in others if deadline is not None]
+        return min(deadlines, default=None)
 
     @property
     def _silence_us(self) -> int:
@@ -475,7 +476,7 @@ class Machine:
         return [
             slot
             for slot in self._slots.values()
-            if slot.lease is not None and slot.facts.kind is DeviceKind.BROWSERSTACK and not slot.is_over
+            if slot.facts.kind is DeviceKind.BROWSERSTACK and slot.lease is not None and not slot.is_over
         ]
 
     def _cloud_end_us(self) -> int | None:

@@ -165,7 +165,7 @@ class AgentProcess(Process):
             self._timer_us = None
         elif self._timer_us is None or deadline_us < self._timer_us:
             self._timer_us = max(deadline_us, self.world.now_us)
-            self.world.at(self._timer_us, self.hear, self._ring, self._timer_us)
+            self.at(self._timer_us, self._ring, self._timer_us)
 
     def _ring(self, time_us: int) -> None:
         if time_us != self._timer_us:

@@ -15,6 +15,7 @@ from tests.sim.rules import (
     WRITE_RULES,
     done_test_is_not_run_again,
     only_the_newest_epoch_acknowledges,
+    only_the_newest_epoch_writes,
 )
 from tests.sim.scene import Scene
 
@@ -62,8 +63,10 @@ class Checker:
         self._scene.follow(record)
 
     def _check_step(self, step: Committed) -> Iterator[str]:
-        for step_rule in STEP_RULES:
-            yield from step_rule(self._scene, step)
+        yield from only_the_newest_epoch_writes(self._scene, step)
+        if step.event is not None:
+            for step_rule in STEP_RULES.get(type(step.event), ()):
+                yield from step_rule(self._scene, step)
         for write in step.step.writes:
             for write_rule in WRITE_RULES.get(type(write), ()):
                 yield from write_rule(self._scene, step, write)

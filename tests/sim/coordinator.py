@@ -28,6 +28,8 @@ LEADER_RENEWAL_US = 3 * SECOND_US
 FAST_COMMIT_US = (500, 8_000)
 RECOVERY_CHECKS_PERCENT = 20
 """Of the commits of a seed whose recovery is checked."""
+WHOLE_CHECK_TURNS = 16
+"""Of so many turns with writes one has its whole state checked, the others what they have put."""
 CLUSTER_ID = "cluster"
 
 Reply = Callable[[JobsAccepted | QgjobError | None], None]
@@ -120,6 +122,8 @@ class CoordinatorProcess(Process):
         self._sessions: dict[SessionId, _Session] = {}
         self._next_session = 1
         self._is_turning = False
+        self._turns = 0
+        """Those with writes."""
         self._timer_us: int | None = None
         self._begin_life(disk)
 
@@ -182,7 +186,7 @@ class CoordinatorProcess(Process):
             self._timer_us = None
         elif self._timer_us is None or deadline_us < self._timer_us:
             self._timer_us = max(deadline_us, self.world.now_us)
-            self.world.at(self._timer_us, self.hear, self._ring, self._timer_us)
+            self.at(self._timer_us, self._ring, self._timer_us)
 
     def _ring(self, time_us: int) -> None:
         if time_us == self._timer_us:
@@ -194,11 +198,22 @@ class CoordinatorProcess(Process):
         facts, answers = self.take_facts(now)
         writes = [write for _, step in facts for write in step.writes]
         if writes:
-            invariants.check(self.scheduler.ledger, is_ordered=self._is_ordered)
+            self._check_state(writes)
             self.commit(now, facts, answers, writes)
         else:
             self.deliver(facts, answers)
             self.end_turn()
+
+    def _check_state(self, writes: list[Write]) -> None:
+        self._turns += 1
+        if self._turns % WHOLE_CHECK_TURNS:
+            invariants.check_written(self.scheduler.ledger, writes, is_ordered=self._is_ordered)
+        else:
+            self.check_whole_state()
+
+    def check_whole_state(self) -> None:
+        """Raise AssertionError if what this life knows contradicts itself."""
+        invariants.check(self.scheduler.ledger, is_ordered=self._is_ordered)
 
     def take_facts(self, now: Now) -> tuple[Facts, Answers]:
         """Take the inbox first and what has fallen due after it."""

@@ -96,11 +96,13 @@ class Lab:
         self.world.run_until(self._plan.calm_us)
         self._be_calm()
         end_us = self.world.now_us + bound_us
-        while self.world.now_us < end_us:
+        is_at_rest = False
+        while not is_at_rest and self.world.now_us < end_us:
             self.world.run_until(self.world.now_us + LOOK_US)
-            if not self.unrest():
-                return True
-        return False
+            is_at_rest = not self.unrest()
+        if (leader := self.leader()) is not None:
+            leader.check_whole_state()
+        return is_at_rest
 
     def _be_calm(self) -> None:
         self._note("the faults stop")
@@ -166,6 +168,7 @@ class Lab:
             return
         self._note(f"coordinator of epoch {coordinator.epoch} ends: {why}")
         is_newest = coordinator is self._coordinators[-1]
+        coordinator.check_whole_state()
         coordinator.die()
         self._network.forget(coordinator)
         if is_newest:

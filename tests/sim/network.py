@@ -91,13 +91,13 @@ class Network:
     def connect(self, host: str, client: Side, server: Side | None, opened: Callable[[Stream], None]) -> None:
         """Open a stream to a coordinator that listens; without one, or through a cut, the attempt fails in time."""
         if server is None:
-            self._world.after(RESET_US, client.process.hear, self._refuse, client)
+            client.process.later(RESET_US, self._refuse, client)
         elif self._blocked_until(host, Direction.BOTH) > self._world.now_us or server.process.is_frozen:
-            self._world.after(self._world.between(*CONNECT_TIMEOUT_US), client.process.hear, self._refuse, client)
+            client.process.later(self._world.between(*CONNECT_TIMEOUT_US), self._refuse, client)
         else:
             stream = Stream(self, host, client, server)
             self._streams[stream] = None
-            self._world.after(2 * self._delay_us(), client.process.hear, self._open, stream, opened)
+            client.process.later(2 * self._delay_us(), self._open, stream, opened)
 
     def _refuse(self, client: Side) -> None:
         if client.is_open:
@@ -115,18 +115,23 @@ class Network:
         sender, side = (stream.client, stream.server) if is_up else (stream.server, stream.client)
         if not sender.is_open:
             return
-        leaves_us = max(self._world.now_us, self._cut_until.get((stream.host, direction), 0))
+        world = self._world
+        leaves_us = max(world.now_us, self._cut_until.get((stream.host, direction), 0))
         is_ordered = is_spared or not self._weather.is_raw
-        for _ in range(1 if is_spared else self._copies()):
+        for _ in range(1 if is_ordered else self._copies()):
             arrival_us = leaves_us + self._delay_us()
-            if arrival_us < side.last_us:
-                arrival_us = side.last_us if is_ordered else arrival_us
-            else:
+            if arrival_us >= side.last_us:
                 side.last_us = arrival_us
-            self._world.at(arrival_us, self._deliver, stream, side, message)
+            elif is_ordered:
+                arrival_us = side.last_us
+            world.at(arrival_us, self._deliver, stream, side, message)
 
     def _deliver(self, stream: Stream, side: Side, message: object) -> None:
-        if side.is_open:
+        if not side.is_open:
+            return
+        if side.process.is_awake:
+            side.end.received(stream, message)
+        else:
             side.process.hear(self._hand_over, stream, side, message)
 
     def _hand_over(self, stream: Stream, side: Side, message: object) -> None:
@@ -134,8 +139,7 @@ class Network:
             side.end.received(stream, message)
 
     def _copies(self) -> int:
-        if not self._weather.is_raw:
-            return 1
+        """Return how often a message arrives in raw weather."""
         if self._world.chance(self._weather.lost):
             return 0
         return 2 if self._world.chance(self._weather.doubled) else 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from agent.core.model import AttemptId, DeviceId, TestState
-from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished
+from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished, Event
 from coordinator.core.model import Attempt, AttemptOutcome, DeviceHold, Job, JobState, LeaseId, LeaseState
 from coordinator.core.model import AttemptId as CoordinatorAttemptId
 from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
@@ -215,6 +215,21 @@ def only_silence_expires(scene: Scene, step: Committed, write: Write) -> Breache
         yield f"I4: lease {lease.id} expires {silent_us / 1e6:.3f} s after the last word of it ({last_us / 1e6:.3f} s)"
 
 
+def preempted_job_waits_again(_scene: Scene, step: Committed, write: Write) -> Breaches:
+    """I6: the job of a preempted attempt is queued again in the same step."""
+    if not isinstance(write, PutAttempt) or write.attempt.outcome is not AttemptOutcome.PREEMPTED:
+        return
+    writes = step.step.writes
+    job = _next_put(step, writes.index(write), write.attempt)
+    if job is None or job.state not in FREED_STATES:
+        yield f"I6: attempt {write.attempt.id} is preempted, and its job is not queued again"
+
+
+def _next_put(step: Committed, index: int, attempt: Attempt) -> Job | None:
+    puts = (write.job for write in step.step.writes[index:] if isinstance(write, PutJob))
+    return next((job for job in puts if job.id == attempt.job), None)
+
+
 # What a step as a whole does
 
 
@@ -226,7 +241,8 @@ def only_the_newest_epoch_writes(scene: Scene, step: Committed) -> Breaches:
 
 def lost_link_costs_nothing(_scene: Scene, step: Committed) -> Breaches:
     """I4: a stream that ends without a goodbye ends no attempt and no lease."""
-    if not isinstance(step.event, AgentDisconnected) or step.event.is_goodbye:
+    assert isinstance(step.event, AgentDisconnected)
+    if step.event.is_goodbye:
         return
     for write in step.step.writes:
         if isinstance(write, PutAttempt) and write.attempt.outcome is not None:
@@ -237,8 +253,7 @@ def lost_link_costs_nothing(_scene: Scene, step: Committed) -> Breaches:
 
 def results_of_hello_count(scene: Scene, step: Committed) -> Breaches:
     """I4: a result that comes with Hello while its lease lives is the attempt's end, whatever else Hello brings."""
-    if not isinstance(step.event, AgentConnected):
-        return
+    assert isinstance(step.event, AgentConnected)
     for result in step.event.results:
         attempt = scene.records.attempts.get(result.attempt)
         lease = scene.records.leases.get(result.lease)
@@ -254,21 +269,6 @@ def _outcome_in(step: Committed, attempt: Attempt) -> AttemptOutcome | None:
         if isinstance(write, PutAttempt) and write.attempt.id == attempt.id and write.attempt.outcome is not None:
             return write.attempt.outcome
     return None
-
-
-def preempted_job_waits_again(_scene: Scene, step: Committed) -> Breaches:
-    """I6: the job of a preempted attempt is queued again in the same step."""
-    for index, write in enumerate(step.step.writes):
-        if not isinstance(write, PutAttempt) or write.attempt.outcome is not AttemptOutcome.PREEMPTED:
-            continue
-        job = _next_put(step, index, write.attempt)
-        if job is None or job.state not in FREED_STATES:
-            yield f"I6: attempt {write.attempt.id} is preempted, and its job is not queued again"
-
-
-def _next_put(step: Committed, index: int, attempt: Attempt) -> Job | None:
-    puts = (write.job for write in step.step.writes[index:] if isinstance(write, PutJob))
-    return next((job for job in puts if job.id == attempt.job), None)
 
 
 def old_session_says_nothing(scene: Scene, step: Committed) -> Breaches:
@@ -343,6 +343,7 @@ WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
         fenced_attempt_changes_nothing,
         verdict_is_what_the_device_did,
         kept_result_is_not_lost,
+        preempted_job_waits_again,
         run_that_began_is_not_free,
     ),
     PutLease: (
@@ -357,13 +358,11 @@ WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
     ),
 }
 """What each kind of write is judged by."""
-STEP_RULES: tuple[StepRule, ...] = (
-    only_the_newest_epoch_writes,
-    lost_link_costs_nothing,
-    results_of_hello_count,
-    preempted_job_waits_again,
-    old_session_says_nothing,
-)
+STEP_RULES: dict[type[Event], tuple[StepRule, ...]] = {
+    AgentConnected: (results_of_hello_count, old_session_says_nothing),
+    AgentDisconnected: (lost_link_costs_nothing, old_session_says_nothing),
+}
+"""What a step is judged by as a whole, by the event that it follows, besides `only_the_newest_epoch_writes`."""
 WORK_RULES: tuple[WorkRule, ...] = (
     device_does_one_thing,
     what_was_taken_back_never_starts,

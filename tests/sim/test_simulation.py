@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.sim.batch import run_seeds
 from tests.sim.draw import draw_plan
 from tests.sim.simulation import simulate
 from tests.sim.world import SECOND_US
@@ -21,9 +22,8 @@ ONCE_FAILED = (984,)
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_A_TEST))
 def test_every_invariant_holds_whatever_strikes_the_lab(first: int) -> None:
-    for seed in range(first, first + SEEDS_A_TEST):
-        verdict = simulate(draw_plan(seed))
-        assert not verdict.breaches, f"make sim SEED={seed}: {verdict.breaches[0]}"
+    failures = run_seeds(first, SEEDS_A_TEST).failures
+    assert not failures, f"make sim SEED={failures[0][0]}: {failures[0][1]}"
 
 
 @pytest.mark.parametrize("seed", ONCE_FAILED)

@@ -81,7 +81,7 @@ class Users:
             self._world.after(BACKOFF_US, self._try, call)
             return
         delay_us = self._world.between(*LINK_US)
-        self._world.after(delay_us, leader.hear, self._arrive, leader, call)
+        leader.later(delay_us, self._arrive, leader, call)
         self._world.after(PATIENCE_US, self._try, call)
 
     def _arrive(self, leader: CoordinatorProcess, call: _Call) -> None:

@@ -22,7 +22,7 @@ class World:
         self.wall_jump_us = 0
         """How far the wall clocks were put forward; monotonic clocks know nothing of it."""
         self.events = 0
-        self._heap: list[tuple[int, int, Act, tuple[Any, ...]]] = []
+        self._heap: list[tuple[int, int, Process | None, Act, tuple[Any, ...]]] = []
         self._serial = 0
 
     @property
@@ -30,18 +30,26 @@ class World:
         return START_WALL_US + self.now_us + self.wall_jump_us
 
     def at(self, time_us: int, act: Act, *args: object) -> None:
-        self._serial += 1
-        heapq.heappush(self._heap, (max(self.now_us, time_us), self._serial, act, args))
+        self.plan(time_us, None, act, args)
 
     def after(self, delay_us: int, act: Act, *args: object) -> None:
         self.at(self.now_us + delay_us, act, *args)
 
+    def plan(self, time_us: int, process: Process | None, act: Act, args: tuple[Any, ...]) -> None:
+        """Plan what happens by itself, or what a process hears."""
+        self._serial += 1
+        now_us = self.now_us
+        heapq.heappush(self._heap, (max(now_us, time_us), self._serial, process, act, args))
+
     def run_until(self, end_us: int) -> None:
         heap = self._heap
         while heap and heap[0][0] <= end_us:
-            self.now_us, _, act, args = heapq.heappop(heap)
+            self.now_us, _, process, act, args = heapq.heappop(heap)
             self.events += 1
-            act(*args)
+            if process is None or process.is_awake:
+                act(*args)
+            else:
+                process.hear(act, *args)
         self.now_us = end_us
 
     def chance(self, percent: int) -> bool:
@@ -59,6 +67,8 @@ class Process:
         self.world = world
         self.is_alive = True
         self.is_frozen = False
+        self.is_awake = True
+        """Whether it is alive and not frozen."""
         self._backlog: list[tuple[Act, tuple[Any, ...]]] = []
 
     def hear(self, act: Act, *args: object) -> None:
@@ -73,17 +83,23 @@ class Process:
     def later(self, delay_us: int, act: Act, *args: object) -> None:
         """Plan something that this process itself will do, if it still lives."""
         world = self.world
-        world.at(world.now_us + delay_us, self.hear, act, *args)
+        world.plan(world.now_us + delay_us, self, act, args)
+
+    def at(self, time_us: int, act: Act, *args: object) -> None:
+        """Plan something that this process itself will do at a time, if it still lives."""
+        self.world.plan(time_us, self, act, args)
 
     def freeze(self) -> None:
         self.is_frozen = True
+        self.is_awake = False
 
     def thaw(self) -> None:
         self.is_frozen = False
+        self.is_awake = self.is_alive
         backlog, self._backlog = self._backlog, []
         for act, args in backlog:
             self.hear(act, *args)
 
     def die(self) -> None:
-        self.is_alive = False
+        self.is_alive = self.is_awake = False
         self._backlog.clear()
