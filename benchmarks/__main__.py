@@ -7,17 +7,21 @@ import inspect
 import json
 import os
 import platform
+import signal
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 Measured = tuple[dict[str, Any], dict[str, float]]
 """Metrics, and ratios to what they are judged by."""
+EX_TERMINATED = 128 + signal.SIGTERM
 NAMES = {
     "builds": ("builds", "run"),
     "cli_startup": ("cli_startup", "run"),
     "decision": ("decision", "run"),
+    "dispatch": ("dispatch", "run"),
     "follow": ("follow", "run"),
+    "lifecycle": ("lifecycle", "run"),
     "optimum": ("scheduling", "run_small"),
     "scheduling": ("scheduling", "run"),
     "submit": ("submit", "run"),
@@ -42,7 +46,13 @@ def measure(name: str, rounds: int | None, *, is_telling: bool) -> dict[str, Any
     return {"name": name, "metrics": metrics, "ratios": ratios, "machine": found}
 
 
+def _end(_number: int, _frame: object) -> None:
+    """End as by Ctrl-C, so that nothing which was started is left."""
+    raise SystemExit(EX_TERMINATED)
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, _end)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=sorted(NAMES))
     parser.add_argument("--rounds", type=int, help="interleaved rounds, more for a quieter figure")

@@ -39,6 +39,16 @@ def spread(samples: Sequence[float]) -> Spread:
     }
 
 
+def shares(samples: Sequence[float]) -> Spread:
+    """Return the median of many samples, and what 99 of 100 do not exceed."""
+    ordered = sorted(samples)
+    return {
+        "p50": _rounded(statistics.median(ordered)),
+        "p99": _rounded(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]),
+        "samples": len(ordered),
+    }
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Return the median of the ratios within the rounds: what the machine did meanwhile, both sides of a ratio met."""
     return round(statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True)), 3)

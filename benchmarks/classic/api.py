@@ -1,7 +1,15 @@
-"""The API of the classic stack."""
+"""The API of the classic stack.
+
+python -m benchmarks.classic.api
+
+Prints its port, which nobody else can have taken.
+"""
 
 from __future__ import annotations
 
+import socket
+
+import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
@@ -65,3 +73,13 @@ def submit(wanted: Submit) -> list[Accepted]:
 
 def _accepted(job: Job) -> Accepted:
     return Accepted.model_validate(job, from_attributes=True)
+
+
+def main() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=2_048) as listening:
+        print(listening.getsockname()[1], flush=True)
+        uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning")).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

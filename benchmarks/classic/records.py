@@ -13,6 +13,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 DATABASE = "CLASSIC_DATABASE"
 BROKER = "CLASSIC_BROKER"
 LOGS = "CLASSIC_LOGS"
+NOTE = "NOTE_START_IN"
+"""Entry of a job's env: a file in which the worker notes when it began."""
 
 
 class Base(DeclarativeBase):

@@ -48,7 +48,6 @@ def classic_stack(*, fsync: str, workers: int = 0) -> Iterator[Classic]:
         Base.metadata.create_all(create_engine(database))
         (folder / "logs").mkdir()
         redis = folder / "redis.sock"
-        port = _free_port()
         env = {
             **os.environ,
             DATABASE: database,
@@ -56,24 +55,38 @@ def classic_stack(*, fsync: str, workers: int = 0) -> Iterator[Classic]:
             LOGS: str(folder / "logs"),
         }
         options = ("--port", "0", "--unixsocket", str(redis), "--dir", str(folder), "--save", "", "--appendonly", "yes")
-        stack.enter_context(_running(folder, env, str(BIN / "redis-server"), *options, "--appendfsync", fsync))
-        eventually(lambda: _answers(socket.AF_UNIX, str(redis)), "Redis answers")
-        api = ("-m", "uvicorn", "benchmarks.classic.api:app", "--port", str(port), "--no-access-log", "--log-level")
-        stack.enter_context(_running(folder, env, sys.executable, *api, "warning"))
-        eventually(lambda: _answers(socket.AF_INET, ("127.0.0.1", port)), "the API answers")
+        quiet = ("--loglevel", "warning", "--logfile", str(folder / "redis.log"))
+        stack.enter_context(_running(folder, env, str(BIN / "redis-server"), *options, *quiet, "--appendfsync", fsync))
+        eventually(lambda: _answers(redis), "Redis answers")
+        api = stack.enter_context(_running(folder, env, sys.executable, "-m", "benchmarks.classic.api"))
+        assert api.stdout is not None
+        port = int(api.stdout.readline())
         if workers:
-            worker = ("-m", "celery", "-A", "benchmarks.classic.tasks", "worker", "--concurrency", str(workers))
-            quiet = ("--loglevel", "error", "--without-gossip", "--without-mingle", "--without-heartbeat")
-            stack.enter_context(_running(folder, env, sys.executable, *worker, *quiet))
+            worker = (
+                "-m",
+                "celery",
+                "--quiet",
+                "-A",
+                "benchmarks.classic.tasks",
+                "worker",
+                "--concurrency",
+                str(workers),
+            )
+            worker += ("--loglevel", "error", "--without-gossip", "--without-mingle", "--without-heartbeat")
+            # What it says at its start must not fill a pipe that nobody reads.
+            worker += ("--logfile", str(folder / "worker.log"))
+            stack.enter_context(_running(folder, env, sys.executable, *worker))
         yield Classic(url=f"http://127.0.0.1:{port}", database=database, folder=folder)
 
 
 @contextmanager
-def _running(folder: Path, env: dict[str, str], *command: str) -> Iterator[None]:
+def _running(folder: Path, env: dict[str, str], *command: str) -> Iterator[subprocess.Popen[str]]:
     with (folder / "diagnostics").open("ab") as out:
-        process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True
+        )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -83,12 +96,6 @@ def _running(folder: Path, env: dict[str, str], *command: str) -> Iterator[None]
             process.wait()
 
 
-def _answers(family: int, address: object) -> bool:
-    with socket.socket(family) as client:
-        return client.connect_ex(address) == 0  # type: ignore[arg-type]  # an address of the family
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0

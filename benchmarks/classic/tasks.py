@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from celery import Celery
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from benchmarks.classic.records import BROKER, LOGS, Job, engine
+from benchmarks.classic.records import BROKER, LOGS, NOTE, Job, engine
 
 app = Celery("classic", broker=os.environ[BROKER])
 app.conf.update(
@@ -33,11 +34,12 @@ def database() -> Engine:
 
 @app.task
 def run_test(job: int, env: dict[str, str]) -> None:
-    """Pretend to run a test, as our simulated devices do."""
+    """Pretend to run a test, as our simulated devices do; note when it began where a path is given for that."""
+    if (path := env.get(NOTE)) is not None:
+        with Path(path).open("a") as notes:
+            notes.write(f"{job} {time.time()}\n")
     with Session(database()) as session, session.begin():
         session.execute(update(Job).where(Job.id == job).values(state="running", start_time=_now()))
-    if (told := env.get("TELL")) is not None:
-        os.write(_pipe(told), b"%d\n" % job)
     log = Path(os.environ[LOGS], f"{job}.log")
     with log.open("wb") as file:
         for number in range(int(env.get("QGJOB_SIM_LOG_LINES", "5"))):
@@ -46,11 +48,6 @@ def run_test(job: int, env: dict[str, str]) -> None:
     with Session(database()) as session, session.begin():
         done = update(Job).where(Job.id == job)
         session.execute(done.values(state="completed", end_time=_now(), log_size=size))
-
-
-@cache
-def _pipe(path: str) -> int:
-    return os.open(path, os.O_WRONLY)
 
 
 def _now() -> datetime:

@@ -1,0 +1,198 @@
+"""Many agents in one process: the real machine and session of each, over a connection of its own.
+
+python -m benchmarks.crowd HOST:PORT FIRST AGENTS DEVICES
+
+They install at once and test in no time; each test writes the lines that its job asks for, which go up as an agent's
+logs do. What they do not do is to write to a disk: in a lab each has one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import grpc
+
+from agent import wire
+from agent.app import jitter
+from agent.core.events import AttemptEnded, DevicePrepared, DevicesObserved, Event, Started, TestObserved
+from agent.core.machine import Machine
+from agent.core.model import (
+    MICROSECONDS,
+    AgentId,
+    DeviceFacts,
+    DeviceId,
+    DeviceKind,
+    Identity,
+    Installation,
+    LogSummary,
+    Memory,
+    Now,
+    Outcome,
+    TestResult,
+    TestState,
+)
+from agent.core.step import Action, CloseSession, OpenSession, PrepareDevice, StartAttempt, Step
+from agent.session import OPTIONS, Session
+from qgjob.v1 import log_pb2, log_service_pb2, log_service_pb2_grpc
+
+DIGEST = "d" * 64
+DEFAULT_LINES = 5
+CONNECTING = 200
+"""Agents that connect at the same time; the others of the process wait for them."""
+VERSION = "0.1.0"
+
+
+@contextmanager
+def crowd(address: str, agents: int, *, devices: int = 1, processes: int = 1) -> Iterator[list[int]]:
+    """Run agents in processes of their own, and yield the ids of those processes once all agents have connected."""
+    share = agents // processes
+    with ExitStack() as stack:
+        started = []
+        for number in range(processes):
+            numbers = (str(number * share), str(share), str(devices))
+            command = (sys.executable, "-m", "benchmarks.crowd", address, *numbers)
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.kill)
+            started.append(process)
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == "connected"
+        yield [process.pid for process in started]
+
+
+class CrowdAgent:
+    """One of many."""
+
+    def __init__(self, number: int, address: str, devices: int) -> None:
+        name = f"crowd-{number}"
+        identity = Identity(agent_id=AgentId(name), boot_id=f"boot-{number}", version=VERSION, host="crowd")
+        self._machine = Machine(identity, Memory())
+        self._devices = tuple(
+            DeviceFacts(id=DeviceId(f"phone-{index}@{name}"), kind=DeviceKind.EMULATOR, platform="android")
+            for index in range(devices)
+        )
+        # Agents on one host would share a connection; these stand for as many hosts.
+        self._channel = grpc.aio.insecure_channel(address, options=(*OPTIONS, ("grpc.use_local_subchannel_pool", 1)))
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        self._session: Session | None = None
+        self._logs: Logs | None = None
+        self.is_connected = asyncio.Event()
+
+    async def run(self) -> None:
+        self._inbox.put_nowait(Started())
+        self._inbox.put_nowait(DevicesObserved(devices=self._devices))
+        while True:
+            deadline_us = self._machine.next_deadline()
+            delay_s = None if deadline_us is None else max(0, deadline_us - _now().mono_us) / MICROSECONDS
+            try:
+                event = await asyncio.wait_for(self._inbox.get(), delay_s)
+            except TimeoutError:
+                self._follow(self._machine.expire(_now()))
+            else:
+                self._follow(self._machine.handle(event, _now()))
+                self._follow(self._machine.expire(_now()))
+                if type(event).__name__ == "Received":
+                    self.is_connected.set()
+
+    def _follow(self, step: Step) -> None:
+        for send in step.sends:
+            if self._session is not None:
+                self._session.put(send)
+        for action in step.actions:
+            self._begin(action)
+
+    def _begin(self, action: Action) -> None:
+        match action:
+            case OpenSession():
+                self._session = Session(action.session, self._channel, self._inbox.put_nowait, lambda: jitter(1))
+            case CloseSession():
+                if self._session is not None:
+                    self._session.close(action.reason)
+            case PrepareDevice(lease=lease):
+                installed = Installation(digest=DIGEST, is_new=True, duration_us=1)
+                self._inbox.put_nowait(DevicePrepared(device_id=lease.device_id, key=lease.key, installation=installed))
+            case StartAttempt():
+                self._test(action)
+            case _:
+                pass
+
+    def _test(self, action: StartAttempt) -> None:
+        job = action.job
+        lines = int(job.environment.get("QGJOB_SIM_LOG_LINES", DEFAULT_LINES))
+        data = b"".join(b"line %d of %d\n" % (number + 1, lines) for number in range(lines))
+        log = LogSummary(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        if data:
+            self._upload(action, data, log)
+        for state in (TestState.RUNNING, TestState.PASSED):
+            test = TestResult(id="t", title="t", state=state, duration_us=1, error="", attempt=job.attempt_number)
+            self._inbox.put_nowait(
+                TestObserved(device_id=action.device_id, key=action.key, attempt_id=job.attempt_id, test=test)
+            )
+        self._inbox.put_nowait(
+            AttemptEnded(
+                device_id=action.device_id,
+                key=action.key,
+                attempt_id=job.attempt_id,
+                outcome=Outcome.PASSED,
+                failure=None,
+                log=log,
+            )
+        )
+
+    def _upload(self, action: StartAttempt, data: bytes, log: LogSummary) -> None:
+        if self._logs is None:
+            self._logs = Logs(self._channel)
+        key, attempt = wire.key_out(action.key), action.job.attempt_id
+        chunk = log_pb2.LogChunk(attempt_id=attempt, offset=0, data=data)
+        finished = log_service_pb2.LogFinished(attempt_id=attempt, size=log.size, sha256=log.sha256)
+        self._logs.put(log_service_pb2.AppendLogsRequest(key=key, chunk=chunk))
+        self._logs.put(log_service_pb2.AppendLogsRequest(key=key, finished=finished))
+
+
+class Logs:
+    """The stream of one agent's logs."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._call = log_service_pb2_grpc.LogServiceStub(channel).AppendLogs()
+        self._outbox: asyncio.Queue[log_service_pb2.AppendLogsRequest] = asyncio.Queue()
+        self._tasks = (asyncio.create_task(self._write()), asyncio.create_task(self._read()))
+
+    def put(self, message: log_service_pb2.AppendLogsRequest) -> None:
+        self._outbox.put_nowait(message)
+
+    async def _write(self) -> None:
+        while True:
+            await self._call.write(await self._outbox.get())
+
+    async def _read(self) -> None:
+        while isinstance(await self._call.read(), log_service_pb2.AppendLogsResponse):
+            pass
+
+
+def _now() -> Now:
+    return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)
+
+
+async def main(address: str, first: int, count: int, devices: int) -> None:
+    tasks = []
+    for begin in range(first, first + count, CONNECTING):
+        agents = [
+            CrowdAgent(number, address, devices) for number in range(begin, min(first + count, begin + CONNECTING))
+        ]
+        tasks += [asyncio.create_task(agent.run()) for agent in agents]
+        await asyncio.gather(*(agent.is_connected.wait() for agent in agents))
+    print("connected", flush=True)
+    await asyncio.gather(*tasks)
+
+
+if __name__ == "__main__":
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))
