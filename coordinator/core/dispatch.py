@@ -89,12 +89,15 @@ class Dispatcher:
             now: Both clocks.
             deadline_us: Lab time at which a lease that is granted now ends without a heartbeat.
         """
-        queues = self._ledger.queues
+        queues, pools = self._ledger.queues, self._ledger.fleet.pools
         if queues.grown:
             self._grow(now)
-        if queues.touched or self._ledger.fleet.pools.touched:
-            self._fill(now, deadline_us)
-        self._make_room(now)
+        is_complete = False
+        while not is_complete:
+            if queues.touched or pools.touched:
+                self._fill(now, deadline_us)
+            self._make_room(now)
+            is_complete = not (queues.touched or pools.touched)  # whose device is taken back may want one that is free
 
     def next_look_us(self) -> int | None:
         """Return the monotonic time at which urgent jobs have waited for long enough for a test to end by itself."""

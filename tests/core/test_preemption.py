@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.endings import COMPACT_ABOVE
-from coordinator.core.model import SECOND_US, Lease, RevokeReason, Settings, TestResult, TestState
+from coordinator.core.model import SECOND_US, DeviceKind, Lease, RevokeReason, Settings, Target, TestResult, TestState
 from tests.core.lab import AgentOnPaper, Lab, emulator, snapshots, spec
 
 E1, E2 = "emulator-1@lab", "emulator-2@lab"
@@ -189,3 +189,15 @@ def test_ended_tests_take_no_room_though_nobody_ever_waits_for_one() -> None:
         lab.pass_time(1)
         agent.run(agent.adopt(E1))
     assert len(lab.scheduler.ledger.endings) <= 2 * COMPACT_ABOVE
+
+
+def test_family_whose_last_device_is_taken_back_gets_one_that_is_free_in_the_same_step() -> None:
+    lab = Lab()
+    agent = lab.connect("lab", emulator("e1"), emulator("p1", kind=DeviceKind.DEVICE))
+    lab.submit(spec("slow", priority=1, target=Target.ANY))
+    agent.start(agent.adopt("e1@lab"))
+    urgent = spec("hotfix", priority=5, target=Target.EMULATOR, app_version_id="hot")
+    rest = spec("rest", priority=1, target=Target.ANY)
+    lab.submit(urgent, rest)
+    assert [one for _, one in lab.lease_on("e1@lab").revoked] == [RevokeReason.PREEMPT]
+    assert lab.jobs_of(lab.lease_on("p1@lab")) == [3]
