@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.cache/tools:$(PATH)
 PYTEST := $(RUN) pytest
 BASELINE := proto/baseline.binpb
 
-.PHONY: help setup tools demo test test-fast test-e2e sim sim-mutants soak check lint format types imports wire fresh proto baseline
+.PHONY: help setup tools reference demo test test-fast test-e2e sim sim-mutants soak check lint format types imports wire fresh proto baseline
 
 help: ## Show what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,10 +85,14 @@ wire:
 	$(RUN) buf format --diff --exit-code
 	$(RUN) buf breaking --against $(BASELINE)
 
-fresh: ## Check that qgjob/v1 is what proto/ generates
+fresh: ## Check that qgjob/v1 is what proto/ generates, and docs/reference.md what the programs tell
 	@rm -rf .cache/fresh && mkdir -p .cache/fresh
 	@$(MAKE) --no-print-directory generate OUT=.cache/fresh
 	diff -r --exclude=__pycache__ .cache/fresh/qgjob/v1 qgjob/v1
+	@$(RUN) python -m examples.reference --check
+
+reference: ## Write docs/reference.md anew from the help of the programs
+	$(RUN) python -m examples.reference
 
 proto: ## Generate the Python code of the wire (qgjob/v1) from proto/
 	rm -rf qgjob/v1

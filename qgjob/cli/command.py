@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperOption
 
-from qgjob.cli.session import GLOBALS
+from qgjob.cli.globals import GLOBALS
 from qgjob.cli.terminal import ReaderGone
 from qgjob.parameters import PlainCommand
 

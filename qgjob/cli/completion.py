@@ -1,13 +1,16 @@
-"""What a shell is told to complete with: ids of jobs, devices and agents, as the coordinator has them now."""
+"""What a shell is told to complete with: words, and ids of jobs, devices, agents and runs as the lab has them now."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
-from qgjob.cli.session import GLOBALS
+from qgjob.cli.fields import STATUSES, TARGETS
+from qgjob.cli.globals import FORMATS, GLOBALS
+from qgjob.counts import counted
 from qgjob.errors import ClientError
 
 if TYPE_CHECKING:
@@ -17,8 +20,42 @@ Suggestions = list[tuple[str, str]]
 """Words, each with a line about it."""
 
 MOST_SUGGESTED = 30
+MOST_SEARCHED = 200
+"""The newest jobs in which runs are looked for."""
 ACTIVE = ("queued", "assigned", "running")
 ENDED = ("completed", "failed", "errored", "timed_out", "cancelled")
+
+
+def targets(incomplete: str) -> list[str]:
+    """Suggest kinds of devices."""
+    return [word for word in TARGETS if word.startswith(incomplete)]
+
+
+def statuses(incomplete: str) -> list[str]:
+    """Suggest states of jobs; after a comma one more."""
+    before, comma, begun = incomplete.rpartition(",")
+    given = before.split(",")
+    return [f"{before}{comma}{word}" for word in STATUSES if word.startswith(begun) and word not in given]
+
+
+def formats(incomplete: str) -> list[str]:
+    """Suggest formats of output."""
+    return [word for word in FORMATS if word.startswith(incomplete)]
+
+
+def runs(context: typer.Context, incomplete: str) -> Suggestions:
+    """Suggest runs that jobs were submitted for lately."""
+
+    def read(opened: Client) -> Suggestions:
+        from qgjob import resources
+        from qgjob.v1.job_pb2 import JobFilter
+
+        counts = Counter(
+            job["run"] for job in resources.jobs(opened.list_jobs(JobFilter(), MOST_SEARCHED)) if job["run"]
+        )
+        return [(run, f"{counted(count, 'job')} of late") for run, count in counts.items()]
+
+    return _suggested(context, incomplete, read)
 
 
 def active_jobs(context: typer.Context, incomplete: str) -> Suggestions:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from qgjob.cli import render, terminal
 from qgjob.cli.exits import Exit, exit_of_error
-from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
+from qgjob.cli.globals import GLOBALS
+from qgjob.cli.session import Json, Output, chosen_format, client, show
 from qgjob.errors import ClientError
 from qgjob.program import stdout_width
 

@@ -59,11 +59,19 @@ def _list(wanted: JobFilter, limit: int, output: str) -> None:
 def list_jobs(
     status_filter: Annotated[
         list[str] | None,
-        typer.Option("--status-filter", metavar="STATUS", help="A status, or several with commas; repeatable."),
+        typer.Option(
+            "--status-filter",
+            metavar="STATUS",
+            help="A status, or several with commas; repeatable.",
+            autocompletion=completion.statuses,
+        ),
     ] = None,
     priority: Annotated[int | None, typer.Option("--priority", metavar="1-5", help="A priority.")] = None,
     target: Annotated[
-        str | None, typer.Option("--target", metavar="KIND", help="any, emulator, device or browserstack.")
+        str | None,
+        typer.Option(
+            "--target", metavar="KIND", help="any, emulator, device or browserstack.", autocompletion=completion.targets
+        ),
     ] = None,
     app_version_id: Annotated[
         str | None, typer.Option("--app-version-id", metavar="APP", help="An app version.")
@@ -72,7 +80,9 @@ def list_jobs(
         str | None, typer.Option("--org-id", metavar="ORG", help="An organisation; default: all.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="K=V; repeatable.")] = None,
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="A run.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="A run.", autocompletion=completion.runs)
+    ] = None,
     limit: Limit = 20,
     output: Output = None,
     json: Json = False,
@@ -152,7 +162,9 @@ def wait(
             metavar="[ID ...]", help="Jobs to wait for.", min=1, max=fields.MAX_ID, autocompletion=completion.jobs
         ),
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="All jobs of a run.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="All jobs of a run.", autocompletion=completion.runs)
+    ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="All jobs with K=V.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the logs as they come.")] = False,
     wait_timeout: Annotated[
@@ -197,7 +209,10 @@ def cancel(
     label: Annotated[
         list[str] | None, typer.Option("--label", metavar="K=V", help="All unfinished jobs with K=V.")
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="All unfinished jobs of a run.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="NAME", help="All unfinished jobs of a run.", autocompletion=completion.runs),
+    ] = None,
     output: Output = None,
     json: Json = False,
 ) -> None:

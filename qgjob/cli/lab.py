@@ -8,7 +8,8 @@ import typer
 
 from qgjob.cli import render, terminal
 from qgjob.cli.command import Command
-from qgjob.cli.session import GLOBALS, Json, Output, chosen_format, client, show
+from qgjob.cli.globals import GLOBALS
+from qgjob.cli.session import Json, Output, chosen_format, client, show
 from qgjob.cli.table import Column
 from qgjob.errors import UsageError
 

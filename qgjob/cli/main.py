@@ -15,8 +15,8 @@ from qgjob.cli import artifacts, builds, holds, jobs, lab, status
 from qgjob.cli.command import Command
 from qgjob.cli.doctor import doctor, say_coordinators_release
 from qgjob.cli.exits import Exit, exit_of_error
+from qgjob.cli.globals import GLOBALS
 from qgjob.cli.logs import logs
-from qgjob.cli.session import GLOBALS
 from qgjob.cli.submit import submit
 from qgjob.cli.terminal import ReaderGone, abandon_stdout
 from qgjob.errors import ClientError

@@ -5,51 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import render, terminal
+from qgjob.cli import completion, render, terminal
+from qgjob.cli.globals import FORMATS, GLOBALS
 from qgjob.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
     from qgjob.client import Client
 
-FORMATS = ("table", "json", "jsonl", "id")
-
-
-@dataclass(slots=True)
-class Globals:
-    """The options before the command."""
-
-    coordinator: str | None = None
-    profile: str | None = None
-    is_debugging: bool = False
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    token_file: str | None = None
-    is_insecure: bool = False
-
-    def flags(self) -> dict[str, str | None]:
-        """Return what was given of the settings that say where to connect, and how."""
-        return {
-            "coordinator": self.coordinator,
-            "tls_ca": self.tls_ca,
-            "tls_cert": self.tls_cert,
-            "tls_key": self.tls_key,
-            "token_file": self.token_file,
-            "insecure": "true" if self.is_insecure else None,
-        }
-
-
-GLOBALS = Globals()
-
 Output = Annotated[
     str | None,
     typer.Option(
-        "--output", "-o", metavar="FORMAT", help="table, json, jsonl or id; default: a table on a terminal, else JSON."
+        "--output",
+        "-o",
+        metavar="FORMAT",
+        help="table, json, jsonl or id; default: a table on a terminal, else JSON.",
+        autocompletion=completion.formats,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="The same as -o json.")]

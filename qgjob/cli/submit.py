@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import fields, render, terminal
+from qgjob.cli import completion, fields, render, terminal
 from qgjob.cli.builds import bring_for
 from qgjob.cli.bundles import bring_bundle, packed
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
@@ -64,7 +64,12 @@ def submit(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", metavar="KIND", help="any (the default), emulator, device or browserstack."),
+        typer.Option(
+            "--target",
+            metavar="KIND",
+            help="any (the default), emulator, device or browserstack.",
+            autocompletion=completion.targets,
+        ),
     ] = None,
     selector: Annotated[
         list[str] | None,

@@ -218,7 +218,7 @@ def test_a_watch_goes_on_when_nobody_reads_its_messages(stand_in: StandIn) -> No
     def drop(request: WatchJobsRequest) -> Iterator[Job | None]:
         yield job_message(1)
         yield None
-        stand_in.released.wait()
+        stand_in.gone_on.wait()
         raise Dropped
 
     def go_on(request: WatchJobsRequest) -> Iterator[Job | None]:
@@ -232,6 +232,6 @@ def test_a_watch_goes_on_when_nobody_reads_its_messages(stand_in: StandIn) -> No
     with process:
         assert json.loads(process.stdout.readline())["status"] == "queued"
         process.stderr.close()
-        stand_in.released.set()
+        stand_in.gone_on.set()
         assert json.loads(process.stdout.readline())["status"] == "running"
         process.kill()
