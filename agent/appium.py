@@ -150,6 +150,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class LogMark:
+    """A place in the log of a server."""
+
+    inode: int = 0
+    """Of the file that was written to; 0 where there was none."""
+    size: int = 0
+
+
 class _CappedLog:
     """A file for a server's output that never grows beyond a limit: when it is full, it is begun anew beside the old.
 
@@ -170,6 +179,31 @@ class _CappedLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _mark(path: Path) -> LogMark:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return LogMark()
+    return LogMark(inode=found.st_ino, size=found.st_size)
+
+
+def _read_since(path: Path, mark: LogMark) -> bytes:
+    """Return what a capped log holds from a mark on, if need be from the beginning of what is left of it."""
+    parts = list[bytes]()
+    for file in (path.with_suffix(".log.1"), path):
+        try:
+            with file.open("rb") as opened:
+                is_marked = os.fstat(opened.fileno()).st_ino == mark.inode
+                if is_marked:
+                    parts.clear()
+                    opened.seek(mark.size)
+                if is_marked or file == path:
+                    parts.append(opened.read())
+        except FileNotFoundError:
+            continue
+    return b"".join(parts)
 
 
 async def install_driver(tools: Toolbox) -> None:
@@ -245,7 +279,7 @@ class AppiumServer:
     async def _start(self) -> None:
         self.port, self._system_port = free_port(), SystemPort(self._slot)
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._log = _CappedLog(self._directory / "appium.log")
+        self._log = _CappedLog(self._log_path)
         env = {**self._tools.environment(), "APPIUM_HOME": str(self._tools.appium_home)}
         command = (*_appium(self._tools), "server", "--address", "127.0.0.1", "--port", str(self.port))
         self._server = await start(
@@ -265,11 +299,27 @@ class AppiumServer:
         deadline = loop.time() + START_TIMEOUT_S
         while not await self.is_ready():
             if not self._server.is_running:
-                raise AppiumFailed(f"Appium ended at once; see {self._directory / 'appium.log'}")
+                raise AppiumFailed(f"Appium ended at once; see {self._log_path}")
             if loop.time() > deadline:
                 await self.stop()
-                raise AppiumFailed(f"Appium did not come up; see {self._directory / 'appium.log'}")
+                raise AppiumFailed(f"Appium did not come up; see {self._log_path}")
             await asyncio.sleep(POLL_S)
+
+    @property
+    def _log_path(self) -> Path:
+        return self._directory / "appium.log"
+
+    def mark(self) -> LogMark:
+        """Return where the log ends now."""
+        return _mark(self._log_path)
+
+    def logged_since(self, mark: LogMark) -> bytes:
+        """Return what the server, and those that took its place, have logged since a mark.
+
+        Raises:
+            OSError: The log cannot be read.
+        """
+        return _read_since(self._log_path, mark)
 
     async def is_ready(self) -> bool:
         """Whether the server answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from agent.core.model import (
 )
 from agent.journal import Claim
 from agent.process import start
+from agent.runners.appwright_left import left_in
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
 from agent.runners.appwright_rest import LIST_OPTIONS, Rest, rest_of
@@ -109,7 +111,9 @@ class AppwrightRunner:
             verdict = await self._run(key, job, spec, out, rest, observer, stop)
         finally:
             await self._station.end(out)
-        return await self._station.explain(verdict)
+        verdict = await self._station.explain(verdict)
+        has_failed = verdict.outcome is not Outcome.PASSED
+        return replace(verdict, left_behind=await asyncio.to_thread(left_in, out, has_failed=has_failed))
 
     async def _run(
         self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, rest: Rest | None, observer: Observer, stop: Stop

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from agent.android import Adb, Apk, InstallFailed
-from agent.appium import AppiumFailed, AppiumServer, Toolbox
+from agent.appium import AppiumFailed, AppiumServer, LogMark, Toolbox
 from agent.blobs import BlobCache, BlobUnusable
 from agent.builds import BuildSource, BuildUnusable
 from agent.core.model import MICROSECONDS, Blame, Failure, Installation, LeasedJob, LeaseSpec
 from agent.crashes import Crash, crashes_of
+from agent.devicelog import device_time, log_since
 from agent.journal import Claim
 from agent.runners.appwright import slot_directory
 from agent.runners.appwright_care import Care
+from agent.runners.appwright_left import APPIUM_LOG, DEVICE_LOG
 from agent.runners.protocol import Observer, RunFailed, Verdict
 
 
@@ -43,6 +48,9 @@ class DeviceStation:
         self._apk: Apk | None = None
         self._crashes: list[Crash] = []
         """Those that the device remembered when the run began."""
+        self._begun = ""
+        """By the device's clock; empty where it does not tell."""
+        self._mark = LogMark()
 
     @property
     def name(self) -> str:
@@ -131,12 +139,24 @@ class DeviceStation:
         }
 
     async def begin(self, _job: LeasedJob, _observer: Observer) -> None:
-        """Remember which crashes are older than the run."""
+        """Remember what is older than the run: crashes, and lines of logs."""
         assert self._apk is not None
         self._crashes = await crashes_of(self._adb, self._apk.package)
+        self._begun = await device_time(self._adb)
+        self._mark = self._appium.mark()
 
-    async def end(self, _out: Path) -> None:
-        """The session is AppWright's to end, or `reset`'s."""
+    async def end(self, out: Path) -> None:
+        """Keep what the device and its Appium have logged. The session is AppWright's to end, or `reset`'s."""
+        log = await log_since(self._adb, self._begun)
+        await asyncio.to_thread(self._write_logs, out, log)
+
+    def _write_logs(self, out: Path, log: str) -> None:
+        try:
+            for name, content in ((DEVICE_LOG, log.encode()), (APPIUM_LOG, self._appium.logged_since(self._mark))):
+                if content:
+                    (out / name).write_bytes(content)
+        except OSError as error:  # it costs the logs, and not the verdict
+            structlog.get_logger("agent").warning("device_log_lost", device=self.name, reason=str(error))
 
     async def explain(self, verdict: Verdict) -> Verdict:
         """Put a failure down to the build where the app died in the run."""

@@ -19,11 +19,10 @@ from agent.browserstack.gateway import Gateway, Visit
 from agent.browserstack.pace import GivenUp
 from agent.builds import BuildSource, BuildUnusable, digest_of
 from agent.core.model import MICROSECONDS, Blame, Failure, Installation, LeasedJob, LeaseSpec, Outcome
+from agent.runners.appwright_left import SESSIONS
 from agent.runners.protocol import Observer, RunFailed, Verdict
 
 DEVICES_TRUSTED_S = 3_600.0
-SESSIONS = "sessions.json"
-"""What is kept of a run's sessions, beside what Playwright leaves there."""
 CHOSEN_BY = frozenset({"model", "os_version"})
 """Of a selector, what says which device; without them the project's own choice counts, if it has one."""
 

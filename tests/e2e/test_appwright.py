@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -322,6 +324,39 @@ def test_tests_are_seen_one_by_one_and_a_flaky_spec_passes_on_its_retry(grid: Gr
     assert all("word ***" in log.splitlines() for log in logs)
     assert "not yet ***" in job["attempts"][0]["failure_reason"]["message"]
     assert not any("hunter2" in text for text in (*logs, str(job)))
+    check_what_flaky_left(grid, retried)
+
+
+def check_what_flaky_left(grid: Grid, job: int) -> None:
+    """A failed attempt leaves a picture and Appium's log beside what each leaves, and none of it tells the secret."""
+
+    def kinds(attempt: int) -> set[str]:
+        found = grid.json("artifacts", "list", str(job), "--attempt", str(attempt))
+        return {artifact["kind"] for artifact in found}
+
+    each = {"results", "junit", "json_report", "html_report", "device_log"}
+    eventually(
+        lambda: kinds(1) == {*each, "appium_log", "screenshot", "other"}, f"{kinds(1)} is all that a failure leaves"
+    )
+    eventually(lambda: kinds(2) == each, f"{kinds(2)} is all that a pass leaves")
+    folder = grid.directory / "artifacts"
+    files = grid.json("artifacts", "download", str(job), "--to", str(folder))
+    assert {file["path"] for file in files} == {str(path) for path in folder.rglob("*") if path.is_file()}
+    first = folder / "attempt-1"
+    (picture,) = first.glob("test-results/*/screenshot.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "not yet ***" in (first / "junit.xml").read_text()
+    assert "POST /" in (first / "appium.log").read_text()
+    assert "ActivityManager" in (first / "device.log").read_text()
+    told = json.loads((first / "results.json").read_text())
+    assert [(test["title"], test["status"]) for test in told["tests"]] == [("fails the first time", "failed")]
+    page = (first / "html-report" / "index.html").read_bytes()
+    carried = page.partition(b"data:application/zip;base64,")[2].partition(b"<")[0]
+    texts = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(carried))) as report:
+        texts += [report.read(name) for name in report.namelist()]
+    assert any(b"not yet ***" in text for text in texts[-5:]), "the report shows the failure"
+    assert not any(b"hunter2" in text for text in texts)
 
 
 GATED = """

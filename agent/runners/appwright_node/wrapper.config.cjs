@@ -8,6 +8,7 @@
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const { chooseProject, locate } = require("./project.cjs");
+const { patchScreenshots } = require("./screenshot.cjs");
 const { patchAppwright } = require("./shape.cjs");
 const { patchBrowserStack, cloudDevice } = require("./browserstack.cjs");
 
@@ -22,6 +23,7 @@ const fromProject = createRequire(userConfigPath);
 const dist = path.dirname(fromProject.resolve("appwright"));
 patchAppwright(dist);
 if (isCloud) patchBrowserStack(dist);
+patchScreenshots(dist, userConfigPath);
 
 for (const [folder, name] of [["local", "LocalDeviceProvider"], ["emulator", "EmulatorProvider"]]) {
   const provider = require(path.join(dist, "providers", folder, "index.js"))[name].prototype;
@@ -68,5 +70,6 @@ module.exports = {
     ["list"],
     ["json", { outputFile: path.join(out, "report.json") }],
     ["junit", { outputFile: path.join(out, "junit.xml") }],
+    ["html", { outputFolder: path.join(out, "html-report"), open: "never" }],
   ],
 };

@@ -91,7 +91,9 @@ async def _logcat(call: Call) -> int:
     count = whole_number(options.values["-t"]) if "-t" in options.values else None
     await call.say("--------- beginning of main\n")
     if "-d" in options.flags or "-t" in options.values:
-        lines = logcat.lines()[-count:] if count else logcat.lines()
+        since = options.values.get("-T", "")
+        lines = [line for line in logcat.lines() if line >= since]
+        lines = lines[-count:] if count else lines
         await call.say("".join(f"{line}\n" for line in lines))
         return 0
     async for line in logcat.follow():
