@@ -56,5 +56,7 @@ def cloud_slots(
         station = CloudStation(facts.id, cloud, source, blobs)
         return AppwrightRunner(station=station, tools=tools, bundles=bundles, claim=claim)
 
-    discovery = BrowserStackDiscovery(client, config.name, config.cloud.slots, config.cloud.poll_s)
+    discovery = BrowserStackDiscovery(
+        client, lambda: gateway.sessions_counted, config.name, config.cloud.slots, config.cloud.poll_s
+    )
     return CloudSlots(discovery=discovery, make=make, gateway=gateway)

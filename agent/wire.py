@@ -174,7 +174,12 @@ def _facts(facts: m.DeviceFacts) -> device_pb2.DeviceFacts:
             temperature_decidegrees=facts.vitals.temperature_decidegrees,
             free_bytes=facts.vitals.free_bytes,
         ),
+        account=_account(facts.account) if facts.account is not None else None,
     )
+
+
+def _account(account: m.Account) -> device_pb2.CloudAccount:
+    return device_pb2.CloudAccount(name=account.name, sessions=account.sessions, others=account.others)
 
 
 def _result(result: m.AttemptResult) -> lease_pb2.AttemptResult:

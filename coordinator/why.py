@@ -17,6 +17,7 @@ _HELD_WORDS = {
     Why.DRAINING: "being drained",
     Why.QUARANTINED: "quarantined",
     Why.OFFLINE: "offline",
+    Why.ACCOUNT_FULL: "waiting for a session of its account",
     Why.OTHER_LANES: "kept for other lanes",
 }
 

@@ -18,6 +18,7 @@ import re
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,8 @@ COMMAND_PATIENCE_S = 45.0
 ROOM_POLL_S = 5.0
 CLOSE_POLL_S = 0.1
 ENDING_PATIENCE_S = 20.0
+COUNTED_S = 5.0
+"""How long a session that has ended may still stand in the plan."""
 MOST_NAME = 255
 
 _QUOTA = re.compile(
@@ -80,6 +83,7 @@ class Gateway:
         self._room_poll_s = room_poll_s
         self._visits: dict[str, Visit] = {}
         self._asking = threading.Lock()
+        self._ended: deque[float] = deque()
         self._starting = 0
         """Sessions that were asked for and do not stand yet: two runs must not both take the last room."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -96,6 +100,14 @@ class Gateway:
     def sessions_open(self) -> int:
         """How many sessions its runs have now."""
         return sum(1 for visit in list(self._visits.values()) if visit.open is not None)
+
+    @property
+    def sessions_counted(self) -> int:
+        """How many sessions that the plan may count are its runs': BrowserStack needs a moment to count one no more."""
+        now = time.monotonic()
+        while self._ended and now - self._ended[0] > COUNTED_S:
+            self._ended.popleft()
+        return self.sessions_open + len(self._ended)
 
     def close(self) -> None:
         """Stop to listen."""
@@ -153,7 +165,7 @@ class Gateway:
             return _refusal(404, "invalid session id", f"session {session} is not of this run")
         answer = self._command(visit, method, path, body, content_type)
         if method == "DELETE" and path == f"/session/{session}" and answer.status < 500 and visit.open == session:
-            visit.open = None
+            self._note_end(visit)
         return answer
 
     def _new_session(self, visit: Visit, body: bytes) -> Answer:
@@ -253,6 +265,10 @@ class Gateway:
             visit.say(f"the session at BrowserStack could not be marked: {error}")
         return Answer(status=200, body=json.dumps({"automation_session": changes}).encode())
 
+    def _note_end(self, visit: Visit) -> None:
+        visit.open = None
+        self._ended.append(time.monotonic())
+
     def _end_session(self, visit: Visit, session: str) -> None:
         """End a session, for which somebody pays as long as it lives."""
         url = f"{self.client.account.hub_url}/session/{session}"
@@ -264,12 +280,12 @@ class Gateway:
                 told = str(error)
             else:
                 if answer.status not in _NOT_REACHED:
-                    visit.open = None
+                    self._note_end(visit)
                     return
                 told = f"BrowserStack answers {answer.status}"
             refusals += 1
             pause(pause_after(refusals, random.random()), threading.Event())  # noqa: S311 - as above
-        visit.open = None  # it hears nothing any more, and BrowserStack ends it for that
+        self._note_end(visit)  # it hears nothing any more, and BrowserStack ends it for that
         structlog.get_logger("agent").warning("cloud_session_left", session=session, reason=told)
 
 

@@ -262,6 +262,18 @@ NO_VITALS = Vitals()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Whose sessions a slot of a cloud uses."""
+
+    name: str
+    """The same for all agents that serve it."""
+    sessions: int
+    """How many may run at once, whoever asks for them."""
+    others: int = 0
+    """How many run that are not this agent's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
     """What the agent knows about one of its devices."""
 
@@ -276,6 +288,8 @@ class DeviceFacts:
     reason: str = ""
     """Why it is not usable, with the fix; empty when it is."""
     vitals: Vitals = NO_VITALS
+    account: Account | None = None
+    """Of a slot of a cloud."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

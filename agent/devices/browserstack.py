@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.browserstack.client import Client, CloudFailed, Plan
-from agent.core.model import AgentId, DeviceFacts, DeviceId, DeviceKind
+from agent.browserstack.client import Client, CloudFailed
+from agent.core.model import Account, AgentId, DeviceFacts, DeviceId, DeviceKind
 
 WHATEVER_IS_ASKED_FOR = "*"
 """The model and the version of a slot: the device is chosen when the job is known."""
@@ -19,16 +19,18 @@ MOST_SLOTS = 1_000
 class BrowserStackDiscovery:
     """Looks at the plan again and again."""
 
-    def __init__(self, client: Client, agent: AgentId, most: int | None, poll_s: float) -> None:
+    def __init__(self, client: Client, own: Callable[[], int], agent: AgentId, most: int | None, poll_s: float) -> None:
         """Look at an account's plan.
 
         Args:
             client: The account.
+            own: Says how many of the sessions in the plan may be this agent's.
             agent: The name of this agent.
             most: How many slots this agent has at most; None for all of the plan.
             poll_s: How often the plan is looked at, in seconds.
         """
         self._client = client
+        self._own = own
         self._agent = agent
         self._most = most
         self._poll_s = poll_s
@@ -50,18 +52,21 @@ class BrowserStackDiscovery:
             given_up.set()
 
     def _look(self, given_up: threading.Event) -> tuple[DeviceFacts, ...]:
+        own = self._own()
         try:
             plan = self._client.plan(given_up, patience_s=0)
         except CloudFailed as error:
             structlog.get_logger("agent").warning("cloud_unreachable", reason=str(error))
             return self._slots(None, str(error))
+        # A session that begins or ends while the plan is asked for is counted as ours, not as a stranger's.
+        others = max(0, plan.running - max(own, self._own()))
+        account = Account(name=self._client.account.name, sessions=plan.most, others=others)
         if not plan.most:
-            return self._slots(plan, "the plan of the account allows no session")
+            return self._slots(account, "the plan of the account allows no session")
         self._count = min(plan.most, self._most or plan.most, MOST_SLOTS)
-        return self._slots(plan, "")
+        return self._slots(account, "")
 
-    def _slots(self, plan: Plan | None, reason: str) -> tuple[DeviceFacts, ...]:
-        del plan
+    def _slots(self, account: Account | None, reason: str) -> tuple[DeviceFacts, ...]:
         return tuple(
             DeviceFacts(
                 id=DeviceId(f"browserstack-{number}@{self._agent}"),
@@ -71,6 +76,7 @@ class BrowserStackDiscovery:
                 udid=f"browserstack-{number}",
                 usable=not reason,
                 reason=reason,
+                account=account,
             )
             for number in range(1, self._count + 1)
         )

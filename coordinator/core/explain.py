@@ -23,6 +23,7 @@ class Why(StrEnum):
     ASSIGNED = "assigned"
     NOTHING_MATCHES = "nothing_matches"
     OFFLINE = "offline"
+    ACCOUNT_FULL = "account_full"
     QUARANTINED = "quarantined"
     DRAINING = "draining"
     FENCING = "fencing"
@@ -80,15 +81,32 @@ def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
     matching = [one for one in ledger.fleet.devices.values() if ledger.fleet.pools.matches(one, signature)]
     if not matching:
         return _unmatched(ledger, job)
-    usable = [one for one in matching if _held_by(one, job) is None]
+    usable = [one for one in matching if _held_by(ledger, one, job) is None]
     return _waiting(ledger, job, matching, usable, now) if usable else _unusable(ledger, job, matching)
 
 
-def _held_by(device: Device, job: Job) -> Why | None:
+def _held_by(ledger: Ledger, device: Device, job: Job) -> Why | None:
     """Return why a device that matches is not to be had for a job, None if it is."""
     if job.spec.lane not in device.facts.lanes:
         return Why.OTHER_LANES
+    if device.state is DeviceState.OFFLINE and _waits_for_account(ledger, device):
+        return Why.ACCOUNT_FULL
     return _HELD.get(device.state)
+
+
+def _waits_for_account(ledger: Ledger, device: Device) -> bool:
+    is_there = device.facts.is_usable and ledger.fleet.session_of(device.agent) is not None
+    return is_there and ledger.fleet.accounts.is_full(device)
+
+
+def account_detail(ledger: Ledger, device: Device) -> str:
+    """Return why a slot of a cloud can have no session now; empty if that is not what keeps it."""
+    account = device.facts.account
+    if account is None or device.state is not DeviceState.OFFLINE or not _waits_for_account(ledger, device):
+        return ""
+    ours, others = ledger.fleet.accounts.used(account.name)
+    most = ledger.fleet.accounts.most(account.name)
+    return f"the {most} sessions of {account.name} are in use, {ours} by this lab and {others} by others"
 
 
 def _assigned(ledger: Ledger, job: Job) -> Explanation:
@@ -115,9 +133,9 @@ def _unmatched(ledger: Ledger, job: Job) -> Explanation:
 
 
 def _unusable(ledger: Ledger, job: Job, matching: list[Device]) -> Explanation:
-    held_by = {device.id: why for device in matching if (why := _held_by(device, job)) is not None}
+    held_by = {device.id: why for device in matching if (why := _held_by(ledger, device, job)) is not None}
     counts = Counter(held_by.values())
-    held = tuple((why, counts[why]) for why in (*_HELD.values(), Why.OTHER_LANES) if counts[why])
+    held = tuple((why, counts[why]) for why in (Why.ACCOUNT_FULL, *_HELD.values(), Why.OTHER_LANES) if counts[why])
     nearest = min((one for one in matching if held_by[one.id] is held[0][0]), key=lambda one: one.id)
     return Explanation(
         why=held[0][0],
@@ -135,6 +153,8 @@ def _lanes(device: Device) -> str:
 def _detail(ledger: Ledger, device: Device) -> str:
     agent = ledger.fleet.agents[device.agent]
     match device.state:
+        case DeviceState.OFFLINE if detail := account_detail(ledger, device):
+            return detail
         case DeviceState.OFFLINE if not device.facts.is_usable:
             return device.facts.reason
         case DeviceState.OFFLINE | DeviceState.FENCING:

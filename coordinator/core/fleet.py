@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 
+from coordinator.core.accounts import Accounts
 from coordinator.core.lanes import FamilyKey, Signature
 from coordinator.core.model import (
     SECOND_US,
@@ -44,6 +45,7 @@ class Fleet:
     def __init__(self) -> None:
         self.devices: dict[DeviceId, Device] = {}
         self.pools = Pools()
+        self.accounts = Accounts(lambda agent: agent in self._sessions)
         self.agents: dict[AgentId, Agent] = {}
         self.leases: dict[LeaseId, Lease] = {}
         self._devices_by_agent: defaultdict[AgentId, dict[DeviceId, None]] = defaultdict(dict)
@@ -113,6 +115,7 @@ class Fleet:
         if before is not None and before.agent != device.agent:
             del self._devices_by_agent[before.agent][device.id]
         self.devices[device.id] = device
+        self.accounts.put(before, device)
         self._devices_by_agent[device.agent][device.id] = None
         self.pools.put(device)
 

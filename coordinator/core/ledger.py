@@ -251,6 +251,7 @@ class Ledger:
         self.track_lease(lease)
         self.fleet.renew(lease.id, deadline_us)
         self.extend(lease, jobs, now)
+        self.look_at_accounts()
 
     def grant_canary(self, device: Device, app: AppKey, now: Now, deadline_us: int) -> None:
         """Offer a suspected device's agent the canary."""
@@ -473,7 +474,16 @@ class Ledger:
             return DeviceState.OFFLINE
         if device.hold in QUARANTINES:
             return DeviceState.QUARANTINED
-        return DeviceState.DRAINING if self.is_held(device) else DeviceState.IDLE
+        if self.is_held(device):
+            return DeviceState.DRAINING
+        return DeviceState.OFFLINE if self.fleet.accounts.is_full(device) else DeviceState.IDLE
+
+    def look_at_accounts(self) -> None:
+        """Take slots out of use whose account has no session left, and let them back where it has."""
+        for device_id in self.fleet.accounts.turned():
+            device = self.fleet.devices[device_id]
+            if device.lease is None and device.state is not self._resting_state(device):
+                self.free_device(device)
 
     def _state_under_canary(self, device: Device) -> DeviceState:
         if device.hold in QUARANTINES:

@@ -454,6 +454,18 @@ NO_VITALS = Vitals()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Whose sessions a slot of a cloud uses, as its agent saw it last."""
+
+    name: str
+    """The same for all agents that serve it."""
+    sessions: int
+    """How many may run at once, whoever asks for them."""
+    others: int = 0
+    """How many run that are not the agent's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
     """What an agent knows about one of its devices."""
 
@@ -469,6 +481,8 @@ class DeviceFacts:
     lanes: tuple[Lane, ...] = ALL_LANES
     """The lanes that its agent keeps it for, by the priorities with which jobs were submitted."""
     vitals: Vitals = field(default_factory=lambda: NO_VITALS)
+    account: Account | None = None
+    """Of a slot of a cloud. Not kept over restarts: its agent says it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,6 +169,7 @@ class Scheduler:
 
     def _decide(self, now: Now, lab_us: int) -> None:
         deadline_us = lab_us + self._settings.lease_ttl_us
+        self._ledger.look_at_accounts()
         self._suspicion.look(now, lab_us, deadline_us)
         self._dispatcher.dispatch(now, deadline_us)
 

@@ -10,6 +10,7 @@ import grpc
 from coordinator import wire
 from coordinator.core.errors import NotFound
 from coordinator.core.events import ReadmitRequested
+from coordinator.core.explain import account_detail
 from coordinator.core.fleet import HOUR_US, worked
 from coordinator.core.model import Device, DeviceHold, DeviceId, JobId
 from coordinator.engine import Engine
@@ -78,4 +79,6 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
             running = (attempt for attempt in lease.attempts if ledger.attempts[attempt].start_us is not None)
             job = next((ledger.attempts[attempt].job for attempt in running), None)
             busy_us = worked(device, lease.grant_us, wall_us).busy_us
-        return wire.device_out(device, job=job, utilisation_ppm=busy_us * 1_000_000 // HOUR_US)
+        message = wire.device_out(device, job=job, utilisation_ppm=busy_us * 1_000_000 // HOUR_US)
+        message.facts.reason = message.facts.reason or account_detail(self._engine.scheduler.ledger, device)
+        return message

@@ -120,6 +120,15 @@ def _device_facts(message: device_pb2.DeviceFacts) -> m.DeviceFacts:
         is_usable=message.usable,
         reason=clean(message.reason, MAX_VALUE),
         vitals=_vitals(message.vitals) if message.HasField("vitals") else m.NO_VITALS,
+        account=_account(message.account) if message.HasField("account") else None,
+    )
+
+
+def _account(message: device_pb2.CloudAccount) -> m.Account:
+    return m.Account(
+        name=text("account", message.name, MAX_NAME),
+        sessions=max(0, message.sessions),
+        others=max(0, message.others),
     )
 
 

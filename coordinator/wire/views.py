@@ -169,7 +169,12 @@ def device_facts_out(facts: m.DeviceFacts) -> device_pb2.DeviceFacts:
             temperature_decidegrees=facts.vitals.temperature_decidegrees,
             free_bytes=facts.vitals.free_bytes,
         ),
+        account=_account_out(facts.account) if facts.account is not None else None,
     )
+
+
+def _account_out(account: m.Account) -> device_pb2.CloudAccount:
+    return device_pb2.CloudAccount(name=account.name, sessions=account.sessions, others=account.others)
 
 
 def device_out(device: m.Device, *, job: m.JobId | None, utilisation_ppm: int) -> device_pb2.Device:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15qgjob/v1/device.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x0c\x44\x65viceVitals\x12\x16\n\tapi_level\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0f\x62\x61ttery_percent\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12$\n\x17temperature_decidegrees\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nfree_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42\x0c\n\n_api_levelB\x12\n\x10_battery_percentB\x1a\n\x18_temperature_decidegreesB\r\n\x0b_free_bytes\"\xaa\x02\n\x0b\x44\x65viceFacts\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.qgjob.v1.DeviceKind\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nos_version\x18\x05 \x01(\t\x12\x0c\n\x04udid\x18\x06 \x01(\t\x12\x31\n\x06labels\x18\x07 \x03(\x0b\x32!.qgjob.v1.DeviceFacts.LabelsEntry\x12\x0e\n\x06usable\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\x12&\n\x06vitals\x18\n \x01(\x0b\x32\x16.qgjob.v1.DeviceVitals\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x0eInstalledBuild\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xac\x02\n\x06\x44\x65vice\x12$\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x15.qgjob.v1.DeviceFacts\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.qgjob.v1.DeviceState\x12\x0e\n\x06job_id\x18\x04 \x01(\x03\x12\x10\n\x08lease_id\x18\x05 \x01(\x03\x12(\n\x06\x62uilds\x18\x06 \x03(\x0b\x32\x18.qgjob.v1.InstalledBuild\x12\x13\n\x0butilisation\x18\x07 \x01(\x01\x12-\n\tseen_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x04hold\x18\t \x01(\x0e\x32\x14.qgjob.v1.DeviceHold\x12\x13\n\x0bhold_reason\x18\n \x01(\t*y\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45VICE_KIND_EMULATOR\x10\x01\x12\x16\n\x12\x44\x45VICE_KIND_DEVICE\x10\x02\x12\x1c\n\x18\x44\x45VICE_KIND_BROWSERSTACK\x10\x03*\xe3\x01\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45VICE_STATE_IDLE\x10\x01\x12\x19\n\x15\x44\x45VICE_STATE_RESERVED\x10\x02\x12\x17\n\x13\x44\x45VICE_STATE_LEASED\x10\x03\x12\x18\n\x14\x44\x45VICE_STATE_FENCING\x10\x04\x12\x1c\n\x18\x44\x45VICE_STATE_QUARANTINED\x10\x05\x12\x19\n\x15\x44\x45VICE_STATE_DRAINING\x10\x06\x12\x18\n\x14\x44\x45VICE_STATE_OFFLINE\x10\x07*w\n\nDeviceHold\x12\x1b\n\x17\x44\x45VICE_HOLD_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45VICE_HOLD_QUARANTINE\x10\x01\x12\x15\n\x11\x44\x45VICE_HOLD_DRAIN\x10\x02\x12\x19\n\x15\x44\x45VICE_HOLD_SUSPICION\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15qgjob/v1/device.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x0c\x44\x65viceVitals\x12\x16\n\tapi_level\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0f\x62\x61ttery_percent\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12$\n\x17temperature_decidegrees\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nfree_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x42\x0c\n\n_api_levelB\x12\n\x10_battery_percentB\x1a\n\x18_temperature_decidegreesB\r\n\x0b_free_bytes\"\xd3\x02\n\x0b\x44\x65viceFacts\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.qgjob.v1.DeviceKind\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nos_version\x18\x05 \x01(\t\x12\x0c\n\x04udid\x18\x06 \x01(\t\x12\x31\n\x06labels\x18\x07 \x03(\x0b\x32!.qgjob.v1.DeviceFacts.LabelsEntry\x12\x0e\n\x06usable\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\x12&\n\x06vitals\x18\n \x01(\x0b\x32\x16.qgjob.v1.DeviceVitals\x12\'\n\x07\x61\x63\x63ount\x18( \x01(\x0b\x32\x16.qgjob.v1.CloudAccount\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x0c\x43loudAccount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08sessions\x18\x02 \x01(\x05\x12\x0e\n\x06others\x18\x03 \x01(\x05\"H\n\x0eInstalledBuild\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xac\x02\n\x06\x44\x65vice\x12$\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x15.qgjob.v1.DeviceFacts\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.qgjob.v1.DeviceState\x12\x0e\n\x06job_id\x18\x04 \x01(\x03\x12\x10\n\x08lease_id\x18\x05 \x01(\x03\x12(\n\x06\x62uilds\x18\x06 \x03(\x0b\x32\x18.qgjob.v1.InstalledBuild\x12\x13\n\x0butilisation\x18\x07 \x01(\x01\x12-\n\tseen_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x04hold\x18\t \x01(\x0e\x32\x14.qgjob.v1.DeviceHold\x12\x13\n\x0bhold_reason\x18\n \x01(\t*y\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45VICE_KIND_EMULATOR\x10\x01\x12\x16\n\x12\x44\x45VICE_KIND_DEVICE\x10\x02\x12\x1c\n\x18\x44\x45VICE_KIND_BROWSERSTACK\x10\x03*\xe3\x01\n\x0b\x44\x65viceState\x12\x1c\n\x18\x44\x45VICE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45VICE_STATE_IDLE\x10\x01\x12\x19\n\x15\x44\x45VICE_STATE_RESERVED\x10\x02\x12\x17\n\x13\x44\x45VICE_STATE_LEASED\x10\x03\x12\x18\n\x14\x44\x45VICE_STATE_FENCING\x10\x04\x12\x1c\n\x18\x44\x45VICE_STATE_QUARANTINED\x10\x05\x12\x19\n\x15\x44\x45VICE_STATE_DRAINING\x10\x06\x12\x18\n\x14\x44\x45VICE_STATE_OFFLINE\x10\x07*w\n\nDeviceHold\x12\x1b\n\x17\x44\x45VICE_HOLD_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45VICE_HOLD_QUARANTINE\x10\x01\x12\x15\n\x11\x44\x45VICE_HOLD_DRAIN\x10\x02\x12\x19\n\x15\x44\x45VICE_HOLD_SUSPICION\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +34,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEVICEFACTS_LABELSENTRY']._loaded_options = None
   _globals['_DEVICEFACTS_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_DEVICEKIND']._serialized_start=957
-  _globals['_DEVICEKIND']._serialized_end=1078
-  _globals['_DEVICESTATE']._serialized_start=1081
-  _globals['_DEVICESTATE']._serialized_end=1308
-  _globals['_DEVICEHOLD']._serialized_start=1310
-  _globals['_DEVICEHOLD']._serialized_end=1429
+  _globals['_DEVICEKIND']._serialized_start=1062
+  _globals['_DEVICEKIND']._serialized_end=1183
+  _globals['_DEVICESTATE']._serialized_start=1186
+  _globals['_DEVICESTATE']._serialized_end=1413
+  _globals['_DEVICEHOLD']._serialized_start=1415
+  _globals['_DEVICEHOLD']._serialized_end=1534
   _globals['_DEVICEVITALS']._serialized_start=69
   _globals['_DEVICEVITALS']._serialized_end=277
   _globals['_DEVICEFACTS']._serialized_start=280
-  _globals['_DEVICEFACTS']._serialized_end=578
-  _globals['_DEVICEFACTS_LABELSENTRY']._serialized_start=533
-  _globals['_DEVICEFACTS_LABELSENTRY']._serialized_end=578
-  _globals['_INSTALLEDBUILD']._serialized_start=580
-  _globals['_INSTALLEDBUILD']._serialized_end=652
-  _globals['_DEVICE']._serialized_start=655
-  _globals['_DEVICE']._serialized_end=955
+  _globals['_DEVICEFACTS']._serialized_end=619
+  _globals['_DEVICEFACTS_LABELSENTRY']._serialized_start=574
+  _globals['_DEVICEFACTS_LABELSENTRY']._serialized_end=619
+  _globals['_CLOUDACCOUNT']._serialized_start=621
+  _globals['_CLOUDACCOUNT']._serialized_end=683
+  _globals['_INSTALLEDBUILD']._serialized_start=685
+  _globals['_INSTALLEDBUILD']._serialized_end=757
+  _globals['_DEVICE']._serialized_start=760
+  _globals['_DEVICE']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

@@ -205,6 +205,7 @@ class DeviceFacts(_message.Message):
     USABLE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     VITALS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique over all agents: the serial number of a phone, or NAME@AGENT for what is local to a host."""
     kind: Global___DeviceKind.ValueType
@@ -229,6 +230,10 @@ class DeviceFacts(_message.Message):
     def vitals(self) -> Global___DeviceVitals:
         """How it was when its agent looked last."""
 
+    @_builtins.property
+    def account(self) -> Global___CloudAccount:
+        """Of a slot of a cloud: whose sessions it uses."""
+
     def __init__(
         self,
         *,
@@ -242,14 +247,45 @@ class DeviceFacts(_message.Message):
         usable: _builtins.bool = ...,
         reason: _builtins.str = ...,
         vitals: Global___DeviceVitals | None = ...,
+        account: Global___CloudAccount | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["vitals", b"vitals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "labels", b"labels", "model", b"model", "os_version", b"os_version", "platform", b"platform", "reason", b"reason", "udid", b"udid", "usable", b"usable", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "id", b"id", "kind", b"kind", "labels", b"labels", "model", b"model", "os_version", b"os_version", "platform", b"platform", "reason", b"reason", "udid", b"udid", "usable", b"usable", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceFacts: _TypeAlias = DeviceFacts  # noqa: Y015
+
+@_typing.final
+class CloudAccount(_message.Message):
+    """CloudAccount is an account of a cloud as an agent saw it last. Agents that serve the same one share its sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The same for all agents that serve it."""
+    sessions: _builtins.int
+    """How many sessions may run at once, whoever asks for them."""
+    others: _builtins.int
+    """How many run that are not the agent's own."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sessions: _builtins.int = ...,
+        others: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "others", b"others", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloudAccount: _TypeAlias = CloudAccount  # noqa: Y015
 
 @_typing.final
 class InstalledBuild(_message.Message):

@@ -313,6 +313,8 @@ class _WhyReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WhyReason.V
     """A device works for its build already, and takes it along."""
     WHY_REASON_BUSY: _WhyReason.ValueType  # 12
     """All that matches is busy."""
+    WHY_REASON_ACCOUNT_FULL: _WhyReason.ValueType  # 40
+    """What matches are slots of a cloud whose account has no session left."""
 
 class WhyReason(_WhyReason, metaclass=_WhyReasonEnumTypeWrapper):
     """WhyReason is what keeps a job from running, or what it does."""
@@ -343,6 +345,8 @@ WHY_REASON_JOINS_BATCH: WhyReason.ValueType  # 11
 """A device works for its build already, and takes it along."""
 WHY_REASON_BUSY: WhyReason.ValueType  # 12
 """All that matches is busy."""
+WHY_REASON_ACCOUNT_FULL: WhyReason.ValueType  # 40
+"""What matches are slots of a cloud whose account has no session left."""
 Global___WhyReason: _TypeAlias = WhyReason  # noqa: Y015
 
 @_typing.final

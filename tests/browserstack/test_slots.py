@@ -9,7 +9,7 @@ import pytest
 
 from agent.browserstack.client import Client
 from agent.config import CloudConfig, ConfigError, parse_cloud
-from agent.core.model import AgentId, DeviceFacts, DeviceKind
+from agent.core.model import Account, AgentId, DeviceFacts, DeviceKind
 from agent.devices.browserstack import BrowserStackDiscovery
 from tests.browserstack.stand_in import StandIn
 
@@ -19,9 +19,9 @@ LAB = AgentId("lab")
 class Looking:
     """What a discovery tells, one after the other."""
 
-    def __init__(self, client: Client, most: int | None = None) -> None:
+    def __init__(self, client: Client, most: int | None = None, own: int = 0) -> None:
         self._told: asyncio.Queue[tuple[DeviceFacts, ...]] = asyncio.Queue()
-        discovery = BrowserStackDiscovery(client, LAB, most, 0.01)
+        discovery = BrowserStackDiscovery(client, lambda: own, LAB, most, 0.01)
         self._task = asyncio.create_task(discovery.run(self._told.put_nowait))
 
     async def next(self) -> tuple[DeviceFacts, ...]:
@@ -43,6 +43,14 @@ async def test_plan_has_as_many_slots_as_sessions_and_follows_it(stand_in: Stand
     assert len(await looking.next()) == 5
     stand_in.parallels = 0
     assert {slot.reason for slot in await looking.next()} == {"the plan of the account allows no session"}
+    await looking.end()
+
+
+async def test_sessions_of_others_are_told_apart_from_the_agents_own(stand_in: StandIn, client: Client) -> None:
+    stand_in.foreign = 2
+    looking = Looking(client, own=1)
+    (slot, _) = await looking.next()
+    assert slot.account == Account(name="lab_user@127.0.0.1", sessions=2, others=1)
     await looking.end()
 
 

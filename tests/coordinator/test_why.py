@@ -10,6 +10,7 @@ from coordinator.core.explain import explain
 from coordinator.core.forecast import forecast
 from coordinator.core.model import (
     SECOND_US,
+    Account,
     AttemptOutcome,
     DeviceHold,
     DeviceId,
@@ -254,3 +255,15 @@ def test_device_of_another_kind_counts_as_one_that_lacks_something() -> None:
     lab.connect("lab", emulator("p1", kind=DeviceKind.DEVICE))
     lab.submit(spec(target=Target.EMULATOR))
     assert "p1@lab, has kind device instead of emulator." in said(lab, 1)
+
+
+def test_account_of_a_cloud_has_no_session_left() -> None:
+    lab = Lab()
+    account = Account(name="lab_user@cloud", sessions=2, others=2)
+    lab.connect("lab", emulator("slot-1", kind=DeviceKind.BROWSERSTACK, account=account))
+    lab.submit(spec(target=Target.BROWSERSTACK))
+    assert explained(lab, 1).reason == job_pb2.WHY_REASON_ACCOUNT_FULL
+    assert said(lab, 1).startswith(
+        "The only device that matches, slot-1@lab, is waiting for a session of its account (the 2 sessions of"
+        " lab_user@cloud are in use, 0 by this lab and 2 by others)."
+    )

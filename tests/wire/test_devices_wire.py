@@ -8,7 +8,7 @@ import pytest
 
 from agent import wire as agent_wire
 from agent.core.events import AdoptLease
-from agent.core.model import DeviceFacts, DeviceId, DeviceKind, Vitals
+from agent.core.model import Account, DeviceFacts, DeviceId, DeviceKind, Vitals
 from agent.core.step import ReportDevices
 from coordinator import wire
 from coordinator.core import model as m
@@ -72,3 +72,14 @@ def test_held_device_that_is_away_is_shown_with_what_brings_it_back_first() -> N
     device = replace(a_device(), facts=facts, hold=m.DeviceHold.SUSPICION, hold_reason="the phone went away")
     shown = resources.device(wire.device_out(device, job=None, utilisation_ppm=0))
     assert shown["reason"] == "offline: plug it in again; the phone went away"
+
+
+def test_account_of_a_slot_arrives() -> None:
+    told = Account(name="lab_user@cloud", sessions=5, others=2)
+    facts = DeviceFacts(id=DeviceId("slot-1@lab"), kind=DeviceKind.BROWSERSTACK, account=told)
+    event = wire.agent_event(SESSION, agent_wire.fact(ReportDevices(devices=(facts,))))
+    assert isinstance(event, DevicesReported)
+    (arrived,) = event.devices
+    assert arrived.account == m.Account(name="lab_user@cloud", sessions=5, others=2)
+    shown = wire.device_out(replace(a_device(), facts=arrived), job=None, utilisation_ppm=0)
+    assert (shown.facts.account.sessions, shown.facts.account.others) == (5, 2)
