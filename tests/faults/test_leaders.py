@@ -14,6 +14,7 @@ from qgjob.client import Client
 from tests.e2e.grid import Grid, Program, eventually, running_grid
 from tests.faults.checker import Verdict
 from tests.faults.load import Load
+from tests.s3 import Bucket, running_s3
 
 FAILOVERS = int(os.environ.get("QGJOB_FAILOVERS", "2"))
 SEED = int(os.environ.get("QGJOB_KILL_SEED", "1"))
@@ -27,20 +28,29 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 20 * FAILOVERS)]
 class Lab:
     """Two coordinators and two agents; one of the coordinators leads."""
 
-    def __init__(self, grid: Grid, database_url: str) -> None:
+    def __init__(self, grid: Grid, *options: str, homes: tuple[str, str] = ("coordinator", "coordinator")) -> None:
+        """Start everything.
+
+        Args:
+            grid: Where.
+            options: What both coordinators are told.
+            homes: The data directory of each, one and the same where they share it.
+        """
         self.grid = grid
         self.random = random.Random(SEED)
-        self._options = (*PACE, "--database-url", database_url)
+        self._options = (*PACE, *options)
         self._lives = 0
-        self.leader = self._start("127.0.0.1:0")
-        self.standby = self._start("127.0.0.1:0")
+        self._homes = homes
+        self.leader = self._start("127.0.0.1:0", homes[0])
+        self.standby = self._start("127.0.0.1:0", homes[1])
         grid.address = ",".join(address_of(program) for program in (self.leader, self.standby))
         for name in ("one", "two"):
             grid.agent(name, *DEVICES)
 
-    def _start(self, listen: str) -> Program:
+    def _start(self, listen: str, home: str) -> Program:
         self._lives += 1
-        return self.grid.one_coordinator(f"coordinator-{self._lives}", listen, *self._options)
+        directory = ("--data-dir", str(self.grid.directory / home))
+        return self.grid.one_coordinator(f"coordinator-{self._lives}", listen, *self._options, *directory)
 
     def pause(self) -> None:
         """Let work go on for a moment of random length."""
@@ -65,7 +75,9 @@ class Lab:
 
     def _take_turns(self) -> None:
         fallen, self.leader = self.leader, self.standby
-        self.standby = self._start(address_of(fallen))
+        home, other = self._homes
+        self._homes = (other, home)
+        self.standby = self._start(address_of(fallen), home)
         assert self.standby.ready_line().endswith(" role=standby")
 
 
@@ -75,21 +87,34 @@ def address_of(program: Program) -> str:
 
 def test_leaders_that_fall_or_sleep_cost_no_job_no_log_and_no_running_test(tmp_path: Path, postgresql: str) -> None:
     with running_grid(tmp_path) as grid:
-        lab = Lab(grid, postgresql)
-        load = Load(grid.address, SEED)
-        with load.running():
-            for number in range(FAILOVERS):
-                lab.pause()
-                if number % 2:
-                    lab.freeze_leader()
-                else:
-                    lab.kill_leader()
-        load.wait_until_all_ended(60)
-        with Client(grid.address) as client:
-            verdict = Verdict.gather(client, tmp_path, load)
-            compared = verdict.keeps_every_promise()
-        load.close()
-        print(f"{FAILOVERS} takeovers, {len(load.accepted)} jobs, {compared} logs compared,")  # noqa: T201
-        print(dict(verdict.outcomes()))  # noqa: T201
-        assert compared > FAILOVERS
-        assert verdict.outcomes()["lost"] == 0
+        survive(Lab(grid, "--database-url", postgresql), FAILOVERS)
+
+
+def test_leaders_that_share_a_bucket_alone_find_each_others_logs(tmp_path: Path, postgresql: str) -> None:
+    with running_s3() as endpoint, running_grid(tmp_path) as grid:
+        bucket = Bucket(endpoint, "lab")
+        grid.env.update(bucket.env)
+        homes = ("here", "there")
+        survive(Lab(grid, "--database-url", postgresql, "--storage", bucket.url, homes=homes), FAILOVERS // 2)
+        assert not [home for home in homes if (tmp_path / home / "logs").exists()]
+
+
+def survive(lab: Lab, failovers: int) -> None:
+    """Let leaders fall and sleep in turn while users submit, cancel and follow, and judge what came of it."""
+    load = Load(lab.grid.address, SEED)
+    with load.running():
+        for number in range(failovers):
+            lab.pause()
+            if number % 2:
+                lab.freeze_leader()
+            else:
+                lab.kill_leader()
+    load.wait_until_all_ended(60)
+    with Client(lab.grid.address) as client:
+        verdict = Verdict.gather(client, lab.grid.directory, load)
+        compared = verdict.keeps_every_promise()
+    load.close()
+    print(f"{failovers} takeovers, {len(load.accepted)} jobs, {compared} logs compared,")  # noqa: T201
+    print(dict(verdict.outcomes()))  # noqa: T201
+    assert compared > failovers
+    assert verdict.outcomes()["lost"] == 0
