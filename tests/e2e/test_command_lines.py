@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -98,6 +99,36 @@ BEFORE_THE_END = (
         "completed",
     ),
     Line("qgjob submit --from manifest.toml -o id", None, ""),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=b.spec.js --follow --strict"
+        " --cancel-on-interrupt --idempotency-key once",
+        None,
+        "b.spec.js: passed",
+    ),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=built --app ./app.apk --bundle project --test 'tests/**/*.ts'"
+        " -o id",
+        None,
+        "bundle of 3 files",
+    ),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=c.spec.js --env QGJOB_SIM_OUTCOME=failed --wait",
+        some_jobs,
+        "TEST_FAILED",
+        1,
+    ),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=d.spec.js --env QGJOB_SIM_OUTCOME=error --wait",
+        some_jobs,
+        "errored",
+        3,
+    ),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=e.spec.js --selector model=Nokia --strict",
+        None,
+        "error: no known device matches",
+        9,
+    ),
 )
 AFTER_IT = (
     Line("qgjob jobs wait 1 2 --junit report.xml --wait-timeout 30m", some_jobs, "completed"),
@@ -135,17 +166,32 @@ AFTER_IT = (
     Line("qgjob agents list", records("name", "state", "devices"), "connected"),
     Line("qgjob agents drain lab --deadline 30m", record("name", "draining"), "drained"),
     Line("qgjob agents resume lab", record("name", "draining"), "lab gets work again"),
+    Line(
+        "qgjob builds upload --org-id=qualgent --app-version-id=built ./app.apk --replace",
+        record("org_id", "app_version_id", "digest"),
+        "Build built of qualgent",
+    ),
     Line("qgjob builds list", records("org_id", "app_version_id", "digest"), "xyz123"),
     Line("qgjob doctor", records("name", "finding", "message", "hint"), "ok       coordinator"),
     Line("qgjob config view", records("name", "value", "source"), "QGJOB_COORDINATOR"),
     Line("qgjob --version", None, "coordinator "),
     Line("qgjob-agent doctor --simulate emulator=1", None, "ok       coordinator"),
+    Line("qgjob jobs cancel --run nightly", lambda found: found == [], "No unfinished job is like that."),
+    Line("qgjob-coordinator replay --policy fifo --data-dir coordinator", None, "Longest wait for the first start:"),
+    Line("qgjob jobs lst", None, "hint: did you mean 'list'?", 2),
+    Line("qgjob jobs list --limt 3", None, "hint: did you mean --limit?", 2),
     Line("qgjob jobs retry 1", a_job, "onboarding"),
 )
 
 
 @pytest.mark.parametrize("columns", [None, 80, 200], ids=["pipe", "80 columns", "200 columns"])
 def test_each_line_does_what_is_promised(grid: Grid, columns: int | None) -> None:
+    (grid.directory / "app.apk").write_bytes(b"a build")
+    project = grid.directory / "project"
+    (project / "tests" / "deep").mkdir(parents=True)
+    for name in ("a.ts", "deep/b.ts"):
+        (project / "tests" / name).write_text("")
+    (project / "package.json").write_text("{}")
     (grid.directory / "manifest.toml").write_text(
         'org_id = "qualgent"\napp_version_id = "xyz123"\n[[specs]]\ntest = "m.spec.js"\npriority = 2\n'
     )
@@ -159,7 +205,7 @@ def test_each_line_does_what_is_promised(grid: Grid, columns: int | None) -> Non
 
 
 def check(grid: Grid, line: Line, columns: int | None) -> None:
-    program, *arguments = line.text.split()
+    program, *arguments = shlex.split(line.text)
     command = [str(BIN / program), *arguments]
     if columns is None:
         on_a_pipe(grid, line, command)
