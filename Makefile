@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.cache/tools:$(PATH)
 PYTEST := $(RUN) pytest
 BASELINE := proto/baseline.binpb
 
-.PHONY: help setup tools reference demo test test-fast test-e2e sim sim-mutants soak check lint format types imports wire fresh proto baseline
+.PHONY: help setup tools reference demo test test-fast test-e2e sim sim-mutants soak bench check lint format types imports wire fresh proto baseline
 
 help: ## Show what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ soak: tools ## All faults of real processes at length (KILLS=n), 100,000 simulat
 	$(RUN) python -m benchmarks decision
 	$(RUN) python -m benchmarks follow
 	$(RUN) python -m benchmarks builds
+
+bench: $(UV_PROGRAM) ## Measure beside bare gRPC, SQLite and the classic stack (BENCH="submit ..."): writes docs/performance.md
+	@$(UV) sync --frozen --all-extras --group bench --quiet
+	$(RUN) --group bench python -m benchmarks.report $(BENCH)
 
 check: lint types imports wire fresh ## Lint, types, import contracts, the wire
 

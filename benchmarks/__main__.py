@@ -1,4 +1,7 @@
-"""python -m benchmarks NAME [--rounds N] [--json]: measures one thing; its last line is one JSON object."""
+"""Measures one thing; the last line is one JSON object.
+
+python -m benchmarks NAME [--rounds N] [--agents N] [--jobs N] [--json]
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ NAMES = {
     "dispatch": ("dispatch", "run"),
     "follow": ("follow", "run"),
     "lifecycle": ("lifecycle", "run"),
+    "logs": ("logs", "run"),
     "optimum": ("scheduling", "run_small"),
+    "recovery": ("recovery", "run"),
+    "scale": ("scale", "run"),
     "scheduling": ("scheduling", "run"),
     "submit": ("submit", "run"),
     "submit_batch": ("submit_batch", "run"),
@@ -34,13 +40,13 @@ def machine() -> dict[str, Any]:
     return {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version()}
 
 
-def measure(name: str, rounds: int | None, *, is_telling: bool) -> dict[str, Any]:
+def measure(name: str, sizes: dict[str, int | None], *, is_telling: bool) -> dict[str, Any]:
     """Run a benchmark and return its JSON object. The load is that of before, which is of others."""
     module, function = NAMES[name]
     run: Callable[..., Measured] = getattr(import_module(f"benchmarks.{module}"), function)
-    options = {} if rounds is None else {"rounds": rounds}
-    if rounds is not None and "rounds" not in inspect.signature(run).parameters:
-        raise SystemExit(f"{name} knows no rounds; leave --rounds out")
+    options = {size: number for size, number in sizes.items() if number is not None}
+    for unknown in options.keys() - inspect.signature(run).parameters.keys():
+        raise SystemExit(f"error: {name} has no --{unknown}\nhint: leave it out")
     found = machine()
     metrics, ratios = run(is_telling, **options)
     return {"name": name, "metrics": metrics, "ratios": ratios, "machine": found}
@@ -53,12 +59,15 @@ def _end(_number: int, _frame: object) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _end)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures one thing.")
     parser.add_argument("name", choices=sorted(NAMES))
     parser.add_argument("--rounds", type=int, help="interleaved rounds, more for a quieter figure")
+    parser.add_argument("--agents", type=int, help="agents that connect, for `scale`")
+    parser.add_argument("--jobs", type=int, help="jobs that are queued, for `scale`")
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON object")
     given = parser.parse_args()
-    print(json.dumps(measure(given.name, given.rounds, is_telling=not given.json)))
+    sizes = {"rounds": given.rounds, "agents": given.agents, "jobs": given.jobs}
+    print(json.dumps(measure(given.name, sizes, is_telling=not given.json)))
 
 
 if __name__ == "__main__":

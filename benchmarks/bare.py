@@ -61,8 +61,9 @@ async def _converse(_requests: object, context: Context) -> None:
 async def _append(_requests: object, context: Context) -> None:
     sizes: dict[int, int] = {}
     while (message := await context.read()) is not grpc.aio.EOF:
-        attempt = message.chunk.attempt_id
-        sizes[attempt] = sizes.get(attempt, 0) + len(message.chunk.data)
+        if message.HasField("chunk"):
+            attempt = message.chunk.attempt_id
+            sizes[attempt] = sizes.get(attempt, 0) + len(message.chunk.data)
     for attempt, size in sizes.items():
         await context.write(AppendLogsResponse(attempt_id=attempt, committed_size=size))
 

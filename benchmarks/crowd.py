@@ -1,9 +1,10 @@
 """Many agents in one process: the real machine and session of each, over a connection of its own.
 
-python -m benchmarks.crowd HOST:PORT FIRST AGENTS DEVICES
+python -m benchmarks.crowd HOST:PORT FIRST AGENTS DEVICES [NOTES]
 
 They install at once and test in no time; each test writes the lines that its job asks for, which go up as an agent's
-logs do. What they do not do is to write to a disk: in a lab each has one of its own.
+logs do. A job that bears the time of its submit is noted in a file with the time that it took to start. What these
+agents do not do is to write to a disk: in a lab each has one of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import grpc
 
@@ -47,30 +49,44 @@ DEFAULT_LINES = 5
 CONNECTING = 200
 """Agents that connect at the same time; the others of the process wait for them."""
 VERSION = "0.1.0"
+SENT_NS = "SENT_NS"
+"""Entry of a job's env: when it was submitted, by the clock that all processes of a machine share."""
 
 
 @contextmanager
-def crowd(address: str, agents: int, *, devices: int = 1, processes: int = 1) -> Iterator[list[int]]:
-    """Run agents in processes of their own, and yield the ids of those processes once all agents have connected."""
+def crowd(
+    address: str, agents: int, *, devices: int = 1, processes: int = 1, notes: Path | None = None
+) -> Iterator[None]:
+    """Run agents in processes of their own, from when all have connected.
+
+    Args:
+        address: Of the coordinator.
+        agents: In all processes together.
+        devices: Of each agent.
+        processes: How many.
+        notes: Folder of files into which each process writes how long jobs took to start, in microseconds.
+    """
     share = agents // processes
     with ExitStack() as stack:
         started = []
         for number in range(processes):
             numbers = (str(number * share), str(share), str(devices))
-            command = (sys.executable, "-m", "benchmarks.crowd", address, *numbers)
+            file = (str(notes / f"{number}.txt"),) if notes is not None else ()
+            command = (sys.executable, "-m", "benchmarks.crowd", address, *numbers, *file)
             process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(process.kill)
             started.append(process)
         for process in started:
             assert process.stdout is not None
             assert process.stdout.readline().strip() == "connected"
-        yield [process.pid for process in started]
+        yield
 
 
 class CrowdAgent:
     """One of many."""
 
-    def __init__(self, number: int, address: str, devices: int) -> None:
+    def __init__(self, number: int, address: str, devices: int, note: Callable[[int], None]) -> None:
+        self._note = note
         name = f"crowd-{number}"
         identity = Identity(agent_id=AgentId(name), boot_id=f"boot-{number}", version=VERSION, host="crowd")
         self._machine = Machine(identity, Memory())
@@ -125,6 +141,8 @@ class CrowdAgent:
 
     def _test(self, action: StartAttempt) -> None:
         job = action.job
+        if (sent := job.environment.get(SENT_NS)) is not None:
+            self._note((time.monotonic_ns() - int(sent)) // 1_000)
         lines = int(job.environment.get("QGJOB_SIM_LOG_LINES", DEFAULT_LINES))
         data = b"".join(b"line %d of %d\n" % (number + 1, lines) for number in range(lines))
         log = LogSummary(size=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -180,19 +198,19 @@ def _now() -> Now:
     return Now(mono_us=time.monotonic_ns() // 1_000, wall_us=time.time_ns() // 1_000)
 
 
-async def main(address: str, first: int, count: int, devices: int) -> None:
+async def main(address: str, first: int, count: int, devices: int, notes: str = "/dev/null") -> None:
     tasks = []
-    for begin in range(first, first + count, CONNECTING):
-        agents = [
-            CrowdAgent(number, address, devices) for number in range(begin, min(first + count, begin + CONNECTING))
-        ]
-        tasks += [asyncio.create_task(agent.run()) for agent in agents]
-        await asyncio.gather(*(agent.is_connected.wait() for agent in agents))
-    print("connected", flush=True)
-    await asyncio.gather(*tasks)
+    with open(notes, "w", buffering=1) as file:  # noqa: ASYNC230 - a line now and then
+        for begin in range(first, first + count, CONNECTING):
+            numbers = range(begin, min(first + count, begin + CONNECTING))
+            agents = [CrowdAgent(number, address, devices, lambda us: print(us, file=file)) for number in numbers]
+            tasks += [asyncio.create_task(agent.run()) for agent in agents]
+            await asyncio.gather(*(agent.is_connected.wait() for agent in agents))
+        print("connected", flush=True)
+        await asyncio.gather(*tasks)
 
 
 if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))
+    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:]))

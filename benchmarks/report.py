@@ -1,0 +1,222 @@
+"""Runs the benchmarks one after the other, keeps their JSON, and writes tables and plots into docs/performance.md.
+
+python -m benchmarks.report [NAME ...]
+
+With names only those run, and of the others what was kept before is told. What stands in the document outside of the
+two marks is written by hand and stays.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pygal
+from pygal.style import CleanStyle
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "performance.md"
+PLOTS = ROOT / "docs" / "performance"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+LONGEST_S = 240
+"""For one benchmark; all together take ten minutes."""
+NAMES = (
+    "submit",
+    "submit_batch",
+    "dispatch",
+    "lifecycle",
+    "logs",
+    "follow",
+    "scale",
+    "recovery",
+    "cli_startup",
+    "decision",
+)
+
+
+class Promise(NamedTuple):
+    """What a ratio is to reach."""
+
+    benchmark: str
+    ratio: str
+    is_most: bool
+    """Whether it must not be exceeded, rather than be reached."""
+    value: float
+    what: str
+
+
+PROMISES = (
+    Promise("submit", "submit_over_bare_echo_32", False, 0.33, "submits, 32 in flight, of a bare echo's rate"),
+    Promise("submit", "submit_over_bare_echo_128", False, 0.33, "submits, 128 in flight, of a bare echo's rate"),
+    Promise("submit", "submit_over_classic_32", False, 5, "submits, 32 in flight, times the classic stack's"),
+    Promise("submit", "submit_over_classic_128", False, 5, "submits, 128 in flight, times the classic stack's"),
+    Promise("submit_batch", "submit_batch_over_promise", False, 1, "jobs a second in calls of 1,000, of 12,000"),
+    Promise("dispatch", "dispatch_p50_over_round_trip", True, 10, "dispatch p50 in bare round trips"),
+    Promise("dispatch", "dispatch_p99_over_round_trip", True, 25, "dispatch p99 in bare round trips (of p50)"),
+    Promise("dispatch", "dispatch_p50_over_celery", True, 1, "dispatch p50 of Celery's, whose Redis syncs always"),
+    Promise("lifecycle", "lifecycle_over_celery", False, 1.5, "whole lives of jobs, times Celery's rate"),
+    Promise("logs", "one_log_over_bare", False, 0.35, "one log, of a bare stream's bytes a second"),
+    Promise("logs", "fifty_logs_over_bare", False, 0.35, "fifty logs at once, of bare streams'"),
+    Promise("logs", "piece_beside_followers_over_alone", True, 1.1, "a piece of a log beside 1,000 followers"),
+    Promise("follow", "quiet_p50_over_promise", True, 1, "line to follower p50, of 20 ms"),
+    Promise("follow", "quiet_p99_over_promise", True, 1, "line to follower p99, of 100 ms"),
+    Promise("scale", "resident_over_promise", True, 1, "memory at scale, of 2.5 GB"),
+    Promise("scale", "grants_over_promise", False, 1, "grants a second at scale, of 200"),
+    Promise("scale", "dispatch_p99_over_promise", True, 1, "dispatch p99 at scale, of 50 ms"),
+    Promise("scale", "connect_over_promise", True, 1, "10,000 agents connected, of 30 s"),
+    Promise("scale", "restart_over_promise", True, 1, "restart with 1,000,000 queued jobs, of 45 s"),
+)
+
+
+def main(wanted: list[str]) -> int:
+    """Run, keep, write; return the exit code."""
+    RESULTS.mkdir(exist_ok=True)
+    failed = [name for name in wanted or NAMES if not _run(name)]
+    kept = {name: json.loads(file.read_text()) for name in NAMES if (file := RESULTS / f"{name}.json").exists()}
+    PLOTS.mkdir(exist_ok=True)
+    _plot(kept)
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    figures = "\n".join(_figures(kept))
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}")
+    if failed:
+        print(f"error: these did not end well: {', '.join(failed)}", file=sys.stderr)
+        print("hint: their figures are those of an earlier run", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run(name: str) -> bool:
+    """Run one benchmark and keep what it found; return whether it ended well."""
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    began_s = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks", name, "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            out, _ = process.communicate(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # it stops what it started
+            process.communicate()
+            out = ""
+    lines = out.splitlines()
+    if process.returncode or not lines:
+        return False
+    found = json.loads(lines[-1]) | {"date": time.strftime("%Y-%m-%d", time.gmtime())}
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
+    return True
+
+
+# The document
+
+
+def _figures(kept: dict[str, Any]) -> Iterator[str]:
+    yield from _promised(kept)
+    for name, found in kept.items():
+        yield from ("", f"### {name}", "", _circumstances(found), "")
+        yield from _plotted(name)
+        yield from _tables(found)
+
+
+def _promised(kept: dict[str, Any]) -> Iterator[str]:
+    yield from ("| what | promised | found | |", "|---|---|---|---|")
+    for promise in PROMISES:
+        found = kept.get(promise.benchmark, {}).get("ratios", {}).get(promise.ratio)
+        if found is None:
+            continue
+        is_met = found <= promise.value if promise.is_most else found >= promise.value
+        word = "at most" if promise.is_most else "at least"
+        yield f"| {promise.what} | {word} {promise.value:g} | {found:g} | {'met' if is_met else '**not met**'} |"
+
+
+def _circumstances(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    load = machine["load"]
+    others = f", beside a load of {load:g} that others made" if load > 1 else ""
+    return f"{found['date']}, {machine['cpus']} processors, Python {machine['python']}{others}."
+
+
+def _plotted(name: str) -> Iterator[str]:
+    if (PLOTS / f"{name}.svg").exists():
+        yield from (f"![{name}](performance/{name}.svg)", "")
+
+
+def _tables(found: dict[str, Any]) -> Iterator[str]:
+    spreads = {name: value for name, value in found["metrics"].items() if isinstance(value, dict)}
+    for columns in (("median", "least", "most"), ("p50", "p99")):
+        rows = {name: value for name, value in spreads.items() if columns[0] in value}
+        if rows:
+            yield from (f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
+            for name, value in rows.items():
+                yield f"| {_words(name)} | {' | '.join(_number(value[column]) for column in columns)} |"
+            yield ""
+    rows_of = found["metrics"].get("sizes")
+    if rows_of:
+        yield from _sizes(rows_of)
+    single = {name: value for name, value in found["metrics"].items() if isinstance(value, (int, float))}
+    yield from ("| | |", "|---|---|")
+    yield from (f"| {_words(name)} | {_number(value)} |" for name, value in (single | found["ratios"]).items())
+
+
+def _sizes(rows: list[dict[str, float]]) -> Iterator[str]:
+    yield from (f"| {' | '.join(_words(name) for name in rows[0])} |", "|---" * len(rows[0]) + "|")
+    yield from (f"| {' | '.join(_number(value) for value in row.values())} |" for row in rows)
+    yield ""
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) or abs(value) < 1_000 else f"{value:,.0f}"
+
+
+# Plots
+
+
+def _plot(kept: dict[str, Any]) -> None:
+    if "submit" in kept:
+        metrics = kept["submit"]["metrics"]
+        names = ("bare", "qgjob", "classic_plain_redis", "classic")
+        in_flight = (32, 128)
+        chart = _chart(pygal.Bar, "Submits a second by calls in flight", [str(number) for number in in_flight])
+        for name in names:
+            chart.add(_words(name), [metrics[f"{name}_per_s_{number}"]["median"] for number in in_flight])
+        chart.render_to_file(str(PLOTS / "submit.svg"))
+    if "dispatch" in kept:
+        metrics = kept["dispatch"]["metrics"]
+        chart = _chart(pygal.Bar, "From the submit to the start by an agent, in milliseconds", ["p50", "p99"])
+        for name in ("bare_round_trip", "qgjob", "celery_plain_redis", "celery"):
+            chart.add(_words(name), [metrics[f"{name}_ms"][share] for share in ("p50", "p99")])
+        chart.render_to_file(str(PLOTS / "dispatch.svg"))
+    if "lifecycle" in kept:
+        metrics = kept["lifecycle"]["metrics"]
+        chart = _chart(pygal.Bar, "Whole lives of jobs a second", [""])
+        for name in ("qgjob", "celery_plain_redis", "celery"):
+            chart.add(_words(name), [metrics[f"{name}_jobs_per_s"]["median"]])
+        chart.render_to_file(str(PLOTS / "lifecycle.svg"))
+    if "decision" in kept:
+        rows = kept["decision"]["metrics"]["sizes"]
+        title = "Processor time in microseconds by queued jobs"
+        chart = _chart(pygal.Line, title, [f"{row['jobs']:,}" for row in rows])
+        chart.add("a decision, p50", [row["p50_cpu_us"] for row in rows])
+        chart.add("a decision, p99", [row["p99_cpu_us"] for row in rows])
+        chart.add("a job's part of a submit", [row["submit_us_per_job"] for row in rows])
+        chart.render_to_file(str(PLOTS / "decision.svg"))
+
+
+def _chart(kind: type[Any], title: str, labels: list[str]) -> Any:  # noqa: ANN401 - a chart of pygal
+    # Without the script of another host, which a document has no use for.
+    chart = kind(width=720, height=360, style=CleanStyle, js=(), title=title, legend_at_bottom=True, print_values=True)
+    chart.x_labels = labels
+    return chart
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
