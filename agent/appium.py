@@ -9,8 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
-import tempfile
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,18 +17,43 @@ from pathlib import Path
 import structlog
 
 from agent.journal import Claim
+from agent.ports import DevicePorts, PortsTaken, free_port
 from agent.process import Supervised, capture, start
 
-DRIVER = "appium-uiautomator2-driver"
-DRIVER_VERSION = "3.10.0"
+TRUST = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
 DRIVER_TIMEOUT_S = 600.0
 START_TIMEOUT_S = 60.0
 POLL_S = 0.1
 STOP_GRACE_S = 3.0
-SYSTEM_PORTS = range(8_200, 8_300)
 BUILD_TOOLS = "34.0.0"
 MAX_LOG_BYTES = 16 * 1_024 * 1_024
 START_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """What makes Appium speak with one kind of device; pinned, in an APPIUM_HOME of its own."""
+
+    package: str
+    version: str
+    home: str
+    """Name of its APPIUM_HOME in the state directory."""
+    ports: range
+    """Where it reaches what it runs on devices."""
+    ports_per_device: int = 1
+
+
+UIAUTOMATOR2 = Driver(
+    package="appium-uiautomator2-driver", version="3.10.0", home="appium-home", ports=range(8_200, 8_300)
+)
+XCUITEST = Driver(
+    package="appium-xcuitest-driver",
+    version="7.35.1",
+    home="appium-home-ios",
+    ports=range(8_100, 8_200),
+    ports_per_device=2,
+)
+"""A device has a port for WebDriverAgent, and one for the pictures of its screen."""
 
 
 class AppiumFailed(Exception):
@@ -47,14 +70,13 @@ class Toolbox:
     has_workspace: bool = True
     """Whether the project has tests; else it is Appium alone, and only bundles can be run."""
 
-    @property
-    def appium_home(self) -> Path:
-        """The agent's own APPIUM_HOME."""
-        return self.state_dir / "appium-home"
+    def appium_home(self, driver: Driver = UIAUTOMATOR2) -> Path:
+        """Return the agent's own APPIUM_HOME for a driver."""
+        return self.state_dir / driver.home
 
     def environment(self) -> dict[str, str]:
         """Return what a tool may know of this host: nothing is inherited but what is listed here."""
-        keep = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE")
+        keep = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", *TRUST, "DEVELOPER_DIR")
         env = {name: os.environ[name] for name in keep if name in os.environ}
         env["ANDROID_HOME"] = str(self._android_home())
         env["ANDROID_SDK_ROOT"] = env["ANDROID_HOME"]
@@ -93,61 +115,6 @@ def _linked_sdk(folder: Path) -> Path:
         if target is not None and Path(target).exists() and not link.exists():
             link.symlink_to(target)
     return folder
-
-
-def free_port() -> int:
-    """Return a port of this host that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class SystemPort:
-    """The port on which a device is forwarded, reserved on this host until it is released and its Appium is gone.
-
-    Two agents that took the same one would not get an error: adb moves the forward, and one test drives the device of
-    the other.
-    """
-
-    def __init__(self, slot: int, directory: Path | None = None) -> None:
-        """Reserve a free port, beginning the search at the slot's own.
-
-        Raises:
-            AppiumFailed: All are taken.
-        """
-        folder = directory or Path(tempfile.gettempdir()) / f"qgjob-ports-{os.getuid()}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        count = len(SYSTEM_PORTS)
-        for step in range(count):
-            number = SYSTEM_PORTS[(slot * 3 + step) % count]
-            descriptor = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if _is_locked_now(descriptor) and _is_free(number):
-                self.number = number
-                self.descriptor = descriptor
-                return
-            os.close(descriptor)
-        raise AppiumFailed(f"no port from {SYSTEM_PORTS[0]} to {SYSTEM_PORTS[-1]} is free")
-
-    def release(self) -> None:
-        """Give the port back."""
-        os.close(self.descriptor)
-
-
-def _is_locked_now(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,37 +173,38 @@ def _read_since(path: Path, mark: LogMark) -> bytes:
     return b"".join(parts)
 
 
-async def install_driver(tools: Toolbox) -> None:
-    """Install the pinned driver into APPIUM_HOME, once for all slots and agents that share it.
+async def install_driver(tools: Toolbox, driver: Driver = UIAUTOMATOR2) -> None:
+    """Install a pinned driver into its APPIUM_HOME, once for all slots and agents that share it.
 
     Raises:
         AppiumFailed: It cannot be installed.
     """
-    tools.appium_home.mkdir(parents=True, exist_ok=True)
+    home = tools.appium_home(driver)
+    home.mkdir(parents=True, exist_ok=True)
     # Beside the home itself: agents with state of their own may have links to one.
-    with tools.appium_home.resolve().with_suffix(".lock").open("w") as guard:
+    with home.resolve().with_suffix(".lock").open("w") as guard:
         await asyncio.to_thread(fcntl.flock, guard, fcntl.LOCK_EX)
-        complete = tools.appium_home / "complete"
-        if complete.exists() and _installed_version(tools.appium_home) == DRIVER_VERSION:
+        complete = home / "complete"
+        if complete.exists() and _installed_version(home, driver) == driver.version:
             return
         # Of another release, or left by an install that was interrupted: Appium would not install over it.
         complete.unlink(missing_ok=True)
-        shutil.rmtree(tools.appium_home / "node_modules", ignore_errors=True)
-        structlog.get_logger("agent").info("driver_installing", driver=DRIVER, version=DRIVER_VERSION)
-        command = (*_appium(tools), "driver", "install", "--source=npm", f"{DRIVER}@{DRIVER_VERSION}")
-        env = {**tools.environment(), "APPIUM_HOME": str(tools.appium_home)}
+        shutil.rmtree(home / "node_modules", ignore_errors=True)
+        structlog.get_logger("agent").info("driver_installing", driver=driver.package, version=driver.version)
+        command = (*_appium(tools), "driver", "install", "--source=npm", f"{driver.package}@{driver.version}")
+        env = {**tools.environment(), "APPIUM_HOME": str(home)}
         try:
             code, text = await capture(command, env=env, timeout_s=DRIVER_TIMEOUT_S)
         except (OSError, TimeoutError) as error:
             raise AppiumFailed(f"the Appium driver cannot be installed: {str(error) or 'it takes too long'}") from error
-        if code != 0 or _installed_version(tools.appium_home) != DRIVER_VERSION:
+        if code != 0 or _installed_version(home, driver) != driver.version:
             lines = text.strip().splitlines()
             raise AppiumFailed(f"the Appium driver cannot be installed: {lines[-1] if lines else code}")
         complete.touch()
 
 
-def _installed_version(home: Path) -> str | None:
-    manifest = home / "node_modules" / DRIVER / "package.json"
+def _installed_version(home: Path, driver: Driver) -> str | None:
+    manifest = home / "node_modules" / driver.package / "package.json"
     return str(json.loads(manifest.read_bytes())["version"]) if manifest.exists() else None
 
 
@@ -247,15 +215,23 @@ def _appium(tools: Toolbox) -> tuple[str, str]:
 class AppiumServer:
     """The Appium of one device."""
 
-    def __init__(self, tools: Toolbox, slot: int, directory: Path, claim: Claim | None = None) -> None:
+    def __init__(
+        self,
+        tools: Toolbox,
+        slot: int,
+        directory: Path,
+        claim: Claim | None = None,
+        driver: Driver = UIAUTOMATOR2,
+    ) -> None:
         """`claim` is the right to the device: nobody else may have it before the server is gone."""
         self._tools = tools
+        self._driver = driver
         self._directory = directory
         self._slot = slot
         self._claim = claim
         self._server: Supervised | None = None
         self._log: _CappedLog | None = None
-        self._system_port: SystemPort | None = None
+        self._ports: DevicePorts | None = None
         self.port = 0
         self.base_path = f"/qgjob-{secrets.token_hex(8)}"
         """Nobody else's server answers under it: a port that was free a moment ago may be another agent's by now."""
@@ -277,10 +253,14 @@ class AppiumServer:
                     raise
 
     async def _start(self) -> None:
-        self.port, self._system_port = free_port(), SystemPort(self._slot)
+        try:
+            self._ports = DevicePorts(self._driver.ports, self._driver.ports_per_device, self._slot)
+        except PortsTaken as error:
+            raise AppiumFailed(str(error)) from error
+        self.port = free_port()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._log = _CappedLog(self._log_path)
-        env = {**self._tools.environment(), "APPIUM_HOME": str(self._tools.appium_home)}
+        env = {**self._tools.environment(), "APPIUM_HOME": str(self._tools.appium_home(self._driver))}
         command = (*_appium(self._tools), "server", "--address", "127.0.0.1", "--port", str(self.port))
         self._server = await start(
             (*command, "--base-path", self.base_path, "--log-timestamp", "--log-no-colors"),
@@ -289,7 +269,7 @@ class AppiumServer:
             output=self._log.write,
             claim=self._claim,
             what="Appium",
-            locks=(self._system_port.descriptor,),
+            locks=(self._ports.descriptor,),
         )
         await self._wait_until_ready()
 
@@ -340,16 +320,21 @@ class AppiumServer:
         if self._log is not None:
             self._log.close()
             self._log = None
-        if self._system_port is not None:
-            self._system_port.release()
-            self._system_port = None
+        if self._ports is not None:
+            self._ports.release()
+            self._ports = None
+
+    @property
+    def device_ports(self) -> tuple[int, ...]:
+        """The ports that were reserved for what the driver runs on the device."""
+        assert self._ports is not None, "the server does not run"
+        return self._ports.numbers
 
     def capabilities(self, adb_port: int) -> Mapping[str, object]:
-        """Return what every session on this server must ask for."""
-        assert self._system_port is not None, "the server does not run"
+        """Return what every session on an Android device must ask for."""
         return {
             "appium:adbPort": adb_port,
-            "appium:systemPort": self._system_port.number,
+            "appium:systemPort": self.device_ports[0],
             # The build is on the device already, and each test begins with clean data.
             "appium:noReset": False,
             "appium:fullReset": False,

@@ -36,6 +36,11 @@ KEYS = frozenset(
         "emulators",
         "emulator_reset",
         "emulator_idle",
+        "ios",
+        "simulators",
+        "simulator_reset",
+        "ios_team_id",
+        "ios_wda_bundle_id",
         "provider",
         "browserstack_credentials",
         "browserstack_slots",
@@ -65,7 +70,7 @@ NUMBERS = {
     "browserstack_poll": (1.0, MOST_SECONDS),
 }
 """Settings that are numbers, with the least and the most; all others are texts."""
-SWITCHES = frozenset({"allow_reboot", "bundles_only", "insecure", "remove_apps"})
+SWITCHES = frozenset({"allow_reboot", "bundles_only", "insecure", "ios", "remove_apps"})
 WHOLE_NUMBERS = frozenset({"adb_port", "browserstack_slots", "virtual_phones"})
 BROWSERSTACK = "browserstack"
 """The provider whose sessions an agent serves instead of the devices of its host."""
@@ -122,6 +127,22 @@ def parse_cloud(settings: Mapping[str, Any]) -> CloudConfig | None:
     )
 
 
+IOS_KEYS = ("simulators", "simulator_reset", "ios_team_id", "ios_wda_bundle_id")
+"""Settings that are for an agent of iOS alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IosConfig:
+    """How the simulators and devices of a Mac are used."""
+
+    simulators: tuple[tuple[str, int], ...] = ()
+    """Names of those that the agent boots itself, and how many of each."""
+    simulator_reset: str = "keep"
+    team_id: str = ""
+    """The Apple team that signs WebDriverAgent for devices."""
+    wda_bundle_id: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """How an agent runs."""
@@ -156,6 +177,8 @@ class Config:
     emulator_reset: str = "snapshot"
     emulator_idle_s: float = 600.0
     """How long an emulator is kept that nothing comes for."""
+    ios: IosConfig | None = None
+    """How the simulators and devices of a Mac are used, which take the place of adb's; None on all other agents."""
     allow_reboot: bool = False
     """Whether a device that does not get well otherwise may be restarted."""
     cloud: CloudConfig | None = None

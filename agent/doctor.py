@@ -14,6 +14,7 @@ from agent.browserstack.client import Client, CloudFailed
 from agent.cloud import account_of
 from agent.config import CloudConfig, Config, ConfigError
 from agent.devices.adb import AdbUnavailable, track
+from agent.doctor_ios import examine_ios
 from agent.runners.appwright_project import ProjectUnusable, check_project
 from agent.spool import is_in_use
 from qgjob.checkup import Check, Finding, check_coordinator, check_of_error, failed, passed
@@ -35,6 +36,8 @@ def examine(config: Config) -> list[Check]:
         checks += [_project(config.workspace)] if config.workspace is not None else [*map(_tool, NODE)]
         if config.cloud is not None:
             return [*checks, _browserstack(config.cloud)]
+        if config.ios is not None:
+            return [*checks, *asyncio.run(examine_ios(config.ios))]
         checks += map(_tool, TOOLS)
         checks += [_emulators(config)] if config.emulators else []
         checks.append(

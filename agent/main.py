@@ -22,8 +22,10 @@ from agent.config import (
     BROWSERSTACK,
     BUILD_CACHE_BYTES,
     BUNDLE_CACHE_BYTES,
+    IOS_KEYS,
     Config,
     ConfigError,
+    IosConfig,
     parse_cloud,
     parse_lanes,
     read_toml,
@@ -112,6 +114,13 @@ TokenFileOption = Annotated[
     str | None, typer.Option(help="File with this agent's token.", envvar="QGJOB_TOKEN_FILE", show_default=False)
 ]
 InsecureOption = Annotated[bool | None, typer.Option("--insecure", help="Let the token leave this host without TLS.")]
+IosOption = Annotated[
+    bool | None, typer.Option("--ios", help="Use this Mac's iOS simulators and devices, and not adb's.")
+]
+SimulatorsOption = Annotated[
+    str | None, typer.Option(help="Simulators to boot when work comes, and how many, as in 'iPhone 15=2,iPad*'.")
+]
+IosTeamOption = Annotated[str | None, typer.Option(help="Apple team that signs WebDriverAgent for iPhones and iPads.")]
 AdbPortOption = Annotated[int | None, typer.Option(help="Port of the adb server; default: 5037.", min=1, max=65_535)]
 ProviderOption = Annotated[
     str | None,
@@ -189,6 +198,15 @@ def run(
     ] = None,
     browserstack_api: BrowserStackApiOption = None,
     browserstack_hub: BrowserStackHubOption = None,
+    ios: IosOption = None,
+    simulators: SimulatorsOption = None,
+    simulator_reset: Annotated[
+        str | None, typer.Option(help="Between batches: keep (default), or erase.", show_default=False)
+    ] = None,
+    ios_team_id: IosTeamOption = None,
+    ios_wda_bundle_id: Annotated[
+        str | None, typer.Option(help="Bundle id of WebDriverAgent, where the team may not use Appium's own.")
+    ] = None,
     state_dir: StateDirOption = None,
     lanes: Annotated[
         str | None, typer.Option(help="Run only jobs of these lanes, as in high,normal; default: all.")
@@ -223,6 +241,11 @@ def run(
         "emulators": emulators,
         "emulator_reset": emulator_reset,
         "emulator_idle": emulator_idle,
+        "ios": ios,
+        "simulators": simulators,
+        "simulator_reset": simulator_reset,
+        "ios_team_id": ios_team_id,
+        "ios_wda_bundle_id": ios_wda_bundle_id,
         "provider": provider,
         "browserstack_credentials": browserstack_credentials,
         "browserstack_slots": browserstack_slots,
@@ -253,6 +276,9 @@ def doctor(
     browserstack_credentials: BrowserStackCredentialsOption = None,
     browserstack_api: BrowserStackApiOption = None,
     browserstack_hub: BrowserStackHubOption = None,
+    ios: IosOption = None,
+    simulators: SimulatorsOption = None,
+    ios_team_id: IosTeamOption = None,
     state_dir: StateDirOption = None,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -273,6 +299,9 @@ def doctor(
         "bundles_only": bundles_only,
         "adb_port": adb_port,
         "virtual_phones": virtual_phones,
+        "ios": ios,
+        "simulators": simulators,
+        "ios_team_id": ios_team_id,
         "provider": provider,
         "browserstack_credentials": browserstack_credentials,
         "browserstack_api": browserstack_api,
@@ -373,12 +402,21 @@ def _config(settings: dict[str, Any]) -> Config:
         virtual_phone_faults=parse_phone_faults(faults, int(settings.get("virtual_phones", 0))) if faults else {},
         virtual_phone_screens=Path(screens) if (screens := settings.get("virtual_phone_screens")) else None,
         emulators=booted,
+        ios=_ios(settings),
         emulator_reset=reset,
         emulator_idle_s=float(settings.get("emulator_idle", 600.0)),
         allow_reboot=bool(settings.get("allow_reboot", False)),
         remove_apps=bool(settings.get("remove_apps", False)),
         cloud=cloud,
     )
+
+
+def _ios(settings: dict[str, Any]) -> IosConfig | None:
+    if not any(key in settings for key in ("ios", *IOS_KEYS)):
+        return None
+    from agent.apple import parse_ios
+
+    return parse_ios(settings)
 
 
 def _build_cache_bytes(settings: dict[str, Any]) -> int:
@@ -479,6 +517,7 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     """
     from agent.android import Adb
     from agent.appium import Toolbox
+    from agent.apple import ios_devices
     from agent.builds import BuildSource
     from agent.bundles import Bundles, NodePackages
     from agent.cloud import account_of, cloud_slots
@@ -500,14 +539,19 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     packages.lend(tools.project)
     downloads = Downloads(config.state_dir / "downloads")
 
-    def source(provider: str) -> BuildSource:
-        ask_project = functools.partial(build_path, tools, provider) if tools.has_workspace else None
+    def source(provider: str, platform: str = "android") -> BuildSource:
+        ask_project = functools.partial(build_path, tools, provider, platform) if tools.has_workspace else None
         return BuildSource(config.build_source, tools.project, ask_project, downloads)
 
     if account is not None:
         slots = cloud_slots(config, account, tools, source(BROWSERSTACK), blobs, Bundles(bundles, packages))
         stack.callback(slots.gateway.close)
         return _Real(slots.discovery, [], slots.make)
+    if config.ios is not None:
+        providers = {DeviceKind.EMULATOR: "emulator", DeviceKind.DEVICE: "local-device"}
+        sources = {kind: source(provider, "ios") for kind, provider in providers.items()}
+        apples = ios_devices(config, tools, sources, blobs, Bundles(bundles, packages))
+        return _Real(apples.discovery, [], apples.make)
     emulators = emulator_devices(config.emulators, config.name)
     ours = frozenset(facts.udid for facts in emulators)
     adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port, ignored=ours)
@@ -550,7 +594,8 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
 
 async def _tools(config: Config, state_dir: Path, packages: NodePackages) -> Toolbox:
     """Return the tools of this host: those of the workspace, else those that bundles are run with."""
-    from agent.appium import AppiumFailed, Toolbox, install_driver
+    from agent.appium import UIAUTOMATOR2, XCUITEST, AppiumFailed, Toolbox, install_driver
+    from agent.apple import check_xcode
     from agent.bundles import BundleUnusable
     from agent.runners.appwright_project import TOOLBOX, ProjectUnusable, check_packages, check_project
 
@@ -558,7 +603,9 @@ async def _tools(config: Config, state_dir: Path, packages: NodePackages) -> Too
     try:
         if workspace is not None:
             check_project(workspace)
-        if config.cloud is None:
+        if config.ios is not None:
+            check_xcode()
+        elif config.cloud is None:
             _check_programs()
         if workspace is None:
             project = (await packages.get(OWN_PACKAGES, TOOLBOX, OWN_PACKAGES)).parent
@@ -567,7 +614,7 @@ async def _tools(config: Config, state_dir: Path, packages: NodePackages) -> Too
             project = workspace
         tools = Toolbox(project=project, state_dir=state_dir, has_workspace=workspace is not None)
         if config.cloud is None:
-            await install_driver(tools)
+            await install_driver(tools, UIAUTOMATOR2 if config.ios is None else XCUITEST)
     except (BundleUnusable, ProjectUnusable) as error:
         raise ConfigError(str(error)) from error
     except AppiumFailed as error:

@@ -85,4 +85,4 @@ def install_driver(workspace: Path, agent_state: Path) -> None:
     shared = Toolbox(project=workspace, state_dir=AGENT_STATE)
     asyncio.run(install_pinned_driver(shared))
     agent_state.mkdir(parents=True, exist_ok=True)
-    (agent_state / "appium-home").symlink_to(shared.appium_home)
+    (agent_state / "appium-home").symlink_to(shared.appium_home())

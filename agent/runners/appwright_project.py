@@ -83,7 +83,7 @@ def playwright(workspace: Path) -> tuple[str, str]:
     return "node", str(workspace / "node_modules" / "@playwright" / "test" / "cli.js")
 
 
-async def build_path(tools: Toolbox, provider: str) -> Path:
+async def build_path(tools: Toolbox, provider: str, platform: str = "android") -> Path:
     """Return where the project itself says that its app lies, for devices of a provider.
 
     Only Playwright can load a project's config, so it is asked to list tests, of which the config that asks has none.
@@ -98,6 +98,7 @@ async def build_path(tools: Toolbox, provider: str) -> Path:
             **tools.environment(),
             "QGJOB_USER_CONFIG": str(config),
             "QGJOB_PROVIDER": provider,
+            "QGJOB_PLATFORM": platform,
             "QGJOB_OUT": str(answer),
             "PWTEST_CACHE_DIR": str(Path(folder) / "compiled"),
         }

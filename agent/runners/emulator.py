@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from agent.core.model import Blame, Failure, Installation, LeasedJob, LeaseKey, LeaseSpec
-from agent.emulator import Emulator, EmulatorFailed
+from agent.emulator import EmulatorFailed
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Runner, Stop, Verdict
 
 IDLE_S = 600.0
 
 
+class Bootable(Protocol):
+    """An emulator or simulator that is booted on demand."""
+
+    async def boot(self) -> None:
+        """Have it booted for a batch, in the state that is wanted.
+
+        Raises:
+            EmulatorFailed: It does not boot.
+        """
+
+    async def stop(self) -> None:
+        """End it, if it runs."""
+
+
 class EmulatorRunner:
     """Boots an emulator around what another runner does on it."""
 
-    def __init__(self, emulator: Emulator, inner: Runner, idle_s: float = IDLE_S) -> None:
+    def __init__(self, emulator: Bootable, inner: Runner, idle_s: float = IDLE_S) -> None:
         self._emulator = emulator
         self._inner = inner
         self._idle_s = idle_s

@@ -4,10 +4,12 @@
 const path = require("node:path");
 
 const LOCAL = ["emulator", "local-device"];
+const platform = process.env.QGJOB_PLATFORM || "android";
+const PLATFORM_NAMES = { android: "Android", ios: "iOS" };
 
 // A test knows nothing of where it runs: on a cloud the project of a local device will do, but not the reverse.
 function isUsable(project, providers) {
-  return project.use?.platform === "android" && providers.includes(project.use.device?.provider);
+  return project.use?.platform === platform && providers.includes(project.use.device?.provider);
 }
 
 // Returns the user's config, the folder that its paths are relative to, and the Playwright project for a provider.
@@ -19,7 +21,7 @@ function chooseProject(configPath, provider) {
   const chosen = usable.find((project) => project.use.device.provider === provider) ?? usable[0];
   if (!chosen) {
     const wanted = providers.join(" or ");
-    throw new Error(`QGJOB_NO_PROJECT the config has no Android project with provider ${wanted}`);
+    throw new Error(`QGJOB_NO_PROJECT the config has no ${PLATFORM_NAMES[platform]} project with provider ${wanted}`);
   }
   return { user, root: path.dirname(configPath), chosen };
 }

@@ -37,9 +37,9 @@ function shapeOf(dist) {
 }
 
 function replacements() {
-  const { QGJOB_APP_PACKAGE: app, QGJOB_APP_ACTIVITY: activity } = process.env;
-  // It asks macOS for the bundle id even of an Android app; the answer is used on iOS only.
-  const own = process.platform === "darwin" ? {} : { getAppBundleId: async () => "" };
+  const { QGJOB_APP_PACKAGE: app, QGJOB_APP_ACTIVITY: activity, QGJOB_PLATFORM: platform } = process.env;
+  // It asks macOS for the bundle id even of an Android app, which has none; the agent has read that of an iOS app.
+  const own = { getAppBundleId: async () => (platform === "ios" ? app : "") };
   // It reads the APK through a shell, unquoted; the agent has read it already.
   if (app) own.getApkDetails = async () => ({ packageName: app, launchableActivity: activity });
   return { ...REPLACEMENTS, ...own };

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from agent.android import Adb, Apk
-from agent.appium import AppiumFailed, SystemPort, Toolbox
+from agent.appium import UIAUTOMATOR2, Toolbox
 from agent.blobs import BlobCache
 from agent.builds import BuildSource
 from agent.bundles import Bundles, NodePackages
 from agent.core.model import NO_FENCE, AttemptId, JobId, LeasedJob, LeaseId, LeaseKey, Outcome, TestResult
 from agent.downloads import Downloads
 from agent.journal import Claim, Journal
+from agent.ports import DevicePorts
 from agent.runners.appwright import KEPT_ATTEMPTS, AppwrightRunner
 from agent.runners.appwright_care import Care, CareOptions
 from agent.runners.appwright_device import DeviceStation
@@ -108,7 +109,7 @@ class Runner(AppwrightRunner):
             adb=adb, tools=tools, source=source, blobs=blobs, slot=0, provider="emulator", claim=claim, care=care
         )
         station._apk = Apk(path=project / "v.apk", digest="d", package="org.example", activity=".Main")
-        station._appium._system_port = SystemPort(0, state)
+        station._appium._ports = DevicePorts(UIAUTOMATOR2.ports, 1, 0, state)
         super().__init__(station=station, tools=tools, bundles=bundles, claim=claim)
 
     def environment(self, leased: LeasedJob, out: Path) -> dict[str, str]:
@@ -181,18 +182,3 @@ def no_output(data: bytes) -> None:
 
 def no_test(test: TestResult, _is_resumable: bool) -> None:
     raise AssertionError(f"nothing runs, and it told of {test}")
-
-
-def test_two_agents_never_get_the_same_system_port(tmp_path: Path) -> None:
-    one, two = SystemPort(0, tmp_path), SystemPort(0, tmp_path)
-    assert one.number != two.number
-    number = one.number
-    one.release()
-    assert SystemPort(0, tmp_path).number == number
-
-
-def test_system_ports_run_out_with_a_clear_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = SystemPort(0, tmp_path)
-    monkeypatch.setattr("agent.appium.SYSTEM_PORTS", range(first.number, first.number + 1))
-    with pytest.raises(AppiumFailed, match="no port from"):
-        SystemPort(0, tmp_path)

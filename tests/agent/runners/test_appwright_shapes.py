@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,6 +26,7 @@ from agent.runners.appwright_project import ProjectUnusable, build_path, check_p
 from agent.runners.appwright_shape import SHAPES, ShapeUnknown, shape_of
 from agent.runners.protocol import Observer, Stop, Verdict
 from examples import node_packages
+from tests.agent.runners.sessions import Sessions, serving_sessions
 
 STUB = Path(__file__).with_name("appwright_newer")
 CONFIG = """
@@ -51,44 +49,10 @@ FORBIDDEN = ("npx", "pkill", "osascript", "emulator", "aapt", "adb")
 """What AppWright calls by itself, and must not on a host with several devices."""
 
 
-class Sessions:
-    """In place of the device's Appium: counts sessions, and knows what they asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        sessions = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                asked = json.loads(self.rfile.read(length))["capabilities"]["alwaysMatch"]
-                sessions.asked.append({**asked, "path": self.path})
-                self._answer({"value": {"sessionId": f"session-{len(sessions.asked)}"}})
-
-            def do_DELETE(self) -> None:
-                self._answer({"value": None})
-
-            def _answer(self, value: object) -> None:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps(value).encode())
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = int(self.server.server_address[1])
-
-
 @pytest.fixture
 def sessions() -> Iterator[Sessions]:
-    sessions = Sessions()
-    thread = threading.Thread(target=sessions.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield sessions
-    sessions.server.shutdown()
-    thread.join()
-    sessions.server.server_close()
+    with serving_sessions() as served:
+        yield served
 
 
 class OnlineAdb(Adb):

@@ -90,7 +90,7 @@ class Inner:
 
 
 def runner(emulator: StandInEmulator, inner: Inner, idle_s: float) -> EmulatorRunner:
-    return EmulatorRunner(emulator, inner, idle_s)  # type: ignore[arg-type]
+    return EmulatorRunner(emulator, inner, idle_s)
 
 
 async def test_boot_can_be_stopped() -> None:

@@ -1,0 +1,1 @@
+"""Simulators and devices of iOS, through Apple's own tools."""
