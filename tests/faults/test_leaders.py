@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from qgjob.client import Client
 from tests.e2e.grid import Grid, Program, eventually, running_grid
 from tests.faults.checker import Verdict
 from tests.faults.load import Load
+from tests.postgresql import running_postgresql, running_replica, url_of
 from tests.s3 import Bucket, running_s3
 
 FAILOVERS = int(os.environ.get("QGJOB_FAILOVERS", "2"))
@@ -39,7 +41,7 @@ class Lab:
         self.grid = grid
         self.random = random.Random(SEED)
         self._options = (*PACE, *options)
-        self._lives = 0
+        self.lives = 0
         self._homes = homes
         self.leader = self._start("127.0.0.1:0", homes[0])
         self.standby = self._start("127.0.0.1:0", homes[1])
@@ -48,13 +50,22 @@ class Lab:
             grid.agent(name, *DEVICES)
 
     def _start(self, listen: str, home: str) -> Program:
-        self._lives += 1
+        self.lives += 1
         directory = ("--data-dir", str(self.grid.directory / home))
-        return self.grid.one_coordinator(f"coordinator-{self._lives}", listen, *self._options, *directory)
+        return self.grid.one_coordinator(f"coordinator-{self.lives}", listen, *self._options, *directory)
 
     def pause(self) -> None:
         """Let work go on for a moment of random length."""
         threading.Event().wait(self.random.uniform(0.5, 2))
+
+    def fail_over(self, times: int) -> None:
+        """Kill the leader, or put it to sleep, in turn."""
+        for number in range(times):
+            self.pause()
+            if number % 2:
+                self.freeze_leader()
+            else:
+                self.kill_leader()
 
     def kill_leader(self) -> None:
         self.leader.kill()
@@ -69,6 +80,28 @@ class Lab:
         os.kill(self.leader.process.pid, signal.SIGCONT)
         assert self.leader.process.wait(20) == 75
         self._take_turns()
+
+    def revive(self, load: Load) -> None:
+        """Start again what ends, as a service manager does, until a job is accepted once more."""
+        before = len(load.accepted)
+
+        def is_back() -> bool:
+            self._start_what_has_ended()
+            return len(load.accepted) > before
+
+        eventually(is_back, "a job is accepted again", seconds=30)
+
+    def _start_what_has_ended(self) -> None:
+        here, there = self._homes
+        self.leader = self._started_again(self.leader, here)
+        self.standby = self._started_again(self.standby, there)
+
+    def _started_again(self, program: Program, home: str) -> Program:
+        assert program.process is not None
+        if program.process.poll() is None:
+            return program
+        assert program.process.returncode in (70, 75), program.diagnostics.read_text()[-4_000:]
+        return self._start(address_of(program), home)
 
     def _wait_for_takeover(self) -> None:
         eventually(lambda: "took_over" in self.standby.diagnostics.read_text(), "the standby takes over", seconds=30)
@@ -87,7 +120,8 @@ def address_of(program: Program) -> str:
 
 def test_leaders_that_fall_or_sleep_cost_no_job_no_log_and_no_running_test(tmp_path: Path, postgresql: str) -> None:
     with running_grid(tmp_path) as grid:
-        survive(Lab(grid, "--database-url", postgresql), FAILOVERS)
+        lab = Lab(grid, "--database-url", postgresql)
+        survive(lab, lambda _load: lab.fail_over(FAILOVERS))
 
 
 def test_leaders_that_share_a_bucket_alone_find_each_others_logs(tmp_path: Path, postgresql: str) -> None:
@@ -95,26 +129,37 @@ def test_leaders_that_share_a_bucket_alone_find_each_others_logs(tmp_path: Path,
         bucket = Bucket(endpoint, "lab")
         grid.env.update(bucket.env)
         homes = ("here", "there")
-        survive(Lab(grid, "--database-url", postgresql, "--storage", bucket.url, homes=homes), FAILOVERS // 2)
+        lab = Lab(grid, "--database-url", postgresql, "--storage", bucket.url, homes=homes)
+        survive(lab, lambda _load: lab.fail_over(FAILOVERS // 2))
         assert not [home for home in homes if (tmp_path / home / "logs").exists()]
 
 
-def survive(lab: Lab, failovers: int) -> None:
-    """Let leaders fall and sleep in turn while users submit, cancel and follow, and judge what came of it."""
+def test_promoted_replica_has_all_that_was_accepted_and_told(tmp_path: Path) -> None:
+    with running_postgresql() as primary, running_replica(primary) as replica, running_grid(tmp_path) as grid:
+        lab = Lab(grid, "--database-url", url_of(primary, replica))
+
+        def lose_the_primary(load: Load) -> None:
+            lab.pause()
+            primary.stop("immediate")
+            lab.pause()
+            replica.promote()
+            lab.revive(load)
+            lab.pause()
+
+        survive(lab, lose_the_primary)
+
+
+def survive(lab: Lab, befall: Callable[[Load], None]) -> None:
+    """Let something befall a lab while users submit, cancel and follow, and judge what came of it."""
     load = Load(lab.grid.address, SEED)
     with load.running():
-        for number in range(failovers):
-            lab.pause()
-            if number % 2:
-                lab.freeze_leader()
-            else:
-                lab.kill_leader()
+        befall(load)
     load.wait_until_all_ended(60)
     with Client(lab.grid.address) as client:
         verdict = Verdict.gather(client, lab.grid.directory, load)
         compared = verdict.keeps_every_promise()
     load.close()
-    print(f"{failovers} takeovers, {len(load.accepted)} jobs, {compared} logs compared,")  # noqa: T201
+    print(f"{lab.lives} lives of coordinators, {len(load.accepted)} jobs, {compared} logs compared,")  # noqa: T201
     print(dict(verdict.outcomes()))  # noqa: T201
-    assert compared > failovers
+    assert compared > lab.lives
     assert verdict.outcomes()["lost"] == 0
