@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from qgjob.v1.agent_pb2 import Agent
     from qgjob.v1.artifact_pb2 import Artifact
+    from qgjob.v1.artifact_service_pb2 import ListArtifactsResponse
     from qgjob.v1.build_pb2 import Build
     from qgjob.v1.device_pb2 import Device, DeviceVitals
     from qgjob.v1.job_pb2 import Attempt, Explanation, Failure, Job, TestResult
@@ -248,6 +249,11 @@ def artifact(message: Artifact) -> Resource:
         "sha256": message.digest,
         "create_time": _maybe(message, "create_time"),
     }
+
+
+def kept_seconds(message: ListArtifactsResponse) -> float | None:
+    """Return how long artifacts are kept after they were stored; None for as long as their job."""
+    return seconds(message.retention) if message.HasField("retention") else None
 
 
 def batch(message: BatchStatus) -> Resource:

@@ -24,6 +24,9 @@ MAX_FILES = 1_000
 """Of an attempt."""
 MAX_ATTEMPT_BYTES = 1_024 * 1_024 * 1_024
 
+REPORT_PAGES = ("html-report/index.html", "merged/html-report/index.html")
+"""First pages of HTML reports: of an attempt alone, and of all of its job up to it."""
+
 _BAD_CHARACTERS = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\:*?"<>|]')
 """Control characters, those that turn text round, and what some file system does not take."""
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")

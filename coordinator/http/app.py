@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from starlette.types import ASGIApp
 
-from coordinator.http import dashboard, docs, health, jobs, lab
+from coordinator.http import artifacts, dashboard, docs, health, jobs, lab
 from coordinator.http.gate import Gate
 from coordinator.http.problems import add_handlers
 from coordinator.http.services import FindServices
@@ -55,6 +55,7 @@ def make_app(parts: Parts) -> ASGIApp:
     )
     add_handlers(app)
     app.include_router(jobs.make_router(parts.services, parts.streams, parts.stopping))
+    app.include_router(artifacts.make_router(parts.services))
     app.include_router(lab.make_router(parts.services))
     app.include_router(health.make_router(parts.services, parts.registry))
     app.include_router(docs.make_router())

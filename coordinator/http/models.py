@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from coordinator.core.artifacts import ArtifactKind
 from coordinator.core.explain import Why
 from coordinator.core.model import (
     DEFAULT_PRIORITY,
@@ -290,6 +291,28 @@ class Explanation(_Told):
         "device": "emulator-5554@lab-1",
         "blocking_job": 120,
         "device_free_time": "2026-11-24T12:30:45.120Z",
+    }
+
+
+class Artifact(_Told):
+    """A file that an attempt left behind."""
+
+    attempt: Annotated[int, Field(description="Number of the attempt, from 1.")]
+    name: Annotated[str, Field(description="A relative path, unique in the attempt.")]
+    kind: ArtifactKind
+    content_type: str
+    size: int
+    sha256: str
+    create_time: Instant
+
+    example: ClassVar[dict[str, Any]] = {
+        "attempt": 1,
+        "name": "test-results/login-works/screenshot.png",
+        "kind": "screenshot",
+        "content_type": "image/png",
+        "size": 48213,
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "create_time": "2026-11-24T12:31:25.120Z",
     }
 
 

@@ -201,6 +201,20 @@ class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
             raise NotFound("artifact", f"{name!r} of attempt {attempt_number} of job {job_id}")
         return artifact
 
+    async def report(self, job_id: int) -> Artifact:
+        """Return the first page of a job's HTML report: that of the last attempt which has one.
+
+        Raises:
+            NotFound: There is no such job, or it has no report.
+        """
+        job = JobId(job_id)
+        if await asyncio.to_thread(self._store.get_job, job) is None:
+            raise NotFound("job", job)
+        report = await asyncio.to_thread(self._store.report_of, job)
+        if report is None:
+            raise NotFound("artifact", f"of kind html_report of job {job_id}")
+        return report
+
     async def read(self, artifact: Artifact, offset: int = 0) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield (offset, bytes) of an artifact.
 

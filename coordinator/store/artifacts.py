@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, tuple_
 
-from coordinator.core.artifacts import MAX_ATTEMPT_BYTES, MAX_FILES, Artifact, ArtifactKind
+from coordinator.core.artifacts import MAX_ATTEMPT_BYTES, MAX_FILES, REPORT_PAGES, Artifact, ArtifactKind
 from coordinator.core.model import TERMINAL_JOB_STATES, AttemptId, JobId
 from coordinator.store import tables
 
@@ -70,6 +70,16 @@ def one(connection: Connection, job: JobId, attempt_number: int, name: str) -> A
     table = tables.artifacts
     wanted = and_(table.c.job == job, table.c.attempt_number == attempt_number, table.c.name == name)
     row = connection.execute(select(table).where(wanted)).first()
+    return None if row is None else _artifact(row)
+
+
+def report(connection: Connection, job: JobId) -> Artifact | None:
+    """Return the first page of the HTML report of the last attempt of a job that has one; a merged one first."""
+    table = tables.artifacts
+    is_page = and_(table.c.job == job, table.c.name.in_(REPORT_PAGES))
+    # By its name "merged/..." comes after "html-report/...".
+    query = select(table).where(is_page).order_by(table.c.attempt_number.desc(), table.c.name.desc())
+    row = connection.execute(query.limit(1)).first()
     return None if row is None else _artifact(row)
 
 

@@ -253,6 +253,10 @@ class Store:
         """Return one artifact of a job."""
         return self._read(lambda connection: artifacts.one(connection, job_id, attempt_number, name))
 
+    def report_of(self, job_id: JobId) -> Artifact | None:
+        """Return the first page of the HTML report of the last attempt of a job that has one."""
+        return self._read(lambda connection: artifacts.report(connection, job_id))
+
     def artifact_blobs(self, digests: Collection[str]) -> set[str]:
         """Return those blobs that an artifact is."""
         return self._read(lambda connection: artifacts.named(connection, digests))

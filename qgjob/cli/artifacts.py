@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from qgjob.cli import completion, render, terminal
 from qgjob.cli.command import Command
 from qgjob.cli.fields import MAX_ID, MAX_NUMBER
 from qgjob.cli.progress import showing_progress
-from qgjob.cli.session import Json, Output, chosen_format, client, show
+from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
 from qgjob.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +78,32 @@ def download_artifacts(
             paths = download(opened, job_id, found, folder, tell)
     records = [{**resources.artifact(one), "path": str(path)} for one, path in zip(found, paths, strict=True)]
     show(records, chosen, lambda records: _tell_downloaded(records, job_id, folder), key="path")
+
+
+@app.command("open", cls=Command)
+def open_report(
+    job_id: JobId,
+    attempt: Attempt = 0,
+    output: Output = None,
+    json: Json = False,
+) -> None:
+    """Show the HTML report of a job in a browser: that of its last attempt which has one.
+
+    The report is kept in a folder of the user's cache, whose path is printed. Where no browser can be opened, or the
+    output goes to a program, that is all.
+    """
+    from qgjob.cli.reports import keep_report, open_in_browser
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        page = keep_report(opened, job_id, attempt)
+    is_open = sys.stdout.isatty() and open_in_browser(page)
+    if chosen == "table":
+        render.line_out(str(page))
+        if not is_open:
+            terminal.say("no browser was opened; open this file in one")
+        return
+    show_one({"job": job_id, "path": str(page), "opened": is_open}, chosen, lambda _: None, key="path")
 
 
 def _tell_downloaded(records: list[render.Resource], job_id: int, folder: Path) -> None:

@@ -223,7 +223,7 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
             for text in clean(one["error"]).splitlines():
                 line_out(marked(f"      {text}", STDOUT))
     if is_verbose:
-        for line in _timeline(job):
+        for line in (*_timeline(job), *_left_behind(job)):
             line_out(line)
 
 
@@ -292,6 +292,27 @@ def _ran(test: Resource) -> Iterator[tuple[datetime, str]]:
         title = marked(clean(test["title"]), STDOUT)
         what = f"{title}: {test['status']}"
         yield begin + timedelta(seconds=test["seconds"]), f"  {what}"
+
+
+def _left_behind(job: Resource) -> list[str]:
+    """Return what each attempt left behind, a line an attempt, and how long that is kept."""
+    artifacts: list[Resource] = job.get("artifacts", [])
+    if not artifacts:
+        return []
+    lines = ["Artifacts:"]
+    for attempt in sorted({one["attempt"] for one in artifacts}):
+        ours = [one for one in artifacts if one["attempt"] == attempt]
+        kinds = ", ".join(dict.fromkeys(str(one["kind"]) for one in ours))
+        lines.append(f"  attempt {attempt}: {files(len(ours))}, {size(sum(one['size'] for one in ours))}: {kinds}")
+    lines.append(f"  {_kept_until(artifacts, job['artifacts_kept_seconds'])}; `qgjob artifacts download {job['id']}`")
+    return lines
+
+
+def _kept_until(artifacts: list[Resource], seconds: float | None) -> str:
+    if seconds is None:
+        return "kept as long as the job"
+    last = max(when for one in artifacts if (when := parse(one["create_time"])) is not None)
+    return f"kept until {(last + timedelta(seconds=seconds)).strftime('%Y-%m-%d %H:%M')} UTC at least"
 
 
 def queue_block(status: Resource) -> None:

@@ -36,4 +36,8 @@ def job(
     chosen = chosen_format(output, json)
     with client() as opened:
         found = resources.job(opened.get_job(job_id))
+        if verbose:
+            kept = opened.list_artifacts(job_id)
+            found["artifacts"] = [resources.artifact(one) for one in kept.artifacts]
+            found["artifacts_kept_seconds"] = resources.kept_seconds(kept)
     show_one(found, chosen, lambda one: render.job_block(one, is_verbose=verbose))

@@ -357,6 +357,9 @@ def check_what_flaky_left(grid: Grid, job: int) -> None:
         texts += [report.read(name) for name in report.namelist()]
     assert any(b"not yet ***" in text for text in texts[-5:]), "the report shows the failure"
     assert not any(b"hunter2" in text for text in texts)
+    opened = grid.json("artifacts", "open", str(job), "--attempt", "1")
+    assert Path(opened["path"]).read_bytes() == page
+    assert not opened["opened"], "its output goes to a program"
 
 
 GATED = """

@@ -37,6 +37,10 @@ def test_files_of_a_run_are_listed_and_downloaded_without_its_secrets(grid: Grid
     assert "tests/login" not in "".join(texts)
     assert texts[1].startswith("file 1 of ***.spec.ts on emulator-1@lab")
     assert grid.json("artifacts", "list", str(bare)) == []
+    verbose = grid.json("status", "job", "--job-id", str(job), "--verbose")
+    assert [one["name"] for one in verbose["artifacts"]] == expected
+    unreported = grid.run("artifacts", "open", str(job), code=5)
+    assert f"error: job {job} has no HTML report" in unreported.stderr
     missing = grid.run("artifacts", "list", "99", code=5)
     assert "error: there is no job 99" in missing.stderr
     wrong = grid.run("artifacts", "list", str(job), "--kind", "film", code=2)

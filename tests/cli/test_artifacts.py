@@ -1,0 +1,93 @@
+"""Artifacts on a terminal, and the report that is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qgjob import resources
+from qgjob.cli import render, reports
+from qgjob.cli.reports import KEPT_REPORTS, chosen_report, open_in_browser
+from qgjob.v1.artifact_pb2 import ARTIFACT_KIND_HTML_REPORT, ARTIFACT_KIND_JUNIT, Artifact
+from tests.cli import records
+
+
+def an_artifact(name: str, attempt: int = 1, size: int = 1_500) -> Artifact:
+    kind = ARTIFACT_KIND_HTML_REPORT if "html-report" in name else ARTIFACT_KIND_JUNIT
+    artifact = Artifact(name=name, attempt_number=attempt, size=size, kind=kind)
+    artifact.create_time.FromJsonString("2026-11-28T12:00:00Z")
+    return artifact
+
+
+REPORT = [an_artifact("html-report/data/1.png"), an_artifact("html-report/index.html")]
+
+
+def told(*artifacts: Artifact) -> list[dict[str, Any]]:
+    return [resources.artifact(artifact) for artifact in artifacts]
+
+
+def test_table_has_a_report_as_one_line_and_says_what_it_hides(capsys: pytest.CaptureFixture[str]) -> None:
+    render.artifacts_table(told(*REPORT, an_artifact("junit.xml", 2, 10)))
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "Attempt  Kind         Size     Name",
+        "1        html_report  1.5 KiB  html-report/index.html",
+        "2        junit        10 B     junit.xml",
+    ]
+    assert err == "1 file of reports are not shown; -o json has them all\n"
+
+
+def test_verbose_job_tells_what_each_attempt_left_and_how_long_it_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    job = records.job(1)
+    job["artifacts"] = told(*REPORT, an_artifact("junit.xml", 2, 10))
+    job["artifacts_kept_seconds"] = 86_400.0
+    render.job_block(job, is_verbose=True)
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "Artifacts:",
+        "  attempt 1: 2 files, 2.9 KiB: html_report",
+        "  attempt 2: 1 file, 10 B: junit",
+        f"  kept until 2026-11-29 12:00 UTC at least; `qgjob artifacts download {job['id']}`",
+    ]
+    job["artifacts_kept_seconds"] = None
+    render.job_block(job, is_verbose=True)
+    assert "  kept as long as the job; " in capsys.readouterr().out
+
+
+def test_report_is_that_of_the_last_attempt_which_has_one_and_merged_where_that_is() -> None:
+    merged = [an_artifact("merged/html-report/index.html", 2), an_artifact("merged/html-report/data/2.png", 2)]
+    second = an_artifact("html-report/index.html", 2)
+    assert chosen_report([*REPORT, an_artifact("junit.xml", 3)], 0) == REPORT
+    assert chosen_report([*REPORT, second, *merged], 0) == merged
+    assert chosen_report([*REPORT, second, *merged], 1) == REPORT
+    assert chosen_report([*REPORT, second], 2) == [second]
+    assert chosen_report(REPORT, 2) == []
+    assert chosen_report([an_artifact("html-report/data/1.png")], 0) == []
+
+
+def test_no_browser_of_a_terminal_is_taken_for_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    opened: list[str] = []
+
+    def note(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", note)
+    assert not open_in_browser(tmp_path / "index.html")
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert open_in_browser(tmp_path / "index.html")
+    assert opened == [(tmp_path / "index.html").as_uri()]
+
+
+def test_cache_keeps_the_reports_of_the_last_jobs(tmp_path: Path) -> None:
+    lab = tmp_path / "lab"
+    for job in range(KEPT_REPORTS + 3):
+        (lab / str(job)).mkdir(parents=True)
+        reports._forget_oldest(lab / str(job))
+    assert len(list(lab.iterdir())) == KEPT_REPORTS
+    assert not (lab / "0").exists()
+    assert (lab / str(KEPT_REPORTS + 2)).exists()
