@@ -118,3 +118,34 @@ def test_outage_loses_no_job_and_is_told_by_why(grid: Grid, stand_in: StandIn, w
     threading.Timer(2, lambda: setattr(stand_in, "is_out", False)).start()
     grid.run("jobs", "wait", str(job), seconds=120)
     assert grid.job(job)["status"] == "completed"
+
+
+def run_through_an_outage(grid: Grid, stand_in: StandIn, workspace: Path, *, jobs: int, outage_s: float) -> None:
+    """Two agents share an account of two sessions, and BrowserStack is away while they are at work."""
+    tests = ("tests/login.spec.ts", "tests/signup.spec.ts")
+    submitted = on_cloud(grid, *(tests[number % 2] for number in range(jobs)))
+    for name in ("one", "two"):
+        cloud_agent(grid, stand_in, workspace, name)
+    eventually(lambda: any(one.is_open for one in stand_in.sessions.values()), "a session runs", seconds=120)
+    stand_in.is_out = True
+    back = threading.Timer(outage_s, lambda: setattr(stand_in, "is_out", False))
+    back.start()
+    grid.run("jobs", "wait", *map(str, submitted), seconds=outage_s + 30 * jobs)
+    back.join()
+    assert {grid.status(job) for job in submitted} == {"completed"}
+    assert (len(stand_in.uploads), stand_in.ever_queued) == (1, 0)
+    assert stand_in.most_running <= stand_in.parallels
+    assert not any(one.is_open for one in stand_in.sessions.values())
+    assert_key_is_nowhere(grid)
+
+
+def test_two_agents_share_an_account_and_a_short_outage_loses_nothing(
+    grid: Grid, stand_in: StandIn, workspace: Path
+) -> None:
+    run_through_an_outage(grid, stand_in, workspace, jobs=4, outage_s=3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_twenty_jobs_get_through_an_outage_of_two_minutes(grid: Grid, stand_in: StandIn, workspace: Path) -> None:
+    run_through_an_outage(grid, stand_in, workspace, jobs=20, outage_s=120)
