@@ -26,7 +26,7 @@ from coordinator.config import (
     parsed_shares,
     sqlite_in,
 )
-from coordinator.core.model import SECOND_US, Rules, Settings
+from coordinator.core.model import MAX_PRIORITY, SECOND_US, Rules, Settings
 from qgjob.parameters import PlainCommand
 from qgjob.program import print_release, run_program
 from qgjob.sizes import parse_size
@@ -143,6 +143,14 @@ def serve(
         list[str] | None,
         typer.Option(help="ORG=N: its share in hundredths of the usual (100); repeatable.", show_default=False),
     ] = None,
+    spill: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ORG=PRIORITY: its jobs of target any with at least this priority may use slots of a cloud while "
+            "the lab is full; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow to listen beyond loopback without TLS or tokens.")
     ] = False,
@@ -165,6 +173,7 @@ def serve(
                 rules=Rules(
                     quotas=parsed_shares("--quota", quota or [], MOST_DEVICES),
                     weights=parsed_shares("--weight", weight or [], MOST_WEIGHT),
+                    spill=parsed_shares("--spill", spill or [], MAX_PRIORITY),
                 ),
             ),
             is_insecure=insecure,

@@ -163,7 +163,7 @@ class Gateway:
         session = path.split("/")[2]
         if session not in visit.sessions:
             return _refusal(404, "invalid session id", f"session {session} is not of this run")
-        answer = self._command(visit, method, path, body, content_type)
+        answer = self._insist(visit, method, f"{self.client.account.hub_url}{path}", body, content_type)
         if method == "DELETE" and path == f"/session/{session}" and answer.status < 500 and visit.open == session:
             self._note_end(visit)
         return answer
@@ -221,9 +221,8 @@ class Gateway:
             visit.open = session
         return answer
 
-    def _command(self, visit: Visit, method: str, path: str, body: bytes, content_type: str) -> Answer:
-        """Pass a command on, again where the hub was not reached."""
-        url = f"{self.client.account.hub_url}{path}"
+    def _insist(self, visit: Visit, method: str, url: str, body: bytes, content_type: str) -> Answer:
+        """Pass a request on, again where it was not taken for a reason that passes."""
         end, refusals = time.monotonic() + COMMAND_PATIENCE_S, 0
         while True:
             told = ""
@@ -245,15 +244,12 @@ class Gateway:
     def _api(self, visit: Visit, method: str, path: str, body: bytes, content_type: str) -> Answer:
         found = _SESSION_PATH.match(path)
         if found is not None and found[1] in visit.sessions and method == "GET":
-            return self._pass_on("GET", path, None, content_type)
+            return self._insist(visit, "GET", f"{self.client.account.api_url}{path}", b"", content_type)
         if found is not None and found[1] in visit.sessions and method == "PUT":
             return self._mark(visit, found[1], body)
         if path == "/app-automate/upload-media" and method == "POST":
-            return self._pass_on("POST", path, body, content_type)
+            return self._insist(visit, "POST", f"{self.client.account.api_url}{path}", body, content_type)
         return _refusal(403, "unknown command", f"a test may not ask BrowserStack for {method} {path}")
-
-    def _pass_on(self, method: str, path: str, body: bytes | None, content_type: str) -> Answer:
-        return self.client.ask(method, f"{self.client.account.api_url}{path}", body, {"Content-Type": content_type})
 
     def _mark(self, visit: Visit, session: str, body: bytes) -> Answer:
         """Name a session or say how it went. A test shall not fail because BrowserStack does not take that."""

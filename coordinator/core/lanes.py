@@ -61,11 +61,13 @@ class Signature:
     avoid: tuple[DeviceId, ...]
     lane: Lane | None = None
     """Only where devices are avoided: whether others can take their place depends on it."""
+    spills: bool = False
+    """Whether slots of a cloud serve it besides what its target names."""
     hash: int = field(init=False, repr=False, compare=False)
     """Worked out once: every decision looks pools up."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hash", hash((self.target, self.selector, self.avoid, self.lane)))
+        object.__setattr__(self, "hash", hash((self.target, self.selector, self.avoid, self.lane, self.spills)))
 
     def __hash__(self) -> int:
         return self.hash
@@ -73,7 +75,8 @@ class Signature:
 
 def signature_of(job: Job) -> Signature:
     """Return the signature of the one pool that the job waits in."""
-    return Signature(job.spec.target, job.spec.selector, job.avoid, job.spec.lane if job.avoid else None)
+    lane = job.spec.lane if job.avoid else None
+    return Signature(job.spec.target, job.spec.selector, job.avoid, lane, job.can_spill)
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,6 +300,8 @@ class Job:
     retry_of: JobId | None = None
     build_digest: str = ""
     """SHA-256 of the build that was registered when it was accepted; empty where none was."""
+    can_spill: bool = False
+    """Whether a slot of a cloud may run it where no device of the lab is free, though it did not ask for one."""
 
     @property
     def is_terminal(self) -> bool:
@@ -684,6 +686,8 @@ class Rules:
     """Organisation -> devices that it may have at once."""
     default_quota: int = 0
     """Devices at once of an organisation that `quotas` does not name; 0 for any number."""
+    spill: Mapping[str, int] = field(default_factory=lambda: NO_NUMBERS)
+    """Organisation -> the least priority with which its jobs of `any` may use slots of a cloud; others never do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

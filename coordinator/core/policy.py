@@ -145,16 +145,17 @@ class Policy:
     def choose_device(self, signature: Signature, app: AppKey, priority: int, lane: Lane) -> Device | None:
         """Return the free device for jobs of a family that were submitted in a lane.
 
-        One that holds the build comes first; then one that is kept for few lanes; then the device that the fewest other
-        pools could use, then the cheaper kind (emulator, phone, paid slot), then the lane's rule: high takes the least
-        used, low the most used so that fresh devices stay free, normal the one that is free longest.
+        A slot of a cloud that was not asked for comes after everything else. Of the others, one that holds the build
+        comes first; then one that is kept for few lanes; then the device that the fewest other pools could use, then
+        the cheaper kind (emulator, phone, paid slot), then the lane's rule: high takes the least used, low the most
+        used so that fresh devices stay free, normal the one that is free longest.
         """
         named = self._pools.idle_named(signature, lane)
         if named is not None:
             return min(named, key=lambda device: (device.app != app, _COST_RANK[device.facts.kind]), default=None)
         avoid = self._pools.avoided_by(signature)
         found: DeviceId | None = None
-        found_rank: tuple[int, int, int, int, int] | None = None
+        found_rank: tuple[int, int, int, int, int, int] | None = None
         for sort in self._pools.sorts_of(signature):
             if lane not in sort.facts.lanes:
                 continue
@@ -162,6 +163,7 @@ class Policy:
             if device_id is None:
                 continue
             rank = (
+                1 if signature.spills and sort.facts.kind is DeviceKind.BROWSERSTACK else 0,
                 0 if is_warm else 1,
                 len(sort.facts.lanes),
                 len(sort.signatures),

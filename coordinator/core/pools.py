@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from coordinator.core.lanes import Signature
@@ -24,6 +24,7 @@ from coordinator.core.model import (
     DeviceId,
     DeviceKind,
     DeviceState,
+    JobSpec,
     Lane,
     Target,
 )
@@ -46,6 +47,24 @@ KINDS: dict[Target, frozenset[DeviceKind]] = {
 }
 
 
+def may_spill(spec: JobSpec, spill: Mapping[str, int]) -> bool:
+    """Whether a job may use a slot of a cloud though it did not ask for one.
+
+    Not one that asks for more than a platform: a cloud has every model, and the user means one of the lab.
+
+    Args:
+        spec: What was asked for.
+        spill: Organisation -> the least priority that may.
+    """
+    least = spill.get(spec.org_id)
+    is_allowed = least is not None and spec.priority >= least
+    return is_allowed and spec.target is Target.ANY and all(name == PLATFORM for name, _ in spec.selector)
+
+
+def _is_of_kind(facts: DeviceFacts, target: Target, spills: bool) -> bool:
+    return facts.kind in KINDS[target] or (spills and facts.kind is DeviceKind.BROWSERSTACK)
+
+
 @dataclass(frozen=True, slots=True)
 class Miss:
     """A demand that a device does not meet."""
@@ -64,9 +83,14 @@ def misses(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], 
     return (*kind, *unmet, *unasked)
 
 
-def satisfies(facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...]) -> bool:
-    """Whether a device is of the target's kind and meets every demand of the selector."""
-    if facts.kind not in KINDS[target] or not _is_asked_for(facts, selector):
+def satisfies(
+    facts: DeviceFacts, target: Target, selector: tuple[tuple[str, str], ...], *, spills: bool = False
+) -> bool:
+    """Whether a device is of the target's kind and meets every demand of the selector.
+
+    A slot of a cloud will do for whatever target where jobs may spill over.
+    """
+    if not _is_of_kind(facts, target, spills) or not _is_asked_for(facts, selector):
         return False
     return all(_meets(facts, name, pattern) for name, pattern in selector)
 
@@ -262,7 +286,7 @@ class Pools:
     # Pools
 
     def _suits(self, sort: Sort, signature: Signature) -> bool:
-        if sort.facts.kind not in KINDS[signature.target] or not _takes(sort.facts, signature.lane):
+        if not _is_of_kind(sort.facts, signature.target, signature.spills) or not _takes(sort.facts, signature.lane):
             return False
         if not _is_asked_for(sort.facts, signature.selector):
             return False
@@ -308,7 +332,7 @@ class Pools:
 
         A device that failed a job is avoided only while another one could take its place.
         """
-        return satisfies(device.facts, signature.target, signature.selector) and self._serves(device, signature)
+        return _satisfies(device.facts, signature) and self._serves(device, signature)
 
     def _serves(self, device: Device, signature: Signature) -> bool:
         """Tell what the device's sort could not."""
@@ -341,12 +365,11 @@ class Pools:
         candidates: Iterable[DeviceId] = self._by_name.get(pattern, ()) if is_exact else self._devices
         for device_id in candidates:
             device = self._devices[device_id]
-            if satisfies(device.facts, signature.target, signature.selector) and _takes(device.facts, signature.lane):
+            if _satisfies(device.facts, signature) and _takes(device.facts, signature.lane):
                 yield device
 
-    def has_match(self, target: Target, selector: tuple[tuple[str, str], ...], lane: Lane) -> bool:
-        """Whether any known device could serve a request."""
-        signature = Signature(target, selector, (), lane)
+    def has_match(self, signature: Signature) -> bool:
+        """Whether any known device could serve a pool, which need not have jobs."""
         if _is_narrow(signature):
             return next(self._named(signature), None) is not None
         return any(self._suits(sort, signature) for sort in self._sorts.values())
@@ -382,6 +405,10 @@ def _is_alike(before: DeviceFacts, after: DeviceFacts) -> bool:
     if before is after:
         return True
     return before.udid == after.udid and _sort_key(before) == _sort_key(after)
+
+
+def _satisfies(facts: DeviceFacts, signature: Signature) -> bool:
+    return satisfies(facts, signature.target, signature.selector, spills=signature.spills)
 
 
 def _names(facts: DeviceFacts) -> tuple[str, ...]:

@@ -85,6 +85,7 @@ from coordinator.core.model import (
     changed,
 )
 from coordinator.core.platforms import with_platforms
+from coordinator.core.pools import may_spill
 from coordinator.core.step import (
     CloseSession,
     JobsAccepted,
@@ -324,7 +325,7 @@ class Scheduler:
                 f"organisation {org_id} has {queued} jobs in the queue and may have {limit}; wait or cancel some",
                 limit=limit,
             )
-        signatures = {Signature(spec.target, spec.selector, ()) for spec in specs}
+        signatures = {self._signature(spec) for spec in specs}
         mine, everybodys = queues.pools_with(org_id, signatures)
         for pools, limit, whose in (
             (mine, self._settings.max_pools_per_org, f"organisation {org_id}"),
@@ -339,12 +340,16 @@ class Scheduler:
 
     def _unserved(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
         """Return one line for each kind of request that no known device could serve."""
-        seen = dict.fromkeys((spec.target, spec.selector, spec.lane) for spec in specs)
+        spill = self._settings.rules.spill
+        seen = dict.fromkeys((spec.target, spec.selector, spec.lane, may_spill(spec, spill)) for spec in specs)
         return tuple(
             f"no known device matches target {target}" + "".join(f", {name}={pattern}" for name, pattern in selector)
-            for target, selector, lane in seen
-            if not self._ledger.fleet.pools.has_match(target, selector, lane)
+            for target, selector, lane, spills in seen
+            if not self._ledger.fleet.pools.has_match(Signature(target, selector, (), lane, spills))
         )
+
+    def _signature(self, spec: JobSpec) -> Signature:
+        return Signature(spec.target, spec.selector, (), None, may_spill(spec, self._settings.rules.spill))
 
     def _digests(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
         """Return the builds that are registered for what was asked for, empty where none is."""
@@ -372,6 +377,7 @@ class Scheduler:
                 create_us=now.wall_us,
                 retry_of=retry_of,
                 build_digest=digest,
+                can_spill=may_spill(spec, self._settings.rules.spill),
             )
             for index, (spec, digest) in enumerate(zip(specs, digests, strict=True))
         )

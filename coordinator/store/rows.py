@@ -116,6 +116,7 @@ def accepted_values(job: Job) -> Values:
         "create_us": job.create_us,
         "retry_of": job.retry_of,
         "build_digest": job.build_digest,
+        "can_spill": job.can_spill,
     }
 
 
@@ -179,6 +180,7 @@ def job(row: Row[Any]) -> Job:
         retry_of=row.retry_of,
         # One string for the many jobs of a build.
         build_digest=sys.intern(row.build_digest),
+        can_spill=row.can_spill,
     )
 
 

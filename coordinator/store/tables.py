@@ -113,6 +113,7 @@ jobs = Table(
     Column("retry_of", BigInteger),
     Column("build_digest", Text, nullable=False, server_default=text("''")),
     Column("bundle_digest", Text, nullable=False, server_default=text("''")),
+    Column("can_spill", Boolean, nullable=False, server_default=false()),
     # Lists are newest first, so each filter that can be narrow has an index that ends in the id.
     Index(None, "state", "id"),
     Index(None, "org_id", "id"),

@@ -185,6 +185,18 @@ def test_command_that_did_not_arrive_is_made_again_and_one_that_may_have_is_not(
     stand_in.is_out = False
 
 
+def test_details_of_a_session_are_asked_for_until_they_are_told(gateway: Gateway, stand_in: StandIn) -> None:
+    run = Run(gateway)
+    session = run.session_id()
+    stand_in.is_out = True
+    before = [one[0] for one in stand_in.requests].count("GET")
+    asking = at_once(lambda: run.ask("GET", f"/app-automate/sessions/{session}.json"))
+    stand_in.wait_for_requests("GET", before + 2)
+    stand_in.is_out = False
+    assert asking()[0] == 200
+    assert not run.visit.troubles
+
+
 def test_session_is_named_after_the_job_and_its_status_is_one_that_browserstack_knows(
     gateway: Gateway, stand_in: StandIn
 ) -> None:

@@ -13,6 +13,7 @@ from coordinator.core.model import (
     JobState,
     LeaseState,
     RevokeReason,
+    Settings,
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import Step
@@ -25,8 +26,8 @@ E1 = "emulator-1@lab"
 class RestartingLab(Lab):
     """A lab that keeps its records."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings)
         self.records = Records()
 
     def handle(self, event: Event) -> Step:

@@ -86,6 +86,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         avoid=(DeviceId("old"), DeviceId("older")),
         preemptions=3,
         retry_of=JobId(9),
+        can_spill=True,
     )
     device = replace(
         a_device(),

@@ -76,6 +76,7 @@ NEWER_COLUMNS = (
     ("attempts", "install_end_us"),
     ("attempts", "install_us"),
     ("test_results", "begin_us"),
+    ("jobs", "can_spill"),
 )
 
 
