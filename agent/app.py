@@ -30,9 +30,12 @@ from agent.core.events import (
     LogsFlushed,
     PrepareFailed,
     PrepareStopped,
+    Received,
     SessionLost,
     Started,
+    TellConflicts,
     TestObserved,
+    Welcome,
 )
 from agent.core.machine import JITTER_RANGE, Machine
 from agent.core.model import (
@@ -133,6 +136,8 @@ class App:
         self._is_over = False
         self._failure: BaseException | None = None
         self._out = structlog.get_logger("agent")
+        self._conflicts: dict[DeviceId, str] = {}
+        """Devices that the coordinator gives no work for, and the agents that have them."""
 
     # Turning
 
@@ -432,8 +437,22 @@ class App:
                 self._out.error(
                     "batch_rejected", device=event.device_id, reason=event.failure.reason, story=event.failure.message
                 )
+            case Received(command=Welcome()):
+                self._conflicts = {}
+            case Received(command=TellConflicts(owners=owners)):
+                self._tell_conflicts(dict(owners))
             case _:
                 pass
+
+    def _tell_conflicts(self, owners: dict[DeviceId, str]) -> None:
+        """Tell which devices another agent has, once each, and when that is over."""
+        for device, owner in owners.items():
+            if self._conflicts.get(device) != owner:
+                story = f"DEVICE_CONFLICT: agent {owner} has {device}; it gets work here when that lets it go"
+                self._out.warning("device_conflict", device=device, owner=owner, story=story)
+        for device in self._conflicts.keys() - owners.keys():
+            self._out.info("device_conflict_over", device=device)
+        self._conflicts = owners
 
     def _tell_drain(self, event: DrainRequested) -> None:
         busy = ", ".join(sorted(self._stops))

@@ -111,6 +111,9 @@ def command(message: agent_service_pb2.ConnectResponse) -> ev.Command | None:
             return ev.AcknowledgeResults(attempt_ids=ids)
         case "acknowledge_heartbeat":
             return ev.AcknowledgeHeartbeat(sequence=message.acknowledge_heartbeat.sequence)
+        case "tell_conflicts":
+            conflicts = message.tell_conflicts.conflicts
+            return ev.TellConflicts(owners=tuple((m.DeviceId(one.device_id), one.owner) for one in conflicts))
         case _:
             return None
 

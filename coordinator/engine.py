@@ -24,7 +24,7 @@ from coordinator.core.explain import Explanation, explain
 from coordinator.core.forecast import Forecast
 from coordinator.core.model import SECOND_US, Counters, DeviceState, Job, JobId, Lane, Lease, Now, Settings
 from coordinator.core.scheduler import Scheduler
-from coordinator.core.step import JobsAccepted, PutJob, PutTest, Step, Write
+from coordinator.core.step import JobsAccepted, PutJob, PutTest, SendConflicts, Step, Write
 from coordinator.forecasts import Forecasts
 from coordinator.metrics import Metrics
 from coordinator.sessions import Sessions
@@ -256,6 +256,8 @@ class Engine:
         for step in steps:
             for send in step.sends:
                 self._sessions.deliver(send)
+                if isinstance(send, SendConflicts):
+                    self._story.tell_conflicts(send)
         for envelope, reply in answers:
             if isinstance(reply, QgjobError):
                 self._tell_refused(envelope, reply)

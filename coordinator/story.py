@@ -27,7 +27,7 @@ from coordinator.core.model import (
     LeaseId,
     LeaseState,
 )
-from coordinator.core.step import PutAgent, PutAttempt, PutBuild, PutDevice, PutJob, PutLease, Write
+from coordinator.core.step import PutAgent, PutAttempt, PutBuild, PutDevice, PutJob, PutLease, SendConflicts, Write
 
 
 def span(span_us: int) -> str:
@@ -83,6 +83,17 @@ class Story:
     def tell_refused(self, event: Event, refusal: QgjobError) -> None:
         """Tell that a fact was refused."""
         self._out.warning("refused", event_kind=type(event).__name__, reason=refusal.reason, story=str(refusal))
+
+    def tell_conflicts(self, send: SendConflicts) -> None:
+        """Tell which devices of an agent other agents have."""
+        if not send.conflicts:
+            self._out.info("device_conflicts_over", agent=send.agent)
+        for conflict in send.conflicts:
+            story = (
+                f"DEVICE_CONFLICT: {send.agent} announces {conflict.device}, which {conflict.owner} has;"
+                f" it stays with {conflict.owner} until that lets it go"
+            )
+            self._out.warning("device_conflict", story=story, device=conflict.device, agent=send.agent)
 
     def tell(self, writes: Sequence[Write]) -> None:
         """Tell what one commit has changed."""

@@ -180,9 +180,19 @@ def device(message: Device) -> Resource:
         ],
         "utilisation": round(message.utilisation, 4),
         "labels": dict(sorted(facts.labels.items())),
-        "reason": "; ".join(filter(None, (facts.reason, message.hold_reason))) or None,
+        "reason": "; ".join(filter(None, (facts.reason, message.hold_reason, _conflict(message)))) or None,
+        "contested_by": list(message.contested_by),
         **_vitals(facts.vitals),
     }
+
+
+def _conflict(message: Device) -> str:
+    """Say which other agents announce a device, an empty string where none does."""
+    if not message.contested_by:
+        return ""
+    others = " and ".join(message.contested_by)
+    verb = "announces" if len(message.contested_by) == 1 else "announce"
+    return f"DEVICE_CONFLICT: {others} {verb} it too; it is {message.agent}'s until it is unplugged there"
 
 
 def _vitals(vitals: DeviceVitals) -> Resource:
@@ -213,6 +223,7 @@ def agent(message: Agent) -> Resource:
         "draining": message.draining,
         "lanes": [word(Lane, lane) for lane in message.lanes],
         "devices": message.devices,
+        "conflicting_devices": list(message.conflicting_device_ids),
         "batches": message.leases,
         "seen_time": _maybe(message, "seen_time"),
         "connect_time": _maybe(message, "connect_time"),

@@ -60,7 +60,15 @@ class AcknowledgeHeartbeat:
     sequence: int
 
 
-Command = Welcome | AdoptLease | CloseLease | AcknowledgeResults | AcknowledgeHeartbeat
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellConflicts:
+    """All devices of this agent that get no work, for other agents have them."""
+
+    owners: tuple[tuple[DeviceId, str], ...]
+    """Device, and the name of the agent that has it."""
+
+
+Command = Welcome | AdoptLease | CloseLease | AcknowledgeResults | AcknowledgeHeartbeat | TellConflicts
 
 # Facts ----------------------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from agent.core.events import (
     SessionLost,
     SessionOpened,
     Started,
+    TellConflicts,
     TestObserved,
     Welcome,
 )
@@ -292,6 +293,8 @@ class Machine:
                 self._acknowledged(attempts)
             case AcknowledgeHeartbeat(sequence=sequence):
                 self._renewed(sequence)
+            case TellConflicts():
+                pass  # for people: no lease comes for these devices, and a late one would be as good as any
 
     def _welcomed(self, welcome: Welcome, now: Now) -> None:
         if welcome.cluster_id == self._cluster_id and welcome.epoch < self._epoch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from coordinator.core.builds import Builds
+from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
 from coordinator.core.durations import Durations
 from coordinator.core.endings import Endings
@@ -88,6 +89,7 @@ class Ledger:
         self.shares = Shares(settings.rules.weights, settings.rules.quotas, settings.rules.default_quota)
         self.queues = Queues(settings.rules, self.shares)
         self.fleet = Fleet()
+        self.contests = Contests(self.fleet)
         self.durations = Durations()
         self.victims = Victims()
         self.endings = Endings()
@@ -221,6 +223,7 @@ class Ledger:
         self.fleet.put_device(device)
         if device.hold is DeviceHold.SUSPICION:
             self.suspects[device.id] = None
+        self.contests.note_put(device.id)
         self.write(PutDevice(device))
 
     def put_counters(self, counters: Counters) -> None:

@@ -580,6 +580,15 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceConflict:
+    """A device that an agent announces and another one has."""
+
+    device: DeviceId
+    owner: AgentId
+    """Who has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """What devices did with a build that they were to install."""
 

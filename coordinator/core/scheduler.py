@@ -94,6 +94,7 @@ from coordinator.core.step import (
     PutRequest,
     PutTest,
     SendClose,
+    SendConflicts,
     SendHeartbeatAcknowledged,
     SendResultsAcknowledged,
     SendWelcome,
@@ -170,6 +171,7 @@ class Scheduler:
 
     def _decide(self, now: Now, lab_us: int) -> None:
         deadline_us = lab_us + self._settings.lease_ttl_us
+        self._settle_contests(now)
         self._ledger.look_at_accounts()
         self._suspicion.look(now, lab_us, deadline_us)
         self._dispatcher.dispatch(now, deadline_us)
@@ -464,7 +466,6 @@ class Scheduler:
     def _connect(self, event: AgentConnected, now: Now, lab_us: int) -> None:
         ledger = self._ledger
         self._refuse_second_agent(event, lab_us)
-        self._refuse_foreign_devices(event.agent, event.devices)
         replaced = ledger.fleet.open_session(event.agent, event.session, lab_us, answers_close=event.answers_close)
         if replaced is not None:
             ledger.send(CloseSession(session=replaced, why="the agent opened a new session"))
@@ -490,6 +491,7 @@ class Scheduler:
             if event.is_stranger or lease.boot_id != event.boot_id:
                 ledger.close_lease(lease, LeaseState.EXPIRED, "the agent was started again", now)
         self._sync(event.session, event.agent, event.leases, now, lab_us)
+        ledger.contests.leave(event.agent)
         self._update_devices(event.agent, event.devices, event.leases, now)
 
     def _refuse_second_agent(self, event: AgentConnected, lab_us: int) -> None:
@@ -503,23 +505,12 @@ class Scheduler:
                 id=agent.id,
             )
 
-    def _refuse_foreign_devices(self, agent_id: AgentId, devices: tuple[DeviceFacts, ...]) -> None:
-        for facts in devices:
-            known = self._ledger.fleet.devices.get(facts.id)
-            if known is None or known.agent == agent_id:
-                continue
-            is_owned = self._ledger.fleet.session_of(known.agent) is not None and known.state is not DeviceState.OFFLINE
-            if known.lease is not None or is_owned:
-                raise Conflict(
-                    f"device {facts.id} belongs to agent {known.agent}; unplug it there before it is used here",
-                    id=facts.id,
-                )
-
     def _disconnect(self, event: AgentDisconnected, now: Now) -> None:
         ledger = self._ledger
         agent_id = ledger.fleet.close_session(event.session)
         if agent_id is None:
             return
+        ledger.contests.leave(agent_id)
         state = AgentState.STOPPED if event.is_goodbye else AgentState.DISCONNECTED
         self._put_agent(changed(ledger.fleet.agents[agent_id], state=state, seen_us=now.wall_us))
         for lease in ledger.fleet.leases_of(agent_id):
@@ -596,28 +587,41 @@ class Scheduler:
         agent_id = self._ledger.fleet.agent_of(event.session)
         if agent_id is None:
             return
-        self._refuse_foreign_devices(agent_id, event.devices)
         self._update_devices(agent_id, event.devices, None, now)
 
     def _update_devices(
         self, agent_id: AgentId, facts: tuple[DeviceFacts, ...], echoes: tuple[LeaseEcho, ...] | None, now: Now
     ) -> None:
-        ledger = self._ledger
-        for told in facts:
-            one = replace(told, lanes=ledger.fleet.agents[agent_id].lanes)
-            known = ledger.fleet.devices.get(one.id)
-            if known is None:
-                ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))
-                continue
-            # The facts that are known already keep the device where it stands among the idle ones.
-            facts_now = known.facts if known.facts == one else one
-            ledger.apply_hold(changed(known, facts=facts_now, agent=agent_id, seen_us=now.wall_us))
+        facts = self._ledger.contests.sift(agent_id, facts)
+        for one in facts:
+            self._announce(agent_id, one, now)
         announced = {one.id for one in facts}
-        for device in ledger.fleet.devices_of(agent_id):
+        for device in self._ledger.fleet.devices_of(agent_id):
             if device.id not in announced:
                 self._unplug(device)
         if echoes is not None:
             self._confirm_stopped(agent_id, echoes)
+
+    def _announce(self, agent_id: AgentId, told: DeviceFacts, now: Now) -> None:
+        """Take in what an agent says of a device that it may have."""
+        ledger = self._ledger
+        one = replace(told, lanes=ledger.fleet.agents[agent_id].lanes)
+        known = ledger.fleet.devices.get(one.id)
+        if known is None:
+            ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))
+            return
+        # The facts that are known already keep the device where it stands among the idle ones.
+        facts = known.facts if known.facts == one else one
+        ledger.apply_hold(changed(known, facts=facts, agent=agent_id, seen_us=now.wall_us))
+
+    def _settle_contests(self, now: Now) -> None:
+        """Give devices that have become free to those who announced them meanwhile, and tell what they do not get."""
+        for agent_id, facts in self._ledger.contests.take_freed():
+            self._announce(agent_id, facts, now)
+        for agent_id, conflicts in self._ledger.contests.take_news():
+            session = self._ledger.fleet.session_of(agent_id)
+            if session is not None:
+                self._ledger.send(SendConflicts(session=session, agent=agent_id, conflicts=conflicts))
 
     def _unplug(self, device: Device) -> None:
         gone = replace(device.facts, is_usable=False, reason=device.facts.reason or "its agent does not see it")

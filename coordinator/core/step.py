@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from coordinator.core.model import (
     Agent,
+    AgentId,
     Attempt,
     AttemptId,
     Build,
     Counters,
     Crossing,
     Device,
+    DeviceConflict,
     DeviceId,
     Expectation,
     Fence,
@@ -182,6 +184,15 @@ class SendHeartbeatAcknowledged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendConflicts:
+    """Tell an agent which of its devices get no work from here, for other agents have them; all of them."""
+
+    session: SessionId
+    agent: AgentId
+    conflicts: tuple[DeviceConflict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSession:
     """End a stream that another one replaced."""
 
@@ -189,7 +200,15 @@ class CloseSession:
     why: str
 
 
-Send = SendWelcome | SendLease | SendClose | SendResultsAcknowledged | SendHeartbeatAcknowledged | CloseSession
+Send = (
+    SendWelcome
+    | SendLease
+    | SendClose
+    | SendResultsAcknowledged
+    | SendHeartbeatAcknowledged
+    | SendConflicts
+    | CloseSession
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -369,6 +369,7 @@ class Device(_Told):
     utilisation: Annotated[float, Field(description="Leased share of the last hour, 0 to 1.")]
     labels: dict[str, str]
     reason: Annotated[str | None, Field(description="Why it is held or cannot be used, with what to do about it.")]
+    contested_by: Annotated[list[str], Field(description="Other agents that announce it too; it stays where it is.")]
     api_level: int | None
     battery: Annotated[int | None, Field(description="Charge in percent.")]
     temperature: Annotated[float | None, Field(description="Of the battery, in degrees Celsius.")]
@@ -387,6 +388,7 @@ class Device(_Told):
         "utilisation": 0.42,
         "labels": {},
         "reason": None,
+        "contested_by": [],
         "api_level": 34,
         "battery": 87,
         "temperature": 27.0,
@@ -404,6 +406,9 @@ class Agent(_Told):
     draining: bool
     lanes: Annotated[list[Lane], Field(description="Its devices get only jobs that were submitted in these.")]
     devices: int
+    conflicting_devices: Annotated[
+        list[str], Field(description="Devices that it announces and does not get, for other agents have them.")
+    ]
     batches: int
     seen_time: Instant | None
     connect_time: Instant | None

@@ -139,9 +139,12 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         return agent_service_pb2.ResumeAgentResponse(agent=self._agent_out(agent_id))
 
     def _agent_out(self, agent_id: AgentId) -> agent_pb2.Agent:
-        fleet = self._engine.scheduler.ledger.fleet
+        ledger = self._engine.scheduler.ledger
         return wire.agent_out(
-            fleet.agents[agent_id], devices=len(fleet.devices_of(agent_id)), leases=len(fleet.leases_of(agent_id))
+            ledger.fleet.agents[agent_id],
+            devices=len(ledger.fleet.devices_of(agent_id)),
+            leases=len(ledger.fleet.leases_of(agent_id)),
+            conflicts=ledger.contests.of_agent(agent_id),
         )
 
 

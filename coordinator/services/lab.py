@@ -79,6 +79,11 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
             running = (attempt for attempt in lease.attempts if ledger.attempts[attempt].start_us is not None)
             job = next((ledger.attempts[attempt].job for attempt in running), None)
             busy_us = worked(device, lease.grant_us, wall_us).busy_us
-        message = wire.device_out(device, job=job, utilisation_ppm=busy_us * 1_000_000 // HOUR_US)
-        message.facts.reason = message.facts.reason or account_detail(self._engine.scheduler.ledger, device)
+        message = wire.device_out(
+            device,
+            job=job,
+            utilisation_ppm=busy_us * 1_000_000 // HOUR_US,
+            contested_by=ledger.contests.of_device(device.id),
+        )
+        message.facts.reason = message.facts.reason or account_detail(ledger, device)
         return message

@@ -50,6 +50,13 @@ def command(send: st.Send) -> agent_service_pb2.ConnectResponse:
             return agent_service_pb2.ConnectResponse(
                 acknowledge_heartbeat=agent_service_pb2.AcknowledgeHeartbeat(sequence=send.sequence)
             )
+        case st.SendConflicts():
+            conflicts = [
+                agent_service_pb2.DeviceConflict(device_id=one.device, owner=one.owner) for one in send.conflicts
+            ]
+            return agent_service_pb2.ConnectResponse(
+                tell_conflicts=agent_service_pb2.TellConflicts(conflicts=conflicts)
+            )
         case st.SendWelcome() | st.CloseSession():
             raise AssertionError(f"{send} is not a command of an open session")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from coordinator.core import model as m
 from coordinator.core.artifacts import Artifact
@@ -177,7 +177,9 @@ def _account_out(account: m.Account) -> device_pb2.CloudAccount:
     return device_pb2.CloudAccount(name=account.name, sessions=account.sessions, others=account.others)
 
 
-def device_out(device: m.Device, *, job: m.JobId | None, utilisation_ppm: int) -> device_pb2.Device:
+def device_out(
+    device: m.Device, *, job: m.JobId | None, utilisation_ppm: int, contested_by: Sequence[m.AgentId] = ()
+) -> device_pb2.Device:
     """Translate a device. `utilisation_ppm` is the leased share of the last hour in millionths."""
     message = device_pb2.Device(
         facts=device_facts_out(device.facts),
@@ -189,13 +191,16 @@ def device_out(device: m.Device, *, job: m.JobId | None, utilisation_ppm: int) -
         seen_time=timestamp(device.seen_us),
         hold=HOLDS_OUT[device.hold] if device.hold is not None else device_pb2.DEVICE_HOLD_UNSPECIFIED,
         hold_reason=device.hold_reason,
+        contested_by=contested_by,
     )
     if device.app is not None:
         message.builds.add(org_id=device.app.org_id, app_version_id=device.app.app_version_id, digest=device.app_digest)
     return message
 
 
-def agent_out(agent: m.Agent, *, devices: int, leases: int) -> agent_pb2.Agent:
+def agent_out(
+    agent: m.Agent, *, devices: int, leases: int, conflicts: Sequence[m.DeviceConflict] = ()
+) -> agent_pb2.Agent:
     """Translate an agent."""
     return agent_pb2.Agent(
         id=agent.id,
@@ -208,6 +213,7 @@ def agent_out(agent: m.Agent, *, devices: int, leases: int) -> agent_pb2.Agent:
         connect_time=timestamp(agent.connect_us),
         draining=agent.is_draining,
         lanes=[LANES_OUT[lane] for lane in agent.lanes],
+        conflicting_device_ids=[conflict.device for conflict in conflicts],
     )
 
 

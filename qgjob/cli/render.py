@@ -422,13 +422,19 @@ def _model(device: Resource) -> str:
     return f"{device['model']} ({system})" if device["model"] else "-"
 
 
+def _devices_of(agent: Resource) -> str:
+    """Return how many devices an agent has, and how many it announces that other agents have."""
+    conflicts = len(agent["conflicting_devices"])
+    return f"{agent['devices']} + {conflicts} in conflict" if conflicts else str(agent["devices"])
+
+
 def agents_table(agents: list[Resource]) -> None:
     """Print agents."""
     rows = [
         [
             agent["name"],
             f"{agent['state']}, draining" if agent["draining"] else agent["state"],
-            str(agent["devices"]),
+            _devices_of(agent),
             str(agent["batches"]),
             ", ".join(agent["lanes"]),
             ago(agent["seen_time"]),

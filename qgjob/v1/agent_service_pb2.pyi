@@ -126,6 +126,7 @@ class ConnectResponse(_message.Message):
     CLOSE_LEASE_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_RESULTS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_HEARTBEAT_FIELD_NUMBER: _builtins.int
+    TELL_CONFLICTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answers Hello."""
@@ -146,6 +147,10 @@ class ConnectResponse(_message.Message):
     def acknowledge_heartbeat(self) -> Global___AcknowledgeHeartbeat:
         """The heartbeat was heard: leases run on."""
 
+    @_builtins.property
+    def tell_conflicts(self) -> Global___TellConflicts:
+        """Which of the agent's devices get no work from here."""
+
     def __init__(
         self,
         *,
@@ -154,12 +159,13 @@ class ConnectResponse(_message.Message):
         close_lease: Global___CloseLease | None = ...,
         acknowledge_results: Global___AcknowledgeResults | None = ...,
         acknowledge_heartbeat: Global___AcknowledgeHeartbeat | None = ...,
+        tell_conflicts: Global___TellConflicts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "tell_conflicts", b"tell_conflicts", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "tell_conflicts", b"tell_conflicts", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "adopt_lease", "close_lease", "acknowledge_results", "acknowledge_heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "adopt_lease", "close_lease", "acknowledge_results", "acknowledge_heartbeat", "tell_conflicts"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -292,6 +298,58 @@ class Welcome(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class TellConflicts(_message.Message):
+    """TellConflicts names all devices that the agent announces and other agents have. They are left out of the session until
+    those let them go; then the agent has them without a word more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceConflict]:
+        """By device; empty when there are none any more."""
+
+    def __init__(
+        self,
+        *,
+        conflicts: _abc.Iterable[Global___DeviceConflict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellConflicts: _TypeAlias = TellConflicts  # noqa: Y015
+
+@_typing.final
+class DeviceConflict(_message.Message):
+    """DeviceConflict is a device that two agents announce."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The device."""
+    owner: _builtins.str
+    """The agent that has it."""
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceConflict: _TypeAlias = DeviceConflict  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

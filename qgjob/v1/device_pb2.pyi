@@ -333,6 +333,7 @@ class Device(_message.Message):
     SEEN_TIME_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     HOLD_REASON_FIELD_NUMBER: _builtins.int
+    CONTESTED_BY_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """The agent that announced it last."""
     state: Global___DeviceState.ValueType
@@ -359,6 +360,10 @@ class Device(_message.Message):
     def seen_time(self) -> _timestamp_pb2.Timestamp:
         """When it was announced last."""
 
+    @_builtins.property
+    def contested_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other agents that announce it as well; the first of them has it next."""
+
     def __init__(
         self,
         *,
@@ -372,10 +377,11 @@ class Device(_message.Message):
         seen_time: _timestamp_pb2.Timestamp | None = ...,
         hold: Global___DeviceHold.ValueType = ...,
         hold_reason: _builtins.str = ...,
+        contested_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "builds", b"builds", "facts", b"facts", "hold", b"hold", "hold_reason", b"hold_reason", "job_id", b"job_id", "lease_id", b"lease_id", "seen_time", b"seen_time", "state", b"state", "utilisation", b"utilisation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "builds", b"builds", "contested_by", b"contested_by", "facts", b"facts", "hold", b"hold", "hold_reason", b"hold_reason", "job_id", b"job_id", "lease_id", b"lease_id", "seen_time", b"seen_time", "state", b"state", "utilisation", b"utilisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from agent.app import App
 from agent.artifacts import ArtifactSpool
 from agent.blobs import BlobCache
 from agent.config import Config
-from agent.core.events import AttemptEnded, DevicesObserved, Event, PrepareStopped
+from agent.core.events import AttemptEnded, Command, DevicesObserved, Event, PrepareStopped, Received, TellConflicts
 from agent.core.model import (
     AgentId,
     AttemptId,
@@ -58,6 +60,9 @@ class Desk(App):
         while not isinstance(event := await asyncio.wait_for(self._inbox.get(), 20), kind):
             pass
         return event
+
+    def hear(self, command: Command) -> None:
+        self._tell(Received(session=1, command=command))
 
     async def ended(self) -> AttemptEnded:
         event = await self.next(AttemptEnded)
@@ -203,3 +208,17 @@ async def test_what_earlier_lives_left_is_ended_before_devices_are_looked_for(
     monkeypatch.setattr(desk._bench, "end_left", lambda: order.append("ends what is left"))
     await asyncio.wait_for(desk.run(), 20)
     assert order == ["ends what is left", "looks for devices"]
+
+
+async def test_device_that_another_agent_has_is_told_once_and_so_is_the_end_of_that(desk: Desk) -> None:
+    with capture_logs() as told:
+        desk._out = structlog.get_logger("agent")
+        for owner in ("lab-1", "lab-1", "lab-3"):
+            desk.hear(TellConflicts(owners=((PHONE, owner),)))
+        desk.hear(TellConflicts(owners=()))
+    assert [(one["event"], one.get("owner")) for one in told] == [
+        ("device_conflict", "lab-1"),
+        ("device_conflict", "lab-3"),
+        ("device_conflict_over", None),
+    ]
+    assert told[0]["story"].startswith("DEVICE_CONFLICT: agent lab-1 has phone;")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from coordinator.core.errors import Conflict, NotLeader, ShuttingDown
 from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
-    DevicesReported,
     HeartbeatReceived,
     JobsSubmitted,
     LeaseAdopted,
@@ -174,11 +174,10 @@ async def test_refused_fact_ends_the_session_that_brought_it(lab: EngineLab) -> 
     async def story() -> None:
         owner, hello = lab.connected("owner")
         await lab.engine.submit(hello)
-        thief, hello = lab.connected("thief")
-        await lab.engine.submit(hello)
-        await lab.engine.post(DevicesReported(session=thief.id, devices=(emulator("emulator-1", "owner"),)))
-        with pytest.raises(Conflict, match="belongs to agent owner"):
-            await until_it_ends(thief)
+        second, hello = lab.connected("second")
+        await lab.engine.post(replace(hello, agent=AgentId("owner"), boot_id="another"))
+        with pytest.raises(Conflict, match="an agent named owner is connected"):
+            await until_it_ends(second)
         await lab.engine.post(HeartbeatReceived(session=owner.id, sequence=1, leases=()))
         kinds = {type(await owner.next()).__name__ for _ in range(2)}
         assert kinds == {"SendWelcome", "SendHeartbeatAcknowledged"}

@@ -452,14 +452,6 @@ def test_second_agent_of_the_same_name_is_refused_while_the_first_is_alive() -> 
     lab.connect(boot="boot-2")
 
 
-def test_device_of_a_connected_agent_cannot_be_announced_by_another() -> None:
-    lab = Lab()
-    phone = emulator("R58", id=DeviceId("R58"), kind=DeviceKind.DEVICE)
-    lab.connect("one", phone)
-    with pytest.raises(Conflict, match="belongs to agent one"):
-        lab.connect("two", phone)
-
-
 def test_lost_offer_is_sent_again_with_the_next_heartbeat() -> None:
     lab = Lab()
     lab.submit(spec())

@@ -266,15 +266,23 @@ async def test_malformed_fact_right_after_hello_ends_the_stream_whatever_is_bein
         assert (await agent.status())[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_device_of_another_agent_ends_the_stream_that_announces_it(grid: Grid) -> None:
+async def test_device_of_another_agent_is_left_out_of_the_session_that_announces_it(grid: Grid) -> None:
     owner = grid.agent()
     await owner.hello(phone())
-    thief = grid.agent()
-    await thief.hello(phone("other"), agent_id="thief")
-    await thief.say(devices_reported=agent_service_pb2.DevicesReported(devices=[phone()]))
-    code, sentence, info = await thief.status()
-    assert (code, info.reason, info.metadata["id"]) == (grpc.StatusCode.ALREADY_EXISTS, "CONFLICT", "phone-1")
-    assert "belongs to agent lab; unplug it there" in sentence
+    other = grid.agent()
+    await other.hello(phone("other"), agent_id="other")
+    await other.say(devices_reported=agent_service_pb2.DevicesReported(devices=[phone("other"), phone()]))
+    told = await other.hear("tell_conflicts")
+    assert [(one.device_id, one.owner) for one in told.tell_conflicts.conflicts] == [("phone-1", "lab")]
+    listed = {device.facts.id: device for device in (await devices(grid)).devices}
+    assert (listed["phone-1"].agent, list(listed["phone-1"].contested_by)) == ("lab", ["other"])
+    conflicts = {agent.id: list(agent.conflicting_device_ids) for agent in (await agents(grid)).agents}
+    assert conflicts == {"lab": [], "other": ["phone-1"]}
+    await owner.say(devices_reported=agent_service_pb2.DevicesReported())
+    told = await other.hear("tell_conflicts")
+    assert not told.tell_conflicts.conflicts
+    listed = {device.facts.id: device for device in (await devices(grid)).devices}
+    assert (listed["phone-1"].agent, list(listed["phone-1"].contested_by)) == ("other", [])
 
 
 async def test_message_that_is_too_large_ends_that_stream_alone(grid: Grid) -> None:

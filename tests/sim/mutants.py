@@ -21,6 +21,7 @@ from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
 from coordinator.core import lanes, ledger, transitions
+from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
 from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import AgentConnected, AgentDisconnected, JobsSubmitted
@@ -232,7 +233,7 @@ def _hold_nothing(_sound: Any) -> Any:  # noqa: ANN401
 
 
 def _take_any_device(_sound: Any) -> Any:  # noqa: ANN401
-    return lambda _self, _agent, _devices: None
+    return lambda _self, _device, _agent: False
 
 
 def _take_nothing_up(_sound: Any) -> Any:  # noqa: ANN401
@@ -411,7 +412,7 @@ MUTANTS = (
     Mutant(name="holds ignored", plant=replacing(Ledger, "is_held", _hold_nothing), seed=0),
     Mutant(
         name="devices of other agents taken",
-        plant=replacing(Scheduler, "_refuse_foreign_devices", _take_any_device),
+        plant=replacing(Contests, "has", _take_any_device),
         seed=11,
     ),
     Mutant(name="lanes of agents ignored", plant=replacing(lanes.Queues, "first_bucket", _serve_any_lane), seed=6),
