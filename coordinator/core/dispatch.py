@@ -90,6 +90,7 @@ class Dispatcher:
             deadline_us: Lab time at which a lease that is granted now ends without a heartbeat.
         """
         queues, pools = self._ledger.queues, self._ledger.fleet.pools
+        queues.wake()
         if queues.grown:
             self._grow(now)
         is_complete = False
@@ -97,6 +98,7 @@ class Dispatcher:
             if queues.touched or pools.touched:
                 self._fill(now, deadline_us)
             self._make_room(now)
+            queues.wake()
             is_complete = not (queues.touched or pools.touched)  # whose device is taken back may want one that is free
 
     def next_look_us(self) -> int | None:
@@ -111,6 +113,7 @@ class Dispatcher:
         lease = ledger.fleet.leases[lease_id]
         if lease.is_canary:
             return
+        ledger.queues.wake()
         if lease.attempts and lease.state is LeaseState.ACTIVE:
             self._yield_tail(lease, now)
             return

@@ -11,7 +11,8 @@ organisations take turns by their virtual time, and within one the families:
 3. those for which one more device just pays.
 
 A family for which one more device does not pay is not offered at all (its own devices take its jobs), and neither is an
-organisation that has all the devices that its quota allows.
+organisation that has all the devices that its quota allows. A family whose devices have less before them than the
+others of its pool *rests* until that has changed (`burdens`).
 
 A device may be kept for some lanes. It serves jobs that were submitted in them, and no wait lifts another one onto it:
 so at each level the buckets of each lane have lines of their own.
@@ -24,9 +25,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 
+from coordinator.core.burdens import Burden
 from coordinator.core.model import (
     ALL_LANES,
     MAX_PRIORITY,
@@ -42,10 +44,12 @@ from coordinator.core.model import (
 )
 from coordinator.core.shares import Shares
 
-Entry = tuple[int, int, int, int, JobId, int]
-"""(0 for a job that was given back, when it was submitted, less its expected duration if it is very long, sequence, id,
-expected duration): the lower, the earlier. Of jobs that were submitted together the very long ones come first, because
-a family ends no sooner than they do; for the rest that would only make the others wait."""
+Entry = tuple[int, int, int, JobId, int]
+"""(0 for a job that was given back, when it was submitted, sequence, id, expected duration): the lower, the earlier."""
+_Long = tuple[int, int, int, Entry]
+"""(when it was submitted, less its expected duration, sequence, its entry): of the oldest the longest first."""
+_Resting = tuple[int, int, "Bucket"]
+"""(less the work for each device with which it rests, a number that keeps buckets from being compared, which)."""
 
 COMPACT_ABOVE = 64
 FRONT = 8
@@ -102,7 +106,7 @@ def effective_priority(priority: int, waited_us: int, rules: Rules) -> int:
 Rank = tuple[int, int, int, int, int, int]
 """(kind of family, less its work per device, 0 if its head was given back, when a device left the family last, when
 its head was submitted, its sequence)."""
-NO_DEVICE, LARGE, SPLITS = 0, 1, 2
+NO_DEVICE, LARGE, SPLITS, RESTS = 0, 1, 2, 3
 
 
 @dataclass(slots=True, eq=False)
@@ -116,12 +120,16 @@ class Bucket:
     returned: list[Entry] = field(default_factory=list)
     """Jobs that were given back. They are the older ones, unless the wall clock was put back between the two: then a
     fresh one may have risen higher."""
+    long: list[_Long] = field(default_factory=list)
+    """Fresh jobs that are long enough to end the family."""
     size: int = 0
     level: int = 0
     rank: Rank | None = None
-    """What its head stands in line with; None while it is not offered."""
+    """What its head stands in line with, or rests with; None while nothing but its own devices is wanted."""
     ages_us: int = 0
     """Wall time at which a job of it rises next; 0 if never."""
+    rests_us: int | None = None
+    """The work for each device with which it rests; None while it does not."""
 
     def heap_of(self, entry: Entry) -> list[Entry]:
         """Return the heap that an entry of this bucket stands in."""
@@ -198,6 +206,9 @@ class Pool:
     urgent: int = 0
     """Waiting jobs that may preempt, and their expected work."""
     urgent_us: int = 0
+    burden: Burden = field(default_factory=Burden)
+    resting: dict[int, list[_Resting]] = field(default_factory=dict)
+    """Submitted priority -> buckets that rest."""
     passed: dict[tuple[Lane, ...], int] = field(default_factory=dict)
     """Lanes -> decisions on devices that serve exactly these since the oldest head was served there for its age."""
     size: int = 0
@@ -220,6 +231,8 @@ class Queues:
         self._parked: dict[str, dict[tuple[Signature, int, Lane], None]] = {}
         self._full: dict[str, list[_Oldest]] = {}
         """Heads that would have a guaranteed share if their organisation had not all its devices."""
+        self._eased: dict[Signature, None] = {}
+        """Pools that may have less before them than when their families were looked at."""
         self._number = 0
         self.touched: dict[Signature, None] = {}
         """Pools whose heads may have changed since they were looked at."""
@@ -288,14 +301,16 @@ class Queues:
         bucket = family.buckets.get(job.spec.priority)
         if bucket is None:
             bucket = family.buckets[job.spec.priority] = Bucket(family, job.spec.priority, job.spec.lane)
-        long_us = expected_us if expected_us > self._rules.long_us else 0
-        entry: Entry = (0 if job.attempt_count else 1, job.create_us, -long_us, job.sequence, job.id, expected_us)
+        entry: Entry = (0 if job.attempt_count else 1, job.create_us, job.sequence, job.id, expected_us)
         self._waiting[job.id] = entry
         heapq.heappush(bucket.heap_of(entry), entry)
+        if entry[0] and expected_us > self._rules.long_us:
+            heapq.heappush(bucket.long, (job.create_us, -expected_us, job.sequence, entry))
         bucket.size += 1
         family.size += 1
         family.pool.size += 1
         family.waiting_us += expected_us
+        family.pool.burden.add(job.spec.priority, expected_us)
         self._count_urgent(bucket, 1, expected_us)
         if job.spec.priority >= URGENT_PRIORITY:
             self.touched[family.key.signature] = None  # behind a head it may want a device more all the same
@@ -319,8 +334,10 @@ class Queues:
         bucket.size -= 1
         family.size -= 1
         family.pool.size -= 1
-        family.waiting_us -= entry[5]
-        self._count_urgent(bucket, -1, -entry[5])
+        family.waiting_us -= entry[4]
+        family.pool.burden.add(bucket.priority, -entry[4])
+        self._eased[family.key.signature] = None
+        self._count_urgent(bucket, -1, -entry[4])
         self._queued_per_org[org] -= 1
         if not self._queued_per_org[org]:
             del self._queued_per_org[org]
@@ -328,9 +345,12 @@ class Queues:
         if not bucket.size:
             bucket.fresh.clear()
             bucket.returned.clear()
+            bucket.long.clear()
         elif len(heap) > COMPACT_ABOVE and len(heap) > 2 * bucket.size:
-            heap[:] = [one for one in heap if self._waiting.get(one[4]) is one]
+            heap[:] = [one for one in heap if self._is_waiting(one)]
             heapq.heapify(heap)
+            bucket.long[:] = [one for one in bucket.long if self._is_waiting(one[3])]
+            heapq.heapify(bucket.long)
         if not family.size:
             self._count_family(family, -1)
 
@@ -355,8 +375,8 @@ class Queues:
     ) -> list[JobId]:
         """Take the first jobs of a family out, in the order in which they shall run.
 
-        They are taken by age; but in a batch the longest of those that were submitted together runs first, so that
-        devices that share a family end together.
+        They are taken by age, but of those that were submitted together first what would else end the family alone;
+        and in a batch the longest of those runs first, so that devices that share a family end together.
 
         Args:
             family: Whose.
@@ -372,15 +392,32 @@ class Queues:
             entry = self.head_of(bucket) if bucket is not None else None
             if bucket is None or entry is None or self._level_at(bucket, entry) < floor:
                 break
-            heapq.heappop(bucket.heap_of(entry))
-            del self._waiting[entry[4]]
+            entry = self._too_long_to_wait(bucket, entry) or entry
+            del self._waiting[entry[3]]
             self._forget(bucket, entry)
-            taken.append((-bucket.priority, entry[0], entry[1], -entry[5], entry[4]))
-            work_us -= entry[5]
+            taken.append((-bucket.priority, entry[0], entry[1], -entry[4], entry[3]))
+            work_us -= entry[4]
         for bucket in family.buckets.values():
             self._offer(bucket)
         self._drop_if_done(family)
         return [one[4] for one in sorted(taken)]
+
+    def _too_long_to_wait(self, bucket: Bucket, head: Entry) -> Entry | None:
+        """Return the longest of the jobs that were submitted with a fresh head if the others would be done before it.
+
+        It takes more than its part of what each device of the family has before it: were it left to the end, all but
+        its own device would have nothing to do. Before that its length would only make the others wait.
+        """
+        longest = bucket.long
+        while longest and not self._is_waiting(longest[0][3]):
+            heapq.heappop(longest)
+        if not longest or not head[0] or longest[0][0] != head[1]:
+            return None
+        entry = longest[0][3]
+        return entry if entry[4] * self._rules.long_parts >= bucket.family.per_device_us(0) else None
+
+    def _is_waiting(self, entry: Entry) -> bool:
+        return self._waiting.get(entry[3]) is entry
 
     def _family(self, key: FamilyKey, install_us: int) -> Family:
         pool = self._pools.get(key.signature)
@@ -446,10 +483,12 @@ class Queues:
         self._offer_all(family)
         self._drop_if_done(family)
 
-    def hold(self, key: FamilyKey, change_us: int) -> None:
-        """Note that a family's leased work has grown or shrunk."""
+    def hold(self, key: FamilyKey, priority: int, change_us: int) -> None:
+        """Note that a family's leased work has grown or shrunk, by a job of a submitted priority."""
         family = self._family(key, self._family_install_us(key))
         family.held_us += change_us
+        family.pool.burden.add(priority, change_us)
+        self._eased[key.signature] = None
         self._drop_if_done(family)
 
     def offer_again(self, key: FamilyKey) -> None:
@@ -457,6 +496,36 @@ class Queues:
         family = self.family(key)
         if family is not None:
             self._offer_all(family)
+
+    def note_devices(self, signature: Signature, devices: int) -> None:
+        """Note how many devices could serve a pool in which jobs wait."""
+        pool = self._pools.get(signature)
+        if pool is not None and pool.burden.devices != devices:
+            pool.burden.devices = devices
+            self._eased[signature] = None
+
+    def wake(self) -> None:
+        """Offer those again that rest no more, now that the devices of their pools have less before them.
+
+        Not at once when that changes: a batch is counted out of the queue before it is counted as leased.
+        """
+        eased, self._eased = self._eased, {}
+        for signature in eased:
+            pool = self._pools.get(signature)
+            for priority in pool.resting if pool is not None else ():
+                self._wake(self._pools[signature], priority)
+
+    def _wake(self, pool: Pool, priority: int) -> None:
+        resting = pool.resting[priority]
+        while resting:
+            each_us, bucket = -resting[0][0], resting[0][2]
+            is_asleep = bucket.rests_us == each_us
+            if is_asleep and not pool.burden.is_reached(each_us, priority, self._rules.split_percent):
+                return
+            heapq.heappop(resting)
+            if is_asleep:
+                bucket.rests_us = None
+                self._offer(bucket)
 
     def note_install(self, app: AppKey, install_us: int) -> None:
         """Let the families of a build stand where they belong now that it is known better how long its install takes.
@@ -476,7 +545,7 @@ class Queues:
     # Heads
 
     def _clean(self, heap: list[Entry]) -> Entry | None:
-        while heap and self._waiting.get(heap[0][4]) is not heap[0]:
+        while heap and not self._is_waiting(heap[0]):
             heapq.heappop(heap)
         return heap[0] if heap else None
 
@@ -528,28 +597,51 @@ class Queues:
         """Put a bucket where its head belongs, if it does not stand there yet."""
         entry = self.head_of(bucket)
         kind = self._kind(bucket) if entry is not None else None
+        if entry is None:
+            bucket.rests_us = None
         if entry is None or kind is None:
             bucket.rank = None
             self._risen.pop(bucket, None)
             return
         level = self._level_at(bucket, entry)
         size = -(bucket.family.per_device_us(1).bit_length()) if kind is not NO_DEVICE else 0
-        rank: Rank = (kind, size, entry[0], bucket.family.left_us, entry[1], entry[3])
+        rank: Rank = (kind, size, entry[0], bucket.family.left_us, entry[1], entry[2])
         self._note_aging(bucket, level)
         if bucket.rank == rank and bucket.level == level:
             return
         bucket.rank, bucket.level = rank, level
-        self._line_up(bucket, rank, level)
+        self._note_oldest(bucket, rank)
+        if kind is not RESTS:
+            self._line_up(bucket, rank, level)
 
     def _kind(self, bucket: Bucket) -> int | None:
         family, rules = bucket.family, self._rules
         if not family.devices_in[bucket.lane]:
             return NO_DEVICE
         per_device_us = family.per_device_us(1)
-        if per_device_us > rules.batch_most_us:
-            return LARGE
         installs = rules.urgent_split_installs if bucket.priority >= URGENT_PRIORITY else rules.split_installs
-        return SPLITS if per_device_us > installs * family.install_us else None
+        is_large = per_device_us > rules.batch_most_us
+        if not is_large and per_device_us <= installs * family.install_us:
+            return None
+        if self._rests(bucket, per_device_us):
+            return RESTS
+        return LARGE if is_large else SPLITS
+
+    def _rests(self, bucket: Bucket, each_us: int) -> bool:
+        """Whether a family leaves its jobs to its devices because others have more before them; it is noted then."""
+        pool = bucket.family.pool
+        if pool.burden.is_reached(each_us, bucket.priority, self._rules.split_percent):
+            bucket.rests_us = None
+            return False
+        if bucket.rests_us != each_us:
+            bucket.rests_us = each_us
+            self._number += 1
+            resting = pool.resting.setdefault(bucket.priority, [])
+            heapq.heappush(resting, (-each_us, self._number, bucket))
+            if _is_doubled(resting):
+                resting[:] = [one for one in resting if one[2].rests_us == -one[0]]
+                heapq.heapify(resting)
+        return True
 
     def _line_up(self, bucket: Bucket, rank: Rank, level: int) -> None:
         pool, org = bucket.family.pool, bucket.family.key.app.org_id
@@ -562,19 +654,17 @@ class Queues:
             heapq.heappush(at.orgs, (self._shares.time_of(org), org))
         self._number += 1
         heapq.heappush(line, (rank, self._number, bucket))
-        oldest = pool.oldest[bucket.lane]
-        heapq.heappush(oldest, (rank[4], self._number, bucket, rank))
-        self._compact(line, oldest)
-        self.touched[pool.signature] = None
-
-    def _compact(self, line: _Line, oldest: list[_Oldest]) -> None:
-        """Drop what is dead where it is most of a heap; heaps double before they are looked at again."""
-        size = len(line)
-        if size > COMPACT_ABOVE and not size & (size - 1):
+        if _is_doubled(line):
             line[:] = [one for one in line if one[2].rank is one[0]]
             heapq.heapify(line)
-        size = len(oldest)
-        if size > COMPACT_ABOVE and not size & (size - 1):
+        self.touched[pool.signature] = None
+
+    def _note_oldest(self, bucket: Bucket, rank: Rank) -> None:
+        """Let a head have its guaranteed share in time, though its family may rest."""
+        oldest = bucket.family.pool.oldest[bucket.lane]
+        self._number += 1
+        heapq.heappush(oldest, (rank[4], self._number, bucket, rank))
+        if _is_doubled(oldest):
             oldest[:] = [one for one in oldest if one[2].rank is one[3]]
             heapq.heapify(oldest)
 
@@ -744,11 +834,12 @@ class Queues:
 
     def is_offered(self, job: Job) -> bool:
         """Whether a waiting job's family stands in line for another device that serves its lane."""
-        return self._pools[signature_of(job)].families[family_of(job).app].buckets[job.spec.priority].rank is not None
+        rank = self._pools[signature_of(job)].families[family_of(job).app].buckets[job.spec.priority].rank
+        return rank is not None and rank[0] != RESTS
 
     def _place(self, priority: int, entry: Entry) -> tuple[int, int, int, int]:
         level = effective_priority(priority, self._wall_us - entry[1], self._rules)
-        return (-level, entry[0], entry[1], entry[3])
+        return (-level, entry[0], entry[1], entry[2])
 
     def places(self) -> dict[JobId, int]:
         """Return each waiting job's place among those of its pool, from 1. Costs O(n log n): for people."""
@@ -756,32 +847,38 @@ class Queues:
         places: dict[JobId, int] = {}
         for _, signature, entry in self._sorted():
             counts[signature] += 1
-            places[entry[4]] = counts[signature]
+            places[entry[3]] = counts[signature]
         return places
 
     def waiting_for(self, app: AppKey) -> list[JobId]:
         """Return the jobs that wait to test a build, by their ids."""
         families = (pool.families[app] for pool in self._pools.values() if app in pool.families)
         return sorted(
-            entry[4]
+            entry[3]
             for family in families
             for bucket in family.buckets.values()
             for entry in (*bucket.returned, *bucket.fresh)
-            if self._waiting.get(entry[4]) is entry
+            if self._is_waiting(entry)
         )
 
     def in_order(self) -> list[JobId]:
         """Return all waiting jobs, the first first. Costs O(n log n): for people, not for decisions."""
-        return [entry[4] for _, _, entry in self._sorted()]
+        return [entry[3] for _, _, entry in self._sorted()]
 
     def _sorted(self) -> list[tuple[tuple[int, int, int, int], Signature, Entry]]:
-        # Jobs that were submitted together may well run in another order: the longest first.
+        # Of jobs that were submitted together a long one may well run before its turn.
         found = [
             (self._place(bucket.priority, entry), pool.signature, entry)
             for pool in self._pools.values()
             for family in pool.families.values()
             for bucket in family.buckets.values()
             for entry in (*bucket.returned, *bucket.fresh)
-            if self._waiting.get(entry[4]) is entry
+            if self._is_waiting(entry)
         ]
         return sorted(found, key=lambda one: one[0])
+
+
+def _is_doubled(heap: Sized) -> bool:
+    """Whether a heap has grown to twice what it was when it was looked at for dead entries last."""
+    size = len(heap)
+    return size > COMPACT_ABOVE and not size & (size - 1)

@@ -163,7 +163,7 @@ class Ledger:
     def match_pool(self, signature: Signature) -> None:
         """Let the fleet know whether jobs wait in a pool."""
         if self.queues.is_live(signature):
-            self.fleet.pools.open(signature)
+            self.queues.note_devices(signature, self.fleet.pools.open(signature))
         else:
             self.fleet.pools.close(signature)
 
@@ -221,10 +221,17 @@ class Ledger:
         if before is not None and before.state is not device.state:
             assert device.state in DEVICE_TRANSITIONS[before.state], f"{device.id}: {before.state} -> {device.state}"
         self.fleet.put_device(device)
+        self._note_crews()
         if device.hold is DeviceHold.SUSPICION:
             self.suspects[device.id] = None
         self.contests.note_put(device.id)
         self.write(PutDevice(device))
+
+    def _note_crews(self) -> None:
+        """Let the queues know of pools that have gained or lost devices."""
+        manned, self.fleet.pools.manned = self.fleet.pools.manned, {}
+        for signature, devices in manned.items():
+            self.queues.note_devices(signature, devices)
 
     def put_counters(self, counters: Counters) -> None:
         """Replace the counters."""
@@ -318,7 +325,7 @@ class Ledger:
     def hold_work(self, attempt: Attempt, job: Job) -> None:
         """Count the work of a leased job to its family, and charge it to its organisation."""
         expected_us = self._held_us[attempt.id] = self.durations.expected_us(job.spec)
-        self.queues.hold(self.fleet.family_of(attempt.lease), expected_us)
+        self.queues.hold(self.fleet.family_of(attempt.lease), job.spec.priority, expected_us)
         self.shares.charge(job.spec.org_id, expected_us)
         self._expect_end(attempt)
 
@@ -331,7 +338,7 @@ class Ledger:
     def _release_work(self, attempt: Attempt, outcome: AttemptOutcome, job: Job, now: Now) -> None:
         """Charge what an attempt really took, and learn from it if it ran the whole spec."""
         expected_us = self._held_us.pop(attempt.id)
-        self.queues.hold(self.fleet.family_of(attempt.lease), -expected_us)
+        self.queues.hold(self.fleet.family_of(attempt.lease), job.spec.priority, -expected_us)
         taken_us = max(0, now.wall_us - attempt.start_us) if attempt.start_us is not None else 0
         self.shares.charge(job.spec.org_id, taken_us - expected_us)
         if outcome in VERDICTS and attempt.start_us is not None and not job.kept:

@@ -675,12 +675,17 @@ class Rules:
     """A family gets another device only while each of its devices then has work for so many installs."""
     urgent_split_installs: int = 1
     """The same for work of priority 4 and 5, which would rather run now."""
+    split_percent: int = 100
+    """And only while each of its devices then has so much of what each device of its pool has before it."""
     batch_least_us: int = 120 * SECOND_US
     """A batch is filled with this much work, or with that of `split_installs` installs, whichever is more."""
     batch_most_us: int = 600 * SECOND_US
     """A batch is never filled with more; after this time a device goes to a family that has none."""
     long_us: int = 40 * SECOND_US
-    """Tests that are expected to take longer come first among those that were submitted with them."""
+    """No test that takes less is called long."""
+    long_parts: int = 3
+    """A long test comes first among those that were submitted with it once it takes this part of what each device of
+    its family has before it."""
     lag_us: int = 600 * SECOND_US
     """A device goes on with the build that it holds until its organisation is so far ahead of another."""
     age_us: int = 1_800 * SECOND_US

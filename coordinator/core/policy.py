@@ -91,7 +91,7 @@ class Policy:
     def _age_of(self, bucket: Bucket) -> tuple[int, int]:
         entry = self._queues.head_of(bucket)
         assert entry is not None, f"nothing waits with priority {bucket.priority} of {bucket.family.key}"
-        return (entry[1], entry[3])
+        return (entry[1], entry[2])
 
     def best_level(self, device: Device, current: FamilyKey) -> int:
         """Return the highest effective priority that waits for a device which works for a family, 0 for none."""

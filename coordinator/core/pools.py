@@ -207,6 +207,10 @@ class Pools:
         """Sorts that do not serve all lanes."""
         self.touched: dict[Signature, None] = {}
         """Pools for which a device may have become free since they were looked at."""
+        self._crews: dict[Signature, int] = {}
+        """How many devices serve each pool, as far as their sorts can tell."""
+        self.manned: dict[Signature, int] = {}
+        """The same for pools in which that has changed since they were looked at."""
 
     # Devices
 
@@ -228,7 +232,7 @@ class Pools:
             sort.remove_idle(before)
             was_idle = False
         was_available, is_available = before.state not in UNAVAILABLE, device.state not in UNAVAILABLE
-        sort.available += is_available - was_available
+        self._change_available(sort, is_available - was_available)
         self._devices[device.id] = device
         if is_idle and not was_idle:
             self._set_idle(device, sort)
@@ -236,9 +240,17 @@ class Pools:
             self._touch_avoiding(sort)
 
     def _count(self, device: Device, sort: Sort) -> None:
-        sort.available += device.state not in UNAVAILABLE
+        self._change_available(sort, int(device.state not in UNAVAILABLE))
         if device.state is DeviceState.IDLE:
             self._set_idle(device, sort)
+
+    def _change_available(self, sort: Sort, change: int) -> None:
+        if not change:
+            return
+        sort.available += change
+        for signature in sort.signatures:
+            self._crews[signature] += change
+            self.manned[signature] = self._crews[signature]
 
     def _set_idle(self, device: Device, sort: Sort) -> None:
         self._number += 1
@@ -269,7 +281,7 @@ class Pools:
         sort = self._sort_of.pop(device.id)
         if device.state is DeviceState.IDLE:
             sort.remove_idle(device)
-        sort.available -= device.state not in UNAVAILABLE
+        self._change_available(sort, -int(device.state not in UNAVAILABLE))
         sort.size -= 1
         self._touch_avoiding(sort)
         for name in _names(device.facts):
@@ -292,19 +304,22 @@ class Pools:
             return False
         return all(_meets(sort.facts, name, pattern) for name, pattern in signature.selector if name not in IDENTITY)
 
-    def open(self, signature: Signature) -> None:
-        """Match a pool in which jobs wait now."""
+    def open(self, signature: Signature) -> int:
+        """Match a pool in which jobs wait now, and return about how many devices could serve it."""
         if signature in self._live:
-            return
+            return self._crews[signature]
         sorts = tuple(sort for sort in self._sorts.values() if self._suits(sort, signature))
         self._live[signature] = sorts
         for sort in sorts:
             sort.signatures[signature] = None
+        crew = self._crews[signature] = sum(sort.available for sort in sorts)
+        return crew
 
     def close(self, signature: Signature) -> None:
         """Forget a pool in which nothing waits."""
         for sort in self._live.pop(signature, ()):
             del sort.signatures[signature]
+        self._crews.pop(signature, None)
 
     def sorts_of(self, signature: Signature) -> tuple[Sort, ...]:
         """Return the sorts of device that serve a pool with waiting jobs."""

@@ -2,13 +2,15 @@
 
 It follows the writes of steps one by one. Estimates are taken as given; virtual times are added up anew from what was
 charged. Among what it knows are the named exceptions to the order: quotas, families whose own devices take their rest,
-builds that a device goes on with, and the guaranteed share.
+be it because another install would not pay or because others of their pool have more before them, builds that a device
+goes on with, and the guaranteed share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from coordinator.core.model import (
     AppKey,
@@ -17,6 +19,7 @@ from coordinator.core.model import (
     AttemptOutcome,
     Device,
     DeviceKind,
+    DeviceState,
     Job,
     JobState,
     Lane,
@@ -36,6 +39,7 @@ KINDS = {
     Target.BROWSERSTACK: (DeviceKind.BROWSERSTACK,),
 }
 WORKING = (LeaseState.OFFERED, LeaseState.ACTIVE)
+OUT_OF_USE = (DeviceState.OFFLINE, DeviceState.QUARANTINED, DeviceState.DRAINING)
 ROUNDING_US = 100
 """What divisions by weights may differ by."""
 Family = tuple[AppKey, Target]
@@ -95,6 +99,7 @@ class OrderOracle:
                 case _:
                     pass
             self.records.apply([write])
+        yield from self._left_idle()
 
     def installed(self, org_id: str, install_us: int) -> None:
         self.accounts[org_id].charge(install_us)
@@ -149,6 +154,63 @@ class OrderOracle:
         )
         return waiting + held
 
+    def devices_of(self, org_id: str, but: LeaseId | None = None) -> int:
+        """Return how many devices an organisation has, one lease left out."""
+        leases = self.records.leases.values()
+        return sum(1 for one in leases if one.is_live and one.app.org_id == org_id and one.id != but)
+
+    def working_for(self, family: Family, lane: Lane | None = None) -> int:
+        """Return how many devices work for a family; only those that serve a lane, if one is named."""
+        devices = self.records.devices
+        return sum(
+            1
+            for one in self.records.leases.values()
+            if one.state in WORKING
+            and self.families[one.id] == family
+            and (lane is None or lane in devices[one.device].facts.lanes)
+        )
+
+    def pays(self, job: Job) -> bool:
+        """Whether another device pays for its install, and is rather for this family than for others."""
+        family = family_of(job)
+        if not self.working_for(family, job.spec.lane):
+            return True
+        installs = self.rules.urgent_split_installs if job.spec.priority >= 4 else self.rules.split_installs
+        each_us = self.work_of(family) // (self.working_for(family) + 1)
+        if each_us <= installs * self.install_us(*family) and each_us <= self.rules.batch_most_us:
+            return False
+        return each_us * 100 >= self.rules.split_percent * self.part_of_a_device(job.spec.target, job.spec.priority)
+
+    def _left_idle(self) -> Iterator[str]:
+        """Say which device a step leaves free though a job that waits should have it."""
+        idle = [one for one in self.records.devices.values() if one.state is DeviceState.IDLE]
+        if not idle:
+            return
+        for job in self.records.jobs.values():
+            quota = self.rules.quotas.get(job.spec.org_id, 0)
+            if job.state is not JobState.QUEUED or (quota and self.devices_of(job.spec.org_id) >= quota):
+                continue
+            for device in idle:
+                if (
+                    device.facts.kind in KINDS[job.spec.target]
+                    and job.spec.lane in device.facts.lanes
+                    and self.pays(job)
+                ):
+                    yield f"{device.id} is left free, and job {job.id} waits for it"
+
+    def part_of_a_device(self, target: Target, priority: int) -> Fraction:
+        """Return what each device for a target has before it, of all that was submitted with at least a priority."""
+        jobs = [job for job in self.records.jobs.values() if job.spec.target is target and not job.is_terminal]
+        open_attempts = {one.job: one.id for one in self.records.attempts.values() if one.outcome is None}
+        work_us = 0
+        for job in jobs:
+            if job.spec.priority >= priority:
+                attempt = open_attempts.get(job.id)
+                work_us += self.expected_us(AttemptId(0), job) if attempt is None else self.charged[attempt]
+        devices = self.records.devices.values()
+        usable = sum(1 for one in devices if one.facts.kind in KINDS[target] and one.state not in OUT_OF_USE)
+        return Fraction(work_us, usable) if usable else Fraction(work_us + 1)
+
 
 def family_of(job: Job) -> Family:
     return (AppKey(org_id=job.spec.org_id, app_version_id=job.spec.app_version_id), job.spec.target)
@@ -182,35 +244,9 @@ class _Grant:
             priority, waited_us = priority + 1, waited_us - self.oracle.rules.age_us
         return priority
 
-    def _devices_of(self, org_id: str) -> int:
-        leases = self.oracle.records.leases.values()
-        return sum(1 for one in leases if one.is_live and one.app.org_id == org_id and one.id != self.lease.id)
-
     def _is_full(self, org_id: str) -> bool:
         quota = self.oracle.rules.quotas.get(org_id, 0)
-        return bool(quota) and self._devices_of(org_id) >= quota
-
-    def _working_for(self, family: Family, lane: Lane | None = None) -> int:
-        """Return how many devices work for a family; only those that serve a lane, if one is named."""
-        devices = self.oracle.records.devices
-        return sum(
-            1
-            for one in self.oracle.records.leases.values()
-            if one.state in WORKING
-            and self.oracle.families[one.id] == family
-            and (lane is None or lane in devices[one.device].facts.lanes)
-        )
-
-    def _pays(self, job: Job) -> bool:
-        """Whether another device for the job's family pays for its install."""
-        family = family_of(job)
-        devices = self._working_for(family)
-        if not self._working_for(family, job.spec.lane):
-            return True
-        rules = self.oracle.rules
-        installs = rules.urgent_split_installs if job.spec.priority >= 4 else rules.split_installs
-        each_us = self.oracle.work_of(family) // (devices + 1)
-        return each_us > installs * self.oracle.install_us(*family)
+        return bool(quota) and self.oracle.devices_of(org_id, self.lease.id) >= quota
 
     def _offered(self) -> list[Job]:
         """Return the jobs of other families that wait for the device and may have it."""
@@ -222,7 +258,7 @@ class _Grant:
             and self._device.facts.kind in KINDS[job.spec.target]
             and job.spec.lane in self._device.facts.lanes
             and not self._is_full(job.spec.org_id)
-            and self._pays(job)
+            and self.oracle.pays(job)
         ]
 
     def _is_guaranteed(self) -> bool:
@@ -241,7 +277,7 @@ class _Grant:
         if self._is_guaranteed():
             return
         given = max(self.added, key=self._level)
-        if self._is_new and not self._is_warm() and not any(self._pays(job) for job in self.added):
+        if self._is_new and not self._is_warm() and not any(self.oracle.pays(job) for job in self.added):
             yield f"job {given.id} gets its family another device, for which its work does not pay"
         offered = self._offered()
         for job in offered:
@@ -268,10 +304,11 @@ class _Grant:
 
     def _out_of_turn(self, given: Job, job: Job) -> Iterator[str]:
         mine, other = family_of(given), family_of(job)
-        if self._working_for(mine, given.spec.lane) and not self._working_for(other, job.spec.lane):
+        if self.oracle.working_for(mine, given.spec.lane) and not self.oracle.working_for(other, job.spec.lane):
             yield f"job {given.id} gets its family another device, and that of job {job.id} has none"
         are_new = not any(
-            self._working_for(one) or one in self.oracle.left or self._was_given_back(one) for one in (mine, other)
+            self.oracle.working_for(one) or one in self.oracle.left or self._was_given_back(one)
+            for one in (mine, other)
         )
         if are_new and (job.create_us, job.sequence) < min((one.create_us, one.sequence) for one in self.added):
             yield f"job {given.id} is given {self.lease.device}, and job {job.id} has waited longer"
@@ -291,7 +328,7 @@ class _Grant:
         ours_us = min(self.oracle.before[one] for one in self.lease.attempts if one in self._new_attempts())
         for job in equals:
             is_theirs = account[job.spec.org_id].virtual_us + ROUNDING_US < ours_us
-            if not self._working_for(family_of(job), job.spec.lane) and is_theirs:
+            if not self.oracle.working_for(family_of(job), job.spec.lane) and is_theirs:
                 yield f"lease {self.lease.id} goes on after its time, and nobody works for job {job.id}"
 
     def _new_attempts(self) -> list[AttemptId]:

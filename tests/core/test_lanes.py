@@ -86,7 +86,7 @@ def test_job_that_was_given_back_comes_after_one_that_rose_since_the_wall_clock_
         assert head is not None
         entry = queues.head_of(head.bucket)
         assert entry is not None
-        assert entry[4] == first.id
+        assert entry[3] == first.id
         assert head.level == level_of(first, wall_us)
 
 
@@ -116,4 +116,4 @@ def test_first_of_a_family_is_the_first_by_every_job_whichever_way_the_wall_cloc
         entry = queues.head_of(bucket) if bucket is not None else None
         assert entry is not None
         assert head.level == level_of(first, wall_us)
-        assert order_in_family(waiting[entry[4]], wall_us) == order_in_family(first, wall_us)
+        assert order_in_family(waiting[entry[3]], wall_us) == order_in_family(first, wall_us)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from coordinator.core import lanes
+from coordinator.core.burdens import Burden
 from coordinator.core.lanes import NO_DEVICE, Queues, Signature
 from coordinator.core.model import (
     ALL_LANES,
@@ -177,6 +178,14 @@ def _always_without_device(_self: Queues, _bucket: Any) -> int:  # noqa: ANN401
     return NO_DEVICE
 
 
+def _always_reached(_self: Burden, _each_us: int, _priority: int, _percent: int) -> bool:
+    return True
+
+
+def _sleeps_on(_self: Queues) -> None:
+    return None
+
+
 def _takes_along(_self: Queues, _signature: Any, _family: Any, _lanes: Any) -> int:  # noqa: ANN401
     return 0
 
@@ -198,6 +207,8 @@ def _of_any_lane(self: Queues, family: Any, _lanes: Any = ALL_LANES) -> Any:  # 
         (Queues, "_kind", _always_without_device),
         (Queues, "level_of_others", _takes_along),
         (Queues, "first_bucket", _of_any_lane),
+        (Burden, "is_reached", _always_reached),
+        (Queues, "wake", _sleeps_on),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

@@ -13,6 +13,7 @@ from coordinator.core.model import (
     DeviceFacts,
     DeviceId,
     DeviceKind,
+    JobId,
     JobSpec,
     JobState,
     Lane,
@@ -88,6 +89,49 @@ def test_family_that_has_a_device_leaves_the_next_to_one_that_has_none() -> None
     assert apps(lab) == ["xyz123", "small"]
 
 
+def works_for(lab: Lab, app: str) -> int:
+    return apps(lab).count(app)
+
+
+def test_family_gets_another_device_only_for_what_each_device_of_its_pool_has_before_it() -> None:
+    lab = ruled(split_installs=1, split_percent=100)
+    lab.submit(*specs(30, app_version_id="large"), *specs(10, app_version_id="small"))
+    lab.connect("lab", *emulators(5))
+    # 40 jobs on 5 devices: 8 for each. The large family has 7.5 on each of 4; the small one would have 5 on each of 2.
+    assert (works_for(lab, "large"), works_for(lab, "small")) == (3, 1)
+    lab = ruled(split_installs=1, split_percent=90)
+    lab.submit(*specs(30, app_version_id="large"), *specs(10, app_version_id="small"))
+    lab.connect("lab", *emulators(5))
+    assert (works_for(lab, "large"), works_for(lab, "small")) == (4, 1)
+
+
+def test_family_that_rests_gets_a_device_when_the_others_of_its_pool_have_less_before_them() -> None:
+    lab = ruled(split_installs=1)
+    ids = lab.submit(*specs(16, app_version_id="large"), *specs(9, app_version_id="small")).job_ids
+    lab.connect("lab", *emulators(4))
+    before = (works_for(lab, "large"), works_for(lab, "small"))
+    waiting = [job for job in ids[:16] if JobId(job) in lab.scheduler.ledger.queues]
+    lab.cancel(*waiting[:8])
+    assert before == (2, 1)
+    assert (works_for(lab, "large"), works_for(lab, "small")) == (2, 2)
+
+
+def test_family_that_rests_gets_a_device_when_its_pool_gains_some() -> None:
+    lab = ruled(split_installs=1)
+    lab.submit(*specs(20, app_version_id="large"), *specs(11, app_version_id="small"))
+    lab.connect("lab", *emulators(3))
+    before = works_for(lab, "small")
+    lab.connect("other", *(emulator(f"f{number}", "other") for number in range(5)))
+    assert (before, works_for(lab, "small")) == (1, 2)
+
+
+def test_work_that_comes_later_by_its_priority_is_no_burden() -> None:
+    lab = ruled(split_installs=1)
+    lab.submit(*specs(100, app_version_id="idle", priority=1), *specs(8, app_version_id="nightly", priority=3))
+    lab.connect("lab", *emulators(4))
+    assert works_for(lab, "nightly") == 4
+
+
 def test_rest_of_a_family_moves_to_a_free_device_when_its_own_is_lost() -> None:
     lab = ruled(split_installs=8)
     first = lab.connect("one", emulator("e1", "one"))
@@ -97,6 +141,21 @@ def test_rest_of_a_family_moves_to_a_free_device_when_its_own_is_lost() -> None:
     assert leased(lab) == ["e1@one"]
     first.lose()
     assert lab.jobs_of(lab.lease_on("e2@two")) == [5]
+
+
+# Long tests
+
+
+@pytest.mark.parametrize(("short", "first"), [(20, "long"), (40, "short")])
+def test_long_test_comes_before_its_turn_where_the_others_would_be_done_before_it(short: int, first: str) -> None:
+    lab = ruled(batch_least_us=10 * SECOND_US, split_installs=1, long_parts=3)
+    agent = lab.connect("lab", emulator("e1"))
+    learn(lab, agent, "short", 10)
+    learn(lab, agent, "long", 150)
+    # 150 s are a third of what one device has before it with 20 short tests, but not with 40.
+    lab.submit(*[spec("short")] * short, spec("long"))
+    (job,) = lab.jobs_of(lab.lease_on("e1@lab"))
+    assert lab.job(job).spec.test == first
 
 
 # Time slices and levels
