@@ -59,6 +59,8 @@ class Config:
     """How long ended jobs are kept; None for ever."""
     retain_artifacts_us: int | None = None
     """How long artifacts are kept; None for as long as their jobs."""
+    retain_artifact_bytes: int | None = None
+    """Of all artifacts together; None for any number."""
     leader_ttl_s: float = 10.0
     """How long a coordinator on PostgreSQL counts on leading after a renewal."""
     retain_bytes: int | None = None

@@ -79,9 +79,21 @@ class House:
         self._logs = LogStore(storage, store, may_acknowledge=leadership.leads)
         self._blobs = BlobStore(storage.shelf(), config.data_dir / "uploads")
         self._most_blob_bytes = config.max_upload
-        self._retain_artifacts_us = config.retain_artifacts_us
-        limits = Limits(age_us=config.retain_us, log_bytes=config.retain_bytes)
-        self._retention = Retention(store, self._logs, limits, lambda: read_clocks().wall_us)
+        ages = [age for age in (config.retain_us, config.retain_artifacts_us) if age is not None]
+        self._retain_artifacts_us = min(ages, default=None)
+        limits = Limits(
+            age_us=config.retain_us,
+            log_bytes=config.retain_bytes,
+            artifact_age_us=config.retain_artifacts_us,
+            artifact_bytes=config.retain_artifact_bytes,
+        )
+        self._retention = Retention(
+            store,
+            self._logs,
+            limits,
+            lambda: read_clocks().wall_us,
+            lambda digests: self._blobs.drop(digests, self._named),
+        )
         space.keep_ballast()
         self._sessions = Sessions(leadership.check)
         self.engine = Engine(

@@ -127,6 +127,15 @@ def serve(
             help="Size of all logs, as in 20GiB, above which the oldest go. Default: any.", show_default=False
         ),
     ] = None,
+    retain_artifacts: Annotated[
+        str, typer.Option(help="How long artifacts are kept, as in 7d; or forever: as long as their job.")
+    ] = "14d",
+    retain_artifacts_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of all artifacts, as in 100GiB, above which the oldest go. Default: any.", show_default=False
+        ),
+    ] = None,
     leader_ttl: Annotated[
         float,
         typer.Option(
@@ -184,6 +193,12 @@ def serve(
             max_upload=parsed_size("--max-upload", max_upload),
             retain_us=parsed_retention("--retain", retain),
             retain_bytes=parsed_size("--retain-size", retain_size) if retain_size is not None else None,
+            retain_artifacts_us=parsed_retention("--retain-artifacts", retain_artifacts),
+            retain_artifact_bytes=(
+                parsed_size("--retain-artifacts-size", retain_artifacts_size)
+                if retain_artifacts_size is not None
+                else None
+            ),
             leader_ttl_s=_checked_span("--leader-ttl", leader_ttl),
         )
         _raise_file_limit()
@@ -352,6 +367,8 @@ def _config(
     max_upload: int,
     retain_us: int | None,
     retain_bytes: int | None,
+    retain_artifacts_us: int | None,
+    retain_artifact_bytes: int | None,
     leader_ttl_s: float,
 ) -> Config:
     check = functools.partial(
@@ -383,6 +400,8 @@ def _config(
         max_upload=max_upload,
         retain_us=retain_us,
         retain_bytes=retain_bytes,
+        retain_artifacts_us=retain_artifacts_us,
+        retain_artifact_bytes=retain_artifact_bytes,
         leader_ttl_s=leader_ttl_s,
     )
 

@@ -312,7 +312,7 @@ def _kept_until(artifacts: list[Resource], seconds: float | None) -> str:
     if seconds is None:
         return "kept as long as the job"
     last = max(when for one in artifacts if (when := parse(one["create_time"])) is not None)
-    return f"kept until {(last + timedelta(seconds=seconds)).strftime('%Y-%m-%d %H:%M')} UTC at least"
+    return f"kept until {(last + timedelta(seconds=seconds)).strftime('%Y-%m-%d %H:%M')} UTC unless space gets short"
 
 
 def queue_block(status: Resource) -> None:

@@ -48,7 +48,7 @@ def test_verbose_job_tells_what_each_attempt_left_and_how_long_it_is_kept(capsys
         "Artifacts:",
         "  attempt 1: 2 files, 2.9 KiB: html_report",
         "  attempt 2: 1 file, 10 B: junit",
-        f"  kept until 2026-11-29 12:00 UTC at least; `qgjob artifacts download {job['id']}`",
+        f"  kept until 2026-11-29 12:00 UTC unless space gets short; `qgjob artifacts download {job['id']}`",
     ]
     job["artifacts_kept_seconds"] = None
     render.job_block(job, is_verbose=True)

@@ -29,6 +29,8 @@ from coordinator.store import StoreUnreadable
         (("--retain", "a while"), "--retain a while is not a span of time"),
         (("--retain", "5s"), "--retain 5s is too short"),
         (("--retain-size", "-1"), "--retain-size -1 is not a size"),
+        (("--retain-artifacts", "soon"), "--retain-artifacts soon is not a span of time"),
+        (("--retain-artifacts-size", "much"), "--retain-artifacts-size much is not a size"),
         (("--storage", "gs://bucket"), "gs://bucket is not s3://BUCKET or s3://BUCKET/PREFIX"),
         (("--listen", "nowhere"), "is not HOST:PORT"),
         (("--database-url", "mysql://x"), "databases of the kind 'mysql' are not supported"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,11 @@ from coordinator.core.step import PutAttempt, PutJob
 from coordinator.logstore import LogStore
 from coordinator.retention import Limits, Pruned, Retention
 from coordinator.storage import Storage
-from coordinator.store import Store
+from coordinator.store import Recording, Store
 from tests.coordinator.conftest import MakeStorage
 from tests.coordinator.test_logstore import append, content
 from tests.store.records import a_job
+from tests.store.test_artifacts import an_artifact
 from tests.store.test_pruning import commit_ended, request
 
 
@@ -28,9 +29,25 @@ class Archive:
     storage: Storage
     logs: LogStore
     now_us: int = 1_000
+    dropped: list[str] = field(default_factory=list)
+    """Blobs whose bytes were freed."""
 
     def retention(self, **limits: int) -> Retention:
-        return Retention(self.store, self.logs, Limits(**limits), lambda: self.now_us)
+        return Retention(self.store, self.logs, Limits(**limits), lambda: self.now_us, self._drop)
+
+    async def _drop(self, digests: Collection[str]) -> None:
+        named = self.store.artifact_blobs(digests)
+        self.dropped += [digest for digest in sorted(digests) if digest not in named]
+
+    def leave(self, number: int, *, size: int = 100, digest: str = "") -> str:
+        """Let an attempt have an artifact, stored when its job ended; return its blob."""
+        artifact = replace(an_artifact(attempt=number, size=size), create_us=100 * number)
+        artifact = replace(artifact, digest=digest) if digest else artifact
+        assert self.store.record_artifact(artifact) is Recording.RECORDED
+        return artifact.digest
+
+    def with_artifacts(self) -> list[int]:
+        return [kept.attempt for kept in self.store.oldest_artifacts(None, 100)]
 
     def jobs(self) -> list[int]:
         return [number for number in range(1, 10) if self.store.get_job(JobId(number)) is not None]
@@ -116,10 +133,59 @@ async def test_each_step_is_small(archive: Archive, monkeypatch: pytest.MonkeyPa
     forget_jobs = archive.store.forget_jobs
     steps: list[int] = []
 
-    def counted(ids: list[JobId]) -> None:
+    def counted(ids: list[JobId]) -> set[str]:
         steps.append(len(ids))
-        forget_jobs(ids)
+        return forget_jobs(ids)
 
     monkeypatch.setattr(archive.store, "forget_jobs", counted)
     await archive.retention(age_us=0).run_once()
     assert steps == [4, 4, 1]
+
+
+async def test_artifacts_go_by_age_while_their_jobs_stay_and_shared_bytes_with_the_last(archive: Archive) -> None:
+    shared = archive.leave(1)
+    own = archive.leave(2)
+    archive.leave(3, digest=shared)
+    assert await archive.retention(artifact_age_us=700).run_once() == Pruned(artifacts=2)
+    assert (archive.with_artifacts(), archive.dropped) == ([3], [own])
+    assert len(archive.jobs()) == 9
+    archive.now_us = 2_000
+    assert await archive.retention(artifact_age_us=700).run_once() == Pruned(artifacts=1)
+    assert archive.dropped == [own, shared]
+    assert await archive.retention(artifact_age_us=700).run_once() == Pruned()
+
+
+async def test_artifacts_of_the_oldest_attempts_give_way_when_all_together_are_too_large(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ATTEMPTS_PER_STEP", 2)
+    for number in range(1, 10):
+        archive.leave(number)
+    assert await archive.retention(artifact_bytes=450).run_once() == Pruned(artifacts=5)
+    assert archive.with_artifacts() == [6, 7, 8, 9]
+    assert await archive.retention(artifact_bytes=450).run_once() == Pruned()
+
+
+async def test_artifacts_that_share_their_bytes_go_until_some_are_freed(archive: Archive) -> None:
+    digest = archive.leave(1)
+    for number in (2, 3):
+        archive.leave(number, digest=digest)
+    archive.leave(4)
+    assert await archive.retention(artifact_bytes=100).run_once() == Pruned(artifacts=3)
+    assert (archive.with_artifacts(), archive.dropped) == ([4], [digest])
+
+
+async def test_artifacts_of_a_job_that_goes_on_stay(archive: Archive) -> None:
+    job = a_job(10, state=JobState.RUNNING)
+    running = replace(archive.attempt(1), id=AttemptId(10), job=job.id)
+    archive.store.commit([PutJob(job), PutAttempt(running)])
+    archive.leave(10)
+    archive.now_us = 2**60
+    assert await archive.retention(artifact_bytes=0, artifact_age_us=1).run_once() == Pruned()
+
+
+async def test_artifacts_go_with_their_job(archive: Archive) -> None:
+    digest = archive.leave(1)
+    archive.leave(9)
+    assert await archive.retention(age_us=850).run_once() == Pruned(jobs=1, logs=1)
+    assert (archive.with_artifacts(), archive.dropped) == ([9], [digest])
