@@ -13,6 +13,7 @@ from qgjob.cli.command import Command
 from qgjob.cli.fields import MAX_ID, MAX_NUMBER
 from qgjob.cli.progress import showing_progress
 from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
+from qgjob.counts import counted
 from qgjob.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _tell_downloaded(records: list[render.Resource], job_id: int, folder: Path) 
     if not records:
         terminal.say(f"job {job_id} has left nothing behind that was asked for")
         return
-    render.line_out(f"{render.files(len(records))}, {render.size(sum(one['size'] for one in records))} in {folder}")
+    render.line_out(f"{counted(len(records), 'file')}, {render.size(sum(one['size'] for one in records))} in {folder}")
 
 
 def _chosen(artifacts: Sequence[Artifact], attempt: int, kinds: set[int]) -> list[Artifact]:

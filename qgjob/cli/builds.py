@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Upload builds, and show them.", no_args_is_help=True)
 
-MIB = 1_024 * 1_024
-
 
 @app.callback()
 def _group() -> None:
@@ -86,7 +84,7 @@ def bring(opened: Client, org_id: str, app_version_id: str, file: Path, *, is_re
     registered = opened.register_build(
         org_id, app_version_id, blob.digest, file_name=file.name, is_replacing=is_replacing, platform=platform
     )
-    how = "was there already" if blob.was_there else f"uploaded, {blob.size / MIB:.1f} MiB"
+    how = "was there already" if blob.was_there else f"uploaded, {render.size(blob.size)}"
     what = f" for {platform}" if platform else ""
     terminal.say(f"{file.name}: {how}; {app_version_id} is sha256 {blob.digest[:16]}{what}")
     return registered

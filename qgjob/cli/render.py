@@ -303,7 +303,9 @@ def _left_behind(job: Resource) -> list[str]:
     for attempt in sorted({one["attempt"] for one in artifacts}):
         ours = [one for one in artifacts if one["attempt"] == attempt]
         kinds = ", ".join(dict.fromkeys(str(one["kind"]) for one in ours))
-        lines.append(f"  attempt {attempt}: {files(len(ours))}, {size(sum(one['size'] for one in ours))}: {kinds}")
+        lines.append(
+            f"  attempt {attempt}: {counted(len(ours), 'file')}, {size(sum(one['size'] for one in ours))}: {kinds}"
+        )
     lines.append(f"  {_kept_until(artifacts, job['artifacts_kept_seconds'])}; `qgjob artifacts download {job['id']}`")
     return lines
 
@@ -489,15 +491,10 @@ def build_block(build: Resource) -> None:
     line_out(f"Build {build['app_version_id']} of {build['org_id']}")
     line_out(f"SHA-256:    {build['digest']}")
     if build["registered"]:
-        line_out(f"Registered: {ago(build['register_time'])}, {build['size'] / MIB:.1f} MiB, {build['file_name']}")
+        line_out(f"Registered: {ago(build['register_time'])}, {size(build['size'])}, {build['file_name']}")
     if build["platform"]:
         line_out(f"Platform:   {build['platform']}")
     line_out(f"Installs:   {build['installs']}")
-
-
-def files(count: int) -> str:
-    """Return how many files."""
-    return f"{count} file" if count == 1 else f"{count} files"
 
 
 def size(count: int) -> str:
@@ -521,7 +518,7 @@ def artifacts_table(artifacts: list[Resource]) -> None:
     rows = [[str(one["attempt"]), one["kind"], size(one["size"]), one["name"]] for one in shown]
     table(ARTIFACT_COLUMNS, rows, empty="No artifacts. Attempts bring them after they have ended.")
     if hidden := len(artifacts) - len(shown):
-        say(f"{files(hidden)} of reports are not shown; -o json has them all")
+        say(f"{counted(hidden, 'file')} of reports are not shown; -o json has them all")
 
 
 def is_told_by_itself(artifact: Resource) -> bool:
