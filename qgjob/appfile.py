@@ -6,42 +6,62 @@ The folder `X.app` that Xcode makes for simulators is packed into one, so that t
 from __future__ import annotations
 
 import os
+import plistlib
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 ANDROID = "android"
 IOS = "ios"
 APP_INFO = re.compile(r"^(?:Payload/)?[^/]+\.app/Info\.plist$")
 """Where an app of iOS says what it is: in an .ipa below Payload, in a packed folder at the top."""
 
+MOST_INFO_BYTES = 4 * 1_024 * 1_024
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time that an archive can hold."""
 
 
-def platform_of(path: Path) -> str:
-    """Return the platform of an app, empty where the file does not tell.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppFile:
+    """What a file tells of the app in it."""
+
+    platform: str = ""
+    """Empty where the file does not tell."""
+    kind: str = ""
+    """`emulator` or `device`, where it was built for one of them alone; else empty."""
+
+
+def read_app_file(path: Path) -> AppFile:
+    """Return what a file tells of the app in it; nothing where it is none.
 
     Raises:
         OSError: It cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return platform_of_names(archive.namelist())
+            for name in archive.namelist():
+                if name == "AndroidManifest.xml":
+                    return AppFile(platform=ANDROID)
+                if APP_INFO.match(name):
+                    return AppFile(platform=IOS, kind=_kind(archive, name))
     except (ValueError, NotImplementedError, zipfile.BadZipFile):
+        pass
+    return AppFile()
+
+
+def _kind(archive: zipfile.ZipFile, name: str) -> str:
+    if archive.getinfo(name).file_size > MOST_INFO_BYTES:
         return ""
-
-
-def platform_of_names(names: Iterable[str]) -> str:
-    """Return the platform of an app that holds files of these names, empty where they do not tell."""
-    for name in names:
-        if name == "AndroidManifest.xml":
-            return ANDROID
-        if APP_INFO.match(name):
-            return IOS
-    return ""
+    try:
+        platforms = tuple(plistlib.loads(archive.read(name))["CFBundleSupportedPlatforms"])
+    except (ValueError, KeyError, TypeError, ExpatError, zipfile.BadZipFile, plistlib.InvalidFileException):
+        return ""  # whoever installs it says what is wrong
+    return {("iPhoneSimulator",): "emulator", ("iPhoneOS",): "device"}.get(platforms, "")
 
 
 def pack_app(folder: Path, archive: Path) -> None:

@@ -232,6 +232,8 @@ def agent(message: Agent) -> Resource:
 
 def build(message: Build) -> Resource:
     """Return a build."""
+    from qgjob.v1.device_pb2 import DeviceKind
+
     return {
         "org_id": message.org_id,
         "app_version_id": message.app_version_id,
@@ -240,6 +242,7 @@ def build(message: Build) -> Resource:
         "size": message.size or None,
         "file_name": message.file_name or None,
         "platform": message.platform or None,
+        "device_kind": word(DeviceKind, message.device_kind) if message.device_kind else None,
         "installs": message.installs,
         "create_time": _maybe(message, "create_time"),
         "register_time": _maybe(message, "register_time"),

@@ -44,7 +44,7 @@ class Builds:
         """
         known = self.versions.get(new.app)
         if known is not None and known.registered == new.digest:
-            return self._tell_platform(known, new.platform)
+            return self._tell_platform(known, new)
         if known is not None and known.registered and not is_replacing:
             raise BuildRegistered(
                 f"app version {new.app.app_version_id} of {new.app.org_id} is another binary already"
@@ -62,18 +62,18 @@ class Builds:
         self._put(new)
         return new
 
-    def _tell_platform(self, known: Build, platform: str) -> Build | None:
+    def _tell_platform(self, known: Build, new: Build) -> Build | None:
         """Take in what is told of a binary that is registered: an older client did not look into it."""
-        if not platform or known.platform == platform:
+        if not new.platform or (known.platform, known.kind) == (new.platform, new.kind):
             return None
-        told = changed(known, platform=platform)
+        told = changed(known, platform=new.platform, kind=new.kind)
         self._put(told)
         return told
 
-    def platform_of(self, org_id: str, app_version_id: str) -> str:
-        """Return for which platform an app version is, empty where that is not known."""
+    def registered(self, org_id: str, app_version_id: str) -> Build | None:
+        """Return the build that is registered as an app version, None where none is."""
         build = self.versions.get(AppKey(org_id=org_id, app_version_id=app_version_id))
-        return "" if build is None or not build.registered else build.platform
+        return build if build is not None and build.registered else None
 
     # Installs
 

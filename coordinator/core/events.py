@@ -16,6 +16,7 @@ from coordinator.core.model import (
     DeviceFacts,
     DeviceHold,
     DeviceId,
+    DeviceKind,
     Failure,
     Fence,
     Job,
@@ -89,6 +90,8 @@ class RegistrationRequested:
     """Whether it may take the place of another binary."""
     platform: str = ""
     """android or ios, where the binary tells."""
+    kind: DeviceKind | None = None
+    """The only kind of device that it was built for, where it tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

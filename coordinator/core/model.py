@@ -572,6 +572,8 @@ class Build:
     """When this binary was registered; 0 where none is."""
     platform: str = ""
     """android or ios, as the registered binary tells; empty where it does not."""
+    kind: DeviceKind | None = None
+    """The only kind of device that it was built for; None where it runs on all, or does not tell."""
 
     @property
     def registered(self) -> str:

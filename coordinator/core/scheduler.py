@@ -84,7 +84,7 @@ from coordinator.core.model import (
     Trial,
     changed,
 )
-from coordinator.core.platforms import with_platforms
+from coordinator.core.platforms import with_demands
 from coordinator.core.pools import may_spill
 from coordinator.core.step import (
     CloseSession,
@@ -294,7 +294,7 @@ class Scheduler:
         known = self._ledger.requests.get((event.org_id, event.key)) or event.known
         if known is not None:
             return _replayed(known, event.payload_sha256)
-        specs = with_platforms(event.specs, self._ledger.builds)
+        specs = with_demands(event.specs, self._ledger.builds)
         self._refuse_overflow(event.org_id, specs)
         unserved = self._unserved(specs)
         if unserved and event.is_strict:
@@ -420,6 +420,7 @@ class Scheduler:
             file_name=event.file_name,
             register_us=now.wall_us,
             platform=event.platform,
+            kind=event.kind,
         )
         changed = self._ledger.builds.register(new, is_replacing=event.is_replacing)
         if changed is not None:

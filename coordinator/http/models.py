@@ -326,6 +326,7 @@ class Build(_Told):
     size: int | None
     file_name: str | None
     platform: Annotated[str | None, Field(description="android or ios, where the binary tells.")]
+    device_kind: Annotated[DeviceKind | None, Field(description="The only kind of device that it was built for.")]
     installs: int
     create_time: Instant
     register_time: Instant | None
@@ -339,6 +340,7 @@ class Build(_Told):
         "size": 31457280,
         "file_name": "app.apk",
         "platform": "android",
+        "device_kind": None,
         "installs": 3,
         "create_time": "2026-11-24T12:30:05.120Z",
         "register_time": "2026-11-24T12:30:05.120Z",

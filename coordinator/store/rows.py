@@ -437,6 +437,7 @@ def build_values(build: Build) -> Values:
         "file_name": build.file_name,
         "register_us": build.register_us,
         "platform": build.platform,
+        "device_kind": build.kind or "",
     }
 
 
@@ -453,6 +454,7 @@ def build(row: Row[Any]) -> Build:
         file_name=row.file_name,
         register_us=row.register_us,
         platform=row.platform,
+        kind=DeviceKind(row.device_kind) if row.device_kind else None,
     )
 
 

@@ -268,6 +268,7 @@ builds = Table(
     Column("file_name", Text, nullable=False, server_default=text("''")),
     Column("register_us", BigInteger, nullable=False, server_default=text("0")),
     Column("platform", Text, nullable=False, server_default=text("''")),
+    Column("device_kind", Text, nullable=False, server_default=text("''")),
 )
 
 # Which devices refused a build for its own reason, and whether one took it; by digest where it was registered.

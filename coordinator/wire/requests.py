@@ -10,7 +10,7 @@ from coordinator.core import events as ev
 from coordinator.core import model as m
 from coordinator.core.errors import InvalidRequest
 from coordinator.environment import MAX_ENTRIES, environment, secrets
-from coordinator.wire.enums import JOB_STATES, TARGETS
+from coordinator.wire.enums import JOB_STATES, KINDS, TARGETS
 from coordinator.wire.fields import clean, digest, entries, optional_text, span_us, text
 from coordinator.wire.limits import (
     DEFAULT_PAGE,
@@ -29,6 +29,7 @@ from coordinator.wire.limits import (
 from coordinator.wire.views import job_spec_out
 from qgjob.v1 import (
     build_service_pb2,
+    device_pb2,
     job_pb2,
     job_service_pb2,
 )
@@ -190,7 +191,16 @@ def registration_requested(
         file_name=clean(request.file_name, MAX_NAME),
         is_replacing=request.replace,
         platform=_platform(request.platform),
+        kind=_built_for(request.device_kind),
     )
+
+
+def _built_for(kind: device_pb2.DeviceKind.ValueType) -> m.DeviceKind | None:
+    if kind and KINDS.get(kind) not in (m.DeviceKind.EMULATOR, m.DeviceKind.DEVICE):
+        raise InvalidRequest(
+            "device_kind", f"device_kind {kind} is no kind that builds are for; use emulator or device"
+        )
+    return KINDS.get(kind)
 
 
 def _platform(told: str) -> str:

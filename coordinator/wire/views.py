@@ -228,6 +228,7 @@ def build_out(build: m.Build) -> build_pb2.Build:
         size=build.size,
         file_name=build.file_name,
         platform=build.platform,
+        device_kind=KINDS_OUT[build.kind] if build.kind is not None else device_pb2.DEVICE_KIND_UNSPECIFIED,
     )
     if build.install_us:
         message.install_time.CopyFrom(timestamp(build.install_us))

@@ -74,18 +74,24 @@ def list_builds(
 
 def bring(opened: Client, org_id: str, app_version_id: str, file: Path, *, is_replacing: bool = False) -> Build:
     """Upload a build unless the coordinator has it, and register it."""
-    from qgjob.appfile import platform_of
+    from qgjob.appfile import read_app_file
     from qgjob.uploads import upload_file
 
     with _as_file(file) as binary:
         with showing_progress(file.name) as tell:
             blob = upload_file(opened, binary, tell)
-        platform = platform_of(binary)
+        app = read_app_file(binary)
     registered = opened.register_build(
-        org_id, app_version_id, blob.digest, file_name=file.name, is_replacing=is_replacing, platform=platform
+        org_id,
+        app_version_id,
+        blob.digest,
+        file_name=file.name,
+        is_replacing=is_replacing,
+        platform=app.platform,
+        kind=app.kind,
     )
     how = "was there already" if blob.was_there else f"uploaded, {render.size(blob.size)}"
-    what = f" for {platform}" if platform else ""
+    what = f" for {app.platform}" if app.platform else ""
     terminal.say(f"{file.name}: {how}; {app_version_id} is sha256 {blob.digest[:16]}{what}")
     return registered
 

@@ -493,7 +493,8 @@ def build_block(build: Resource) -> None:
     if build["registered"]:
         line_out(f"Registered: {ago(build['register_time'])}, {size(build['size'])}, {build['file_name']}")
     if build["platform"]:
-        line_out(f"Platform:   {build['platform']}")
+        alone = f", for {build['device_kind']}s alone" if build["device_kind"] else ""
+        line_out(f"Platform:   {build['platform']}{alone}")
     line_out(f"Installs:   {build['installs']}")
 
 

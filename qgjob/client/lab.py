@@ -172,10 +172,15 @@ class LabClient(Connection):
         file_name: str = "",
         is_replacing: bool = False,
         platform: str = "",
+        kind: str = "",
     ) -> Build:
-        """Say which uploaded blob an app version is; jobs that were accepted before keep their build."""
+        """Say which uploaded blob an app version is; jobs that were accepted before keep their build.
+
+        `platform` and `kind` are what `qgjob.appfile.read_app_file` tells of it.
+        """
         from qgjob.v1.build_service_pb2 import RegisterBuildRequest
         from qgjob.v1.build_service_pb2_grpc import BuildServiceStub
+        from qgjob.v1.device_pb2 import DeviceKind
 
         request = RegisterBuildRequest(
             org_id=org_id,
@@ -184,6 +189,7 @@ class LabClient(Connection):
             file_name=file_name,
             replace=is_replacing,
             platform=platform,
+            device_kind=DeviceKind.Value(f"DEVICE_KIND_{kind.upper() or 'UNSPECIFIED'}"),
         )
         return self._call(lambda: BuildServiceStub(self._channel).RegisterBuild(request, timeout=CALL_TIMEOUT_S)).build
 

@@ -23,15 +23,16 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from qgjob.v1 import device_pb2 as qgjob_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/build.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n\x05\x42uild\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cinstall_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08installs\x18\x06 \x01(\x03\x12\x0c\n\x04size\x18\x07 \x01(\x03\x12\x11\n\tfile_name\x18\x08 \x01(\t\x12\x31\n\rregister_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08platform\x18P \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/build.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15qgjob/v1/device.proto\"\xc5\x02\n\x05\x42uild\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cinstall_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08installs\x18\x06 \x01(\x03\x12\x0c\n\x04size\x18\x07 \x01(\x03\x12\x11\n\tfile_name\x18\x08 \x01(\t\x12\x31\n\rregister_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08platform\x18P \x01(\t\x12)\n\x0b\x64\x65vice_kind\x18Q \x01(\x0e\x32\x14.qgjob.v1.DeviceKindb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.build_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BUILD']._serialized_start=68
-  _globals['_BUILD']._serialized_end=350
+  _globals['_BUILD']._serialized_start=91
+  _globals['_BUILD']._serialized_end=416
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from qgjob.v1 import device_pb2 as _device_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,6 +34,7 @@ class Build(_message.Message):
     FILE_NAME_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    DEVICE_KIND_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """Organisation."""
     app_version_id: _builtins.str
@@ -47,6 +49,8 @@ class Build(_message.Message):
     """Name of the file that was uploaded, for people."""
     platform: _builtins.str
     """android or ios, told from the registered binary; empty where that does not tell."""
+    device_kind: _device_pb2.DeviceKind.ValueType
+    """What kind of device it was built for, where it was built for one alone, as apps for iOS simulators are."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the lab first heard of it: registered, or installed on a device."""
@@ -72,10 +76,11 @@ class Build(_message.Message):
         file_name: _builtins.str = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
         platform: _builtins.str = ...,
+        device_kind: _device_pb2.DeviceKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "install_time", b"install_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "create_time", b"create_time", "digest", b"digest", "file_name", b"file_name", "install_time", b"install_time", "installs", b"installs", "org_id", b"org_id", "platform", b"platform", "register_time", b"register_time", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "create_time", b"create_time", "device_kind", b"device_kind", "digest", b"digest", "file_name", b"file_name", "install_time", b"install_time", "installs", b"installs", "org_id", b"org_id", "platform", b"platform", "register_time", b"register_time", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,23 +23,24 @@ _sym_db = _symbol_database.Default()
 
 
 from qgjob.v1 import build_pb2 as qgjob_dot_v1_dot_build__pb2
+from qgjob.v1 import device_pb2 as qgjob_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cqgjob/v1/build_service.proto\x12\x08qgjob.v1\x1a\x14qgjob/v1/build.proto\"\x84\x01\n\x14RegisterBuildRequest\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x12\x10\n\x08platform\x18P \x01(\t\"7\n\x15RegisterBuildResponse\x12\x1e\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x0f.qgjob.v1.Build\"J\n\x11ListBuildsRequest\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x12ListBuildsResponse\x12\x1f\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x0f.qgjob.v1.Build\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa9\x01\n\x0c\x42uildService\x12G\n\nListBuilds\x12\x1b.qgjob.v1.ListBuildsRequest\x1a\x1c.qgjob.v1.ListBuildsResponse\x12P\n\rRegisterBuild\x12\x1e.qgjob.v1.RegisterBuildRequest\x1a\x1f.qgjob.v1.RegisterBuildResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cqgjob/v1/build_service.proto\x12\x08qgjob.v1\x1a\x14qgjob/v1/build.proto\x1a\x15qgjob/v1/device.proto\"\xaf\x01\n\x14RegisterBuildRequest\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61pp_version_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x12\x10\n\x08platform\x18P \x01(\t\x12)\n\x0b\x64\x65vice_kind\x18Q \x01(\x0e\x32\x14.qgjob.v1.DeviceKind\"7\n\x15RegisterBuildResponse\x12\x1e\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x0f.qgjob.v1.Build\"J\n\x11ListBuildsRequest\x12\x0e\n\x06org_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"N\n\x12ListBuildsResponse\x12\x1f\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x0f.qgjob.v1.Build\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa9\x01\n\x0c\x42uildService\x12G\n\nListBuilds\x12\x1b.qgjob.v1.ListBuildsRequest\x1a\x1c.qgjob.v1.ListBuildsResponse\x12P\n\rRegisterBuild\x12\x1e.qgjob.v1.RegisterBuildRequest\x1a\x1f.qgjob.v1.RegisterBuildResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.build_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REGISTERBUILDREQUEST']._serialized_start=65
-  _globals['_REGISTERBUILDREQUEST']._serialized_end=197
-  _globals['_REGISTERBUILDRESPONSE']._serialized_start=199
-  _globals['_REGISTERBUILDRESPONSE']._serialized_end=254
-  _globals['_LISTBUILDSREQUEST']._serialized_start=256
-  _globals['_LISTBUILDSREQUEST']._serialized_end=330
-  _globals['_LISTBUILDSRESPONSE']._serialized_start=332
-  _globals['_LISTBUILDSRESPONSE']._serialized_end=410
-  _globals['_BUILDSERVICE']._serialized_start=413
-  _globals['_BUILDSERVICE']._serialized_end=582
+  _globals['_REGISTERBUILDREQUEST']._serialized_start=88
+  _globals['_REGISTERBUILDREQUEST']._serialized_end=263
+  _globals['_REGISTERBUILDRESPONSE']._serialized_start=265
+  _globals['_REGISTERBUILDRESPONSE']._serialized_end=320
+  _globals['_LISTBUILDSREQUEST']._serialized_start=322
+  _globals['_LISTBUILDSREQUEST']._serialized_end=396
+  _globals['_LISTBUILDSRESPONSE']._serialized_start=398
+  _globals['_LISTBUILDSRESPONSE']._serialized_end=476
+  _globals['_BUILDSERVICE']._serialized_start=479
+  _globals['_BUILDSERVICE']._serialized_end=648
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from qgjob.v1 import build_pb2 as _build_pb2
+from qgjob.v1 import device_pb2 as _device_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,6 +32,7 @@ class RegisterBuildRequest(_message.Message):
     FILE_NAME_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    DEVICE_KIND_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """Organisation."""
     app_version_id: _builtins.str
@@ -43,6 +45,10 @@ class RegisterBuildRequest(_message.Message):
     """Take the place of another binary that is registered under this name."""
     platform: _builtins.str
     """android or ios, as the file itself tells; empty where it does not. Jobs of an app for iOS go to iOS devices alone."""
+    device_kind: _device_pb2.DeviceKind.ValueType
+    """DEVICE_KIND_EMULATOR or DEVICE_KIND_DEVICE where the file itself tells that it is for one of them alone. Jobs of target
+    any go there.
+    """
     def __init__(
         self,
         *,
@@ -52,10 +58,11 @@ class RegisterBuildRequest(_message.Message):
         file_name: _builtins.str = ...,
         replace: _builtins.bool = ...,
         platform: _builtins.str = ...,
+        device_kind: _device_pb2.DeviceKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "digest", b"digest", "file_name", b"file_name", "org_id", b"org_id", "platform", b"platform", "replace", b"replace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_version_id", b"app_version_id", "device_kind", b"device_kind", "digest", b"digest", "file_name", b"file_name", "org_id", b"org_id", "platform", b"platform", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

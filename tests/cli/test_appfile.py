@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import plistlib
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from qgjob.appfile import pack_app, platform_of
+from qgjob.appfile import AppFile, pack_app, read_app_file
 
 
 def archive(path: Path, *names: str) -> Path:
@@ -30,12 +31,30 @@ def archive(path: Path, *names: str) -> Path:
     ],
 )
 def test_platform_is_told_by_what_lies_in_the_file(tmp_path: Path, names: tuple[str, ...], platform: str) -> None:
-    assert platform_of(archive(tmp_path / "app", *names)) == platform
+    assert read_app_file(archive(tmp_path / "app", *names)).platform == platform
 
 
 def test_file_that_is_no_archive_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "app.ipa").write_bytes(b"PK\x03\x04 and no more")
-    assert platform_of(tmp_path / "app.ipa") == ""
+    assert read_app_file(tmp_path / "app.ipa") == AppFile()
+
+
+@pytest.mark.parametrize(
+    ("platforms", "kind"),
+    [
+        (["iPhoneSimulator"], "emulator"),
+        (["iPhoneOS"], "device"),
+        (["iPhoneOS", "iPhoneSimulator"], ""),
+        ([], ""),
+        (7, ""),
+        (None, ""),
+    ],
+)
+def test_app_of_ios_says_for_which_devices_it_was_built(tmp_path: Path, platforms: object, kind: str) -> None:
+    info = {} if platforms is None else {"CFBundleSupportedPlatforms": platforms}
+    with zipfile.ZipFile(tmp_path / "app.ipa", "w") as packed:
+        packed.writestr("Payload/Shop.app/Info.plist", plistlib.dumps(info))
+    assert read_app_file(tmp_path / "app.ipa") == AppFile(platform="ios", kind=kind)
 
 
 def app(folder: Path) -> Path:
@@ -54,7 +73,7 @@ def test_same_folder_gives_the_same_bytes_whenever_it_was_made(tmp_path: Path) -
     pack_app(one, tmp_path / "one.zip")
     pack_app(two, tmp_path / "two.zip")
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
-    assert platform_of(tmp_path / "one.zip") == "ios"
+    assert read_app_file(tmp_path / "one.zip").platform == "ios"
 
 
 def test_packed_folder_keeps_links_and_what_can_be_run(tmp_path: Path) -> None:

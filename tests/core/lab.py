@@ -128,6 +128,7 @@ class Lab:
         org_id: str = "qualgent",
         replacing: bool = False,
         platform: str = "",
+        kind: DeviceKind | None = None,
     ) -> Step:
         return self.handle(
             RegistrationRequested(
@@ -138,6 +139,7 @@ class Lab:
                 file_name="app.apk",
                 is_replacing=replacing,
                 platform=platform,
+                kind=kind,
             )
         )
 

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.core.errors import InvalidRequest
 from coordinator.core.explain import Why
-from coordinator.core.model import DeviceState, Target
+from coordinator.core.model import DeviceKind, DeviceState, Target
 from coordinator.core.pools import Miss
 from coordinator.core.step import PutBuild
 from tests.core.lab import Lab, emulator, spec
@@ -91,3 +91,42 @@ def test_replaced_build_has_its_own_platform(lab: Lab) -> None:
     lab.register(APK, platform="android", replacing=True)
     lab.submit(spec())
     assert devices_of(lab) == {ANDROID}
+
+
+# Simulators and devices
+
+
+@pytest.fixture
+def apple() -> Lab:
+    """A lab with a simulator and a device."""
+    lab = Lab()
+    phone = emulator("phone", platform="ios", kind=DeviceKind.DEVICE)
+    lab.connect("lab", emulator("iPhone-15", platform="ios"), phone)
+    return lab
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "device"),
+    [(DeviceKind.EMULATOR, Target.EMULATOR, IPHONE), (DeviceKind.DEVICE, Target.DEVICE, "phone@lab")],
+)
+def test_build_for_one_kind_of_device_goes_there_alone(
+    apple: Lab, kind: DeviceKind, target: Target, device: str
+) -> None:
+    apple.register(APP, platform="ios", kind=kind)
+    apple.submit(*(spec(f"tests/{number}.spec.ts", priority=5) for number in range(4)))
+    assert devices_of(apple) == {device}
+    assert {job.spec.target for job in apple.jobs.values()} == {target}
+
+
+def test_build_for_both_kinds_goes_to_both(apple: Lab) -> None:
+    apple.register(APP, platform="ios")
+    apple.submit(*(spec(f"tests/{number}.spec.ts", priority=5) for number in range(4)))
+    assert devices_of(apple) == {IPHONE, "phone@lab"}
+
+
+def test_target_that_contradicts_the_build_is_refused(apple: Lab) -> None:
+    apple.register(APP, platform="ios", kind=DeviceKind.EMULATOR)
+    with pytest.raises(InvalidRequest, match="was built for target emulator alone, and target device is asked for"):
+        apple.submit(spec(target=Target.DEVICE))
+    apple.submit(spec(target=Target.EMULATOR))
+    assert devices_of(apple) == {IPHONE}

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from qgjob.v1 import agent_service_pb2, blob_service_pb2, build_pb2, build_service_pb2, job_pb2, lease_pb2
+from qgjob.v1 import agent_service_pb2, blob_service_pb2, build_pb2, build_service_pb2, device_pb2, job_pb2, lease_pb2
 from tests.rpc.grid import Grid, phone, refusal, seconds, spec
 
 DATA = os.urandom(300_000)
@@ -197,7 +197,20 @@ async def test_platform_of_a_build_is_stored_and_an_unknown_one_is_refused(grid:
     digest = await upload(grid)
     assert (await register(grid, digest, platform="ios")).platform == "ios"
     listed = await grid.builds.ListBuilds(build_service_pb2.ListBuildsRequest())
-    assert [build.platform for build in listed.builds] == ["ios"]
+    assert [(build.platform, build.device_kind) for build in listed.builds] == [("ios", 0)]
+    told = build_service_pb2.RegisterBuildRequest(
+        org_id="qualgent",
+        app_version_id="xyz123",
+        digest=digest,
+        platform="ios",
+        device_kind=device_pb2.DEVICE_KIND_DEVICE,
+    )
+    await grid.builds.RegisterBuild(told)
+    listed = await grid.builds.ListBuilds(build_service_pb2.ListBuildsRequest())
+    assert [build.device_kind for build in listed.builds] == [device_pb2.DEVICE_KIND_DEVICE]
+    told.device_kind = device_pb2.DEVICE_KIND_BROWSERSTACK
+    _, sentence, _ = await refusal(grid.builds.RegisterBuild(told))
+    assert sentence == "device_kind 3 is no kind that builds are for; use emulator or device"
     request = build_service_pb2.RegisterBuildRequest(
         org_id="qualgent", app_version_id="x", digest=digest, platform="symbian"
     )

@@ -72,6 +72,7 @@ NEWER_COLUMNS = (
     ("builds", "file_name"),
     ("builds", "register_us"),
     ("builds", "platform"),
+    ("builds", "device_kind"),
     ("leases", "install_end_us"),
     ("attempts", "install_end_us"),
     ("attempts", "install_us"),
