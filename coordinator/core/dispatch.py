@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 
 from coordinator.core.endings import Patience
-from coordinator.core.lanes import Family, Head, Signature, effective_priority
+from coordinator.core.families import Family, Signature, effective_priority
+from coordinator.core.heads import Head
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
     URGENT_PRIORITY,
@@ -90,16 +91,17 @@ class Dispatcher:
             deadline_us: Lab time at which a lease that is granted now ends without a heartbeat.
         """
         queues, pools = self._ledger.queues, self._ledger.fleet.pools
-        queues.wake()
+        heads = queues.heads
+        heads.wake()
         if queues.grown:
             self._grow(now)
         is_complete = False
         while not is_complete:
-            if queues.touched or pools.touched:
+            if heads.touched or pools.touched:
                 self._fill(now, deadline_us)
             self._make_room(now)
-            queues.wake()
-            is_complete = not (queues.touched or pools.touched)  # whose device is taken back may want one that is free
+            heads.wake()
+            is_complete = not (heads.touched or pools.touched)  # whose device is taken back may want one that is free
 
     def next_look_us(self) -> int | None:
         """Return the monotonic time at which urgent jobs have waited for long enough for a test to end by itself."""
@@ -113,7 +115,7 @@ class Dispatcher:
         lease = ledger.fleet.leases[lease_id]
         if lease.is_canary:
             return
-        ledger.queues.wake()
+        ledger.queues.heads.wake()
         if lease.attempts and lease.state is LeaseState.ACTIVE:
             self._yield_tail(lease, now)
             return
@@ -173,7 +175,7 @@ class Dispatcher:
         work_us = self._policy.batch_work_us(choice, ledger.install_us(family.key.app), coming)
         most = ledger.settings.max_batch
         if lease is not None:
-            first = choice.starved or ledger.queues.first_bucket(family, choice.lanes)
+            first = choice.starved or ledger.queues.heads.first_bucket(family, choice.lanes)
             tail = ledger.tail_of(lease)
             most -= len(tail)
             work_us -= sum(
@@ -189,7 +191,7 @@ class Dispatcher:
 
     def _note(self, device: Device, choice: Choice) -> None:
         signatures = self._ledger.fleet.pools.signatures_of(device)
-        self._ledger.queues.note_decision(signatures, choice.lanes, is_guaranteed=choice.starved is not None)
+        self._ledger.queues.guarantee.note_decision(signatures, choice.lanes, is_guaranteed=choice.starved is not None)
 
     def _grow(self, now: Now) -> None:
         """Let jobs that came join a batch of their family that has room."""
@@ -207,7 +209,7 @@ class Dispatcher:
 
         It gets that device or a better one, without an install where it is that one.
         """
-        first = self._ledger.queues.first_bucket(family)
+        first = self._ledger.queues.heads.first_bucket(family)
         is_urgent = first is not None and first.priority >= URGENT_PRIORITY
         return is_urgent and lease.id in self._ledger.victims
 
@@ -234,12 +236,12 @@ class Dispatcher:
         """Return the first head of a pool in lanes that the same devices serve, if one of those may be free."""
         if not self._ledger.fleet.pools.free_for(signature, lanes[0]):
             return None
-        return self._ledger.queues.first(signature, 1, lanes)
+        return self._ledger.queues.heads.first(signature, 1, lanes)
 
     def _touched(self) -> dict[Signature, None]:
         queues, pools = self._ledger.queues, self._ledger.fleet.pools
-        touched = {**queues.touched, **pools.touched}
-        queues.touched, pools.touched = {}, {}
+        touched = {**queues.heads.touched, **pools.touched}
+        queues.heads.touched, pools.touched = {}, {}
         for signature in touched:
             if not queues.urgent_in(signature)[0]:
                 if self._coming.count(signature):  # for nobody any more: others may have what comes
@@ -314,7 +316,7 @@ class Dispatcher:
     def _ending(self, signature: Signature, most: int, now: Now) -> int:
         """Return for how many devices urgent jobs of a pool wait, because their tests end soon by themselves."""
         ledger = self._ledger
-        head = ledger.queues.first(signature, URGENT_PRIORITY)
+        head = ledger.queues.heads.first(signature, URGENT_PRIORITY)
         assert head is not None, f"nothing urgent waits in {signature}, and {most} devices are wanted"
         bound_us = self._patience_us(signature)
         left_us = self._patience.left_us(signature, bound_us, now.mono_us)
@@ -336,7 +338,7 @@ class Dispatcher:
 
     def _patience_us(self, signature: Signature) -> int:
         """Return how long urgent jobs of a pool wait for a test to end: an interruption would cost another install."""
-        head = self._ledger.queues.first(signature, URGENT_PRIORITY)
+        head = self._ledger.queues.heads.first(signature, URGENT_PRIORITY)
         assert head is not None
         install_us = self._ledger.install_us(head.bucket.family.key.app)
         return min(install_us, self._ledger.settings.preempt_grace_us)
@@ -344,7 +346,7 @@ class Dispatcher:
     def _wanted(self, signature: Signature) -> int:
         """Return on how many devices urgent jobs of a pool should start: no more than a split would give them."""
         queues = self._ledger.queues
-        head = queues.first(signature, URGENT_PRIORITY)
+        head = queues.heads.first(signature, URGENT_PRIORITY)
         if head is None:
             return 0
         jobs, work_us = queues.urgent_in(signature)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 
-from coordinator.core.lanes import Signature
+from coordinator.core.families import Signature
 from coordinator.core.model import LeaseId
 from coordinator.core.pools import Sort
 

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
+from coordinator.core.families import family_of
 from coordinator.core.forecast import free_us, lease_of
-from coordinator.core.lanes import family_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import Device, DeviceId, DeviceState, Job, JobId, JobState, Now
 from coordinator.core.pools import Miss, misses

@@ -6,7 +6,7 @@ import heapq
 from collections import defaultdict
 
 from coordinator.core.accounts import Accounts
-from coordinator.core.lanes import FamilyKey, Signature
+from coordinator.core.families import FamilyKey, Signature
 from coordinator.core.model import (
     SECOND_US,
     Agent,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from coordinator.core.lanes import Signature, family_of
+from coordinator.core.families import Signature, family_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import AppKey, AttemptId, Device, DeviceId, DeviceState, Job, JobId, Lane, Lease, Now
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coordinator.core.lanes import FamilyKey
+from coordinator.core.families import FamilyKey
 from coordinator.core.ledger import WORKING, Ledger
 from coordinator.core.model import Attempt, Device, DeviceId, DeviceState, Job, JobState, Lane, Lease, LeaseId
 from coordinator.core.step import PutAttempt, PutDevice, PutJob, PutLease, Write

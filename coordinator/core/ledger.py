@@ -9,8 +9,9 @@ from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
 from coordinator.core.durations import Durations
 from coordinator.core.endings import Endings
+from coordinator.core.families import Signature, family_of, signature_of
 from coordinator.core.fleet import Fleet, worked
-from coordinator.core.lanes import Queues, Signature, family_of, signature_of
+from coordinator.core.lanes import Queues
 from coordinator.core.model import (
     AgentState,
     AppKey,

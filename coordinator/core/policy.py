@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.core.lanes import NO_DEVICE, Bucket, Family, FamilyKey, Head, Queues, Signature
+from coordinator.core.families import NO_DEVICE, Bucket, Family, FamilyKey, Signature
+from coordinator.core.heads import Head
+from coordinator.core.lanes import Queues
 from coordinator.core.model import (
     URGENT_PRIORITY,
     AppKey,
@@ -40,6 +42,8 @@ class Policy:
     def __init__(self, rules: Rules, queues: Queues, pools: Pools, shares: Shares) -> None:
         self._rules = rules
         self._queues = queues
+        self._heads = queues.heads
+        self._guarantee = queues.guarantee
         self._pools = pools
         self._shares = shares
 
@@ -63,7 +67,7 @@ class Policy:
         own = self._own_family(device, signatures, current)
         if own is None:
             return self._choice(best.bucket.family, signatures, lanes) if best is not None else None
-        level = self._queues.first_level(own, lanes)
+        level = self._heads.first_level(own, lanes)
         if best is None or level > best.level or best.bucket.family is own:
             return self._choice(own, signatures, lanes)
         if level == best.level and self._goes_on(own, best, wall_us, current is not None, age_us):
@@ -72,8 +76,8 @@ class Policy:
 
     def _choice(self, family: Family, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Choice:
         """Take a family's jobs down the lanes while nothing else that waits for the device comes first."""
-        level = self._queues.first_level(family, lanes)
-        others = max((self._queues.level_of_others(signature, family, lanes) for signature in signatures), default=0)
+        level = self._heads.first_level(family, lanes)
+        others = max((self._heads.level_of_others(signature, family, lanes) for signature in signatures), default=0)
         return Choice(family, min(level, others), lanes)
 
     def _starved(self, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Bucket | None:
@@ -82,14 +86,14 @@ class Policy:
         Not the oldest of the due pools alone: pools that are due more often, because more devices count for them, would
         take every turn of a device.
         """
-        if not any(self._queues.is_due(signature, lanes) for signature in signatures):
+        if not any(self._guarantee.is_due(signature, lanes) for signature in signatures):
             return None
-        starved = (self._queues.starved(signature, lanes) for signature in signatures)
+        starved = (self._guarantee.starved(signature, lanes) for signature in signatures)
         due = [bucket for bucket in starved if bucket is not None]
         return min(due, key=self._age_of, default=None)
 
     def _age_of(self, bucket: Bucket) -> tuple[int, int]:
-        entry = self._queues.head_of(bucket)
+        entry = self._heads.head_of(bucket)
         assert entry is not None, f"nothing waits with priority {bucket.priority} of {bucket.family.key}"
         return (entry[1], entry[2])
 
@@ -103,9 +107,9 @@ class Policy:
         best: Head | None = None
         for signature in signatures:
             least = best.level if best is not None else 1
-            heads = [self._queues.first(signature, least, lanes)]
+            heads = [self._heads.first(signature, least, lanes)]
             if holder is not None and self._shares.is_full(holder):
-                heads.append(self._queues.first_of(holder, signature, least, lanes))
+                heads.append(self._heads.first_of(holder, signature, least, lanes))
             for head in heads:
                 if head is not None and (best is None or head.order < best.order):
                     best = head
@@ -117,7 +121,7 @@ class Policy:
             family = self._queues.family(current)
             if family is None or current.signature not in signatures:
                 return None
-            return family if self._queues.first_level(family, device.facts.lanes) else None
+            return family if self._heads.first_level(family, device.facts.lanes) else None
         if device.app is None or self._shares.is_full(device.app.org_id):
             return None
         warm: Family | None = None
@@ -126,7 +130,7 @@ class Policy:
             family = self._queues.family_in(signature, device.app)
             if family is None or not family.size:
                 continue
-            level = self._queues.first_level(family, device.facts.lanes)
+            level = self._heads.first_level(family, device.facts.lanes)
             if level > warm_level:
                 warm, warm_level = family, level
         return warm
@@ -199,7 +203,7 @@ class Policy:
         rules = self._rules
         enough_us = min(max(rules.split_installs * install_us, rules.batch_least_us), rules.batch_most_us)
         family = choice.family
-        first = self._queues.first_bucket(family, choice.lanes)
+        first = self._heads.first_bucket(family, choice.lanes)
         is_urgent = first is not None and first.priority >= URGENT_PRIORITY
         installs = rules.urgent_split_installs if is_urgent else rules.split_installs
         pays = family.waiting_us // max(1, installs * install_us)

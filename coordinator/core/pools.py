@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from coordinator.core.lanes import Signature
+from coordinator.core.families import Signature
 from coordinator.core.model import (
     ALL_LANES,
     ANDROID,

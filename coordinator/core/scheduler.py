@@ -43,8 +43,8 @@ from coordinator.core.events import (
     RetryRequested,
     TestReported,
 )
+from coordinator.core.families import FamilyKey, Signature, family_of
 from coordinator.core.kept import kept_after
-from coordinator.core.lanes import FamilyKey, Signature, family_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
     BUILD_REFUSED,
@@ -141,7 +141,7 @@ class Scheduler:
         """Return the monotonic time of the next turn that must happen, None while no lease lives and no job ages."""
         if self._last_turn is None:
             return None
-        aging_us = self._ledger.queues.next_aging_us()
+        aging_us = self._ledger.queues.heads.next_aging_us()
         due = [] if aging_us is None else [self._last_turn.mono_us + max(0, aging_us - self._last_turn.wall_us)]
         look_us = self._dispatcher.next_look_us()
         due += [] if look_us is None else [look_us]

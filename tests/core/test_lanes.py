@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from coordinator.core.lanes import Queues, family_of, signature_of
+from coordinator.core.families import family_of, signature_of
+from coordinator.core.lanes import Queues
 from coordinator.core.model import NO_NUMBERS, SECOND_US, Job, JobId, JobState, Rules, SubmitSequence
 from coordinator.core.shares import Shares
 from tests.core.lab import spec
@@ -69,7 +70,7 @@ def test_job_that_has_aged_falls_when_the_wall_clock_is_put_back() -> None:
     levels = []
     for ages in (11, 12, 11, 10, 0, 11):
         queues.advance(ages * AGE_US)
-        head = queues.first(signature_of(job))
+        head = queues.heads.first(signature_of(job))
         levels.append(head.level if head is not None else 0)
     assert levels == [2, 3, 2, 1, 1, 2]
 
@@ -82,9 +83,9 @@ def test_job_that_was_given_back_comes_after_one_that_rose_since_the_wall_clock_
     assert family is not None
     for wall_us, first in ((AGE_US, back), (2 * AGE_US - 1, back), (2 * AGE_US, fresh), (11 * AGE_US, back)):
         queues.advance(wall_us)
-        head = queues.first(signature_of(back))
+        head = queues.heads.first(signature_of(back))
         assert head is not None
-        entry = queues.head_of(head.bucket)
+        entry = queues.heads.head_of(head.bucket)
         assert entry is not None
         assert entry[3] == first.id
         assert head.level == level_of(first, wall_us)
@@ -109,11 +110,11 @@ def test_first_of_a_family_is_the_first_by_every_job_whichever_way_the_wall_cloc
         if not waiting:
             continue
         first = min(waiting.values(), key=lambda job: order_in_family(job, wall_us))
-        head, family = queues.first(signature_of(first)), queues.family(family_of(first))
+        head, family = queues.heads.first(signature_of(first)), queues.family(family_of(first))
         assert head is not None
         assert family is not None
-        bucket = queues.first_bucket(family)
-        entry = queues.head_of(bucket) if bucket is not None else None
+        bucket = queues.heads.first_bucket(family)
+        entry = queues.heads.head_of(bucket) if bucket is not None else None
         assert entry is not None
         assert head.level == level_of(first, wall_us)
         assert order_in_family(waiting[entry[3]], wall_us) == order_in_family(first, wall_us)

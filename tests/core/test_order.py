@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from coordinator.core import lanes
+from coordinator.core import heads
 from coordinator.core.burdens import Burden
-from coordinator.core.lanes import NO_DEVICE, Queues, Signature
+from coordinator.core.families import NO_DEVICE, Signature
+from coordinator.core.heads import Heads
 from coordinator.core.model import (
     ALL_LANES,
     SECOND_US,
@@ -174,7 +175,7 @@ def _always_goes_on(*_arguments: Any, **_named: Any) -> bool:  # noqa: ANN401 - 
     return True
 
 
-def _always_without_device(_self: Queues, _bucket: Any) -> int:  # noqa: ANN401
+def _always_without_device(_self: Heads, _bucket: Any) -> int:  # noqa: ANN401
     return NO_DEVICE
 
 
@@ -182,18 +183,18 @@ def _always_reached(_self: Burden, _each_us: int, _priority: int, _percent: int)
     return True
 
 
-def _sleeps_on(_self: Queues) -> None:
+def _sleeps_on(_self: Heads) -> None:
     return None
 
 
-def _takes_along(_self: Queues, _signature: Any, _family: Any, _lanes: Any) -> int:  # noqa: ANN401
+def _takes_along(_self: Heads, _signature: Any, _family: Any, _lanes: Any) -> int:  # noqa: ANN401
     return 0
 
 
-_sound_first_bucket = Queues.first_bucket
+_sound_first_bucket = Heads.first_bucket
 
 
-def _of_any_lane(self: Queues, family: Any, _lanes: Any = ALL_LANES) -> Any:  # noqa: ANN401
+def _of_any_lane(self: Heads, family: Any, _lanes: Any = ALL_LANES) -> Any:  # noqa: ANN401
     return _sound_first_bucket(self, family)
 
 
@@ -202,13 +203,13 @@ def _of_any_lane(self: Queues, family: Any, _lanes: Any = ALL_LANES) -> Any:  # 
     [
         (Shares, "charge", _never_charged),
         (Shares, "is_full", _never_full),
-        (lanes, "effective_priority", _aged_too_far),
+        (heads, "effective_priority", _aged_too_far),
         (Policy, "_goes_on", _always_goes_on),
-        (Queues, "_kind", _always_without_device),
-        (Queues, "level_of_others", _takes_along),
-        (Queues, "first_bucket", _of_any_lane),
+        (Heads, "_kind", _always_without_device),
+        (Heads, "level_of_others", _takes_along),
+        (Heads, "first_bucket", _of_any_lane),
         (Burden, "is_reached", _always_reached),
-        (Queues, "wake", _sleeps_on),
+        (Heads, "wake", _sleeps_on),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

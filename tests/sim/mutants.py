@@ -20,7 +20,7 @@ from agent.core.events import AttemptEnded
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
-from coordinator.core import lanes, ledger, transitions
+from coordinator.core import families, heads, lanes, ledger, transitions
 from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
 from coordinator.core.dispatch import Dispatcher
@@ -257,11 +257,11 @@ def _requeue_before_the_echo(sound: Any) -> Any:  # noqa: ANN401
 
 @contextmanager
 def _family_without_the_build() -> Iterator[None]:
-    sound = lanes.family_of
+    sound = families.family_of
 
-    def family_of(job: Job) -> lanes.FamilyKey:
+    def family_of(job: Job) -> families.FamilyKey:
         key = sound(job)
-        return lanes.FamilyKey(replace(key.app, app_version_id="", digest=""), key.signature)
+        return families.FamilyKey(replace(key.app, app_version_id="", digest=""), key.signature)
 
     with patch.object(lanes, "family_of", family_of), patch.object(ledger, "family_of", family_of):
         yield
@@ -289,7 +289,7 @@ def _top_up_without_the_gate(_sound: Any) -> Any:  # noqa: ANN401
 
 
 def _serve_any_lane(sound: Any) -> Any:  # noqa: ANN401
-    def first_bucket(self: lanes.Queues, family: lanes.Family, _lanes: Any = None) -> Any:  # noqa: ANN401
+    def first_bucket(self: heads.Heads, family: families.Family, _lanes: Any = None) -> Any:  # noqa: ANN401
         return sound(self, family)
 
     return first_bucket
@@ -415,7 +415,7 @@ MUTANTS = (
         plant=replacing(Contests, "has", _take_any_device),
         seed=11,
     ),
-    Mutant(name="lanes of agents ignored", plant=replacing(lanes.Queues, "first_bucket", _serve_any_lane), seed=6),
+    Mutant(name="lanes of agents ignored", plant=replacing(heads.Heads, "first_bucket", _serve_any_lane), seed=6),
     Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=0),
     Mutant(
         name="start what was taken back",
