@@ -22,7 +22,7 @@ from coordinator.core.errors import QgjobError, ShuttingDown
 from coordinator.core.events import Event, UserEvent
 from coordinator.core.explain import Explanation, explain
 from coordinator.core.forecast import Forecast
-from coordinator.core.model import SECOND_US, Counters, DeviceState, Job, JobId, Lane, Lease, Now, Settings
+from coordinator.core.model import SECOND_US, AttemptId, Counters, DeviceState, Job, JobId, Lane, Lease, Now, Settings
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import JobsAccepted, PutJob, PutTest, SendConflicts, Step, Write
 from coordinator.forecasts import Forecasts
@@ -298,6 +298,11 @@ class Engine:
         ledger, now = self._scheduler.ledger, self._clock()
         job = ledger.jobs.get(job_id)
         return (job, explain(ledger, job, now), now) if job is not None else None
+
+    def live_lease(self, attempt_id: AttemptId) -> Lease | None:
+        """Return the lease under which an attempt goes on; None for one that has ended, or never was."""
+        attempt = self._scheduler.ledger.attempts.get(attempt_id)
+        return self._scheduler.ledger.fleet.leases.get(attempt.lease) if attempt is not None else None
 
     def waiting(self) -> list[JobId]:
         """Return the waiting jobs, the first first."""

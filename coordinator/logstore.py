@@ -74,6 +74,26 @@ class _Signal:
         self._event = asyncio.Event()
 
 
+class _Hash:
+    """The SHA-256 of a log, taken as it is written, so that it need not be read again for that."""
+
+    __slots__ = ("_found", "_size")
+
+    def __init__(self) -> None:
+        self._found = hashlib.sha256()
+        self._size = 0
+
+    def take(self, offset: int, data: bytes) -> None:
+        """Take bytes in if they go on from those before; else nothing is known of the whole any more."""
+        if offset == self._size:
+            self._found.update(data)
+            self._size += len(data)
+
+    def of(self, size: int) -> str | None:
+        """Return the hash of a log of that size, None where it has to be read for that."""
+        return self._found.hexdigest() if size == self._size else None
+
+
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class _Log:
     """One log in memory."""
@@ -105,6 +125,7 @@ class _Log:
     """When its bytes were written; None until that is asked for the first time."""
     marks: list[Mark] = field(default_factory=list)
     """Of bytes that the buffer holds."""
+    hash: _Hash = field(default_factory=_Hash)
 
     def with_times(self, loaded: LogTimes) -> LogTimes:
         """Keep and return what was loaded, unless somebody else was first."""
@@ -387,20 +408,27 @@ class LogStore:
         self._check_leadership()
         if self._storage.can_append:
             part = await self._growing_part(log)
-            await self._run(self._storage.write, part, log.durable, data)
+            await self._run(self._write, log, part, data)
         else:
             part = LogPart(attempt=log.attempt, epoch=self._store.epoch, start=log.durable, size=len(data))
-            await self._run(self._storage.write, part, log.durable, data)
+            await self._run(self._write, log, part, data)
             await self._record(part)
             log.parts += (part,)
         self._check_leadership()
+
+    def _write(self, log: _Log, part: LogPart, data: bytes) -> None:
+        self._storage.write(part, log.durable, data)
+        log.hash.take(log.durable, data)
 
     async def _growing_part(self, log: _Log) -> LogPart:
         epoch = self._store.epoch
         if log.parts and log.parts[-1].epoch == epoch:
             return log.parts[-1]
-        # From here on it counts that the bytes before survive a loss of power, whoever wrote them.
-        await self._run(self._storage.settle, log.parts)
+        if log.parts:
+            # From here on it counts that the bytes before survive a loss of power, whoever wrote them.
+            await self._run(self._storage.settle, log.parts)
+        else:
+            log.with_times(LogTimes())  # of a log that begins there are none to load
         part = LogPart(attempt=log.attempt, epoch=epoch, start=log.durable)
         await self._record(part)
         log.parts += (part,)
@@ -427,12 +455,16 @@ class LogStore:
         self._has_room.give()
 
     async def _judge(self, log: _Log) -> None:
-        judged = log.file.judged(await self._run(self._sha256, log.parts, log.durable))
+        found = log.hash.of(log.durable)
+        if found is None:
+            found = await self._run(self._sha256, log.parts, log.durable)
+        judged = log.file.judged(found)
         if not judged.size and log.durable:
             # It begins anew, once that is recorded; nothing is taken in before.
             await self._record(LogRestart(log.attempt))
             log.parts = ()
             log.durable = 0
+            log.hash = _Hash()
             await self._forget_times(log)
         log.file = judged
 

@@ -17,7 +17,7 @@ from coordinator.changes import Changes
 from coordinator.complaints import Complaints
 from coordinator.core.errors import InvalidRequest, NotFound, StorageFull, TooManyFollowers
 from coordinator.core.logfile import LogState
-from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, Fence, JobId
+from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, Fence, JobId, Lease
 from coordinator.logstore import MAX_CHUNK_BYTES, LogStore
 from coordinator.logtimes import Mark
 from coordinator.space import Space
@@ -54,7 +54,16 @@ _STATES = {
 class LogService(log_service_pb2_grpc.LogServiceServicer):
     """Thin over the log store."""
 
-    def __init__(self, store: Store, logs: LogStore, changes: Changes, space: Space) -> None:
+    def __init__(
+        self,
+        store: Store,
+        logs: LogStore,
+        changes: Changes,
+        space: Space,
+        live_lease: Callable[[AttemptId], Lease | None] = lambda _attempt: None,
+    ) -> None:
+        """Take what it is thin over, and what tells from memory the lease of an attempt that goes on."""
+        self._live_lease = live_lease
         self._store = store
         self._logs = logs
         self._changes = changes
@@ -64,7 +73,11 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
 
     async def AppendLogs(self, request_iterator: object, context: AppendContext) -> None:  # type: ignore[override]  # it reads and writes through the context
         """Take chunks in, and tell how much of each log is durable."""
-        await _Upload(self._store, self._logs, self._space, self._complaints, context).run()
+        await _Upload(self._lease_of, self._logs, self._space, self._complaints, context).run()
+
+    async def _lease_of(self, attempt: AttemptId) -> Lease | None:
+        """Return the lease under which an attempt runs or ran."""
+        return self._live_lease(attempt) or await asyncio.to_thread(self._store.lease_of, attempt)
 
     async def FollowLogs(self, request: log_service_pb2.FollowLogsRequest, context: FollowContext) -> None:  # type: ignore[override]  # it writes through the context
         """Send a job's log through its attempts in order.
@@ -121,9 +134,14 @@ class _Upload:
     """One agent's stream. A reader takes in while a writer answers, so that many chunks share a sync of the disk."""
 
     def __init__(
-        self, store: Store, logs: LogStore, space: Space, complaints: Complaints, context: AppendContext
+        self,
+        lease_of: Callable[[AttemptId], Awaitable[Lease | None]],
+        logs: LogStore,
+        space: Space,
+        complaints: Complaints,
+        context: AppendContext,
     ) -> None:
-        self._store = store
+        self._lease_of = lease_of
         self._logs = logs
         self._space = space
         self._complaints = complaints
@@ -236,7 +254,7 @@ class _Upload:
         that is not known never will be, and its sender is told that nothing more is wanted.
         """
         if attempt not in self._keys:
-            lease = await asyncio.to_thread(self._store.lease_of, attempt)
+            lease = await self._lease_of(attempt)
             if len(self._keys) >= REMEMBERED_KEYS:
                 del self._keys[next(iter(self._keys))]
             self._keys[attempt] = None if lease is None else (lease.id, lease.fence)
