@@ -33,7 +33,9 @@ class LogSender:
 
     def sent_chunk(self, length: int) -> LogSender:
         """Return the state after a chunk left."""
-        return replace(self, sent=self.sent + length)
+        return LogSender(
+            acked=self.acked, sent=self.sent + length, is_finish_sent=self.is_finish_sent, is_closed=self.is_closed
+        )
 
     def may_finish(self, final_size: int | None) -> bool:
         """Whether the end can be announced now."""
@@ -52,7 +54,8 @@ class LogSender:
         if committed < self.acked or committed == 0:
             return replace(self, acked=committed, sent=committed, is_finish_sent=False, is_closed=is_closed)
         sent = max(self.sent, committed)
-        return replace(self, acked=committed, sent=sent, is_closed=self.is_closed or is_closed)
+        is_closed = is_closed or self.is_closed
+        return LogSender(acked=committed, sent=sent, is_finish_sent=self.is_finish_sent, is_closed=is_closed)
 
     def reconnected(self) -> LogSender:
         """Return the state on a new stream: whatever was on its way is sent again."""

@@ -207,16 +207,20 @@ class Machine:
 
     def next_deadline(self) -> int | None:
         """Return the monotonic time, in microseconds, at which `expire` has something to do."""
-        deadlines = [slot.stop_at_us for slot in self._slots.values() if slot.stop_at_us is not None]
-        others = (
-            self._reconnect_us,
-            self._orphan_end_us(),
-            self._cloud_end_us(),
-            self._beat_us if self._is_connected else None,
-            self._heard_us + self._silence_us + 1 if self._is_open else None,
-            None if self._is_flushing else self._drain_end_us,
-        )
-        deadlines += [deadline for deadline in others if deadline is not None]
+        deadlines = [self._heard_us + self._silence_us + 1] if self._is_open else []
+        if self._reconnect_us is not None:
+            deadlines.append(self._reconnect_us)
+        if self._is_connected and self._beat_us is not None:
+            deadlines.append(self._beat_us)
+        if (orphan_end_us := self._orphan_end_us()) is not None:
+            deadlines.append(orphan_end_us)
+        if (cloud_end_us := self._cloud_end_us()) is not None:
+            deadlines.append(cloud_end_us)
+        if self._drain_end_us is not None and not self._is_flushing:
+            deadlines.append(self._drain_end_us)
+        for slot in self._slots.values():
+            if slot.stop_at_us is not None:
+                deadlines.append(slot.stop_at_us)  # noqa: PERF401 - asked after each fact, and mostly there is none
         return min(deadlines, default=None)
 
     @property
@@ -474,22 +478,16 @@ class Machine:
             self._fences[device_id] = fence
         return is_higher
 
-    def _cloud_slots(self) -> list[Slot]:
-        """Return the slots of clouds that have a lease which goes on."""
-        return [
-            slot
-            for slot in self._slots.values()
-            if slot.facts.kind is DeviceKind.BROWSERSTACK and slot.lease is not None and not slot.is_over
-        ]
-
     def _cloud_end_us(self) -> int | None:
-        if not self._cloud_slots():
-            return None
-        margin_us = min(CLOUD_MARGIN_US, self._pace.lease_ttl_us // 3)
-        return self._renewed_us + self._pace.lease_ttl_us - margin_us
+        """Return when the leases of clouds that go on are given up, None if there are none."""
+        for slot in self._slots.values():
+            if _is_leased_cloud(slot):
+                margin_us = min(CLOUD_MARGIN_US, self._pace.lease_ttl_us // 3)
+                return self._renewed_us + self._pace.lease_ttl_us - margin_us
+        return None
 
     def _give_up_clouds(self, now: Now) -> None:
-        for slot in self._cloud_slots():
+        for slot in [slot for slot in self._slots.values() if _is_leased_cloud(slot)]:
             slot.next_lease = None
             self._end_lease(slot, now)
 
@@ -698,6 +696,11 @@ class Machine:
             return
         self._is_flushing = True
         self._actions.append(FlushLogs())
+
+
+def _is_leased_cloud(slot: Slot) -> bool:
+    """Whether a slot of a cloud has a lease that goes on."""
+    return slot.facts.kind is DeviceKind.BROWSERSTACK and slot.lease is not None and not slot.is_over
 
 
 def _is_due(deadline_us: int | None, now: Now) -> bool:

@@ -276,7 +276,10 @@ class Dispatcher:
         fresh, self._ledger.victims.fresh = self._ledger.victims.fresh, {}
         if self._urgent:
             self._look_at.update((one, None) for sort in fresh for one in sort.signatures if one in self._urgent)
-        self._look_at.update(dict.fromkeys(self._patience.spend(now.mono_us)))
+        for signature in self._patience.spend(now.mono_us):
+            self._look_at[signature] = None
+        if not self._look_at:
+            return
         looked_at, self._look_at = self._look_at, {}
         for signature in looked_at:
             if self._has_enough(signature, now):

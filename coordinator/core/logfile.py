@@ -17,10 +17,10 @@ after that is seen by nobody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
-from coordinator.core.model import Attempt, AttemptId, AttemptOutcome
+from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, changed
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024 + 4_096
 """What an agent may write for one attempt, with room for the mark where it cut."""
@@ -145,15 +145,15 @@ class LogFile:
             length = min(length, max(skip, self.final_size - offset))
         take = Take(skip, min(length - skip, MAX_LOG_BYTES - self.size))
         state = LogState.OPEN if skip + take.length == length else LogState.TRUNCATED
-        return replace(self, size=self.size + take.length, state=state), take
+        return changed(self, size=self.size + take.length, state=state), take
 
     def announced(self, size: int, sha256: str) -> LogFile:
         """Return the log with the length and the hash that its writer gave. The last word counts until all is here."""
         if self.is_closed or self.is_due:
             return self
         if size > MAX_LOG_BYTES:
-            return replace(self, state=LogState.TRUNCATED)
-        return replace(self, final_size=size, final_sha256=sha256.lower())
+            return changed(self, state=LogState.TRUNCATED)
+        return changed(self, final_size=size, final_sha256=sha256.lower())
 
     def judged(self, sha256: str) -> LogFile:
         """Return the log after its bytes were hashed.
@@ -163,12 +163,12 @@ class LogFile:
         """
         assert self.is_due
         if self.size == self.final_size and sha256 == self.final_sha256:
-            return replace(self, state=LogState.COMPLETE)
-        return LogFile() if self.is_inherited else replace(self, state=LogState.TRUNCATED)
+            return changed(self, state=LogState.COMPLETE)
+        return LogFile() if self.is_inherited else changed(self, state=LogState.TRUNCATED)
 
     def without(self, length: int) -> LogFile:
         """Return the log after the disk refused the last `length` bytes that were taken in."""
-        return replace(self, size=self.size - length, state=LogState.OPEN)
+        return changed(self, size=self.size - length, state=LogState.OPEN)
 
     def state_for(self, attempt: Attempt, quiet_us: int, patience_us: int = PATIENCE_US) -> LogState:
         """Return what a reader of an attempt's log is told.

@@ -38,8 +38,9 @@ class World:
     def plan(self, time_us: int, process: Process | None, act: Act, args: tuple[Any, ...]) -> None:
         """Plan what happens by itself, or what a process hears."""
         self._serial += 1
-        now_us = self.now_us
-        heapq.heappush(self._heap, (max(now_us, time_us), self._serial, process, act, args))
+        if time_us < self.now_us:  # a call of max() would be one more for each event
+            time_us = self.now_us
+        heapq.heappush(self._heap, (time_us, self._serial, process, act, args))
 
     def run_until(self, end_us: int) -> None:
         heap = self._heap
