@@ -13,6 +13,7 @@ from coordinator.core.families import Signature, family_of, signature_of
 from coordinator.core.fleet import Fleet, worked
 from coordinator.core.lanes import Queues
 from coordinator.core.model import (
+    Agent,
     AgentState,
     AppKey,
     Attempt,
@@ -47,6 +48,7 @@ from coordinator.core.step import (
     NOTHING,
     JobsAccepted,
     LeasedJob,
+    PutAgent,
     PutAttempt,
     PutBuild,
     PutCounters,
@@ -233,6 +235,11 @@ class Ledger:
         manned, self.fleet.pools.manned = self.fleet.pools.manned, {}
         for signature, devices in manned.items():
             self.queues.note_devices(signature, devices)
+
+    def put_agent(self, agent: Agent) -> None:
+        """Insert or replace an agent."""
+        self.fleet.agents[agent.id] = agent
+        self.write(PutAgent(agent))
 
     def put_counters(self, counters: Counters) -> None:
         """Replace the counters."""

@@ -41,7 +41,9 @@ from coordinator.core.model import (
 from coordinator.core.model import Device as Suspect
 from coordinator.core.model import Now as CoordinatorNow
 from coordinator.core.policy import Choice
+from coordinator.core.requests import Requests
 from coordinator.core.scheduler import Scheduler
+from coordinator.core.sessions import Sessions
 from coordinator.core.step import SendLease
 from coordinator.core.suspicion import Suspicion
 from coordinator.core.trials import Trials
@@ -171,17 +173,17 @@ def _restore_without_hold(sound: Any) -> Any:  # noqa: ANN401
 
 
 def _lose_leases_with_the_link(sound: Any) -> Any:  # noqa: ANN401
-    def disconnect(self: Scheduler, event: AgentDisconnected, now: CoordinatorNow) -> None:
+    def disconnect(self: Sessions, event: AgentDisconnected, now: CoordinatorNow) -> None:
         sound(self, replace(event, is_goodbye=True), now)
 
     return disconnect
 
 
 def _close_before_results(sound: Any) -> Any:  # noqa: ANN401
-    def connect(self: Scheduler, event: AgentConnected, now: CoordinatorNow, lab_us: int) -> None:
-        for lease in self.ledger.fleet.leases_of(event.agent):
+    def connect(self: Sessions, event: AgentConnected, now: CoordinatorNow, lab_us: int) -> None:
+        for lease in self._ledger.fleet.leases_of(event.agent):
             if lease.boot_id != event.boot_id:
-                self.ledger.close_lease(lease, LeaseState.EXPIRED, "the agent was started again", now)
+                self._ledger.close_lease(lease, LeaseState.EXPIRED, "the agent was started again", now)
         sound(self, event, now, lab_us)
 
     return connect
@@ -296,8 +298,8 @@ def _serve_any_lane(sound: Any) -> Any:  # noqa: ANN401
 
 
 def _forget_requests(sound: Any) -> Any:  # noqa: ANN401
-    def submit(self: Scheduler, event: JobsSubmitted, now: CoordinatorNow) -> Any:  # noqa: ANN401
-        self.ledger.requests.clear()
+    def submit(self: Requests, event: JobsSubmitted, now: CoordinatorNow) -> Any:  # noqa: ANN401
+        self._ledger.requests.clear()
         return sound(self, replace(event, known=None), now)
 
     return submit
@@ -370,7 +372,7 @@ MUTANTS = (
         name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=0
     ),
     Mutant(
-        name="no grace for a lost link", plant=replacing(Scheduler, "_disconnect", _lose_leases_with_the_link), seed=0
+        name="no grace for a lost link", plant=replacing(Sessions, "disconnect", _lose_leases_with_the_link), seed=0
     ),
     Mutant(
         name="expire before the inbox",
@@ -386,7 +388,7 @@ MUTANTS = (
     ),
     Mutant(
         name="close leases before the results of Hello",
-        plant=replacing(Scheduler, "_connect", _close_before_results),
+        plant=replacing(Sessions, "connect", _close_before_results),
         seed=0,
     ),
     Mutant(name="accept a stale disconnect", plant=_stale_disconnects_accepted, seed=2),
@@ -416,7 +418,7 @@ MUTANTS = (
         seed=11,
     ),
     Mutant(name="lanes of agents ignored", plant=replacing(heads.Heads, "first_bucket", _serve_any_lane), seed=6),
-    Mutant(name="requests forgotten", plant=replacing(Scheduler, "_submit", _forget_requests), seed=0),
+    Mutant(name="requests forgotten", plant=replacing(Requests, "submit", _forget_requests), seed=0),
     Mutant(
         name="start what was taken back",
         plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
