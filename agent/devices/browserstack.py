@@ -36,6 +36,7 @@ class BrowserStackDiscovery:
         self._poll_s = poll_s
         self._count = min(most or 1, MOST_SLOTS)
         """Slots as last known: while BrowserStack does not answer they are shown with the reason."""
+        self._account: Account | None = None
 
     async def run(self, observed: Callable[[tuple[DeviceFacts, ...]], None]) -> None:
         """Tell of all slots, at once and after every change, for ever."""
@@ -57,10 +58,10 @@ class BrowserStackDiscovery:
             plan = self._client.plan(given_up, patience_s=0)
         except CloudFailed as error:
             structlog.get_logger("agent").warning("cloud_unreachable", reason=str(error))
-            return self._slots(None, str(error))
+            return self._slots(self._account, str(error))
         # A session that begins or ends while the plan is asked for is counted as ours, not as a stranger's.
         others = max(0, plan.running - max(own, self._own()))
-        account = Account(name=self._client.account.name, sessions=plan.most, others=others)
+        account = self._account = Account(name=self._client.account.name, sessions=plan.most, others=others)
         if not plan.most:
             return self._slots(account, "the plan of the account allows no session")
         self._count = min(plan.most, self._most or plan.most, MOST_SLOTS)

@@ -44,7 +44,7 @@ class Accounts:
             kept = self._kept.setdefault(account.name, _Kept())
             kept.devices[device.id] = device.agent
             kept.held[device.agent] += device.lease is not None
-            if device.facts.is_usable:  # of one that is gone the facts are old
+            if device.facts.is_usable and account.sessions:  # of one that is gone the facts are old
                 kept.told[device.agent] = account
 
     def used(self, account: str) -> tuple[int, int]:

@@ -461,8 +461,8 @@ class Account:
 
     name: str
     """The same for all agents that serve it."""
-    sessions: int
-    """How many may run at once, whoever asks for them."""
+    sessions: int = 0
+    """How many may run at once, whoever asks for them; 0 where that is not known."""
     others: int = 0
     """How many run that are not the agent's own."""
 
@@ -484,7 +484,7 @@ class DeviceFacts:
     """The lanes that its agent keeps it for, by the priorities with which jobs were submitted."""
     vitals: Vitals = field(default_factory=lambda: NO_VITALS)
     account: Account | None = None
-    """Of a slot of a cloud. Not kept over restarts: its agent says it again."""
+    """Of a slot of a cloud. Only its name is kept over restarts: how it stands the agents say again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from sqlalchemy import Row
 from coordinator.core.logfile import LogEnd, LogPart, LogState
 from coordinator.core.model import (
     NOTHING,
+    Account,
     Agent,
     AgentId,
     AgentState,
@@ -350,6 +351,7 @@ def device_values(device: Device) -> Values:
         "hold": device.hold and device.hold.value,
         "hold_reason": device.hold_reason,
         "vitals": _vitals_text(facts.vitals),
+        "account": facts.account.name if facts.account is not None else "",
         "marks": _list_text((mark.subject, mark.reason, mark.age) for mark in device.marks),
         "relapses": device.relapses,
     }
@@ -376,6 +378,7 @@ def device(row: Row[Any]) -> Device:
             is_usable=row.is_usable,
             reason=row.reason,
             vitals=Vitals(**json.loads(row.vitals)),
+            account=Account(name=row.account) if row.account else None,
         ),
         agent=AgentId(row.agent),
         state=DeviceState(row.state),

@@ -156,6 +156,7 @@ devices = Table(
     Column("hold", Text),
     Column("hold_reason", Text, nullable=False, server_default=text("''")),
     Column("vitals", Text, nullable=False, server_default=text("'{}'")),
+    Column("account", Text, nullable=False, server_default=text("''")),
     Column("marks", Text, nullable=False, server_default=text("'[]'")),
     Column("relapses", Integer, nullable=False, server_default=text("0")),
     Column("app_is_registered", Boolean, nullable=False, server_default=false()),

@@ -18,6 +18,7 @@ from coordinator.core.model import (
     Target,
 )
 from tests.core.lab import AgentOnPaper, Lab, emulator, spec
+from tests.core.test_restart import RestartingLab
 
 TWO = Account(name="lab_user@cloud", sessions=2)
 
@@ -116,6 +117,26 @@ def test_lease_of_an_agent_that_is_away_still_counts() -> None:
     lab.connect("two", *slots("two", 2))
     submit(lab, "c")
     assert leased(lab) == ["slot-1@one", "slot-2@one"]
+
+
+def test_lease_of_an_agent_that_is_away_still_counts_after_a_restart() -> None:
+    lab = RestartingLab()
+    lab.connect("one", *slots("one", 2))
+    submit(lab, "a", "b")
+    lab.restart()
+    submit(lab, "c")
+    lab.connect("two", *slots("two", 2))
+    assert leased(lab) == ["slot-1@one", "slot-2@one"]
+
+
+def test_account_of_which_nobody_has_told_since_a_restart_gives_no_slot_and_takes_none() -> None:
+    lab = RestartingLab()
+    lab.connect("one", *slots("one", 1))
+    lab.restart()
+    submit(lab, "a")
+    assert leased(lab) == []
+    lab.connect("one", *slots("one", 1))
+    assert leased(lab) == ["slot-1@one"]
 
 
 def test_plan_that_shrinks_ends_no_lease_and_gives_no_new_one() -> None:

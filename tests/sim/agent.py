@@ -290,5 +290,10 @@ def _facts(device: Device, is_claimed: bool) -> DeviceFacts:
     if is_claimed:
         return device.facts
     return DeviceFacts(
-        id=device.facts.id, kind=device.facts.kind, model=device.facts.model, usable=False, reason="somebody has it"
+        id=device.facts.id,
+        kind=device.facts.kind,
+        model=device.facts.model,
+        usable=False,
+        reason="somebody has it",
+        account=device.facts.account,
     )

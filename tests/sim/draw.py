@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from agent.core.model import DeviceFacts, DeviceId, DeviceKind, Lane
+from agent.core.model import Account, DeviceFacts, DeviceId, DeviceKind, Lane
 from coordinator.core.model import DeviceHold, JobSpec, Rules, Settings, Target
 from tests.sim.plan import (
     Ailment,
@@ -42,6 +42,8 @@ from tests.sim.world import SECOND_US
 
 CALM_US = 600 * SECOND_US
 FEWEST_JOBS = 40
+SESSIONS = 2
+"""Of the account of a cloud."""
 BROKEN_APP = "broken"
 """An app version whose build no device takes."""
 
@@ -68,6 +70,9 @@ class Draw:
         """Dice of their own: a lab without operators is what it was before there were any."""
         self._tests = random.Random(f"tests of {seed}")
         self._ailments = random.Random(f"ailments of {seed}")
+        self._clouds = random.Random(f"clouds of {seed}")
+        self._has_cloud = seed % 8 in (5, 7)
+        """Seeds of their own, so that all other labs are what they were before there were clouds."""
         self._settings = Settings()
 
     def between(self, low: int, high: int) -> int:
@@ -120,6 +125,7 @@ class Draw:
             guarantee_every=dice.choice((3, 10)),
             weights={"acme": dice.choice((100, 300))},
             quotas={"globex": dice.choice((0, 0, 2, 3))},
+            spill={"acme": self._clouds.choice((1, 3, 4))} if self._has_cloud else {},
         )
 
     def _agents(self) -> tuple[PlannedAgent, ...]:
@@ -130,6 +136,8 @@ class Draw:
             # The others serve all lanes, so that every job finds a device.
             kept = dice.randrange(len(agents))
             agents[kept] = replace(agents[kept], lanes=dice.choice(SOME_LANES))
+        if self._has_cloud:
+            agents += [PlannedAgent(name=name, devices=_slots(name)) for name in ("cloud1", "cloud2")]
         return tuple(agents)
 
     def _devices(self, agent: str) -> tuple[DeviceFacts, ...]:
@@ -181,6 +189,8 @@ class Draw:
         key = f"{org}-{number}"
         priority = self._random.choice((1, 1, 2, 2, 3, 3, 4, 5))
         target = self._random.choice((Target.ANY, Target.ANY, Target.ANY, Target.EMULATOR, Target.DEVICE))
+        if self._has_cloud and self._clouds.randint(0, 3) == 0:
+            target = Target.BROWSERSTACK
         selector = (("model", "pixel*"),) if self.between(0, 7) == 0 else ()
         app = self._random.choice(apps[org])
         jobs = tuple(
@@ -316,6 +326,21 @@ class Draw:
         halves = self._random.choice((1, 2, 4))
         span_us = self._settings.lease_ttl_us * halves // 2 * self.between(80, 120) // 100
         return min(span_us, CALM_US - at_us)
+
+
+def _slots(agent: str) -> tuple[DeviceFacts, ...]:
+    """Return slots of the one account that all agents of a cloud share: each could use all of its sessions alone."""
+    return tuple(
+        DeviceFacts(
+            id=DeviceId(f"slot{number}@{agent}"),
+            kind=DeviceKind.BROWSERSTACK,
+            model="*",
+            os_version="*",
+            udid=f"slot{number}",
+            account=Account(name="cloud", sessions=SESSIONS),
+        )
+        for number in range(1, SESSIONS + 1)
+    )
 
 
 def draw_plan(seed: int) -> Plan:

@@ -20,7 +20,8 @@ from agent.core.events import AttemptEnded
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
-from coordinator.core import families, heads, lanes, ledger, transitions
+from coordinator.core import families, heads, lanes, ledger, requests, transitions
+from coordinator.core.accounts import Accounts
 from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
 from coordinator.core.dispatch import Dispatcher
@@ -305,6 +306,17 @@ def _forget_requests(sound: Any) -> Any:  # noqa: ANN401
     return submit
 
 
+# Clouds
+
+
+def _find_room_anywhere(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _self, _device: False
+
+
+def _let_everybody_spill(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _spec, _spill: True
+
+
 # The agent
 
 
@@ -418,6 +430,8 @@ MUTANTS = (
         seed=11,
     ),
     Mutant(name="lanes of agents ignored", plant=replacing(heads.Heads, "first_bucket", _serve_any_lane), seed=6),
+    Mutant(name="accounts of clouds not shared", plant=replacing(Accounts, "is_full", _find_room_anywhere), seed=7),
+    Mutant(name="everybody spills", plant=replacing(requests, "may_spill", _let_everybody_spill), seed=5),
     Mutant(name="requests forgotten", plant=replacing(Requests, "submit", _forget_requests), seed=0),
     Mutant(
         name="start what was taken back",

@@ -36,7 +36,7 @@ KINDS = {
     Target.BROWSERSTACK: (DeviceKind.BROWSERSTACK,),
 }
 WORKING = (LeaseState.OFFERED, LeaseState.ACTIVE)
-Family = tuple[AppKey, object, object, object, object]
+Family = tuple[AppKey, object, object, object, object, object]
 
 
 def order_is_kept(scene: Scene, _step: Committed, write: Write) -> Iterator[str]:
@@ -173,7 +173,8 @@ class _Grant:
 
 
 def _family(job: Job) -> Family:
-    return (job.app, job.spec.target, job.spec.selector, job.avoid, job.spec.lane if job.avoid else None)
+    lane = job.spec.lane if job.avoid else None
+    return (job.app, job.spec.target, job.spec.selector, job.avoid, lane, job.can_spill)
 
 
 def is_eligible(scene: Scene, device: Device, job: Job) -> bool:
@@ -191,7 +192,16 @@ def is_eligible(scene: Scene, device: Device, job: Job) -> bool:
 
 
 def _matches(scene: Scene, device: Device, job: Job) -> bool:
-    facts = device.facts
-    if facts.kind not in KINDS[job.spec.target] or not scene.plan.serves(device.agent, job.spec.lane):
-        return False
-    return all(name == "model" and fnmatch.fnmatch(facts.model.lower(), want) for name, want in job.spec.selector)
+    return scene.plan.serves(device.agent, job.spec.lane) and is_asked_for(scene.plan.settings.rules, device, job)
+
+
+def is_asked_for(rules: Rules, device: Device, job: Job) -> bool:
+    """Whether a job asked for such a device, or may spill over to it, by the lab's own rules."""
+    facts, spec = device.facts, job.spec
+    kinds = KINDS[spec.target]
+    if spec.target is Target.ANY and not spec.selector and spec.priority >= rules.spill.get(spec.org_id, 6):
+        kinds = tuple(DeviceKind)
+    return facts.kind in kinds and all(
+        name == "model" and (facts.model == "*" or fnmatch.fnmatch(facts.model.lower(), want))
+        for name, want in spec.selector
+    )

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 
 from agent.core.model import AttemptId, DeviceId, TestState
 from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished, Event
-from coordinator.core.model import Attempt, AttemptOutcome, DeviceHold, Job, JobState, LeaseId, LeaseState
+from coordinator.core.model import Attempt, AttemptOutcome, DeviceHold, DeviceKind, Job, JobState, LeaseId, LeaseState
 from coordinator.core.model import AttemptId as CoordinatorAttemptId
 from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
+from tests.sim.draw import SESSIONS
 from tests.sim.history import Committed, LogAcknowledged, TestEnded, WorkBegan
-from tests.sim.oracle import order_is_kept
+from tests.sim.oracle import is_asked_for, order_is_kept
 from tests.sim.plan import Ending
 from tests.sim.scene import Scene
 
@@ -128,6 +129,30 @@ def device_serves_its_lanes_alone(scene: Scene, _step: Committed, write: Write) 
         job = scene.records.jobs[scene.records.attempts[attempt].job]
         if not scene.plan.serves(write.lease.agent, job.spec.lane):
             yield f"I7: {write.lease.device} does not serve the {job.spec.lane} lane and gets job {job.id}"
+
+
+def device_is_one_that_was_asked_for(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I7: no job runs on a device that it did not ask for, and on a slot of a cloud only if it may spill over."""
+    if not isinstance(write, PutLease) or not write.lease.is_live:
+        return
+    device = scene.records.devices[write.lease.device]
+    for attempt in write.lease.attempts:
+        job = scene.records.jobs[scene.records.attempts[attempt].job]
+        if not is_asked_for(scene.plan.settings.rules, device, job):
+            yield f"I7: {device.id} gets job {job.id}, which asked for {job.spec.target}"
+
+
+def account_has_a_session_for_each_lease(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I7: all agents of an account together are never given more slots at once than it has sessions."""
+    if not isinstance(write, PutLease) or write.lease.id in scene.records.leases or write.lease.is_canary:
+        return
+    account = scene.records.devices[write.lease.device].facts.account
+    if account is None:
+        return
+    leases = (one for one in scene.records.leases.values() if one.is_live and not one.is_canary)
+    shared = [one.id for one in leases if scene.records.devices[one.device].facts.kind is DeviceKind.BROWSERSTACK]
+    if len(shared) >= SESSIONS:
+        yield f"I7: {write.lease.device} gets lease {write.lease.id} beside {shared}, and {SESSIONS} sessions are all"
 
 
 def fenced_attempt_changes_nothing(scene: Scene, step: Committed, write: Write) -> Breaches:
@@ -353,6 +378,8 @@ WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
         held_device_gets_nothing,
         suspected_device_gets_only_its_canary,
         device_serves_its_lanes_alone,
+        device_is_one_that_was_asked_for,
+        account_has_a_session_for_each_lease,
         only_silence_expires,
         order_is_kept,
     ),

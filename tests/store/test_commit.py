@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.core.model import (
+    Account,
     AgentId,
     AppKey,
     AttemptId,
@@ -103,7 +104,9 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
         marks=(Mark(subject="acme v1 a.spec.ts", reason="SESSION_FAILED", age=3),),
         relapses=2,
     )
-    device = replace(device, facts=replace(device.facts, vitals=Vitals(api_level=34, free_bytes=2**40)))
+    # How an account stands its agents say again.
+    facts = replace(device.facts, vitals=Vitals(api_level=34, free_bytes=2**40), account=Account(name="cloud"))
+    device = replace(device, facts=facts)
     agent = replace(an_agent(), is_draining=True)
     lease = replace(
         a_lease(state=LeaseState.REVOKING),

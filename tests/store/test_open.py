@@ -78,6 +78,7 @@ NEWER_COLUMNS = (
     ("attempts", "install_us"),
     ("test_results", "begin_us"),
     ("jobs", "can_spill"),
+    ("devices", "account"),
 )
 
 
