@@ -66,6 +66,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """A blob is larger than the coordinator takes (metadata: limit)."""
     REASON_UPLOAD_BROKEN: _Reason.ValueType  # 33
     """An upload broke off, or went on at the wrong place; ask for the offset, and go on there."""
+    REASON_TOO_MANY_ARTIFACTS: _Reason.ValueType  # 50
+    """An attempt has left behind as much as may be kept of one."""
+    REASON_ARTIFACT_RECORDED: _Reason.ValueType  # 51
+    """An artifact of this name is recorded with other bytes."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is carried, by its name without the prefix, in the `reason` of the google.rpc.ErrorInfo of every refused call.
@@ -116,4 +120,8 @@ REASON_BLOB_TOO_LARGE: Reason.ValueType  # 32
 """A blob is larger than the coordinator takes (metadata: limit)."""
 REASON_UPLOAD_BROKEN: Reason.ValueType  # 33
 """An upload broke off, or went on at the wrong place; ask for the offset, and go on there."""
+REASON_TOO_MANY_ARTIFACTS: Reason.ValueType  # 50
+"""An attempt has left behind as much as may be kept of one."""
+REASON_ARTIFACT_RECORDED: Reason.ValueType  # 51
+"""An artifact of this name is recorded with other bytes."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -31,6 +31,8 @@ EXAMPLES: list[QgjobError] = [
     errors.BlobTooLarge("5 GiB, and 4 GiB is the limit", limit=4),
     errors.DigestMismatch("other bytes came"),
     errors.UploadBroken("nothing came"),
+    errors.TooManyArtifacts("200 artifacts, and 200 is the limit"),
+    errors.ArtifactRecorded("report.json is recorded with other bytes"),
     errors.Conflict("another agent has this name"),
     errors.Unauthenticated("the call has no token"),
     errors.PermissionDenied("not of this role", role="client"),
