@@ -77,6 +77,7 @@ class IosDiscovery:
         self._poll_s = poll_s
         self.ours: frozenset[str] = frozenset()
         """Simulators that the agent may boot."""
+        self._missing = 0
         self._seen: dict[str, tuple[DeviceFacts, ...]] = {"simctl": (), "devicectl": ()}
         self._complaints: dict[str, str] = {}
         self._out = structlog.get_logger("agent")
@@ -118,9 +119,9 @@ class IosDiscovery:
         known = await list_simulators(self._xcrun)
         chosen = chosen_simulators(self._wanted, known, self.ours)
         missing = sum(count for _, count in self._wanted) - len(chosen)
-        if missing and len(chosen) != len(self.ours):
+        if missing and missing != self._missing:
             self._out.warning("simulators_missing", missing=missing, hint="make them with `xcrun simctl create`")
-        self.ours = chosen
+        self.ours, self._missing = chosen, missing
         shown = (one for one in known if one.udid in chosen or (one.state == BOOTED and not one.problem))
         return tuple(self._simulator(one) for one in shown)
 

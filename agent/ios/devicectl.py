@@ -123,8 +123,9 @@ class Phone:
         return None
 
     async def is_there(self) -> bool:
-        """Whether it is connected, and trusts this host."""
-        return await self._fault() is None
+        """Whether it is connected. A tool that does not tell says nothing of that, and ends no test."""
+        found = await self._fault()
+        return found is None or found.reason != "DEVICE_LOST"
 
     async def place(self, bundle_id: str) -> str | None:
         """Return where it holds an app."""

@@ -159,6 +159,13 @@ def replace_whole(path: Path, text: str) -> None:
     path.with_suffix(".new").replace(path)
 
 
+async def test_missing_simulators_are_said_once(mac: Mac, capsys: pytest.CaptureFixture[str]) -> None:
+    discovery = IosDiscovery(AgentId("mac-1"), Xcrun(), (("iPhone 99", 2),))
+    await discovery.look()
+    await discovery.look()
+    assert capsys.readouterr().out.count("simulators_missing") == 1
+
+
 async def test_host_without_xcode_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert await IosDiscovery(AgentId("mac-1"), Xcrun()).look() == ()

@@ -157,6 +157,17 @@ async def test_device_that_goes_away_in_an_install_is_lost(phone: IosStation, ma
     assert not await phone.is_there()
 
 
+async def test_tool_that_does_not_tell_takes_no_device_away(either: IosStation, mac: Mac) -> None:
+    mac.fail(simctl_list="CoreSimulatorService connection interrupted.", devicectl_list="Timed out.")
+    assert await either.is_there()
+    assert await complaint(either) == "DEVICE_SILENT"
+
+
+async def test_simulator_that_is_shut_down_is_gone(simulator: IosStation, mac: Mac) -> None:
+    await Simulator(BOOTED, Xcrun()).shut_down()
+    assert not await simulator.is_there()
+
+
 async def test_missing_build_says_where_it_should_be(simulator: IosStation, tmp_path: Path) -> None:
     (tmp_path / "v1").unlink()
     reason, _, message = await refusal(simulator)
