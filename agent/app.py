@@ -7,11 +7,13 @@ import contextlib
 import functools
 import random
 import socket
+import tempfile
 import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -67,8 +69,9 @@ from agent.core.step import (
     StopPreparing,
 )
 from agent.devices.bench import Bench, Discovery
+from agent.earlier_reports import EarlierReports
 from agent.mask import Mask, masked_failure, masked_test
-from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
+from agent.runners.protocol import INSTALL_STOPPED, Merge, MergeFailed, Observer, RunFailed, Stop, Verdict
 from agent.runners.results import Results
 from agent.session import Session, open_channel
 from agent.spool import LogWriter, Spool
@@ -122,6 +125,7 @@ class App:
         self._uploader = Uploader(self._spool, self._channel)
         self._artifacts = artifacts
         self._artifact_uploader = ArtifactUploader(artifacts, self._channel, identity.agent_id)
+        self._earlier = EarlierReports(self._channel, identity.agent_id)
         self._keeping: set[asyncio.Task[None]] = set()
         """Work on what attempts left behind, before it is in the spool."""
         transfer = Transfer(self._channel, identity.boot_id)
@@ -365,6 +369,27 @@ class App:
             return
         warn_lost(job.attempt_id, lost)
         self._artifact_uploader.note()
+        if verdict.merge is not None and job.attempt_number > 1:
+            await self._keep_merged(action, verdict.merge)
+
+    async def _keep_merged(self, action: StartAttempt, merge: Merge) -> None:
+        """Make one report of all attempts of a job up to this one, and keep it as well."""
+        job = action.job
+        try:
+            with tempfile.TemporaryDirectory(prefix="qgjob-") as folder:
+                earlier = await self._earlier.fetch(job.attempt_id, action.key, Path(folder))
+                if not earlier:
+                    return
+                left = await merge(earlier)
+            secrets = [value for _, value in job.secrets]
+            lost = await asyncio.to_thread(self._artifacts.keep, job.attempt_id, action.key, left, secrets, 2)
+        except MergeFailed as error:
+            self._out.warning("reports_not_merged", job=job.job_id, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the top of a task: told, and nothing else hangs on it
+            self._out.error("artifacts_lost", job=job.job_id, reason=f"they cannot be kept: {error}")
+        else:
+            warn_lost(job.attempt_id, lost)
+            self._artifact_uploader.note()
 
     async def _run_logged(self, action: StartAttempt, writer: LogWriter, results: Results, stop: Stop) -> Verdict:
         """Run one spec. What it tells leaves here without the job's secrets."""

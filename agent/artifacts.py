@@ -38,6 +38,7 @@ MANIFEST = "manifest.json"
 TEXTS = {".log": "text/plain", ".md": "text/markdown", ".jsonl": "application/x-ndjson", ".webm": "video/webm"}
 
 _BAD_CHARACTERS = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\:*?"<>|]')
+_PARCEL = re.compile(r"\d{1,19}\.\d")
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 
 
@@ -96,8 +97,17 @@ class ArtifactSpool:
                 shutil.rmtree(folder, ignore_errors=True)
         self._size = sum(kept.size for parcel in self.parcels() for kept in parcel.files)
 
-    def keep(self, attempt: AttemptId, key: LeaseKey, left: Sequence[LeftBehind], secrets: Sequence[str]) -> list[str]:
+    def keep(
+        self, attempt: AttemptId, key: LeaseKey, left: Sequence[LeftBehind], secrets: Sequence[str], part: int = 1
+    ) -> list[str]:
         """Keep what a run has left, without its secrets, the most important first.
+
+        Args:
+            attempt: The run.
+            key: The lease that it ran under.
+            left: Its files.
+            secrets: What is masked in them.
+            part: Which of the parcels of the attempt this is, from 1.
 
         Returns:
             A sentence for each file that is not kept.
@@ -105,7 +115,7 @@ class ArtifactSpool:
         Raises:
             OSError: It cannot be written.
         """
-        folder = self._directory / str(attempt)
+        folder = self._directory / f"{attempt}.{part}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         kept, lost = list[KeptFile](), list[str]()
@@ -167,8 +177,8 @@ class ArtifactSpool:
 
     def parcels(self) -> Iterator[Parcel]:
         """Yield what waits, the oldest attempt first. What cannot be read is put aside."""
-        folders = [folder for folder in self._directory.iterdir() if folder.name.isdecimal()]
-        for folder in sorted(folders, key=lambda folder: int(folder.name)):
+        folders = [folder for folder in self._directory.iterdir() if _PARCEL.fullmatch(folder.name)]
+        for folder in sorted(folders, key=_number_and_part):
             manifest = folder / MANIFEST
             try:
                 yield _parcel(folder, json.loads(manifest.read_bytes()))
@@ -256,12 +266,17 @@ def _link_or_copy(path: Path, to: Path) -> None:
         shutil.copyfile(path, to, follow_symlinks=False)
 
 
+def _number_and_part(folder: Path) -> tuple[int, int]:
+    number, _, part = folder.name.partition(".")
+    return int(number), int(part)
+
+
 def _parcel(folder: Path, value: dict[str, Any]) -> Parcel:
     key = value["key"]
     fence = Fence(epoch=int(key["fence"]["epoch"]), number=int(key["fence"]["number"]))
     files = tuple(KeptFile(**{**file, "kind": ArtifactKind(file["kind"])}) for file in value["files"])
     lease = LeaseKey(lease_id=LeaseId(int(key["lease_id"])), fence=fence)
-    return Parcel(attempt=AttemptId(int(folder.name)), key=lease, folder=folder, files=files)
+    return Parcel(attempt=AttemptId(_number_and_part(folder)[0]), key=lease, folder=folder, files=files)
 
 
 def warn_lost(attempt: AttemptId, lost: Sequence[str], most: int = 5) -> None:

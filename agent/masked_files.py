@@ -32,6 +32,8 @@ MEDIA = frozenset(
 """Copied as they are where their bytes are no text."""
 
 _ZIP = b"PK\x03\x04"
+_BODY = re.compile(rb'("(?:body|base64)"\s*:\s*")([A-Za-z0-9+/]{4,}={0,2})(?=")')
+"""What a test attached, as reports in JSON carry it."""
 _CARRIED = re.compile(rb"(data:application/zip;base64,)([A-Za-z0-9+/=]+)")
 
 
@@ -71,8 +73,26 @@ def masked_copy(path: Path, to: Path, secrets: Iterable[str]) -> None:
         if path.stat().st_size > MAX_REPORT_BYTES:
             raise CannotMask("it is too large a page to be searched for secrets")
         to.write_bytes(_masked_page(path.read_bytes(), values))
+    elif path.suffix.lower() in (".json", ".jsonl"):
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            raise CannotMask("it is too large a report to be searched for secrets")
+        to.write_bytes(masked_bytes(_with_masked_bodies(path.read_bytes(), values), values))
     else:
-        _copymasked_bytes(path, to, values)
+        _copy_masked(path, to, values)
+
+
+def _with_masked_bodies(data: bytes, values: Iterable[str]) -> bytes:
+    """Mask what a report carries in Base64. What no secret is found in stays as it is."""
+
+    def masked(found: re.Match[bytes]) -> bytes:
+        try:
+            body = base64.b64decode(found[2], validate=True)
+        except binascii.Error:
+            return found[0]
+        told = masked_bytes(body, values)
+        return found[0] if told == body else found[1] + base64.b64encode(told)
+
+    return _BODY.sub(masked, data)
 
 
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
@@ -88,7 +108,7 @@ def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _copymasked_bytes(path: Path, to: Path, values: Iterable[str]) -> None:
+def _copy_masked(path: Path, to: Path, values: Iterable[str]) -> None:
     mask = Mask(values)
     with path.open("rb") as file, to.open("wb") as copy:
         while block := file.read(BLOCK_BYTES):
@@ -131,7 +151,7 @@ def _masked_archive(data: bytes, values: tuple[str, ...], depth: int = 1) -> byt
                 if content.startswith(_ZIP):
                     content = _masked_archive(content, values, depth + 1)
                 elif not _is_media(member.filename, content[:SNIFFED_BYTES]):
-                    content = masked_bytes(content, values)
+                    content = masked_bytes(_with_masked_bodies(content, values), values)
                 copy.writestr(member.filename, content)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise CannotMask("it is an archive that cannot be read") from error

@@ -30,6 +30,7 @@ DOMAIN = "qgjob"
 AGENT_METHODS = frozenset(
     {
         "/qgjob.v1.AgentService/Connect",
+        "/qgjob.v1.ArtifactService/FetchEarlierReports",
         "/qgjob.v1.ArtifactService/OfferArtifact",
         "/qgjob.v1.ArtifactService/UploadArtifact",
         "/qgjob.v1.BlobService/FetchBlob",

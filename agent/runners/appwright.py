@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import shutil
 from dataclasses import replace
@@ -25,6 +26,7 @@ from agent.core.model import (
 from agent.journal import Claim
 from agent.process import start
 from agent.runners.appwright_left import left_in
+from agent.runners.appwright_merge import merge, pack
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
 from agent.runners.appwright_rest import LIST_OPTIONS, Rest, rest_of
@@ -112,8 +114,17 @@ class AppwrightRunner:
         finally:
             await self._station.end(out)
         verdict = await self._station.explain(verdict)
+        return await asyncio.to_thread(self._with_left, verdict, out, spec)
+
+    def _with_left(self, verdict: Verdict, out: Path, spec: Path) -> Verdict:
+        """Say what a run has left. The events of one that passed are needed for the report of all attempts alone."""
         has_failed = verdict.outcome is not Outcome.PASSED
-        return replace(verdict, left_behind=await asyncio.to_thread(left_in, out, has_failed=has_failed))
+        left = left_in(out, has_failed=has_failed)
+        packed = pack(out)
+        if packed is None:
+            return replace(verdict, left_behind=left)
+        merging = functools.partial(merge, self._tools, spec.parent, out)
+        return replace(verdict, left_behind=(*left, packed) if has_failed else left, merge=merging)
 
     async def _run(
         self, key: LeaseKey, job: LeasedJob, spec: Path, out: Path, rest: Rest | None, observer: Observer, stop: Stop

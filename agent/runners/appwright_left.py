@@ -44,6 +44,13 @@ def left_in(out: Path, *, has_failed: bool) -> tuple[LeftBehind, ...]:
     return tuple(left)
 
 
+def left_of_report(out: Path, folder: str) -> tuple[LeftBehind, ...]:
+    """Return the reports in a folder of a run, under its name; it blocks while it looks."""
+    single = ((f"{folder}/{JUNIT}", ArtifactKind.JUNIT), (f"{folder}/{REPORT}", ArtifactKind.JSON_REPORT))
+    left = [LeftBehind(path=out / name, name=name, kind=kind) for name, kind in single if (out / name).is_file()]
+    return (*left, *_folder(out, f"{folder}/{HTML_REPORT}", ArtifactKind.HTML_REPORT))
+
+
 def _folder(out: Path, name: str, kind: ArtifactKind | None) -> Iterator[LeftBehind]:
     """Yield the files of a folder and those below it, of one kind, or each of its own."""
     count = 0

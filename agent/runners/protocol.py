@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from agent.artifacts import LeftBehind
@@ -13,6 +14,12 @@ from agent.core.model import Blame, Failure, Installation, LeasedJob, LeaseKey, 
 INSTALL_STOPPED = "INSTALL_STOPPED"
 
 Result = TypeVar("Result")
+Merge = Callable[[Sequence[Path]], Awaitable[tuple[LeftBehind, ...]]]
+"""Takes what earlier attempts left for it, the oldest first; raises `MergeFailed`."""
+
+
+class MergeFailed(Exception):
+    """Reports cannot be merged; says why. Each of them is there by itself."""
 
 
 class RunFailed(Exception):
@@ -34,6 +41,8 @@ class Verdict:
     """Whether a run that was stopped can go on at the first test that was not done."""
     left_behind: tuple[LeftBehind, ...] = ()
     """Files of the run that are of use to people, the most important first."""
+    merge: Merge | None = None
+    """Makes one report of those of earlier attempts and this one's, where the runner can."""
 
 
 class Stop:

@@ -23,7 +23,7 @@ from coordinator.core.errors import (
     TooManyArtifacts,
     UploadBroken,
 )
-from coordinator.core.model import AttemptId, Fence, JobId
+from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, Fence, JobId
 from coordinator.services.chunks import IDLE_S, blocks, chunks_of, take, telling_storage
 from coordinator.space import Space
 from coordinator.store import Recording, Store
@@ -42,6 +42,17 @@ ListContext = grpc.aio.ServicerContext[
 FetchContext = grpc.aio.ServicerContext[
     artifact_service_pb2.FetchArtifactRequest, artifact_service_pb2.FetchArtifactResponse
 ]
+
+
+EarlierContext = grpc.aio.ServicerContext[
+    artifact_service_pb2.FetchEarlierReportsRequest, artifact_service_pb2.FetchEarlierReportsResponse
+]
+_OfAttempt = artifact_service_pb2.OfferArtifactRequest | artifact_service_pb2.FetchEarlierReportsRequest
+
+MAY_LEAVE_REPORT = frozenset(
+    {AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.ERRORED, AttemptOutcome.PREEMPTED}
+)
+"""Attempts that may be followed by another one, and whose agent brings what they left."""
 
 
 class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
@@ -120,6 +131,26 @@ class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
             raise InvalidRequest("size", "the file is empty")
         if request.size > MAX_FILE_BYTES:
             raise BlobTooLarge(f"{name} has {request.size} bytes, and {MAX_FILE_BYTES} is the limit", name=name)
+        attempt = await self._attempt(request)
+        return Artifact(
+            job=attempt.job,
+            attempt=attempt.id,
+            attempt_number=attempt.number,
+            name=name,
+            kind=kind,
+            content_type=content_type,
+            size=request.size,
+            digest=digest,
+            create_us=self._read_wall_us(),
+        )
+
+    async def _attempt(self, request: _OfAttempt) -> Attempt:
+        """Return the attempt of a request, if it is of the agent that ran it, under the fence of its lease.
+
+        Raises:
+            NotFound: There is no such attempt, or no more.
+            LeaseFenced: It did not run under this lease, or not at this agent.
+        """
         attempt_id = AttemptId(request.attempt_id)
         attempt = await asyncio.to_thread(self._store.get_attempt, attempt_id)
         lease = await asyncio.to_thread(self._store.lease_of, attempt_id)
@@ -130,17 +161,31 @@ class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
             story = "the attempt did not run under this lease"
             self._complaints.add("artifact_refused", attempt=attempt_id, lease=request.key.lease_id, story=story)
             raise LeaseFenced(f"attempt {attempt_id} did not run under lease {request.key.lease_id} of this agent")
-        return Artifact(
-            job=attempt.job,
-            attempt=attempt_id,
-            attempt_number=attempt.number,
-            name=name,
-            kind=kind,
-            content_type=content_type,
-            size=request.size,
-            digest=digest,
-            create_us=self._read_wall_us(),
-        )
+        return attempt
+
+    async def FetchEarlierReports(  # type: ignore[override]  # it writes through the context
+        self, request: artifact_service_pb2.FetchEarlierReportsRequest, context: EarlierContext
+    ) -> None:
+        """Send what Playwright merges of the attempts before one, the oldest first."""
+        attempt = await self._attempt(request)
+        earlier = await asyncio.to_thread(self._store.attempts_of, attempt.job)
+        reports = await asyncio.to_thread(self._store.earlier_reports, attempt.job, attempt.number)
+        here = {report.attempt_number for report in reports}
+        awaited = [
+            one.number
+            for one in earlier
+            if one.number < attempt.number and one.outcome in MAY_LEAVE_REPORT and one.number not in here
+        ]
+        await context.write(artifact_service_pb2.FetchEarlierReportsResponse(awaited=awaited))
+        for report in reports:
+            async with aclosing(self.read(report)) as found:
+                async for offset, block in found:
+                    for chunk in chunks_of(offset, block):
+                        await context.write(
+                            artifact_service_pb2.FetchEarlierReportsResponse(
+                                attempt_number=report.attempt_number, chunk=chunk
+                            )
+                        )
 
     async def _record(self, artifact: Artifact) -> None:
         """Record an artifact whose bytes are here, and will stay while this is awaited.

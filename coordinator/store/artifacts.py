@@ -73,6 +73,15 @@ def one(connection: Connection, job: JobId, attempt_number: int, name: str) -> A
     return None if row is None else _artifact(row)
 
 
+def earlier_reports(connection: Connection, job: JobId, number: int) -> list[Artifact]:
+    """Return what Playwright merges of the attempts of a job before one, the oldest first."""
+    table = tables.artifacts
+    is_wanted = and_(
+        table.c.job == job, table.c.attempt_number < number, table.c.kind == ArtifactKind.BLOB_REPORT.value
+    )
+    return [_artifact(row) for row in connection.execute(select(table).where(is_wanted).order_by(table.c.attempt))]
+
+
 def report(connection: Connection, job: JobId) -> Artifact | None:
     """Return the first page of the HTML report of the last attempt of a job that has one; a merged one first."""
     table = tables.artifacts

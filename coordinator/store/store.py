@@ -253,6 +253,10 @@ class Store:
         """Return one artifact of a job."""
         return self._read(lambda connection: artifacts.one(connection, job_id, attempt_number, name))
 
+    def earlier_reports(self, job_id: JobId, number: int) -> list[Artifact]:
+        """Return what Playwright merges of the attempts of a job before one, the oldest first."""
+        return self._read(lambda connection: artifacts.earlier_reports(connection, job_id, number))
+
     def report_of(self, job_id: JobId) -> Artifact | None:
         """Return the first page of the HTML report of the last attempt of a job that has one."""
         return self._read(lambda connection: artifacts.report(connection, job_id))

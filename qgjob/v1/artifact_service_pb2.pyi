@@ -150,6 +150,72 @@ class UploadArtifactResponse(_message.Message):
 Global___UploadArtifactResponse: _TypeAlias = UploadArtifactResponse  # noqa: Y015
 
 @_typing.final
+class FetchEarlierReportsRequest(_message.Message):
+    """FetchEarlierReportsRequest names the attempt that others came before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent that ran it."""
+    attempt_id: _builtins.int
+    """The attempt."""
+    @_builtins.property
+    def key(self) -> _lease_pb2.LeaseKey:
+        """The lease under which it ran, spent or not."""
+
+    def __init__(
+        self,
+        *,
+        key: _lease_pb2.LeaseKey | None = ...,
+        agent_id: _builtins.str = ...,
+        attempt_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt_id", b"attempt_id", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchEarlierReportsRequest: _TypeAlias = FetchEarlierReportsRequest  # noqa: Y015
+
+@_typing.final
+class FetchEarlierReportsResponse(_message.Message):
+    """FetchEarlierReportsResponse says which reports may still come, or is a piece of one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AWAITED_FIELD_NUMBER: _builtins.int
+    ATTEMPT_NUMBER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    attempt_number: _builtins.int
+    """Number of the attempt whose report the piece belongs to; the reports come in this order."""
+    @_builtins.property
+    def awaited(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of earlier attempts whose report is not here, though it may come; in the first message, and there alone."""
+
+    @_builtins.property
+    def chunk(self) -> _blob_service_pb2.BlobChunk:
+        """The piece."""
+
+    def __init__(
+        self,
+        *,
+        awaited: _abc.Iterable[_builtins.int] | None = ...,
+        attempt_number: _builtins.int = ...,
+        chunk: _blob_service_pb2.BlobChunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "awaited", b"awaited", "chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchEarlierReportsResponse: _TypeAlias = FetchEarlierReportsResponse  # noqa: Y015
+
+@_typing.final
 class ListArtifactsRequest(_message.Message):
     """ListArtifactsRequest selects a page of a job's artifacts."""
 

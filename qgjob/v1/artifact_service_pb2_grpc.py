@@ -45,6 +45,11 @@ class ArtifactServiceStub:
                 request_serializer=qgjob_dot_v1_dot_artifact__service__pb2.UploadArtifactRequest.SerializeToString,
                 response_deserializer=qgjob_dot_v1_dot_artifact__service__pb2.UploadArtifactResponse.FromString,
                 _registered_method=True)
+        self.FetchEarlierReports = channel.unary_stream(
+                '/qgjob.v1.ArtifactService/FetchEarlierReports',
+                request_serializer=qgjob_dot_v1_dot_artifact__service__pb2.FetchEarlierReportsRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_artifact__service__pb2.FetchEarlierReportsResponse.FromString,
+                _registered_method=True)
         self.ListArtifacts = channel.unary_unary(
                 '/qgjob.v1.ArtifactService/ListArtifacts',
                 request_serializer=qgjob_dot_v1_dot_artifact__service__pb2.ListArtifactsRequest.SerializeToString,
@@ -77,6 +82,13 @@ class ArtifactServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchEarlierReports(self, request, context):
+        """FetchEarlierReports is an agent's: it sends what Playwright merges of the attempts before one of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArtifacts(self, request, context):
         """ListArtifacts returns what the attempts of a job left behind.
         """
@@ -103,6 +115,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.UploadArtifact,
                     request_deserializer=qgjob_dot_v1_dot_artifact__service__pb2.UploadArtifactRequest.FromString,
                     response_serializer=qgjob_dot_v1_dot_artifact__service__pb2.UploadArtifactResponse.SerializeToString,
+            ),
+            'FetchEarlierReports': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchEarlierReports,
+                    request_deserializer=qgjob_dot_v1_dot_artifact__service__pb2.FetchEarlierReportsRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_artifact__service__pb2.FetchEarlierReportsResponse.SerializeToString,
             ),
             'ListArtifacts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArtifacts,
@@ -170,6 +187,33 @@ class ArtifactService:
             '/qgjob.v1.ArtifactService/UploadArtifact',
             qgjob_dot_v1_dot_artifact__service__pb2.UploadArtifactRequest.SerializeToString,
             qgjob_dot_v1_dot_artifact__service__pb2.UploadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchEarlierReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/qgjob.v1.ArtifactService/FetchEarlierReports',
+            qgjob_dot_v1_dot_artifact__service__pb2.FetchEarlierReportsRequest.SerializeToString,
+            qgjob_dot_v1_dot_artifact__service__pb2.FetchEarlierReportsResponse.FromString,
             options,
             channel_credentials,
             insecure,

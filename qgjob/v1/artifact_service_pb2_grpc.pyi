@@ -41,6 +41,8 @@ class ArtifactServiceStub:
     """UploadArtifact is an agent's: the first message is the offer, all others are chunks. One that broke off goes on at
     the offset that OfferArtifact tells. The artifact is recorded when this is answered.
     """
+    FetchEarlierReports: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.FetchEarlierReportsRequest, _artifact_service_pb2.FetchEarlierReportsResponse]
+    """FetchEarlierReports is an agent's: it sends what Playwright merges of the attempts before one of its own."""
     ListArtifacts: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactsRequest, _artifact_service_pb2.ListArtifactsResponse]
     """ListArtifacts returns what the attempts of a job left behind."""
     FetchArtifact: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.FetchArtifactRequest, _artifact_service_pb2.FetchArtifactResponse]
@@ -59,6 +61,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """UploadArtifact is an agent's: the first message is the offer, all others are chunks. One that broke off goes on at
     the offset that OfferArtifact tells. The artifact is recorded when this is answered.
     """
+    FetchEarlierReports: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.FetchEarlierReportsRequest, _artifact_service_pb2.FetchEarlierReportsResponse]  # type: ignore[assignment]
+    """FetchEarlierReports is an agent's: it sends what Playwright merges of the attempts before one of its own."""
     ListArtifacts: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.ListArtifactsRequest, _artifact_service_pb2.ListArtifactsResponse]  # type: ignore[assignment]
     """ListArtifacts returns what the attempts of a job left behind."""
     FetchArtifact: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.FetchArtifactRequest, _artifact_service_pb2.FetchArtifactResponse]  # type: ignore[assignment]
@@ -86,6 +90,14 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         """UploadArtifact is an agent's: the first message is the offer, all others are chunks. One that broke off goes on at
         the offset that OfferArtifact tells. The artifact is recorded when this is answered.
         """
+
+    @_abc_1.abstractmethod
+    def FetchEarlierReports(
+        self,
+        request: _artifact_service_pb2.FetchEarlierReportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.FetchEarlierReportsResponse], _abc.AsyncIterator[_artifact_service_pb2.FetchEarlierReportsResponse]]:
+        """FetchEarlierReports is an agent's: it sends what Playwright merges of the attempts before one of its own."""
 
     @_abc_1.abstractmethod
     def ListArtifacts(

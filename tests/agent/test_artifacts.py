@@ -65,11 +65,11 @@ def test_files_are_kept_with_their_digests_and_go_one_by_one(spool: ArtifactSpoo
 def test_later_life_goes_on_with_what_is_whole_and_drops_what_is_not(spool: ArtifactSpool, tmp_path: Path) -> None:
     for attempt in (TWO, ONE, AttemptId(10)):
         spool.keep(attempt, KEY, [left(tmp_path / "a.txt")], [])
-    (tmp_path / "spool" / "10" / "manifest.json").unlink()  # killed before it was written
-    (tmp_path / "spool" / "2" / "manifest.json").write_text('{"key": 3}')
+    (tmp_path / "spool" / "10.1" / "manifest.json").unlink()  # killed before it was written
+    (tmp_path / "spool" / "2.1" / "manifest.json").write_text('{"key": 3}')
     later = ArtifactSpool(tmp_path / "spool")
     assert [parcel.attempt for parcel in later.parcels()] == [ONE]
-    assert not (tmp_path / "spool" / "10").exists()
+    assert not (tmp_path / "spool" / "10.1").exists()
 
 
 def test_another_database_makes_all_of_it_forgotten(spool: ArtifactSpool, tmp_path: Path) -> None:
@@ -145,6 +145,28 @@ def test_secrets_are_masked_in_texts_reports_and_archives_and_in_names(spool: Ar
     assert packed.read("resources/1.png") == PIXELS
     assert zipfile.ZipFile(io.BytesIO(packed.read("inner.zip"))).read("log") == b"***"
     assert "___/x.txt" in kept
+
+
+def test_secret_in_what_a_test_attached_is_masked_where_a_report_carries_it(
+    spool: ArtifactSpool, tmp_path: Path
+) -> None:
+    body, other = (base64.b64encode(text).decode() for text in (b"typed hunter2 there", b"nothing"))
+    report = json.dumps({"attachments": [{"body": body}, {"body": other}, {"base64": body}, {"body": "no base64!"}]})
+    assert spool.keep(ONE, KEY, [left(tmp_path / "report.json", report.encode())], ["hunter2"]) == []
+    (parcel,) = spool.parcels()
+    found = json.loads(contents(parcel)["report.json"])["attachments"]
+    masked = base64.b64encode(b"typed *** there").decode()
+    assert found == [{"body": masked}, {"body": other}, {"base64": masked}, {"body": "no base64!"}]
+
+
+def test_second_parcel_of_an_attempt_waits_behind_the_first(spool: ArtifactSpool, tmp_path: Path) -> None:
+    spool.keep(ONE, KEY, [left(tmp_path / "merged.txt")], [], 2)
+    spool.keep(ONE, KEY, [left(tmp_path / "own.txt")], [])
+    later = ArtifactSpool(tmp_path / "spool")
+    assert [(parcel.attempt, parcel.files[0].name) for parcel in later.parcels()] == [
+        (ONE, "own.txt"),
+        (ONE, "merged.txt"),
+    ]
 
 
 def test_what_cannot_be_searched_for_secrets_is_not_kept_where_there_are_any(

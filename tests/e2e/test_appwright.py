@@ -334,11 +334,17 @@ def check_what_flaky_left(grid: Grid, job: int) -> None:
         found = grid.json("artifacts", "list", str(job), "--attempt", str(attempt))
         return {artifact["kind"] for artifact in found}
 
+    def names(attempt: int) -> set[str]:
+        found = grid.json("artifacts", "list", str(job), "--attempt", str(attempt))
+        return {artifact["name"] for artifact in found}
+
     each = {"results", "junit", "json_report", "html_report", "device_log"}
     eventually(
-        lambda: kinds(1) == {*each, "appium_log", "screenshot", "other"}, f"{kinds(1)} is all that a failure leaves"
+        lambda: kinds(1) == {*each, "appium_log", "screenshot", "other", "blob_report"},
+        f"{kinds(1)} is all that a failure leaves",
     )
     eventually(lambda: kinds(2) == each, f"{kinds(2)} is all that a pass leaves")
+    eventually(lambda: "merged/junit.xml" in names(2), "the reports of both attempts are merged")
     folder = grid.directory / "artifacts"
     files = grid.json("artifacts", "download", str(job), "--to", str(folder))
     assert {file["path"] for file in files} == {str(path) for path in folder.rglob("*") if path.is_file()}
@@ -360,6 +366,15 @@ def check_what_flaky_left(grid: Grid, job: int) -> None:
     opened = grid.json("artifacts", "open", str(job), "--attempt", "1")
     assert Path(opened["path"]).read_bytes() == page
     assert not opened["opened"], "its output goes to a program"
+    merged = folder / "attempt-2" / "merged"
+    assert (
+        Path(grid.json("artifacts", "open", str(job))["path"]).read_bytes()
+        == (merged / "html-report" / "index.html").read_bytes()
+    )
+    report = json.loads((merged / "report.json").read_text())
+    assert (report["stats"]["flaky"], report["stats"]["unexpected"]) == (1, 0)
+    (picture,) = merged.glob("html-report/data/*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG"), "the picture of the first attempt"
 
 
 GATED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -51,6 +52,11 @@ def preempt_after(grid: Grid, gated: str, spec: str, report: Path, *options: str
     return job
 
 
+def left_by(grid: Grid, job: int, attempt: str) -> list[str]:
+    """The names of what an attempt has left."""
+    return [one["name"] for one in grid.json("artifacts", "list", str(job), "--attempt", attempt)]
+
+
 def at_work(grid: Grid, job: int, *attempt: str) -> list[str]:
     """The tests that a job's log says to have been at work."""
     lines = grid.run("logs", str(job), *attempt).stdout.splitlines()
@@ -95,6 +101,15 @@ def test_preempted_spec_runs_only_the_rest_unless_its_tests_belong_together(grid
         ("b", "passed", 2),
     ]
     assert [case.get("name") for case in ET.parse(report).iter("testcase")] == ["a", "b"]
+
+    eventually(lambda: "merged/junit.xml" in left_by(grid, job, "2"), "the reports of both attempts are merged")
+    grid.run("artifacts", "download", str(job), "--to", str(grid.directory / "left"))
+    merged = grid.directory / "left" / "attempt-2" / "merged"
+    cases = list(ET.parse(merged / "junit.xml").iter("testcase"))
+    assert [case.get("name") for case in cases] == ["one", "two", "three", "four"]
+    assert not [case for case in cases if len(case.findall("failure")) + len(case.findall("skipped"))]
+    assert json.loads((merged / "report.json").read_text())["stats"]["expected"] == 4
+    assert (merged / "html-report" / "index.html").is_file()
 
     whole = preempt_after(grid, "first", write_spec(workspace, "serial.spec.ts", GATED_TESTS % tied), report)
     assert at_work(grid, whole) == ["first", "first", "second"]

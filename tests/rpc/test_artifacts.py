@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from qgjob.artifacts import download
 from qgjob.client import Client
 from qgjob.errors import LabError, NotFound, UsageError
-from qgjob.v1 import artifact_pb2, artifact_service_pb2, blob_service_pb2, lease_pb2
+from qgjob.v1 import artifact_pb2, artifact_service_pb2, blob_service_pb2, job_pb2, lease_pb2
 from qgjob.v1.artifact_pb2 import Artifact
 from tests.rpc.grid import AgentOnTheWire, Grid, phone, refusal, spec
 from tests.rpc.test_builds import CHUNK, digest_of
@@ -213,3 +214,30 @@ async def test_client_writes_nothing_outside_of_its_folder(grid: Grid, tmp_path:
             with pytest.raises(LabError, match="no safe path"):
                 download(client, 1, [Artifact(attempt_number=1, name=name)], tmp_path / "new")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+async def test_agent_gets_what_earlier_attempts_left_to_be_merged_and_hears_what_may_still_come(
+    grid: Grid,
+) -> None:
+    await grid.submit(spec(retries=2), request_id="one")
+    agent = grid.agent()
+    await agent.hello(phone())
+    leases = []
+    for _ in range(3):
+        lease = await agent.lease()
+        await agent.finish(lease, lease.jobs[0].attempt_id, job_pb2.ATTEMPT_OUTCOME_FAILED)
+        leases.append(lease)
+    blob: dict[str, Any] = {"kind": artifact_pb2.ARTIFACT_KIND_BLOB_REPORT, "content_type": "application/zip"}
+    await grid.artifacts.UploadArtifact(messages(offer(leases[0], "blob.zip", **blob)))
+    await grid.artifacts.UploadArtifact(messages(offer(leases[2], "blob.zip", b"own", **blob), b"own"))
+    key = leases[2].key
+    request = artifact_service_pb2.FetchEarlierReportsRequest(
+        key=key, agent_id="lab", attempt_id=leases[2].jobs[0].attempt_id
+    )
+    told = [message async for message in grid.artifacts.FetchEarlierReports(request)]
+    assert list(told[0].awaited) == [2]
+    assert {message.attempt_number for message in told[1:]} == {1}
+    assert b"".join(message.chunk.data for message in told[1:]) == DATA
+    request.agent_id = "other"
+    with pytest.raises(grpc.aio.AioRpcError, match="did not run under lease"):
+        [message async for message in grid.artifacts.FetchEarlierReports(request)]

@@ -67,6 +67,7 @@ module.exports = {
   // waits at the end, for videos that no local device makes.
   reporter: [
     [path.join(__dirname, "reporter.cjs")],
+    [path.join(__dirname, "blob.cjs")],
     ["list"],
     ["json", { outputFile: path.join(out, "report.json") }],
     ["junit", { outputFile: path.join(out, "junit.xml") }],
