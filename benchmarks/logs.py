@@ -146,7 +146,7 @@ async def _send(address: str, method: str, attempt: int, data: bytes, size: int,
 
 
 async def _followed(address: str) -> tuple[list[float], list[float]]:
-    """Return how long each piece of a log took until it was durable, without followers and beside all of them."""
+    """Return how long each piece of a log took until the writer could go on, alone and beside all followers."""
     attempt = next(_attempts)
     async with grpc.aio.insecure_channel(address) as channel:
         call = LogServiceStub(channel).AppendLogs()

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from coordinator.core.errors import InvalidRequest
+from coordinator.core.model import NOTHING
 
 MAX_ENTRIES: Final = 64
 MAX_BYTES: Final = 32 * 1_024
@@ -25,12 +26,15 @@ def environment(entries: Mapping[str, str], field: str = "env") -> Mapping[str, 
     Raises:
         InvalidRequest: They are too many or too long, or the name of one is none or would change the lab's tools.
     """
+    if not entries:
+        return NOTHING
     if len(entries) > MAX_ENTRIES:
         raise InvalidRequest(field, f"{field} has {len(entries)} entries, and {MAX_ENTRIES} is the limit")
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in entries.items())
+    found = dict(entries)  # a map of protobuf takes its time to go through
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in found.items())
     if size > MAX_BYTES:
         raise InvalidRequest(field, f"{field} has {size} bytes, and {MAX_BYTES} is the limit")
-    for name, value in entries.items():
+    for name, value in found.items():
         if not _NAME.fullmatch(name):
             raise InvalidRequest(field, f"{field} {name[:MAX_SHOWN]!r} is no name of an environment variable")
         if "\x00" in value:
@@ -39,7 +43,7 @@ def environment(entries: Mapping[str, str], field: str = "env") -> Mapping[str, 
             raise InvalidRequest(
                 field, f"{field} {name[:MAX_SHOWN]} is refused: it would change the lab's tools; choose another name"
             )
-    return MappingProxyType(dict(sorted(entries.items())))
+    return MappingProxyType(dict(sorted(found.items())))
 
 
 def secrets(entries: Mapping[str, str], env: Mapping[str, str]) -> Mapping[str, str]:

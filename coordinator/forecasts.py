@@ -13,7 +13,7 @@ LONGEST_COUNTED_QUEUE = 10_000
 """Places in the queue are counted for people up to this many waiting jobs."""
 LASTS_US = SECOND_US
 """For so long a forecast counts while nothing changes."""
-MOST_SHARE = 1 / 20
+MOST_SHARE = 1 / 50
 """Of the time, that forecasts may take."""
 MOST_SAVED_S = 0.05
 """What they may take at once after a quiet time."""

@@ -52,6 +52,8 @@ RECORD_AGAIN_S = 5.0
 """Between two tries to record the end of a log, while somebody waits for it."""
 THREADS = 4
 REMEMBERED_LOGS = 1_024
+TAIL_BYTES = 16 * 1_024
+"""Of each of them that stay in memory: a thousand followers would read them a thousand times from the disk."""
 """Logs that stay in memory though nobody uses them; others are read from the storage again."""
 
 Args = ParamSpec("Args")
@@ -126,12 +128,19 @@ class _Log:
     marks: list[Mark] = field(default_factory=list)
     """Of bytes that the buffer holds."""
     hash: _Hash = field(default_factory=_Hash)
+    tail: bytes = b""
+    """The last bytes that are durable, for the followers who wait for them."""
 
     def with_times(self, loaded: LogTimes) -> LogTimes:
         """Keep and return what was loaded, unless somebody else was first."""
         if self.times is None:
             self.times = loaded
         return self.times
+
+    def known(self, offset: int, length: int) -> bytes | None:
+        """Return durable bytes that are still in memory; None where they must be read."""
+        first = offset - (self.durable - len(self.tail))
+        return self.tail[first : first + length] if first >= 0 else None
 
     @property
     def is_closed(self) -> bool:
@@ -343,6 +352,7 @@ class LogStore:
             self._free(log, len(data))
             raise
         log.durable += len(data)
+        log.tail = data[-TAIL_BYTES:]
         await self._take_times(log)
         log.synced_s = time.monotonic()
         log.grown_us = self._read_wall_us()
@@ -464,7 +474,7 @@ class LogStore:
             await self._record(LogRestart(log.attempt))
             log.parts = ()
             log.durable = 0
-            log.hash = _Hash()
+            log.hash, log.tail = _Hash(), b""
             await self._forget_times(log)
         log.file = judged
 
@@ -498,7 +508,8 @@ class LogStore:
         length = min(limit, log.durable - offset)
         if offset < 0 or length <= 0:
             return b""
-        return await self._run(self._storage.read, log.parts, offset, length)
+        known = log.known(offset, length)
+        return known if known is not None else await self._run(self._storage.read, log.parts, offset, length)
 
     @_for_readers
     async def times(self, attempt: AttemptId, start: int, end: int) -> list[Mark]:
@@ -608,7 +619,7 @@ class LogStore:
                     continue
                 log.file = LogFile(size=0, state=LogState.TRUNCATED)
                 log.parts, log.durable, log.has_verdict = (), 0, True
-                log.times = LogTimes()
+                log.times, log.tail = LogTimes(), b""
                 log.changed.give()
                 # Whoever comes later reads anew what is recorded.
                 del self._logs[attempt]

@@ -26,7 +26,7 @@ LAST_RESERVE_BYTES = MIB
 PROBE_BYTES = 4 * MIB
 """More than the last reserve, so that giving that back does not pass for room."""
 LOOK_INTERVAL_S = 1.0
-SHARED_LOOK_S = 0.02
+SHARED_LOOK_S = 0.1
 """So old may be what new work goes by: many that come at once share a look, and none fills a disk in that time."""
 LONGEST_LOOK_S = 1.0
 """So long is waited for a look; a disk that answers does so in far less."""

@@ -64,9 +64,12 @@ def entries(field: str, mapping: Mapping[str, str], most: int) -> Mapping[str, s
     Raises:
         InvalidRequest: It has too many entries, or one is too long or unprintable.
     """
+    if not mapping:
+        return m.NOTHING
     if len(mapping) > most:
         raise InvalidRequest(field, f"{field} has {len(mapping)} entries, and {most} is the limit")
-    for name, value in mapping.items():
+    found = dict(mapping)  # a map of protobuf takes its time to go through
+    for name, value in found.items():
         if not name.strip() or len(name) > MAX_NAME or _CONTROL.search(name):
             raise InvalidRequest(field, f"{field} has a name that is empty, over {MAX_NAME} characters or unprintable")
         size = len(value.encode())
@@ -74,7 +77,7 @@ def entries(field: str, mapping: Mapping[str, str], most: int) -> Mapping[str, s
             raise InvalidRequest(field, f"{field} {name} has {size} bytes, and {MAX_VALUE} is the limit")
         if _CONTROL.search(value):
             raise InvalidRequest(field, f"{field} {name} holds control characters")
-    return MappingProxyType(dict(sorted(mapping.items())))
+    return MappingProxyType(dict(sorted(found.items())))
 
 
 def digest(field: str, value: str) -> str:

@@ -26,7 +26,7 @@ from coordinator.wire.limits import (
     MAX_TIMEOUT_US,
     MAX_VALUE,
 )
-from coordinator.wire.views import job_spec_out
+from coordinator.wire.views import job_spec_told
 from qgjob.v1 import (
     build_service_pb2,
     device_pb2,
@@ -118,9 +118,7 @@ def payload_sha256(specs: Iterable[m.JobSpec], retry_of: m.JobId | None = None) 
     """Return the SHA-256 of what was asked for, defaults filled in: equal requests hash alike."""
     hashed = hashlib.sha256()
     for spec in specs:
-        message = job_spec_out(spec)
-        message.env.update(spec.env)
-        message.secrets.update(spec.secrets)
+        message = job_spec_told(spec, spec.env, spec.secrets)
         hashed.update(message.SerializeToString(deterministic=True))
         hashed.update(b"\n")
     if retry_of is not None:

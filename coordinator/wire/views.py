@@ -58,21 +58,32 @@ def failure_out(record: m.Failure | None) -> job_pb2.Failure | None:
 
 def job_spec_out(spec: m.JobSpec) -> job_pb2.JobSpec:
     """Translate what was asked for. Of environment and secrets only the names: values are shown nowhere."""
-    return job_pb2.JobSpec(
+    return job_spec_told(spec, dict.fromkeys(spec.env, ""), dict.fromkeys(spec.secrets, ""))
+
+
+def job_spec_told(spec: m.JobSpec, env: Mapping[str, str], secrets: Mapping[str, str]) -> job_pb2.JobSpec:
+    """Translate what was asked for, with these of environment and secrets."""
+    message = job_pb2.JobSpec(
         org_id=spec.org_id,
         app_version_id=spec.app_version_id,
         test=spec.test,
         priority=spec.priority,
         target=TARGETS_OUT[spec.target],
-        selector=dict(spec.selector),
-        env=dict.fromkeys(spec.env, ""),
-        secrets=dict.fromkeys(spec.secrets, ""),
-        labels=spec.labels,
         retries=spec.retries,
         timeout=duration(spec.timeout_us),
         run=spec.run,
         bundle_digest=spec.bundle_digest,
     )
+    # Most have none of these, and protobuf takes its time even for those that are empty.
+    if spec.selector:
+        message.selector.update(spec.selector)
+    if env:
+        message.env.update(env)
+    if secrets:
+        message.secrets.update(secrets)
+    if spec.labels:
+        message.labels.update(spec.labels)
+    return message
 
 
 def test_out(test: m.TestResult, attempt_number: int) -> job_pb2.TestResult:
