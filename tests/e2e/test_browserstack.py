@@ -50,10 +50,12 @@ def on_cloud(grid: Grid, *tests: str, options: tuple[str, ...] = ()) -> list[int
 
 
 def sessions_of(grid: Grid, job: int) -> list[dict[str, str]]:
-    """What the agent kept of a job's sessions."""
-    files = grid.directory.glob("agent-*/slots/*/attempts/*/sessions.json")
-    kept: list[dict[str, str]] = [session for path in files for session in json.loads(path.read_text())]
-    return [session for session in kept if session["name"].startswith(f"job {job}: ")]
+    """What is kept of a job's sessions."""
+    folder = grid.directory / f"artifacts-{job}"
+    grid.run("artifacts", "download", str(job), "--to", str(folder))
+    (path,) = folder.rglob("sessions.json")
+    kept: list[dict[str, str]] = json.loads(path.read_text())
+    return kept
 
 
 def assert_key_is_nowhere(grid: Grid) -> None:
@@ -84,7 +86,19 @@ def test_tests_pass_and_fail_on_devices_of_the_cloud_and_the_key_is_nowhere(
     assert grid.job(impossible)["failure_reason"]["reason"] == "DEVICE_NOT_OFFERED"
     assert len(stand_in.uploads) == 1
     assert not any(one.is_open for one in stand_in.sessions.values())
+    outage_is_told_by_why_and_loses_nothing(grid, stand_in)
     assert_key_is_nowhere(grid)
+
+
+def outage_is_told_by_why_and_loses_nothing(grid: Grid, stand_in: StandIn) -> None:
+    stand_in.is_out = True
+    eventually(lambda: {one["state"] for one in grid.json("devices", "list")} == {"offline"}, "the outage is seen")
+    (job,) = on_cloud(grid, "tests/login.spec.ts")
+    why = grid.json("jobs", "why", str(job))["message"]
+    assert "2 are offline" in why
+    assert "BrowserStack answers 503" in why
+    stand_in.is_out = False
+    grid.run("jobs", "wait", str(job), seconds=120)
 
 
 def test_cancelled_job_leaves_no_session_and_one_that_waits_for_room_says_so(
@@ -104,20 +118,6 @@ def test_cancelled_job_leaves_no_session_and_one_that_waits_for_room_says_so(
     stand_in.foreign = 1
     grid.run("jobs", "wait", str(waiting), seconds=120)
     assert (stand_in.ever_queued, stand_in.most_running) == (0, 2)
-
-
-def test_outage_loses_no_job_and_is_told_by_why(grid: Grid, stand_in: StandIn, workspace: Path) -> None:
-    cloud_agent(grid, stand_in, workspace)
-    eventually(lambda: grid.json("devices", "list"), "the slots are known")
-    stand_in.is_out = True
-    eventually(lambda: {one["state"] for one in grid.json("devices", "list")} == {"offline"}, "the outage is seen")
-    (job,) = on_cloud(grid, "tests/login.spec.ts")
-    why = grid.json("jobs", "why", str(job))["message"]
-    assert "are offline" in why
-    assert "BrowserStack answers 503" in why
-    threading.Timer(2, lambda: setattr(stand_in, "is_out", False)).start()
-    grid.run("jobs", "wait", str(job), seconds=120)
-    assert grid.job(job)["status"] == "completed"
 
 
 def run_through_an_outage(grid: Grid, stand_in: StandIn, workspace: Path, *, jobs: int, outage_s: float) -> None:

@@ -6,6 +6,7 @@ const path = require("node:path");
 
 const API = "https://api-cloud.browserstack.com/";
 const PROJECT = "qgjob";
+const ENTRY_POINTS = ["globalSetup", "createConfig", "syncTestDetails", "downloadVideo"];
 
 function gatewayUrl(rest) {
   return `${process.env.QGJOB_GATEWAY}/${rest}`;
@@ -35,12 +36,24 @@ async function uploadImage(imagePath) {
   return (await response.json()).media_url.trim();
 }
 
+// A patch that misses its function would let AppWright ask BrowserStack itself, without the key and without the rules.
+function entryPoints(dist) {
+  const folder = path.join(dist, "providers", "browserstack");
+  const provider = require(path.join(folder, "index.js")).BrowserStackDeviceProvider.prototype;
+  const utils = require(path.join(folder, "utils.js"));
+  const missing = ENTRY_POINTS.find((name) => typeof provider[name] !== "function");
+  if (missing || typeof utils.uploadImageToBS !== "function") {
+    const what = missing ?? "uploadImageToBS";
+    throw new Error(`QGJOB_UNKNOWN_APPWRIGHT this AppWright has no ${what} for BrowserStack; run its project on devices`);
+  }
+  return { provider, utils };
+}
+
 function patchBrowserStack(dist) {
-  const { BrowserStackDeviceProvider } = require(path.join(dist, "providers", "browserstack", "index.js"));
-  const provider = BrowserStackDeviceProvider.prototype;
+  const { provider, utils } = entryPoints(dist);
   if (provider.qgjobCreateConfig) return;
   redirectFetch();
-  require(path.join(dist, "providers", "browserstack", "utils.js")).uploadImageToBS = uploadImage;
+  utils.uploadImageToBS = uploadImage;
   // AppWright refuses to begin without credentials. The real ones are the agent's.
   process.env.BROWSERSTACK_USERNAME = process.env.BROWSERSTACK_ACCESS_KEY = PROJECT;
   process.env[`BROWSERSTACK_APP_URL_${PROJECT.toUpperCase()}`] = process.env.QGJOB_BUILD_PATH;
