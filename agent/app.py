@@ -113,6 +113,7 @@ class App:
             version=release,
             host=socket.gethostname(),
             lanes=config.lanes,
+            orgs=config.orgs,
         )
         self._machine = Machine(identity, self._spool.recall())
         self._bench = bench

@@ -23,6 +23,7 @@ KEYS = frozenset(
         "state_dir",
         "drain_grace",
         "lanes",
+        "orgs",
         "workspace",
         "build_source",
         "build_cache",
@@ -59,6 +60,7 @@ KEYS = frozenset(
 BUILD_CACHE_BYTES = 10 * 1_024**3
 BUNDLE_CACHE_BYTES = 1_024**3
 MOST_SECONDS = 86_400.0
+MOST_ORGS = 100
 NUMBERS = {
     "sim_install_seconds": (0.0, MOST_SECONDS),
     "sim_test_seconds": (0.0, MOST_SECONDS),
@@ -156,6 +158,8 @@ class Config:
     drain_grace_s: float
     lanes: tuple[Lane, ...] = ALL_LANES
     """The lanes whose jobs its devices run."""
+    orgs: tuple[str, ...] = ()
+    """The organisations whose jobs its devices run; none for all."""
     access: Access = NO_ACCESS
     """What is shown to the coordinator."""
     workspace: Path | None = None
@@ -224,6 +228,20 @@ def _check_kind(path: Path, key: str, value: object) -> None:
     elif not NUMBERS[key][0] <= float(str(value)) <= NUMBERS[key][1]:
         least, most = NUMBERS[key]
         raise ConfigError(f"{path}: {key} = {value} is out of range", f"use {least:g} to {most:g}")
+
+
+def parse_orgs(told: str) -> tuple[str, ...]:
+    """Return the organisations of a list with commas.
+
+    Raises:
+        ConfigError: It names none, one twice, or more than a coordinator takes.
+    """
+    named = [name.strip() for name in told.split(",")]
+    if not all(named) or len(set(named)) < len(named):
+        raise ConfigError(f"--orgs: {told!r} names nothing, or something twice", "write for example --orgs acme,globex")
+    if len(named) > MOST_ORGS:
+        raise ConfigError(f"--orgs names {len(named)} organisations, and {MOST_ORGS} is the limit", "leave --orgs out")
+    return tuple(named)
 
 
 def parse_lanes(told: str) -> tuple[Lane, ...]:

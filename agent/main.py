@@ -28,6 +28,7 @@ from agent.config import (
     IosConfig,
     parse_cloud,
     parse_lanes,
+    parse_orgs,
     read_toml,
 )
 from agent.core.model import ALL_LANES, AgentId, DeviceFacts, DeviceKind
@@ -211,6 +212,9 @@ def run(
     lanes: Annotated[
         str | None, typer.Option(help="Run only jobs of these lanes, as in high,normal; default: all.")
     ] = None,
+    orgs: Annotated[
+        str | None, typer.Option(help="Run only jobs of these organisations, as in acme,globex; default: all.")
+    ] = None,
     drain_grace: Annotated[
         float | None, typer.Option(help="Seconds that running tests may take after SIGTERM.", min=0)
     ] = None,
@@ -228,6 +232,7 @@ def run(
         "state_dir": state_dir,
         "drain_grace": drain_grace,
         "lanes": lanes,
+        "orgs": orgs,
         "workspace": workspace,
         "bundles_only": bundles_only,
         "build_source": build_source,
@@ -392,6 +397,7 @@ def _config(settings: dict[str, Any]) -> Config:
         sim_test_s=float(settings.get("sim_test_seconds", 1.0)),
         drain_grace_s=float(settings.get("drain_grace", 60.0)),
         lanes=parse_lanes(str(settings["lanes"])) if "lanes" in settings else ALL_LANES,
+        orgs=parse_orgs(str(settings["orgs"])) if "orgs" in settings else (),
         access=access,
         workspace=workspace,
         is_for_bundles=is_for_bundles,

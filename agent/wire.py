@@ -261,4 +261,5 @@ def _hello(hello: st.Hello) -> agent_service_pb2.Hello:
         epoch=hello.epoch,
         answers_close=True,
         lanes=[_LANES[lane] for lane in hello.identity.lanes],
+        orgs=hello.identity.orgs,
     )

@@ -19,6 +19,7 @@ _HELD_WORDS = {
     Why.OFFLINE: "offline",
     Why.ACCOUNT_FULL: "waiting for a session of its account",
     Why.OTHER_LANES: "kept for other lanes",
+    Why.OTHER_ORGS: "kept for other organisations",
 }
 
 

@@ -222,6 +222,7 @@ def agent(message: Agent) -> Resource:
         "version": message.version,
         "draining": message.draining,
         "lanes": [word(Lane, lane) for lane in message.lanes],
+        "orgs": list(message.orgs),
         "devices": message.devices,
         "conflicting_devices": list(message.conflicting_device_ids),
         "batches": message.leases,

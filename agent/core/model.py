@@ -303,6 +303,8 @@ class Identity:
     host: str
     lanes: tuple[Lane, ...] = ALL_LANES
     """The lanes that it serves."""
+    orgs: tuple[str, ...] = ()
+    """The organisations that it serves; none for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

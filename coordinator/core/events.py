@@ -149,6 +149,8 @@ class AgentConnected:
     """It comes from another database, so it has nothing of what this one may believe it holds."""
     lanes: tuple[Lane, ...] = ALL_LANES
     """The lanes that it serves."""
+    orgs: tuple[str, ...] = ()
+    """The organisations that it serves, sorted; none for all."""
     answers_close: bool = False
     """Whether it says when nothing of a closed lease is left; agents of older releases do not."""
 

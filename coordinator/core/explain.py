@@ -28,6 +28,7 @@ class Why(StrEnum):
     DRAINING = "draining"
     FENCING = "fencing"
     OTHER_LANES = "other_lanes"
+    OTHER_ORGS = "other_orgs"
     QUOTA = "quota"
     JOINS_BATCH = "joins_batch"
     BUSY = "busy"
@@ -69,6 +70,10 @@ _HELD = {
     DeviceState.OFFLINE: Why.OFFLINE,
 }
 """Why a device that matches is not to be had, the most hopeful first."""
+_KEPT = (Why.OTHER_LANES, Why.OTHER_ORGS)
+"""What keeps a device from some jobs for good."""
+MOST_SHOWN = 5
+"""Lanes or organisations that are named in a sentence."""
 
 
 def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
@@ -87,6 +92,8 @@ def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
 
 def _held_by(ledger: Ledger, device: Device, job: Job) -> Why | None:
     """Return why a device that matches is not to be had for a job, None if it is."""
+    if device.facts.orgs and job.spec.org_id not in device.facts.orgs:
+        return Why.OTHER_ORGS
     if job.spec.lane not in device.facts.lanes:
         return Why.OTHER_LANES
     if device.state is DeviceState.OFFLINE and _waits_for_account(ledger, device):
@@ -135,19 +142,21 @@ def _unmatched(ledger: Ledger, job: Job) -> Explanation:
 def _unusable(ledger: Ledger, job: Job, matching: list[Device]) -> Explanation:
     held_by = {device.id: why for device in matching if (why := _held_by(ledger, device, job)) is not None}
     counts = Counter(held_by.values())
-    held = tuple((why, counts[why]) for why in (Why.ACCOUNT_FULL, *_HELD.values(), Why.OTHER_LANES) if counts[why])
+    held = tuple((why, counts[why]) for why in (Why.ACCOUNT_FULL, *_HELD.values(), *_KEPT) if counts[why])
     nearest = min((one for one in matching if held_by[one.id] is held[0][0]), key=lambda one: one.id)
     return Explanation(
         why=held[0][0],
         matching=len(matching),
         held=held,
         device=nearest.id,
-        detail=_detail(ledger, nearest) if held[0][0] is not Why.OTHER_LANES else _lanes(nearest),
+        detail=_kept_for(nearest, held[0][0]) if held[0][0] in _KEPT else _detail(ledger, nearest),
     )
 
 
-def _lanes(device: Device) -> str:
-    return f"agent {device.agent} serves {' and '.join(device.facts.lanes)}"
+def _kept_for(device: Device, why: Why) -> str:
+    kept = device.facts.lanes if why is Why.OTHER_LANES else device.facts.orgs
+    shown = [*kept[:MOST_SHOWN], *(["others"] if len(kept) > MOST_SHOWN else [])]
+    return f"agent {device.agent} serves {' and '.join(shown)}"
 
 
 def _detail(ledger: Ledger, device: Device) -> str:

@@ -1,8 +1,8 @@
 """What waits, as decisions see it: pools, their families, and the buckets of jobs in those.
 
-A *family* holds the jobs that can share one install; a *pool* the families with one signature: target, selector and
-devices to avoid. The jobs of a family with one submitted priority are a *bucket*, in their order. `lanes` keeps them,
-`heads` says which is first, `guarantee` which has waited for too long.
+A *family* holds the jobs that can share one install; a *pool* the families with one signature: target, selector,
+devices to avoid, and the organisation where agents are kept for that. The jobs of a family with one submitted priority
+are a *bucket*, in their order. `lanes` keeps them, `heads` says which is first, `guarantee` which has waited too long.
 """
 
 from __future__ import annotations
@@ -45,11 +45,14 @@ class Signature:
     """Only where devices are avoided: whether others can take their place depends on it."""
     spills: bool = False
     """Whether slots of a cloud serve it besides what its target names."""
+    org: str = ""
+    """The organisation of its jobs, where agents are kept for that; such agents serve no other pools."""
     hash: int = field(init=False, repr=False, compare=False)
     """Worked out once: every decision looks pools up."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hash", hash((self.target, self.selector, self.avoid, self.lane, self.spills)))
+        told = (self.target, self.selector, self.avoid, self.lane, self.spills, self.org)
+        object.__setattr__(self, "hash", hash(told))
 
     def __hash__(self) -> int:
         return self.hash
@@ -58,7 +61,7 @@ class Signature:
 def signature_of(job: Job) -> Signature:
     """Return the signature of the one pool that the job waits in."""
     lane = job.spec.lane if job.avoid else None
-    return Signature(job.spec.target, job.spec.selector, job.avoid, lane, job.can_spill)
+    return Signature(job.spec.target, job.spec.selector, job.avoid, lane, job.can_spill, job.kept_org)
 
 
 @dataclass(frozen=True, slots=True)

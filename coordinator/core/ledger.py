@@ -93,6 +93,8 @@ class Ledger:
         self.queues = Queues(settings.rules, self.shares)
         self.fleet = Fleet()
         self.contests = Contests(self.fleet)
+        self.named_orgs: frozenset[str] = frozenset()
+        """Organisations that agents are kept for."""
         self.durations = Durations()
         self.victims = Victims()
         self.endings = Endings()
@@ -160,8 +162,23 @@ class Ledger:
 
     def restore_job(self, job: Job) -> None:
         """Take up a job of an earlier life."""
-        self.put_job(job)
+        self.put_job(changed(job, kept_org=self.kept_org(job.spec.org_id)))
         self._writes.pop()
+
+    def name_orgs(self) -> None:
+        """Look for which organisations agents are kept, and let the jobs of these wait in pools of their own.
+
+        Batches that are at work end as what they are: they take no more jobs of an organisation that was named since.
+        """
+        named = frozenset(org for agent in self.fleet.agents.values() for org in agent.orgs)
+        changed_orgs, self.named_orgs = self.named_orgs ^ named, named
+        if changed_orgs:
+            for job in [one for one in self.jobs.values() if one.spec.org_id in changed_orgs]:
+                self.restore_job(job)
+
+    def kept_org(self, org_id: str) -> str:
+        """Return an organisation if agents are kept for it, else nothing."""
+        return org_id if org_id in self.named_orgs else ""
 
     def match_pool(self, signature: Signature) -> None:
         """Let the fleet know whether jobs wait in a pool."""

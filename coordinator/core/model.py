@@ -302,6 +302,9 @@ class Job:
     """SHA-256 of the build that was registered when it was accepted; empty where none was."""
     can_spill: bool = False
     """Whether a slot of a cloud may run it where no device of the lab is free, though it did not ask for one."""
+    kept_org: str = field(default="", compare=False)
+    """Its organisation, where agents are kept for that: its jobs wait in pools of their own. What agents say of
+    themselves decides, so it is no part of the record."""
 
     @property
     def is_terminal(self) -> bool:
@@ -482,6 +485,8 @@ class DeviceFacts:
     reason: str = ""
     lanes: tuple[Lane, ...] = ALL_LANES
     """The lanes that its agent keeps it for, by the priorities with which jobs were submitted."""
+    orgs: tuple[str, ...] = ()
+    """The organisations that its agent keeps it for, sorted; none for all."""
     vitals: Vitals = field(default_factory=lambda: NO_VITALS)
     account: Account | None = None
     """Of a slot of a cloud. Only its name is kept over restarts: how it stands the agents say again."""
@@ -544,6 +549,8 @@ class Agent:
     """An operator keeps new work off all of its devices."""
     lanes: tuple[Lane, ...] = ALL_LANES
     """The lanes that it serves; the same as long as its process lives."""
+    orgs: tuple[str, ...] = ()
+    """The organisations that it serves, sorted, none for all; the same as long as its process lives."""
 
 
 PLATFORM = "platform"

@@ -150,16 +150,16 @@ class Policy:
         """Return the free device for jobs of a family that were submitted in a lane.
 
         A slot of a cloud that was not asked for comes after everything else. Of the others, one that holds the build
-        comes first; then one that is kept for few lanes; then the device that the fewest other pools could use, then
-        the cheaper kind (emulator, phone, paid slot), then the lane's rule: high takes the least used, low the most
-        used so that fresh devices stay free, normal the one that is free longest.
+        comes first; then one that is kept for few lanes, or for some organisations; then the device that the fewest
+        other pools could use, then the cheaper kind (emulator, phone, paid slot), then the lane's rule: high takes the
+        least used, low the most used so that fresh devices stay free, normal the one that is free longest.
         """
         named = self._pools.idle_named(signature, lane)
         if named is not None:
             return min(named, key=lambda device: (device.app != app, _COST_RANK[device.facts.kind]), default=None)
         avoid = self._pools.avoided_by(signature)
         found: DeviceId | None = None
-        found_rank: tuple[int, int, int, int, int, int] | None = None
+        found_rank: tuple[int, int, int, bool, int, int, int] | None = None
         for sort in self._pools.sorts_of(signature):
             if lane not in sort.facts.lanes:
                 continue
@@ -170,6 +170,7 @@ class Policy:
                 1 if signature.spills and sort.facts.kind is DeviceKind.BROWSERSTACK else 0,
                 0 if is_warm else 1,
                 len(sort.facts.lanes),
+                not sort.facts.orgs,
                 len(sort.signatures),
                 _COST_RANK[sort.facts.kind],
                 self._use_rank(device_id, sort, priority),

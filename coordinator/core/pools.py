@@ -121,12 +121,12 @@ def _attribute(facts: DeviceFacts, name: str) -> str:
             return facts.labels.get(name, "")
 
 
-_SortKey = tuple[DeviceKind, str, str, str, tuple[tuple[str, str], ...], tuple[Lane, ...]]
+_SortKey = tuple[DeviceKind, str, str, str, tuple[tuple[str, str], ...], tuple[Lane, ...], tuple[str, ...]]
 
 
 def _sort_key(facts: DeviceFacts) -> _SortKey:
     labels = tuple(sorted(facts.labels.items()))
-    return (facts.kind, facts.platform, facts.model, facts.os_version, labels, facts.lanes)
+    return (facts.kind, facts.platform, facts.model, facts.os_version, labels, facts.lanes, facts.orgs)
 
 
 @dataclass(slots=True)
@@ -298,7 +298,7 @@ class Pools:
     # Pools
 
     def _suits(self, sort: Sort, signature: Signature) -> bool:
-        if not _is_of_kind(sort.facts, signature.target, signature.spills) or not _takes(sort.facts, signature.lane):
+        if not _is_of_kind(sort.facts, signature.target, signature.spills) or not _takes(sort.facts, signature):
             return False
         if not _is_asked_for(sort.facts, signature.selector):
             return False
@@ -340,10 +340,11 @@ class Pools:
 
     def serves(self, device: Device, signature: Signature, lane: Lane) -> bool:
         """Whether a device may run jobs of a pool that were submitted in a lane."""
-        return self.matches(device, signature) and lane in device.facts.lanes
+        is_kept = lane not in device.facts.lanes or not _is_for(device.facts, signature.org)
+        return not is_kept and self.matches(device, signature)
 
     def matches(self, device: Device, signature: Signature) -> bool:
-        """Whether a device has what jobs of a pool ask for, whichever lanes it serves.
+        """Whether a device has what jobs of a pool ask for, whichever lanes and organisations it serves.
 
         A device that failed a job is avoided only while another one could take its place.
         """
@@ -380,7 +381,7 @@ class Pools:
         candidates: Iterable[DeviceId] = self._by_name.get(pattern, ()) if is_exact else self._devices
         for device_id in candidates:
             device = self._devices[device_id]
-            if _satisfies(device.facts, signature) and _takes(device.facts, signature.lane):
+            if _satisfies(device.facts, signature) and _takes(device.facts, signature):
                 yield device
 
     def has_match(self, signature: Signature) -> bool:
@@ -430,8 +431,13 @@ def _names(facts: DeviceFacts) -> tuple[str, ...]:
     return tuple({facts.id.lower(): None, facts.udid.lower(): None})
 
 
-def _takes(facts: DeviceFacts, lane: Lane | None) -> bool:
-    return lane is None or lane in facts.lanes
+def _takes(facts: DeviceFacts, signature: Signature) -> bool:
+    """Whether a device is not kept for other lanes or organisations than those of a pool."""
+    return (signature.lane is None or signature.lane in facts.lanes) and _is_for(facts, signature.org)
+
+
+def _is_for(facts: DeviceFacts, org: str) -> bool:
+    return not facts.orgs or org in facts.orgs
 
 
 def _is_narrow(signature: Signature) -> bool:

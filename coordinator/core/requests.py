@@ -113,15 +113,19 @@ class Requests:
     def _unserved(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
         """Return one line for each kind of request that no known device could serve."""
         spill = self._settings.rules.spill
-        seen = dict.fromkeys((spec.target, spec.selector, spec.lane, may_spill(spec, spill)) for spec in specs)
+        seen = dict.fromkeys(
+            (spec.target, spec.selector, spec.lane, may_spill(spec, spill), self._ledger.kept_org(spec.org_id))
+            for spec in specs
+        )
         return tuple(
             f"no known device matches target {target}" + "".join(f", {name}={pattern}" for name, pattern in selector)
-            for target, selector, lane, spills in seen
-            if not self._ledger.fleet.pools.has_match(Signature(target, selector, (), lane, spills))
+            for target, selector, lane, spills, org in seen
+            if not self._ledger.fleet.pools.has_match(Signature(target, selector, (), lane, spills, org))
         )
 
     def _signature(self, spec: JobSpec) -> Signature:
-        return Signature(spec.target, spec.selector, (), None, may_spill(spec, self._settings.rules.spill))
+        spills = may_spill(spec, self._settings.rules.spill)
+        return Signature(spec.target, spec.selector, (), None, spills, self._ledger.kept_org(spec.org_id))
 
     def _digests(self, specs: tuple[JobSpec, ...]) -> tuple[str, ...]:
         """Return the builds that are registered for what was asked for, empty where none is."""
@@ -150,6 +154,7 @@ class Requests:
                 retry_of=retry_of,
                 build_digest=digest,
                 can_spill=may_spill(spec, self._settings.rules.spill),
+                kept_org=self._ledger.kept_org(spec.org_id),
             )
             for index, (spec, digest) in enumerate(zip(specs, digests, strict=True))
         )

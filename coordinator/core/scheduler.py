@@ -170,8 +170,9 @@ class Scheduler:
             ledger.fleet.agents[agent.id] = agent
             if is_gone:
                 self._ledger.put_agent(changed(agent, state=AgentState.DISCONNECTED))
+        ledger.name_orgs()
         for device in devices:
-            device = self._kept_for_lanes(device)
+            device = self._kept(device)
             ledger.fleet.put_device(device)
             if ledger.fleet.is_at_rest(device):
                 ledger.put_device(changed(device, state=DeviceState.OFFLINE))
@@ -181,9 +182,10 @@ class Scheduler:
             self._restore_lease(lease, lab_us)
         return ledger.take_step()
 
-    def _kept_for_lanes(self, device: Device) -> Device:
-        """Return a device of an earlier life, kept for the lanes of its agent, who alone is remembered with them."""
-        return replace(device, facts=replace(device.facts, lanes=self._ledger.fleet.agents[device.agent].lanes))
+    def _kept(self, device: Device) -> Device:
+        """Return a device of an earlier life, kept for what its agent is, who alone is remembered with that."""
+        agent = self._ledger.fleet.agents[device.agent]
+        return replace(device, facts=replace(device.facts, lanes=agent.lanes, orgs=agent.orgs))
 
     def _restore_lease(self, lease: Lease, lab_us: int) -> None:
         ledger = self._ledger

@@ -78,8 +78,10 @@ class Sessions:
                 is_draining=known is not None and known.is_draining,
                 # What a process says of itself once holds for its life: leases are counted by it.
                 lanes=known.lanes if known is not None and known.boot_id == event.boot_id else event.lanes,
+                orgs=known.orgs if known is not None and known.boot_id == event.boot_id else event.orgs,
             )
         )
+        ledger.name_orgs()
         ledger.send(SendWelcome(session=event.session))
         for result in event.results:
             self._reports.attempt_finished(result, now)
@@ -205,7 +207,8 @@ class Sessions:
     def _announce(self, agent_id: AgentId, told: DeviceFacts, now: Now) -> None:
         """Take in what an agent says of a device that it may have."""
         ledger = self._ledger
-        one = replace(told, lanes=ledger.fleet.agents[agent_id].lanes)
+        agent = ledger.fleet.agents[agent_id]
+        one = replace(told, lanes=agent.lanes, orgs=agent.orgs)
         known = ledger.fleet.devices.get(one.id)
         if known is None:
             ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))

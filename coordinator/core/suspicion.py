@@ -212,7 +212,8 @@ class Suspicion:
     def _app_for(self, device: Device) -> AppKey:
         """Return the build to try: the one that the device held last, if it could ever be installed."""
         app = device.app
-        return app if app is not None and self._ledger.builds.install_us(app) else NO_APP
+        is_ours = app is not None and (not device.facts.orgs or app.org_id in device.facts.orgs)
+        return app if app is not None and is_ours and self._ledger.builds.install_us(app) else NO_APP
 
 
 def is_certain(failure: Failure) -> bool:

@@ -407,6 +407,7 @@ class Agent(_Told):
     version: str
     draining: bool
     lanes: Annotated[list[Lane], Field(description="Its devices get only jobs that were submitted in these.")]
+    orgs: Annotated[list[str], Field(description="Its devices get only jobs of these organisations; empty for all.")]
     devices: int
     conflicting_devices: Annotated[
         list[str], Field(description="Devices that it announces and does not get, for other agents have them.")

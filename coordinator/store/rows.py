@@ -408,6 +408,7 @@ def agent_values(agent: Agent) -> Values:
         "connect_us": agent.connect_us,
         "is_draining": agent.is_draining,
         "lanes": ",".join(agent.lanes),
+        "orgs": _list_text(agent.orgs),
     }
 
 
@@ -423,6 +424,7 @@ def agent(row: Row[Any]) -> Agent:
         connect_us=row.connect_us,
         is_draining=row.is_draining,
         lanes=tuple(Lane(lane) for lane in row.lanes.split(",")),
+        orgs=tuple(_list(row.orgs)),
     )
 
 

@@ -174,6 +174,7 @@ agents = Table(
     Column("connect_us", BigInteger, nullable=False),
     Column("is_draining", Boolean, nullable=False, server_default=false()),
     Column("lanes", Text, nullable=False, server_default=text("'high,normal,low'")),
+    Column("orgs", Text, nullable=False, server_default=text("'[]'")),
 )
 
 leases = Table(

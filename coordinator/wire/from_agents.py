@@ -19,6 +19,7 @@ from coordinator.wire.limits import (
     MAX_ECHOES,
     MAX_ERROR_TEXT,
     MAX_NAME,
+    MAX_ORGS,
     MAX_RESULTS,
     MAX_TESTS,
     MAX_VALUE,
@@ -166,6 +167,7 @@ def agent_connected(session: m.SessionId, hello: agent_service_pb2.Hello, cluste
         results=tuple(_result(session, result) for result in hello.results) if is_ours else (),
         is_stranger=not is_ours,
         lanes=_lanes(hello.lanes),
+        orgs=_orgs(hello.orgs),
         answers_close=hello.answers_close,
     )
 
@@ -176,6 +178,13 @@ def _lanes(numbers: Sequence[int]) -> tuple[m.Lane, ...]:
         if number not in LANES:
             raise InvalidRequest("lanes", f"lane {number} is unknown")
     return tuple(lane for lane in m.Lane if LANES_OUT[lane] in numbers) or m.ALL_LANES
+
+
+def _orgs(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the organisations that an agent serves, none for all."""
+    if len(names) > MAX_ORGS:
+        raise InvalidRequest("orgs", f"{len(names)} organisations, and {MAX_ORGS} is the limit")
+    return tuple(sorted({text("orgs", name, MAX_NAME) for name in names}))
 
 
 def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest) -> ev.Event:

@@ -30,6 +30,8 @@ MAX_TIMEOUT_US: Final = 24 * 3600 * m.SECOND_US
 MAX_DEVICES_PER_AGENT: Final = 1_000
 MAX_ERROR_TEXT: Final = 16 * 1_024
 MAX_TESTS: Final = 5_000
+MAX_ORGS: Final = 100
+"""Organisations that an agent may be kept for."""
 MAX_RESULTS: Final = 10_000
 """In one Hello; agents bring the newest of theirs, far fewer."""
 MAX_ECHOES: Final = 2 * MAX_DEVICES_PER_AGENT

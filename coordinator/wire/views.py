@@ -224,6 +224,7 @@ def agent_out(
         connect_time=timestamp(agent.connect_us),
         draining=agent.is_draining,
         lanes=[LANES_OUT[lane] for lane in agent.lanes],
+        orgs=agent.orgs,
         conflicting_device_ids=[conflict.device for conflict in conflicts],
     )
 

@@ -26,15 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from qgjob.v1 import job_pb2 as qgjob_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/agent.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12qgjob/v1/job.proto\"\xaa\x02\n\x05\x41gent\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.qgjob.v1.AgentState\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x05 \x01(\x05\x12\x0e\n\x06leases\x18\x06 \x01(\x05\x12-\n\tseen_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63onnect_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\x1d\n\x05lanes\x18\x10 \x03(\x0e\x32\x0e.qgjob.v1.Lane\x12\x1e\n\x16\x63onflicting_device_ids\x18Z \x03(\t*{\n\nAgentState\x12\x1b\n\x17\x41GENT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GENT_STATE_CONNECTED\x10\x01\x12\x1c\n\x18\x41GENT_STATE_DISCONNECTED\x10\x02\x12\x17\n\x13\x41GENT_STATE_STOPPED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qgjob/v1/agent.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12qgjob/v1/job.proto\"\xb8\x02\n\x05\x41gent\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.qgjob.v1.AgentState\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x05 \x01(\x05\x12\x0e\n\x06leases\x18\x06 \x01(\x05\x12-\n\tseen_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63onnect_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\t \x01(\x08\x12\x1d\n\x05lanes\x18\x10 \x03(\x0e\x32\x0e.qgjob.v1.Lane\x12\x1e\n\x16\x63onflicting_device_ids\x18Z \x03(\t\x12\x0c\n\x04orgs\x18[ \x03(\t*{\n\nAgentState\x12\x1b\n\x17\x41GENT_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GENT_STATE_CONNECTED\x10\x01\x12\x1c\n\x18\x41GENT_STATE_DISCONNECTED\x10\x02\x12\x17\n\x13\x41GENT_STATE_STOPPED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AGENTSTATE']._serialized_start=388
-  _globals['_AGENTSTATE']._serialized_end=511
+  _globals['_AGENTSTATE']._serialized_start=402
+  _globals['_AGENTSTATE']._serialized_end=525
   _globals['_AGENT']._serialized_start=88
-  _globals['_AGENT']._serialized_end=386
+  _globals['_AGENT']._serialized_end=400
 # @@protoc_insertion_point(module_scope)

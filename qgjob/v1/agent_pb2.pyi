@@ -66,6 +66,7 @@ class Agent(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
     CONFLICTING_DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    ORGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The agent's name, unique."""
     state: Global___AgentState.ValueType
@@ -96,6 +97,10 @@ class Agent(_message.Message):
     def conflicting_device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Devices that it announces and does not get, for other agents have them."""
 
+    @_builtins.property
+    def orgs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organisations that it serves: its devices get no jobs of others. Empty for all."""
+
     def __init__(
         self,
         *,
@@ -110,10 +115,11 @@ class Agent(_message.Message):
         draining: _builtins.bool = ...,
         lanes: _abc.Iterable[_job_pb2.Lane.ValueType] | None = ...,
         conflicting_device_ids: _abc.Iterable[_builtins.str] | None = ...,
+        orgs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicting_device_ids", b"conflicting_device_ids", "connect_time", b"connect_time", "devices", b"devices", "draining", b"draining", "host", b"host", "id", b"id", "lanes", b"lanes", "leases", b"leases", "seen_time", b"seen_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicting_device_ids", b"conflicting_device_ids", "connect_time", b"connect_time", "devices", b"devices", "draining", b"draining", "host", b"host", "id", b"id", "lanes", b"lanes", "leases", b"leases", "orgs", b"orgs", "seen_time", b"seen_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -189,6 +189,7 @@ class Hello(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     ANSWERS_CLOSE_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
+    ORGS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's name, unique in the lab."""
     boot_id: _builtins.str
@@ -221,6 +222,10 @@ class Hello(_message.Message):
     def lanes(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.Lane.ValueType]:
         """The lanes that the agent serves, the same as long as its process lives; empty for all."""
 
+    @_builtins.property
+    def orgs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organisations that the agent serves, the same as long as its process lives; empty for all."""
+
     def __init__(
         self,
         *,
@@ -236,10 +241,11 @@ class Hello(_message.Message):
         epoch: _builtins.int = ...,
         answers_close: _builtins.bool = ...,
         lanes: _abc.Iterable[_job_pb2.Lane.ValueType] | None = ...,
+        orgs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answers_close", b"answers_close", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "devices", b"devices", "epoch", b"epoch", "host", b"host", "lanes", b"lanes", "leases", b"leases", "protocol", b"protocol", "results", b"results", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answers_close", b"answers_close", "boot_id", b"boot_id", "cluster_id", b"cluster_id", "devices", b"devices", "epoch", b"epoch", "host", b"host", "lanes", b"lanes", "leases", b"leases", "orgs", b"orgs", "protocol", b"protocol", "results", b"results", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -315,6 +315,8 @@ class _WhyReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WhyReason.V
     """All that matches is busy."""
     WHY_REASON_ACCOUNT_FULL: _WhyReason.ValueType  # 40
     """What matches are slots of a cloud whose account has no session left."""
+    WHY_REASON_OTHER_ORGS: _WhyReason.ValueType  # 90
+    """What matches is kept for other organisations by its agent."""
 
 class WhyReason(_WhyReason, metaclass=_WhyReasonEnumTypeWrapper):
     """WhyReason is what keeps a job from running, or what it does."""
@@ -347,6 +349,8 @@ WHY_REASON_BUSY: WhyReason.ValueType  # 12
 """All that matches is busy."""
 WHY_REASON_ACCOUNT_FULL: WhyReason.ValueType  # 40
 """What matches are slots of a cloud whose account has no session left."""
+WHY_REASON_OTHER_ORGS: WhyReason.ValueType  # 90
+"""What matches is kept for other organisations by its agent."""
 Global___WhyReason: _TypeAlias = WhyReason  # noqa: Y015
 
 @_typing.final

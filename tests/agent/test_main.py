@@ -63,6 +63,7 @@ def test_unknown_appwright_is_refused(tmp_path: Path) -> None:
         ("simulate = 3", "simulate = 3 is no text"),
         ("drain_grace = true", "drain_grace = True is no number"),
         ('simulate = "emulator=1"\nlanes = "high,urgent"', "--lanes: 'urgent' is no lane"),
+        ('simulate = "emulator=1"\norgs = "acme,,globex"', "'acme,,globex' names nothing, or something twice"),
         ("phones = 2", "phones is no setting"),
         ("allow_reboot = 1", "allow_reboot = 1 is neither true nor false"),
         ('emulators = "Pixel 8"', "'Pixel 8' is not AVD=COUNT"),

@@ -163,6 +163,16 @@ def test_the_only_one_is_kept_for_other_lanes() -> None:
     )
 
 
+def test_the_only_one_is_kept_for_other_organisations() -> None:
+    lab = Lab()
+    lab.connect("lab", emulator("e1"), orgs=tuple("abcdef"))
+    lab.submit(spec())
+    assert said(lab, 1) == (
+        "The only device that matches, e1@lab, is kept for other organisations"
+        " (agent lab serves a and b and c and d and e and others). It is the first in line."
+    )
+
+
 def test_quota_is_used_up() -> None:
     lab = Lab(Settings(rules=Rules(default_quota=1)))
     agent = lab.connect("lab", emulator("e1"), emulator("e2"))

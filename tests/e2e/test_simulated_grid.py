@@ -97,17 +97,22 @@ def test_hanging_test_is_ended_at_its_timeout_and_the_device_is_usable_again(gri
     grid.run("submit", "--org-id", "q", "--app-version-id", "v", "--test", "next.spec.ts", "--wait")
 
 
-def test_agent_that_serves_some_lanes_leaves_the_others_to_the_rest_of_the_lab(grid: Grid) -> None:
-    grid.agent("kept", *FAST, "--lanes", "high,normal")
+def test_agent_that_serves_some_lanes_and_organisations_leaves_the_others_to_the_rest_of_the_lab(grid: Grid) -> None:
+    grid.agent("kept", *FAST, "--lanes", "high,normal", "--orgs", "acme,qualgent")
     (low,) = grid.submit("low.spec.ts", options=("--priority", "1"))
+    other = grid.json("submit", "--org-id", "globex", "--app-version-id", "v", "--test", "other.spec.ts")[0]["id"]
     (normal,) = grid.submit("normal.spec.ts", options=("--priority", "3"))
     grid.run("jobs", "wait", str(normal))
+    assert [agent["orgs"] for agent in grid.json("agents", "list")] == [["acme", "qualgent"]]
+    why = grid.json("jobs", "why", str(other))
+    assert (why["status"], why["reason"]) == ("queued", "other_orgs")
+    assert "(agent kept serves acme and qualgent)" in why["message"]
     why = grid.json("jobs", "why", str(low))
     assert (why["status"], why["reason"]) == ("queued", "other_lanes")
     assert "(agent kept serves high and normal)" in why["message"]
     grid.agent("lab", *FAST)
-    grid.run("jobs", "wait", str(low))
-    assert grid.job(low)["agent"] == "lab"
+    grid.run("jobs", "wait", str(low), str(other))
+    assert {grid.job(job)["agent"] for job in (low, other)} == {"lab"}
     assert {agent["name"]: agent["lanes"] for agent in grid.json("agents", "list")} == {
         "kept": ["high", "normal"],
         "lab": ["high", "normal", "low"],

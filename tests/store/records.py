@@ -108,6 +108,7 @@ def an_agent() -> Agent:
         seen_us=8,
         connect_us=9,
         lanes=(Lane.HIGH, Lane.NORMAL),
+        orgs=("acme", "globex, inc."),
     )
 
 

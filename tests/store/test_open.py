@@ -63,6 +63,7 @@ NEWER_COLUMNS = (
     ("devices", "relapses"),
     ("leases", "is_canary"),
     ("agents", "lanes"),
+    ("agents", "orgs"),
     ("jobs", "secrets"),
     ("devices", "app_is_registered"),
     ("jobs", "build_digest"),
@@ -97,7 +98,7 @@ def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()
     newer = open_store()
-    assert newer.list_agents() == [replace(an_agent(), lanes=ALL_LANES)]
+    assert newer.list_agents() == [replace(an_agent(), lanes=ALL_LANES, orgs=())]
     assert newer.list_devices() == [a_device()]
     assert newer.log_of(started.id) == LogRecord(parts=(LogPart(attempt=started.id, epoch=0, start=0),))
 

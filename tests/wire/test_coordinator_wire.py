@@ -197,6 +197,7 @@ def test_records_of_the_lab_are_told_whole() -> None:
     agent = wire.agent_out(an_agent(), devices=2, leases=1)
     assert (agent.id, agent.devices, agent.leases, agent.seen_time.ToMicroseconds()) == ("host", 2, 1, 8)
     assert list(agent.lanes) == [job_pb2.LANE_HIGH, job_pb2.LANE_NORMAL]
+    assert list(agent.orgs) == ["acme", "globex, inc."]
     build = wire.build_out(a_build())
     assert (build.app_version_id, build.installs, build.install_time.ToMicroseconds()) == ("1.2.0", 3, 2)
     lanes = dict.fromkeys(m.Lane, 2)
@@ -413,3 +414,17 @@ def test_lane_that_nobody_knows_is_refused() -> None:
     hello = agent_service_pb2.Hello(agent_id="lab", boot_id="b", lanes=[7])  # type: ignore[list-item]
     with pytest.raises(InvalidRequest):
         wire.agent_connected(SESSION, hello, "c")
+
+
+def test_hello_says_which_organisations_the_agent_serves_each_once_and_sorted() -> None:
+    hello = agent_service_pb2.Hello(agent_id="lab", boot_id="b", orgs=["globex", "acme", "globex"])
+    assert wire.agent_connected(SESSION, hello, "c").orgs == ("acme", "globex")
+    assert wire.agent_connected(SESSION, agent_service_pb2.Hello(agent_id="lab", boot_id="b"), "c").orgs == ()
+
+
+@pytest.mark.parametrize("orgs", [[""], ["a\nb"], ["x" * 1_000], [f"org-{number}" for number in range(101)]])
+def test_organisations_that_could_have_no_job_or_are_too_many_are_refused(orgs: list[str]) -> None:
+    hello = agent_service_pb2.Hello(agent_id="lab", boot_id="b", orgs=orgs)
+    with pytest.raises(InvalidRequest) as refusal:
+        wire.agent_connected(SESSION, hello, "c")
+    assert refusal.value.fields["field"] == "orgs"
