@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -36,6 +37,9 @@ TOO_MANY = 429
 UNAUTHORIZED = frozenset({401, 403})
 NOT_FOUND = 404
 MOST_SAID = 300
+
+
+_TAG = re.compile(r"<[^<>]*>")
 
 
 class CloudFailed(Exception):
@@ -306,7 +310,7 @@ def said_in(body: bytes) -> str:
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
-        return " ".join(body.decode("utf-8", "replace").split())[:MOST_SAID]
+        return " ".join(_TAG.sub(" ", body.decode("utf-8", "replace")).split())[:MOST_SAID]
     return " ".join(_sentence(told).split())[:MOST_SAID]
 
 

@@ -37,6 +37,7 @@ class BrowserStackDiscovery:
         self._count = min(most or 1, MOST_SLOTS)
         """Slots as last known: while BrowserStack does not answer they are shown with the reason."""
         self._account: Account | None = None
+        self._trouble = ""
 
     async def run(self, observed: Callable[[tuple[DeviceFacts, ...]], None]) -> None:
         """Tell of all slots, at once and after every change, for ever."""
@@ -57,8 +58,9 @@ class BrowserStackDiscovery:
         try:
             plan = self._client.plan(given_up, patience_s=0)
         except CloudFailed as error:
-            structlog.get_logger("agent").warning("cloud_unreachable", reason=str(error))
+            self._tell(str(error))
             return self._slots(self._account, str(error))
+        self._tell("")
         # A session that begins or ends while the plan is asked for is counted as ours, not as a stranger's.
         others = max(0, plan.running - max(own, self._own()))
         account = self._account = Account(name=self._client.account.name, sessions=plan.most, others=others)
@@ -66,6 +68,14 @@ class BrowserStackDiscovery:
             return self._slots(account, "the plan of the account allows no session")
         self._count = min(plan.most, self._most or plan.most, MOST_SLOTS)
         return self._slots(account, "")
+
+    def _tell(self, trouble: str) -> None:
+        """Say once that BrowserStack cannot be asked, and once that it can again."""
+        before, self._trouble = self._trouble, trouble
+        if trouble and trouble != before:
+            structlog.get_logger("agent").warning("cloud_unreachable", reason=trouble)
+        elif before and not trouble:
+            structlog.get_logger("agent").info("cloud_reachable", account=self._client.account.name)
 
     def _slots(self, account: Account | None, reason: str) -> tuple[DeviceFacts, ...]:
         return tuple(

@@ -113,7 +113,7 @@ def account_detail(ledger: Ledger, device: Device) -> str:
         return ""
     ours, others = ledger.fleet.accounts.used(account.name)
     most = ledger.fleet.accounts.most(account.name)
-    return f"the {most} sessions of {account.name} are in use, {ours} by this lab and {others} by others"
+    return f"no session left: {ours} of {most} are used by this lab, {others} by others ({account.name})"
 
 
 def _assigned(ledger: Ledger, job: Job) -> Explanation:

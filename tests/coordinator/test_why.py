@@ -274,6 +274,6 @@ def test_account_of_a_cloud_has_no_session_left() -> None:
     lab.submit(spec(target=Target.BROWSERSTACK))
     assert explained(lab, 1).reason == job_pb2.WHY_REASON_ACCOUNT_FULL
     assert said(lab, 1).startswith(
-        "The only device that matches, slot-1@lab, is waiting for a session of its account (the 2 sessions of"
-        " lab_user@cloud are in use, 0 by this lab and 2 by others)."
+        "The only device that matches, slot-1@lab, is waiting for a session of its account (no session left:"
+        " 0 of 2 are used by this lab, 2 by others (lab_user@cloud))."
     )

@@ -177,7 +177,7 @@ def test_why_names_the_account_and_who_uses_it() -> None:
     lab.mono_us += SECOND_US
     found = explain(lab.scheduler.ledger, lab.job(1), lab.now)
     assert (found.why, found.device) == (Why.ACCOUNT_FULL, "slot-1@one")
-    assert found.detail == "the 2 sessions of lab_user@cloud are in use, 0 by this lab and 2 by others"
+    assert found.detail == "no session left: 0 of 2 are used by this lab, 2 by others (lab_user@cloud)"
 
 
 def test_selector_of_model_and_version_fits_every_slot() -> None:
