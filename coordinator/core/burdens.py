@@ -26,10 +26,9 @@ class Burden:
         """Note work that came, or less than nothing for work that is done or cancelled."""
         self._work_us[priority] += change_us
 
-    def work_us(self, priority: int) -> int:
-        """Return the work that was submitted with at least a priority: the rest comes after it."""
-        return sum(self._work_us[priority:])
-
     def is_reached(self, each_us: int, priority: int, percent: int) -> bool:
-        """Whether `each_us` for a device is at least a share of what each device of the pool has before it."""
-        return each_us * self.devices * 100 >= self.work_us(priority) * percent
+        """Whether `each_us` for a device is at least a share of what each device of the pool has before it.
+
+        Of that only counts what was submitted with at least a priority: the rest comes after it.
+        """
+        return each_us * self.devices * 100 >= sum(self._work_us[priority:]) * percent

@@ -159,8 +159,12 @@ class Heads:
 
     def head_of(self, bucket: Bucket) -> Entry | None:
         """Return a bucket's first job, None if none waits: the highest, and of equals one that was given back."""
-        fresh = self._clean(bucket.fresh)
-        returned = self._clean(bucket.returned) if bucket.returned else None
+        heap = bucket.fresh
+        is_clean = heap and self._waiting.get(heap[0][3]) is heap[0]
+        fresh = heap[0] if is_clean else self._clean(heap)  # nearly always clean: every decision looks at many
+        if not bucket.returned:
+            return fresh
+        returned = self._clean(bucket.returned)
         if returned is None or fresh is None:
             return fresh if returned is None else returned
         return returned if self.level_at(bucket, returned) >= self.level_at(bucket, fresh) else fresh
@@ -184,9 +188,8 @@ class Heads:
 
     def first_level(self, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> int:
         """Return the level of a family's first job of some lanes, 0 if none waits."""
-        bucket = self.first_bucket(family, lanes)
-        entry = self.head_of(bucket) if bucket is not None else None
-        return self.level_at(bucket, entry) if bucket is not None and entry is not None else 0
+        heads = ((one, self.head_of(one)) for one in family.buckets.values() if one.lane in lanes)
+        return max((self.level_at(bucket, entry) for bucket, entry in heads if entry is not None), default=0)
 
     # Who is offered
 
@@ -254,6 +257,8 @@ class Heads:
 
         Not at once when that changes: a batch is counted out of the queue before it is counted as leased.
         """
+        if not self._eased:
+            return
         eased, self._eased = self._eased, {}
         for signature in eased:
             pool = self._pools.get(signature)
