@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from examples import node_packages
-from tests.agent.ios.conftest import BOOTED, BUNDLE, PHONE, SHUT, app_folder, ipa
+from tests.agent.ios.conftest import BUNDLE, PHONE, SHUT, app_folder, ipa
 from tests.agent.ios.xcrun_stand_in import install_stand_in
 from tests.e2e.grid import Grid
 
 CONFIG = """
 import { defineConfig, Platform } from "appwright";
-const on = (provider) => ({ name: provider, use: { platform: Platform.IOS, device: { provider } } });
+const on = (provider) => ({ name: provider, use: { platform: Platform.IOS, device: { provider, osVersion: "9" } } });
 export default defineConfig({ projects: [on("emulator"), on("local-device")] });
 """
 SPEC = 'import { test } from "appwright";\ntest("opens", async ({ device }) => {});\n'
@@ -52,7 +52,8 @@ def test_builds_of_ios_find_their_devices_on_a_mac(grid: Grid, workspace: Path, 
     for version, build in (("sim", for_simulators), ("dev", for_devices)):
         grid.run("builds", "upload", "--org-id", "qualgent", "--app-version-id", version, str(build))
     # The simulator that runs is somebody's; the agent may boot the newest besides.
-    agent = grid.agent("mac", "--ios", "--simulators", "iPhone*=1", "--workspace", str(workspace))
+    options = ("--ios", "--simulators", "iPhone*=1", "--ios-team-id", "TEAM", "--workspace", str(workspace))
+    agent = grid.agent("mac", *options)
     (device,) = grid.submit("tests/opens.spec.ts", app="dev")
     (simulated,) = grid.submit("tests/opens.spec.ts", app="sim", options=("--selector", "os_version=18*"))
     grid.run("jobs", "wait", str(device), str(simulated), seconds=200)
@@ -71,8 +72,11 @@ def test_builds_of_ios_find_their_devices_on_a_mac(grid: Grid, workspace: Path, 
     assert sum("device install app" in call for call in calls) == 1
     asked = (tmp_path / "agent-mac" / "appium-home-ios" / "asked").read_text().splitlines()
     sessions = [json.loads(line)["capabilities"]["alwaysMatch"] for line in asked]
+    by_udid = {one["appium:udid"]: one for one in sessions}
     assert sorted(one["appium:udid"] for one in sessions) == sorted((PHONE, SHUT))
+    assert {(one["platformName"], one["appium:automationName"]) for one in sessions} == {("ios", "xcuitest")}
     assert {one["appium:bundleId"] for one in sessions} == {BUNDLE}
-    ports = {(one["appium:udid"], one["appium:wdaLocalPort"]) for one in sessions}
-    assert len({port for _, port in ports}) == 2, "two devices shared a port"
-    assert BOOTED not in "".join(asked)
+    # Installed it is already, and what the project says of the system is not this device's.
+    assert not any({"appium:app", "appium:platformVersion"} & one.keys() for one in sessions)
+    assert {udid: one.get("appium:xcodeOrgId") for udid, one in by_udid.items()} == {PHONE: "TEAM", SHUT: None}
+    assert len({one["appium:wdaLocalPort"] for one in sessions}) == 2, "two devices shared a port"

@@ -33,14 +33,12 @@ class Appium(AppiumServer):
         """It runs."""
 
 
-def station(tmp_path: Path, target: Target, port: int = 4_711) -> IosStation:
-    """Return a station whose builds lie in a folder; `port` is its Appium's."""
+def station(tmp_path: Path, target: Target) -> IosStation:
+    """Return a station whose builds lie in a folder."""
     tools = Toolbox(project=tmp_path, state_dir=tmp_path / "state")
-    appium = Appium(tools, 0, tmp_path / "slot", None, XCUITEST)
-    appium.port = port
     return IosStation(
         target=target,
-        appium=appium,
+        appium=Appium(tools, 0, tmp_path / "slot", None, XCUITEST),
         directory=tmp_path,
         source=BuildSource("{app_version_id}", tmp_path, None, Downloads(tmp_path / "downloads")),
         blobs=BlobCache(tmp_path / "builds", ".apk", 1_000),
