@@ -20,6 +20,7 @@ Measured = tuple[dict[str, Any], dict[str, float]]
 EX_TERMINATED = 128 + signal.SIGTERM
 NAMES = {
     "builds": ("builds", "run"),
+    "cells": ("cells", "run"),
     "cli_startup": ("cli_startup", "run"),
     "decision": ("decision", "run"),
     "dispatch": ("dispatch", "run"),
