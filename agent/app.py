@@ -7,20 +7,17 @@ import contextlib
 import functools
 import random
 import socket
-import tempfile
 import time
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import grpc
 import structlog
 
-from agent.artifact_uploader import ArtifactUploader
-from agent.artifacts import ArtifactSpool, warn_lost
+from agent.artifacts import ArtifactSpool
 from agent.blobs import BlobCache
 from agent.config import Config
 from agent.core.events import (
@@ -69,9 +66,9 @@ from agent.core.step import (
     StopPreparing,
 )
 from agent.devices.bench import Bench, Discovery
-from agent.earlier_reports import EarlierReports
+from agent.leavings import Leavings
 from agent.mask import Mask, masked_failure, masked_test
-from agent.runners.protocol import INSTALL_STOPPED, Merge, MergeFailed, Observer, RunFailed, Stop, Verdict
+from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 from agent.runners.results import Results
 from agent.session import Session, open_channel
 from agent.spool import LogWriter, Spool
@@ -124,11 +121,7 @@ class App:
         self._address = 0
         self._session: Session | None = None
         self._uploader = Uploader(self._spool, self._channel)
-        self._artifacts = artifacts
-        self._artifact_uploader = ArtifactUploader(artifacts, self._channel, identity.agent_id)
-        self._earlier = EarlierReports(self._channel, identity.agent_id)
-        self._keeping: set[asyncio.Task[None]] = set()
-        """Work on what attempts left behind, before it is in the spool."""
+        self._leavings = Leavings(artifacts, self._channel, identity.agent_id)
         transfer = Transfer(self._channel, identity.boot_id)
         for cache in caches:
             cache.connect(transfer)
@@ -161,7 +154,7 @@ class App:
             BaseException: What ended a task that the agent cannot do without.
         """
         await asyncio.to_thread(self._bench.end_left)
-        carriers = (self._uploader.run(), self._artifact_uploader.run(), self._keep_offering())
+        carriers = (self._uploader.run(), self._leavings.run(), self._keep_offering())
         carrying = [asyncio.create_task(carrier) for carrier in carriers]
         for number, discovery in enumerate(self._discoveries):
             carrying.append(asyncio.create_task(discovery.run(functools.partial(self._devices_seen, number))))
@@ -235,7 +228,7 @@ class App:
             await asyncio.to_thread(self._spool.commit, step.writes)
         if any(isinstance(write, ForgetCluster) for write in step.writes):
             self._uploader.forget_all()
-            await asyncio.to_thread(self._artifact_uploader.forget_all)
+            await asyncio.to_thread(self._leavings.forget_all)
         for send in step.sends:
             if self._session is not None:
                 self._session.put(send)
@@ -277,12 +270,11 @@ class App:
         if (stop := self._stops.get(device)) is not None:
             stop.ask(grace_us)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._carrier_ended)
-        return task
 
     def _jitter(self) -> int:
         return jitter(len(self._config.coordinators))
@@ -346,51 +338,11 @@ class App:
                 is_resumable=verdict.is_resumable,
             )
         )
-        if verdict.left_behind:
-            self._keep(action, verdict, results)
+        self._leavings.take(action, verdict, results)
         told = str(verdict.outcome or "stopped")
         self._batches[device].outcomes[told] += 1
         reason = verdict.failure.message if verdict.failure is not None else None
         self._out.info("job_ended", job=job.job_id, outcome=told, device=device, reason=reason)
-
-    def _keep(self, action: StartAttempt, verdict: Verdict, results: Results) -> None:
-        task = self._spawn(self._keep_left(action, verdict, results))
-        self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
-
-    async def _keep_left(self, action: StartAttempt, verdict: Verdict, results: Results) -> None:
-        """Keep what an attempt left behind for the coordinator. The verdict has gone ahead, and nothing waits here."""
-        job = action.job
-        try:
-            left = (results.file(action, verdict), *verdict.left_behind)
-            secrets = [value for _, value in job.secrets]
-            lost = await asyncio.to_thread(self._artifacts.keep, job.attempt_id, action.key, left, secrets)
-        except Exception as error:  # noqa: BLE001 - the top of a task: told, and nothing else hangs on it
-            self._out.error("artifacts_lost", job=job.job_id, reason=f"they cannot be kept: {error}")
-            return
-        warn_lost(job.attempt_id, lost)
-        self._artifact_uploader.note()
-        if verdict.merge is not None and job.attempt_number > 1:
-            await self._keep_merged(action, verdict.merge)
-
-    async def _keep_merged(self, action: StartAttempt, merge: Merge) -> None:
-        """Make one report of all attempts of a job up to this one, and keep it as well."""
-        job = action.job
-        try:
-            with tempfile.TemporaryDirectory(prefix="qgjob-") as folder:
-                earlier = await self._earlier.fetch(job.attempt_id, action.key, Path(folder))
-                if not earlier:
-                    return
-                left = await merge(earlier)
-            secrets = [value for _, value in job.secrets]
-            lost = await asyncio.to_thread(self._artifacts.keep, job.attempt_id, action.key, left, secrets, 2)
-        except MergeFailed as error:
-            self._out.warning("reports_not_merged", job=job.job_id, reason=str(error))
-        except Exception as error:  # noqa: BLE001 - the top of a task: told, and nothing else hangs on it
-            self._out.error("artifacts_lost", job=job.job_id, reason=f"they cannot be kept: {error}")
-        else:
-            warn_lost(job.attempt_id, lost)
-            self._artifact_uploader.note()
 
     async def _run_logged(self, action: StartAttempt, writer: LogWriter, results: Results, stop: Stop) -> Verdict:
         """Run one spec. What it tells leaves here without the job's secrets."""
@@ -440,9 +392,7 @@ class App:
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT_S):
                 await self._uploader.flushed()
-                if self._keeping:
-                    await asyncio.wait(self._keeping)
-                await self._artifact_uploader.flushed()
+                await self._leavings.flushed()
         except TimeoutError:
             story = "some logs or artifacts did not get out; the next start of this agent sends them"
             self._out.warning("logs_left", story=story)
