@@ -31,6 +31,7 @@ PROMISED = {
     ("get", "/jobs/{job_id}/artifacts"),
     ("get", "/jobs/{job_id}/artifacts/{attempt}/{name}"),
     ("get", "/jobs/{job_id}/report"),
+    ("get", "/jobs/{job_id}/report/{attempt}/{name}"),
     ("get", "/devices"),
     ("get", "/queues/status"),
     ("get", "/agents"),
