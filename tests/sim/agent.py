@@ -25,6 +25,7 @@ from agent.core.step import (
     EndLease,
     Exit,
     FlushLogs,
+    Heartbeat,
     Hello,
     KeepResult,
     OpenSession,
@@ -82,6 +83,8 @@ class _Session:
         self._agent.post(SessionOpened(session=self._number))
 
     def put(self, send: Send) -> None:
+        if isinstance(send, Heartbeat) and self._agent.world.now_us < self._agent.beats_lost_until_us:
+            return
         if self._stream is not None:
             self._stream.send_up(wire.fact(send), is_spared=isinstance(send, Hello | ReportDevices))
 
@@ -124,6 +127,8 @@ class AgentProcess(Process):
         self.boot_id = f"{name}-{boot}"
         self.dies_at_commit = False
         """Whether it is killed as soon as it has kept its next result."""
+        self.beats_lost_until_us = 0
+        """Until when its heartbeats vanish."""
         self._history = history
         self._doors = doors
         self._bench = bench

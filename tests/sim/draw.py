@@ -25,6 +25,7 @@ from tests.sim.plan import (
     JumpClocks,
     KillAgent,
     KillCoordinator,
+    LoseHeartbeats,
     Partition,
     Plan,
     PlannedAgent,
@@ -91,7 +92,12 @@ class Draw:
             wishes=tuple(self._wish(submissions) for _ in range(self.between(6, 12))),
             faults=tuple(
                 sorted(
-                    (*self._faults(agents), *self._operations(agents), *self._illnesses(agents)),
+                    (
+                        *self._faults(agents),
+                        *self._operations(agents),
+                        *self._illnesses(agents),
+                        *self._late_words(agents),
+                    ),
                     key=lambda fault: fault.at_us,
                 )
             ),
@@ -260,6 +266,21 @@ class Draw:
             device=dice.choice(agent.devices).id,
             ailment=dice.choice(tuple(Ailment)),
             for_us=for_us,
+        )
+
+    def _late_words(self, agents: tuple[PlannedAgent, ...]) -> tuple[Fault, ...]:
+        """Lose an agent's heartbeats, in one seed of eight, and let its leases end in the sleep in which one arrives.
+
+        What the coordinator does first when it wakes is the life or the end of those leases.
+        """
+        dice = random.Random(f"late words of {self._seed}")
+        if dice.randrange(8):
+            return ()
+        for_us = self._settings.lease_ttl_us - self._settings.heartbeat_us
+        at_us = dice.randint(20, 300) * SECOND_US
+        return (
+            LoseHeartbeats(at_us=at_us, agent=dice.choice(agents).name, for_us=for_us),
+            FreezeCoordinator(at_us=at_us + for_us, for_us=self._settings.heartbeat_us),
         )
 
     def _operation(self, agents: tuple[PlannedAgent, ...]) -> Fault:

@@ -24,6 +24,7 @@ from tests.sim.plan import (
     JumpClocks,
     KillAgent,
     KillCoordinator,
+    LoseHeartbeats,
     Partition,
     Plan,
     ShareDevice,
@@ -259,7 +260,9 @@ class Lab:
         self.world.after(for_us, leader.thaw)
 
     def _strike_host(
-        self, fault: KillAgent | CutPower | FreezeAgent | DrainAgent | Unplug | SickenDevice | Partition, host: Host
+        self,
+        fault: KillAgent | CutPower | FreezeAgent | DrainAgent | LoseHeartbeats | Unplug | SickenDevice | Partition,
+        host: Host,
     ) -> None:
         agent = host.agent
         match fault:
@@ -283,6 +286,9 @@ class Lab:
                 if agent is not None:
                     host.down_us = fault.down_us
                     agent.drain(fault.grace_us)
+            case LoseHeartbeats():
+                if agent is not None:
+                    agent.beats_lost_until_us = self.world.now_us + fault.for_us
             case SickenDevice():
                 device = next(device for device in host.devices if device.facts.id == fault.device)
                 device.ailment = fault.ailment

@@ -129,6 +129,15 @@ class KillAgent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoseHeartbeats:
+    """Of an agent each heartbeat vanishes, and nothing else."""
+
+    at_us: int
+    agent: str
+    for_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CutPower:
     """The whole host goes down; what was not synced is lost."""
 
@@ -242,6 +251,7 @@ Fault = (
     | CutPower
     | FreezeAgent
     | DrainAgent
+    | LoseHeartbeats
     | Unplug
     | SickenDevice
     | Partition
