@@ -292,9 +292,11 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 def _answer(status: int, source: Any) -> Answer:  # noqa: ANN401 - an answer or an error of urllib
     try:
-        body = source.read(MOST_ANSWER_BYTES)
+        body = source.read(MOST_ANSWER_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
         raise CloudFailed(f"BrowserStack's answer broke off: {error}") from error
+    if len(body) > MOST_ANSWER_BYTES:
+        raise CloudFailed(f"BrowserStack's answer is larger than {MOST_ANSWER_BYTES} bytes", status)
     return Answer(status=status, body=body, content_type=source.headers.get("Content-Type") or "application/json")
 
 

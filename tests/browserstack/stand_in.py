@@ -88,6 +88,7 @@ class StandIn:
     url: str = ""
     apps: dict[str, dict[str, str]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
+    media: list[bytes] = field(default_factory=list)
     sessions: dict[str, KeptSession] = field(default_factory=dict)
     uploads: list[float] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -151,6 +152,9 @@ class StandIn:
                 return DEVICES
             case "POST", ["upload"]:
                 return self._upload(headers["Content-Type"], body)
+            case "POST", ["upload-media"]:
+                self.media.append(_parts(headers["Content-Type"] or "", body)["file"])
+                return {"media_url": f" media://{len(self.media)} "}
             case "GET", ["recent_apps", custom_id]:
                 found = [app for app in self.apps.values() if app["custom_id"] == custom_id]
                 return found or {"message": "No results found"}
@@ -178,15 +182,12 @@ class StandIn:
             if sum(1 for at in self.uploads if now - at < 60) >= self.uploads_a_minute:
                 raise Refused(429, {"error": "Rate limit exceeded"})
             self.uploads.append(now)
-        head = f"Content-Type: {content_type}\r\n\r\n".encode()
-        form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
-        parts = {str(part.get_param("name", header="content-disposition")): part for part in form.iter_parts()}
-        content = parts["file"].get_payload(decode=True)
-        assert isinstance(content, bytes)
+        parts = _parts(content_type, body)
+        content = parts["file"]
         threading.Event().wait(self.upload_s)
         app_id = hashlib.sha1(content + str(now).encode()).hexdigest()
-        custom_id = str(parts["custom_id"].get_content()).strip()
-        app = {"app_url": f"bs://{app_id}", "custom_id": custom_id, "app_name": str(parts["file"].get_filename())}
+        custom_id = parts["custom_id"].decode().strip()
+        app = {"app_url": f"bs://{app_id}", "custom_id": custom_id, "app_name": f"{custom_id}.apk"}
         self.contents[app["app_url"]] = content
         self.apps[app["app_url"]] = {**app, "uploaded_at": "2026-11-01 10:00:00 UTC"}
         return {**app, "shareable_id": f"{USERNAME}/{custom_id}"}
@@ -279,6 +280,18 @@ class StandIn:
         session = Session(phone)
         session.begin()
         return session
+
+
+def _parts(content_type: str, body: bytes) -> dict[str, bytes]:
+    """Return the parts of a multipart form by their names."""
+    head = f"Content-Type: {content_type}\r\n\r\n".encode()
+    form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    parts: dict[str, bytes] = {}
+    for part in form.iter_parts():
+        content = part.get_payload(decode=True)
+        assert isinstance(content, bytes)
+        parts[str(part.get_param("name", header="content-disposition"))] = content
+    return parts
 
 
 def _command(session: Session, method: str, path: str, body: dict[str, Any]) -> object:

@@ -86,6 +86,15 @@ def test_sentence_of_an_error_is_found_wherever_it_stands(body: bytes, said: str
     assert said_in(body) == said
 
 
+def test_answer_without_end_is_not_taken_for_a_whole_one(
+    stand_in: StandIn, client: Client, never: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.browserstack.client.MOST_ANSWER_BYTES", 10)
+    with pytest.raises(CloudFailed, match="larger than 10 bytes"):
+        client.devices(never)
+    assert len(stand_in.requests) == 1
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
     path = tmp_path / "app.apk"
