@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.http.dashboard import FOLDER
+from qgjob.v1.artifact_pb2 import ArtifactKind
 from tests.http.grid import HttpGrid
+from tests.rpc.test_artifacts import messages, offer
 
 OURS = sorted(path for path in Path(FOLDER).glob("*.*"))
 LOADED = re.compile(r"""(?:href|src)="([^"#]+\.(?:js|css))"|from "([^"]+)"|url\(([^)]+)\)""")
@@ -61,23 +63,25 @@ def run_module(script: str) -> object:
 
 @pytest.mark.node
 def test_times_are_told_as_the_command_line_tells_them() -> None:
-    from qgjob.cli.render import rough_span, span
+    from qgjob.cli.render import rough_span, size, span
 
     seconds = [0, 0.04, 0.4, 1, 9.94, 9.96, 12, 59.9, 60, 190, 600, 3_599, 3_600, 7_500, 172_800, 400_000]
     script = f"""
-        import {{ span, counted, queueSeconds, ran }} from "{FOLDER}/words.js";
+        import {{ span, counted, queueSeconds, ran, size }} from "{FOLDER}/words.js";
         const now = Date.parse("2026-01-01T00:01:00Z");
         const waiting = {{ status: "queued", create_time: "2026-01-01T00:00:00Z", start_time: null, end_time: null }};
         const ended = {{ ...waiting, status: "failed" }};
         Object.assign(ended, {{ start_time: "2026-01-01T00:00:20Z", end_time: "2026-01-01T00:00:25Z" }});
         console.log(JSON.stringify({{
             spans: {json.dumps(seconds)}.map(span),
+            sizes: [0, 1_023, 1_024, 1_536, 1_048_576, 5_000_000].map(size),
             counts: [0, 1, 2].map((count) => counted(count, "job")),
             waits: [queueSeconds(waiting, now), queueSeconds(ended, now), ran(waiting, now), ran(ended, now)],
         }}));
     """
     assert run_module(script) == {
         "spans": [span(one) if one < 600 else rough_span(one) for one in seconds],
+        "sizes": [size(count) for count in (0, 1_023, 1_024, 1_536, 1_048_576, 5_000_000)],
         "counts": ["0 jobs", "1 job", "2 jobs"],
         "waits": [60, 20, "", "5s"],
     }
@@ -135,9 +139,15 @@ async def seen_in_a_browser(grid: HttpGrid, view: str, profile: Path) -> str:
 async def test_browser_shows_a_job_with_its_log_and_takes_no_markup_from_it(grid: HttpGrid, tmp_path: Path) -> None:
     job = await grid.running_job()
     await job.write(b"Running 1 test\n<img src=x onerror=alert(1)>\n")
+    for name, kind in (("junit.xml", "JUNIT"), ("html-report/index.html", "HTML_REPORT")):
+        offered = offer(job.lease, name, b"x" * 1_536, kind=ArtifactKind.Value(f"ARTIFACT_KIND_{kind}"))
+        await grid.artifacts.UploadArtifact(messages(offered, b"x" * 1_536))
     await job.finish()
     shown = await seen_in_a_browser(grid, "#/jobs/1", tmp_path / "profile")
     assert '<span class="state completed">completed</span>' in shown
     assert "Running 1 test\n&lt;img src=x onerror=alert(1)&gt;" in shown
     assert "the log is complete" in shown
+    assert '<td class="path">junit.xml</td>' in shown
+    assert "<td>1.5 KiB</td>" in shown
+    assert '<a href="/jobs/1/report" target="_blank" rel="noopener">Open the report</a>' in shown
     assert "tests/login.spec.ts" in await seen_in_a_browser(grid, "#/jobs", tmp_path / "profile")

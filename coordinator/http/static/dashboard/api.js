@@ -21,6 +21,10 @@ export function keepToken(token) {
   else sessionStorage.removeItem(TOKEN);
 }
 
+export function hasToken() {
+  return sessionStorage.getItem(TOKEN) !== null;
+}
+
 export async function call(path, { headers = {}, ...options } = {}) {
   const token = sessionStorage.getItem(TOKEN);
   const access = token ? { Authorization: `Bearer ${token}` } : {};

@@ -2,6 +2,7 @@
 
 import { html, useState } from "./vendor/preact-htm.js";
 import { call, usePolled } from "./api.js";
+import { Artifacts } from "./artifacts.js";
 import { Log } from "./log.js";
 import { Polled, State } from "./parts.js";
 import { ago, queueSeconds, ran, span, until } from "./words.js";
@@ -19,6 +20,7 @@ function Details({ job }) {
     ${!job.end_time && html`<${Cancel} job=${job} />`}
     ${job.tests.length > 0 && html`<h2>Tests</h2><${Tests} tests=${job.tests} />`}
     ${job.attempts.length > 0 && html`<h2>Attempts</h2><${Attempts} attempts=${job.attempts} />`}
+    <${Artifacts} id=${job.id} />
     <h2>Log</h2>
     <${Log} key=${job.id} id=${job.id} />`;
 }

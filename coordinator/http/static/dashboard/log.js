@@ -1,7 +1,8 @@
 // A job's log, as it comes.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
-import { call, follow } from "./api.js";
+import { follow } from "./api.js";
+import { Save } from "./parts.js";
 
 const MOST_LINES = 5_000;
 const PAINT_MS = 100;
@@ -68,23 +69,7 @@ export function Log({ id }) {
   return html`
     <p class="quiet" role="status">
       ${shown.state}${shown.hidden > 0 && `; the first ${shown.hidden} lines are left out here`}
-      ${" "}<${Save} id=${id} />
+      ${" "}<${Save} path=${`/jobs/${id}/logs`} name=${`job-${id}.log`}>Save the log<//>
     </p>
     <pre class="log" ref=${box} onScroll=${onScroll} tabindex="0" aria-label="Log of job ${id}">${shown.lines.join("\n")}</pre>`;
-}
-
-/** Saves all that there is of a log. A plain link would carry no token. */
-function Save({ id }) {
-  const [told, setTold] = useState("");
-  const save = async () => {
-    try {
-      const url = URL.createObjectURL(await (await call(`/jobs/${id}/logs`)).blob());
-      Object.assign(document.createElement("a"), { href: url, download: `job-${id}.log` }).click();
-      URL.revokeObjectURL(url);
-      setTold("");
-    } catch (error) {
-      setTold(error.message);
-    }
-  };
-  return html`<button onClick=${save}>Save the log</button> ${told}`;
 }

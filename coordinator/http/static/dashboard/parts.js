@@ -1,7 +1,7 @@
 // What several views are made of.
 
 import { html, useState } from "./vendor/preact-htm.js";
-import { keepToken } from "./api.js";
+import { call, keepToken } from "./api.js";
 import { queueSeconds, ran, span } from "./words.js";
 
 /** A state: always its word, coloured by it. */
@@ -66,4 +66,20 @@ export function JobTable({ jobs, empty }) {
       </tbody>
     </table>
   `;
+}
+
+/** Saves what stands at a path. A plain link would carry no token. */
+export function Save({ path, name, children }) {
+  const [told, setTold] = useState("");
+  const save = async () => {
+    try {
+      const url = URL.createObjectURL(await (await call(path)).blob());
+      Object.assign(document.createElement("a"), { href: url, download: name }).click();
+      URL.revokeObjectURL(url);
+      setTold("");
+    } catch (error) {
+      setTold(error.status ? error.message : "The coordinator does not answer.");
+    }
+  };
+  return html`<button onClick=${save}>${children}</button> ${told}`;
 }

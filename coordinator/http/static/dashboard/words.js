@@ -24,6 +24,12 @@ export function until(instant, now = Date.now()) {
   return instant ? `in about ${span(Math.max(0, (Date.parse(instant) - now) / 1000))}` : "";
 }
 
+/** A number of bytes. */
+export function size(bytes) {
+  if (bytes < 1024) return `${bytes} B`;
+  return bytes < 1024 * 1024 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+}
+
 export function counted(count, thing) {
   return `${count} ${thing}${count === 1 ? "" : "s"}`;
 }
