@@ -77,9 +77,26 @@ PROMISES = (
 
 
 def main(wanted: list[str]) -> int:
-    """Run, keep, write; return the exit code."""
+    """Run, keep, write after each; return the exit code."""
+    for unknown in set(wanted) - set(NAMES):
+        print(
+            f"error: {unknown} is no benchmark of this report\nhint: name some of {', '.join(NAMES)}", file=sys.stderr
+        )
+        return 2
     RESULTS.mkdir(exist_ok=True)
-    failed = [name for name in wanted or NAMES if not _run(name)]
+    failed = []
+    for name in wanted or NAMES:
+        if not _run(name):
+            failed.append(name)
+        _write()
+    if failed:
+        print(f"error: these did not end well: {', '.join(failed)}", file=sys.stderr)
+        print("hint: their figures are those of an earlier run; `python -m benchmarks NAME` shows why", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write() -> None:
+    """Write what is kept into the document; what stands outside of the marks is left as it is."""
     kept = {name: json.loads(file.read_text()) for name in NAMES if (file := RESULTS / f"{name}.json").exists()}
     PLOTS.mkdir(exist_ok=True)
     _plot(kept)
@@ -87,10 +104,6 @@ def main(wanted: list[str]) -> int:
     after = rest.partition(END)[2]
     figures = "\n".join(_figures(kept))
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}")
-    if failed:
-        print(f"error: these did not end well: {', '.join(failed)}", file=sys.stderr)
-        print("hint: their figures are those of an earlier run", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def _run(name: str) -> bool:
