@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from qgjob.cli import render
 from qgjob.cli.session import client
 from qgjob.errors import ClientError
+from qgjob.program import stdout_width
 
 if TYPE_CHECKING:
     from rich.console import Console, OverflowMethod
@@ -29,7 +30,7 @@ TICK_S = 1.0
 """How often ages are painted anew where nothing else happens."""
 PAUSE_S = 0.1
 """Between two paintings, however much changes."""
-DUMB_WIDTH = 80
+PIPE_WIDTH = 80
 TERMINATED = 128 + signal.SIGTERM
 
 _KEY = re.compile(rb"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
@@ -126,7 +127,7 @@ class _Feed:
 def _print_all(feed: _Feed, view: View) -> None:
     """Print each view below the last: this terminal cannot be painted on."""
     while True:
-        for line in (*view.draw(0, view.size, DUMB_WIDTH), ""):
+        for line in (*view.draw(0, view.size, stdout_width() or PIPE_WIDTH), ""):
             render.line_out(line)
         sys.stdout.flush()
         shown = view

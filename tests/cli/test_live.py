@@ -148,6 +148,13 @@ def test_a_terminal_that_cannot_be_painted_on_gets_one_view_below_the_other(stan
         assert terminal.lines.count("Queue Status Summary") == 2
 
 
+def test_a_view_fits_a_narrow_terminal_that_cannot_be_painted_on(stand_in: StandIn) -> None:
+    thirty_jobs(stand_in)
+    with in_terminal(ACTIVE, env(stand_in, TERM="dumb"), columns=40) as terminal:
+        lines = terminal.wait_until(lambda lines: numbers(lines)[-1:] == [1])
+        assert max(map(len, lines)) <= 40
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_color_leaves_a_view_without_colours(stand_in: StandIn, width: int) -> None:
     thirty_jobs(stand_in)
