@@ -121,6 +121,7 @@ class AgentProcess(Process):
         bench: Bench,
         spool: Spool,
         lanes: tuple[Lane, ...],
+        orgs: tuple[str, ...],
     ) -> None:
         super().__init__(world)
         self.name = name
@@ -134,7 +135,9 @@ class AgentProcess(Process):
         self._bench = bench
         self._devices = {device.facts.id: device for device in bench.devices}
         self._spool = spool
-        identity = Identity(agent_id=AgentId(name), boot_id=self.boot_id, version="0.1.0", host=name, lanes=lanes)
+        identity = Identity(
+            agent_id=AgentId(name), boot_id=self.boot_id, version="0.1.0", host=name, lanes=lanes, orgs=orgs
+        )
         self._machine = Machine(identity, spool.recall())
         self._uploader = Uploader(self, spool, lambda side, opened: doors.connect_logs(name, side, opened))
         self._session: _Session | None = None

@@ -142,6 +142,10 @@ class Draw:
             # The others serve all lanes, so that every job finds a device.
             kept = dice.randrange(len(agents))
             agents[kept] = replace(agents[kept], lanes=dice.choice(SOME_LANES))
+        dice = random.Random(f"organisations of {self._seed}")
+        if dice.randint(0, 5) == 0:
+            kept = dice.randrange(len(agents))
+            agents[kept] = replace(agents[kept], orgs=(dice.choice(("acme", "globex")),))
         if self._has_cloud:
             agents += [PlannedAgent(name=name, devices=_slots(name)) for name in ("cloud1", "cloud2")]
         return tuple(agents)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agent.core.model import Lane
 from coordinator.core.model import DeviceState
 from tests.sim.agent import AgentProcess
 from tests.sim.coordinator import FAST_COMMIT_US, CoordinatorProcess
@@ -27,6 +26,7 @@ from tests.sim.plan import (
     LoseHeartbeats,
     Partition,
     Plan,
+    PlannedAgent,
     ShareDevice,
     SickenDevice,
     SlowDisk,
@@ -46,9 +46,9 @@ LOOK_US = 5 * SECOND_US
 class Host:
     """A lab machine: its devices and its disk stay when the agent's process goes."""
 
-    def __init__(self, name: str, devices: list[Device], spool: Spool, lanes: tuple[Lane, ...]) -> None:
+    def __init__(self, name: str, devices: list[Device], spool: Spool, planned: PlannedAgent) -> None:
         self.name = name
-        self.lanes = lanes
+        self.lanes, self.orgs = planned.lanes, planned.orgs
         self.devices = devices
         self.guests: list[Device] = []
         """Devices of other hosts that are seen here as well."""
@@ -79,7 +79,7 @@ class Lab:
                 agent.name,
                 [Device(self.world, self.history, facts, plan.jobs) for facts in agent.devices],
                 Spool(self.world, self.history),
-                agent.lanes,
+                agent,
             )
             for agent in plan.agents
         }
@@ -199,7 +199,9 @@ class Lab:
             return
         host.boots += 1
         host.down_us = DRAINED_DOWN_US
-        host.agent = AgentProcess(self.world, self.history, self, host.name, host.boots, host, host.spool, host.lanes)
+        host.agent = AgentProcess(
+            self.world, self.history, self, host.name, host.boots, host, host.spool, host.lanes, host.orgs
+        )
         host.agent.start()
 
     def agent_exited(self, agent: AgentProcess) -> None:

@@ -20,7 +20,7 @@ from agent.core.events import AttemptEnded
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
-from coordinator.core import families, heads, lanes, ledger, requests, transitions
+from coordinator.core import families, heads, lanes, ledger, pools, requests, transitions
 from coordinator.core.accounts import Accounts
 from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
@@ -239,6 +239,10 @@ def _take_any_device(_sound: Any) -> Any:  # noqa: ANN401
     return lambda _self, _device, _agent: False
 
 
+def _serve_any_organisation(_sound: Any) -> Any:  # noqa: ANN401
+    return lambda _facts, _org: True
+
+
 def _take_nothing_up(_sound: Any) -> Any:  # noqa: ANN401
     return lambda _self, _records: None
 
@@ -429,7 +433,7 @@ MUTANTS = (
         plant=replacing(Contests, "has", _take_any_device),
         seed=11,
     ),
-    Mutant(name="lanes of agents ignored", plant=replacing(heads.Heads, "first_bucket", _serve_any_lane), seed=6),
+    Mutant(name="lanes of agents ignored", plant=replacing(heads.Heads, "first_bucket", _serve_any_lane), seed=7),
     Mutant(name="accounts of clouds not shared", plant=replacing(Accounts, "is_full", _find_room_anywhere), seed=7),
     Mutant(name="everybody spills", plant=replacing(requests, "may_spill", _let_everybody_spill), seed=5),
     Mutant(name="requests forgotten", plant=replacing(Requests, "submit", _forget_requests), seed=0),
@@ -470,6 +474,7 @@ MUTANTS = (
         plant=replacing(Suspicion, "look", _forget_canaries_while_one_flies),
         seed=60,
     ),
+    Mutant(name="organisations of agents ignored", plant=replacing(pools, "_is_for", _serve_any_organisation), seed=7),
     Mutant(name="crossings not taken up", plant=replacing(Crossings, "restore", _take_nothing_up), seed=0),
     Mutant(name="trials not taken up", plant=replacing(Trials, "restore", _take_nothing_up), seed=0),
     Mutant(

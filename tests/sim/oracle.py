@@ -124,7 +124,7 @@ class _Grant:
             return True
         return any(
             lease.state in WORKING
-            and self.scene.plan.serves(lease.agent, job.spec.lane)
+            and self.scene.plan.serves(lease.agent, job.spec.lane, job.spec.org_id)
             and any(
                 _family(self._records.jobs[self._records.attempts[one].job]) == _family(job) for one in lease.attempts
             )
@@ -192,7 +192,8 @@ def is_eligible(scene: Scene, device: Device, job: Job) -> bool:
 
 
 def _matches(scene: Scene, device: Device, job: Job) -> bool:
-    return scene.plan.serves(device.agent, job.spec.lane) and is_asked_for(scene.plan.settings.rules, device, job)
+    is_served = scene.plan.serves(device.agent, job.spec.lane, job.spec.org_id)
+    return is_served and is_asked_for(scene.plan.settings.rules, device, job)
 
 
 def is_asked_for(rules: Rules, device: Device, job: Job) -> bool:

@@ -269,6 +269,8 @@ class PlannedAgent:
     devices: tuple[DeviceFacts, ...]
     lanes: tuple[Lane, ...] = ALL_LANES
     """The lanes that it serves."""
+    orgs: tuple[str, ...] = ()
+    """The organisations that it serves; none for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,9 +301,10 @@ class Plan:
     jobs: dict[str, PlannedJob] = field(init=False, repr=False, compare=False)
     """By the path of their spec file, which is unique."""
 
-    def serves(self, agent: str, lane: str) -> bool:
-        """Whether an agent serves a lane."""
-        return next(lane in planned.lanes for planned in self.agents if planned.name == agent)
+    def serves(self, agent: str, lane: str, org: str) -> bool:
+        """Whether an agent serves a lane, and an organisation."""
+        planned = next(planned for planned in self.agents if planned.name == agent)
+        return lane in planned.lanes and (not planned.orgs or org in planned.orgs)
 
     def __post_init__(self) -> None:
         jobs = {job.spec.test: job for submission in self.submissions for job in submission.jobs}

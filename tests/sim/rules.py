@@ -121,14 +121,15 @@ def suspected_device_gets_only_its_canary(scene: Scene, _step: Committed, write:
         yield f"I7: the canary of {device.id} has attempts {write.lease.attempts}"
 
 
-def device_serves_its_lanes_alone(scene: Scene, _step: Committed, write: Write) -> Breaches:
-    """I7: what an agent keeps for some lanes is given no job that was submitted in another, however long it waits."""
+def device_serves_its_lanes_and_organisations_alone(scene: Scene, _step: Committed, write: Write) -> Breaches:
+    """I7: what an agent keeps for some lanes or organisations is given no job of another, however long it waits."""
     if not isinstance(write, PutLease) or not write.lease.is_live:
         return
     for attempt in write.lease.attempts:
         job = scene.records.jobs[scene.records.attempts[attempt].job]
-        if not scene.plan.serves(write.lease.agent, job.spec.lane):
-            yield f"I7: {write.lease.device} does not serve the {job.spec.lane} lane and gets job {job.id}"
+        if not scene.plan.serves(write.lease.agent, job.spec.lane, job.spec.org_id):
+            what = f"the {job.spec.lane} lane of {job.spec.org_id}"
+            yield f"I7: {write.lease.device} does not serve {what} and gets job {job.id}"
 
 
 def device_is_one_that_was_asked_for(scene: Scene, _step: Committed, write: Write) -> Breaches:
@@ -377,7 +378,7 @@ WRITE_RULES: dict[type[Write], tuple[WriteRule, ...]] = {
         device_has_one_lease,
         held_device_gets_nothing,
         suspected_device_gets_only_its_canary,
-        device_serves_its_lanes_alone,
+        device_serves_its_lanes_and_organisations_alone,
         device_is_one_that_was_asked_for,
         account_has_a_session_for_each_lease,
         only_silence_expires,
