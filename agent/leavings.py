@@ -15,7 +15,7 @@ import structlog
 
 from agent.artifact_uploader import ArtifactUploader
 from agent.artifacts import ArtifactSpool, LeftBehind, warn_lost
-from agent.core.model import AgentId
+from agent.core.model import AgentId, ArtifactKind
 from agent.core.step import StartAttempt
 from agent.earlier_reports import EarlierReports
 from agent.runners.protocol import Merge, MergeFailed, Verdict
@@ -67,18 +67,27 @@ class Leavings:
     async def _take(self, action: StartAttempt, verdict: Verdict, results: Results) -> None:
         try:
             await self._keep(action, (results.file(action, verdict), *verdict.left_behind), OWN)
-            if verdict.merge is not None and action.job.attempt_number > 1:
-                await self._merge(action, verdict.merge)
+            if verdict.merge is not None:
+                await self._merge(action, verdict, verdict.merge)
         except MergeFailed as error:
             self._out.warning("reports_not_merged", job=action.job.job_id, reason=str(error))
         except Exception as error:  # noqa: BLE001 - the top of a task: told, and nothing else hangs on it
             self._out.error("artifacts_lost", job=action.job.job_id, reason=f"they cannot be kept: {error}")
 
-    async def _merge(self, action: StartAttempt, merge: Merge) -> None:
-        """Make one report of all attempts of a job up to this one, and keep it as well."""
+    async def _merge(self, action: StartAttempt, verdict: Verdict, merge: Merge) -> None:
+        """Make one report of all attempts of a job up to this one, and keep it as well.
+
+        A run that was ended from outside has no report but that one. Of one that goes on elsewhere the next has it.
+        """
+        job = action.job
+        is_missing = verdict.outcome is not None and not any(
+            one.kind is ArtifactKind.JSON_REPORT for one in verdict.left_behind
+        )
         with tempfile.TemporaryDirectory(prefix="qgjob-") as folder:
-            earlier = await self._earlier.fetch(action.job.attempt_id, action.key, Path(folder))
-            if earlier:
+            earlier = list[Path]()
+            if job.attempt_number > 1:
+                earlier = await self._earlier.fetch(job.attempt_id, action.key, Path(folder))
+            if earlier or is_missing:
                 await self._keep(action, await merge(earlier), MERGED)
 
     async def _keep(self, action: StartAttempt, left: Sequence[LeftBehind], part: int) -> None:

@@ -32,6 +32,7 @@ MERGE_TIMEOUT_S = 120.0
 MAX_EVENT_BYTES = 128 * 1_024 * 1_024
 _COMMON = frozenset({"onBlobReportMetadata", "onConfigure", "onProject", "onBegin", "onEnd"})
 _ENDED = frozenset({"passed", "failed", "timedOut", "skipped"})
+"""Results that count; a test that was interrupted runs again."""
 
 Event = dict[str, Any]
 
@@ -91,6 +92,20 @@ class _Run:
             if params["result"].get("status") in _ENDED
         }
 
+    def with_end(self, cut: Cut) -> _Run:
+        """Return the run with an end for each result that has none."""
+        over = {event["params"]["result"]["id"] for event in self.events if event.get("method") == "onTestEnd"}
+        begun = (event["params"] for event in self.events if event.get("method") == "onTestBegin")
+        ends = [_cut_end(params, cut) for params in begun if params["result"]["id"] not in over]
+        return _Run((*self.events, *ends))
+
+
+def _cut_end(begun: Event, cut: Cut) -> Event:
+    test = {"testId": begun["testId"], "expectedStatus": "passed", "timeout": 0, "annotations": []}
+    errors = [{"message": cut.message}]
+    result = {"id": begun["result"]["id"], "duration": 0, "status": cut.status, "errors": errors, "annotations": []}
+    return {"method": "onTestEnd", "params": {"test": test, "result": result}}
+
 
 def read_run(path: Path) -> _Run:
     """Return the events of a packed report.
@@ -111,8 +126,21 @@ def read_run(path: Path) -> _Run:
     return run
 
 
-def combined(runs: Sequence[_Run]) -> list[Event]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How the test ended that was at work when its run was ended from outside."""
+
+    status: str
+    """Playwright's word: timedOut, or interrupted."""
+    message: str
+
+
+def combined(runs: Sequence[_Run], cut: Cut) -> list[Event]:
     """Return the events of all runs as those of one, the last of which says what the whole is.
+
+    Args:
+        runs: The oldest first.
+        cut: What became of a test that was at work when the last run ended.
 
     Raises:
         MergeFailed: They are not runs of one spec.
@@ -125,13 +153,13 @@ def combined(runs: Sequence[_Run]) -> list[Event]:
         raise MergeFailed("the spec has changed between the attempts")
     tries: dict[str, int] = {}
     told = [last.first("onBlobReportMetadata"), last.first("onConfigure"), project, last.first("onBegin")]
-    for run in runs:
+    for run in (*runs[:-1], last.with_end(cut)):
         ended = run.ended()
         own = (event for event in run.events if event.get("method") not in _COMMON)
         told += [kept for event in own if (kept := _kept(event, ended, tries)) is not None]
         for test in ended.values():
             tries[test] = tries.get(test, 0) + 1
-    return [*told, _end(runs)]
+    return [*told, _end(runs, cut)]
 
 
 def _kept(event: Event, ended: Mapping[str, str], tries: Mapping[str, int]) -> Event | None:
@@ -148,7 +176,7 @@ def _kept(event: Event, ended: Mapping[str, str], tries: Mapping[str, int]) -> E
     return event
 
 
-def _end(runs: Sequence[_Run]) -> Event:
+def _end(runs: Sequence[_Run], cut: Cut) -> Event:
     """Return the end of the whole: as the last run ended, from the beginning of the first on."""
     found = [event for run in runs for event in run.events if event.get("method") == "onEnd"]
     starts = [
@@ -163,7 +191,7 @@ def _end(runs: Sequence[_Run]) -> Event:
         [*starts, *(event["params"]["result"]["startTime"] + event["params"]["result"]["duration"] for event in found)],
         default=begun,
     )
-    status = last["params"]["result"]["status"] if last is not None else "interrupted"
+    status = last["params"]["result"]["status"] if last is not None else cut.status.lower()
     return {"method": "onEnd", "params": {"result": {"status": status, "startTime": begun, "duration": until - begun}}}
 
 
@@ -180,14 +208,14 @@ def tests_of(project: Event) -> set[str]:
     return found
 
 
-async def merge(tools: Toolbox, test_dir: Path, out: Path, earlier: Sequence[Path]) -> tuple[LeftBehind, ...]:
-    """Make one report of earlier attempts and of the one whose folder is given.
+async def merge(tools: Toolbox, test_dir: Path, out: Path, cut: Cut, earlier: Sequence[Path]) -> tuple[LeftBehind, ...]:
+    """Make one report of earlier attempts, if there are any, and of the one whose folder is given.
 
     Raises:
         MergeFailed: It cannot be made.
     """
     blobs, merged = out / "blobs", out / MERGED
-    await asyncio.to_thread(_write_combined, (*earlier, out / BLOB), blobs)
+    await asyncio.to_thread(_write_combined, (*earlier, out / BLOB), blobs, cut)
     config = str(NODE_FILES / "merge.config.cjs")
     env = {**tools.environment(), "QGJOB_MERGED": str(merged), "QGJOB_TEST_DIR": str(test_dir)}
     command = (*playwright(tools.project), "merge-reports", "--config", config, str(blobs))
@@ -200,10 +228,10 @@ async def merge(tools: Toolbox, test_dir: Path, out: Path, earlier: Sequence[Pat
     return await asyncio.to_thread(left_of_report, out, MERGED)
 
 
-def _write_combined(blobs: Sequence[Path], folder: Path) -> None:
+def _write_combined(blobs: Sequence[Path], folder: Path, cut: Cut) -> None:
     """Write the archive that Playwright reads: the events of all, and what tests attached."""
     try:
-        events = combined([read_run(path) for path in blobs])
+        events = combined([read_run(path) for path in blobs], cut)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MergeFailed(f"a report is not as it should be: {error!r}") from error
     folder.mkdir(exist_ok=True)

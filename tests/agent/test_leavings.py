@@ -19,7 +19,8 @@ from agent.runners.results import Results
 from tests.agent.test_app import START
 
 TEXT = LeftBehind(name="a.txt", kind=ArtifactKind.OTHER, content=b"text")
-FAILED = Verdict(outcome=Outcome.FAILED, left_behind=(TEXT,))
+REPORT = LeftBehind(name="report.json", kind=ArtifactKind.JSON_REPORT, content=b"{}")
+FAILED = Verdict(outcome=Outcome.FAILED, left_behind=(REPORT,))
 RETRIED = replace(START, job=replace(START.job, attempt_number=2, secrets=(("TOKEN", "hunter2"),)))
 
 
@@ -54,7 +55,7 @@ async def test_results_are_kept_with_what_a_run_left_and_alone_never(leavings: L
     leavings.take(START, Verdict(outcome=Outcome.PASSED), Results())
     assert not leavings._keeping
     leavings.take(START, FAILED, Results())
-    assert await kept(leavings, spool) == [["results.json", "a.txt"]]
+    assert await kept(leavings, spool) == [["results.json", "report.json"]]
 
 
 async def test_report_of_all_attempts_is_a_parcel_of_its_own_without_secrets(
@@ -68,7 +69,7 @@ async def test_report_of_all_attempts_is_a_parcel_of_its_own_without_secrets(
         return (replace(TEXT, name="merged/junit.xml", content=b"it said hunter2"),)
 
     leavings.take(RETRIED, replace(FAILED, merge=merge), Results())
-    assert await kept(leavings, spool) == [["results.json", "a.txt"], ["merged/junit.xml"]]
+    assert await kept(leavings, spool) == [["results.json", "report.json"], ["merged/junit.xml"]]
     assert merged == [["attempt-1.zip"]]
     parcel = list(spool.parcels())[1]
     assert parcel.path(parcel.files[0]).read_bytes() == b"it said ***"
@@ -83,7 +84,7 @@ async def test_nothing_is_merged_of_a_first_attempt_or_where_no_other_left_anyth
     earlier_are(leavings, monkeypatch)
     for action in (START, RETRIED):
         leavings.take(action, replace(FAILED, merge=merge), Results())
-        assert await kept(leavings, spool) == [["results.json", "a.txt"]]
+        assert await kept(leavings, spool) == [["results.json", "report.json"]]
 
 
 async def test_report_that_cannot_be_made_costs_nothing_else(
@@ -96,4 +97,18 @@ async def test_report_that_cannot_be_made_costs_nothing_else(
             raise error
 
         leavings.take(RETRIED, replace(FAILED, merge=merge), Results())
-        assert await kept(leavings, spool) == [["results.json", "a.txt"]]
+        assert await kept(leavings, spool) == [["results.json", "report.json"]]
+
+
+async def test_run_that_was_ended_from_outside_gets_its_report_unless_it_goes_on_elsewhere(
+    leavings: Leavings, spool: ArtifactSpool
+) -> None:
+    async def merge(earlier: Sequence[Path]) -> tuple[LeftBehind, ...]:
+        assert earlier == []
+        return (replace(REPORT, name="merged/report.json"),)
+
+    stopped = Verdict(outcome=None, left_behind=(TEXT,), merge=merge)
+    leavings.take(START, stopped, Results())
+    assert await kept(leavings, spool) == [["results.json", "a.txt"]]
+    leavings.take(START, replace(stopped, outcome=Outcome.TIMED_OUT), Results())
+    assert await kept(leavings, spool) == [["results.json", "a.txt"], ["merged/report.json"]]

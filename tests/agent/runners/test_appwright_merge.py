@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from agent.core.model import ArtifactKind
-from agent.runners.appwright_merge import combined, pack, read_run
+from agent.runners.appwright_merge import Cut, combined, pack, read_run
 from agent.runners.protocol import MergeFailed
 
 Event = dict[str, Any]
+CUT = Cut(status="timedOut", message="it ran too long")
 
 
 def project(*tests: str) -> Event:
@@ -52,7 +53,7 @@ def run(tmp_path: Path, number: int, tests: str, *events: Event, end: tuple[str,
 def merged(*paths: Path) -> list[tuple[str, Any]]:
     """What is told of results, and how it ends."""
     told: list[tuple[str, Any]] = []
-    for event in combined([read_run(path) for path in paths]):
+    for event in combined([read_run(path) for path in paths], CUT):
         match event["method"]:
             case "onTestBegin":
                 told.append((event["params"]["testId"], event["params"]["result"]["retry"]))
@@ -80,7 +81,7 @@ def test_spec_that_was_cut_off_and_went_on_is_whole_and_the_test_that_was_cut_co
         ("c", "passed"),
         ("end", result),
     ]
-    (told,) = [event for event in combined([read_run(first), read_run(second)]) if event["method"] == "onProject"]
+    (told,) = [event for event in combined([read_run(first), read_run(second)], CUT) if event["method"] == "onProject"]
     assert told == project("a", "b", "c"), "the whole spec, and not its rest"
 
 
@@ -143,3 +144,12 @@ def test_only_what_lies_in_the_folder_of_the_run_is_packed(tmp_path: Path) -> No
     with zipfile.ZipFile(packed.path) as archive:
         assert archive.namelist() == ["report.jsonl", "resources/1.png"]
     assert pack(tmp_path / "empty") is None
+
+
+def test_test_that_was_at_work_when_its_run_was_ended_has_the_reason(tmp_path: Path) -> None:
+    first = run(tmp_path, 1, "ab", began("a", "1", 10), ended("a", "1"), began("b", "2", 30))
+    told = merged(first)
+    assert told[:-1] == [("a", 0), ("a", "passed"), ("b", 0), ("b", "timedOut")]
+    assert told[-1] == ("end", {"status": "timedout", "startTime": 10, "duration": 20})
+    (cut,) = [event for event in combined([read_run(first)], CUT) if event["method"] == "onTestEnd"][1:]
+    assert cut["params"]["result"]["errors"] == [{"message": "it ran too long"}]
