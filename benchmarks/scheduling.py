@@ -23,6 +23,7 @@ SEEDS = (1, 2, 3)
 ARRIVAL_SEEDS = (1, 2)
 LOADS = (0.7, 0.9, 1.1)
 SPLITS = (1, 2, 4, 8, 16, 32)
+SHARES = (0, 50, 75, 100, 150)
 SMALL_SEEDS = range(1, 13)
 SOLVER_SECONDS = 30.0
 
@@ -46,7 +47,7 @@ def medians(rows: list[Figures]) -> Figures:
 
 def run(is_told: bool) -> Measured:
     """Run every workload under every policy."""
-    metrics: dict[str, Any] = {"closed": {}, "arrivals": {}, "adversarial": {}, "splits": {}}
+    metrics: dict[str, Any] = {"closed": {}, "arrivals": {}, "adversarial": {}, "splits": {}, "shares": {}}
     for make in CLOSED:
         metrics["closed"][make.__name__] = _compared(
             [make(seed) for seed in SEEDS], closed_figures, is_told, make.__name__
@@ -57,9 +58,13 @@ def run(is_told: bool) -> Measured:
     for make in ADVERSARIAL:
         metrics["adversarial"][make.__name__] = _compared([make(1)], arrival_figures, is_told, make.__name__)
     for installs in SPLITS:
-        metrics["splits"][str(installs)] = _split(installs)
+        metrics["splits"][str(installs)] = _split(Rules(split_installs=installs))
         if is_told:
             print(f"split_installs {installs}: {metrics['splits'][str(installs)]}")
+    for percent in SHARES:
+        metrics["shares"][str(percent)] = _split(Rules(split_percent=percent))
+        if is_told:
+            print(f"split_percent {percent}: {metrics['shares'][str(percent)]}")
     return metrics, _ratios(metrics)
 
 
@@ -77,9 +82,9 @@ def _compared(
     return compared
 
 
-def _split(installs: int) -> Figures:
-    """Return the trade of makespan against installs: the curve along `split_installs`."""
-    settings = Settings(rules=Rules(split_installs=installs))
+def _split(rules: Rules) -> Figures:
+    """Return one point of the trade of makespan against installs."""
+    settings = Settings(rules=rules)
     return medians([closed_figures(simulated(CLOSED[0](seed), OurScheduler(settings))) for seed in SEEDS])
 
 
