@@ -57,6 +57,11 @@ def cloud_slots(
         return AppwrightRunner(station=station, tools=tools, bundles=bundles, claim=claim)
 
     discovery = BrowserStackDiscovery(
-        client, lambda: gateway.sessions_counted, config.name, config.cloud.slots, config.cloud.poll_s
+        client,
+        lambda: gateway.sessions_counted,
+        gateway.waiting,
+        config.name,
+        config.cloud.slots,
+        config.cloud.poll_s,
     )
     return CloudSlots(discovery=discovery, make=make, gateway=gateway)

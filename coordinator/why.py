@@ -70,7 +70,8 @@ def _ended(job: Job) -> str:
 
 def _sentences(job: Job, found: Explanation, outlook: Outlook | None, now: Now) -> str:
     if found.why is Why.RUNNING:
-        return f"It {'is being cancelled' if job.is_cancel_requested else 'runs'} on {found.device}."
+        waits = f", and waits there: {found.detail}" if found.detail else ""
+        return f"It {'is being cancelled' if job.is_cancel_requested else 'runs'} on {found.device}{waits}."
     if found.why is Why.ASSIGNED:
         return _assigned(found)
     told = [_cause(job, found, now)]

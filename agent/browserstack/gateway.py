@@ -59,6 +59,10 @@ class Visit:
     """How its sessions are named at BrowserStack."""
     say: Callable[[str], None]
     """Takes a line for the run's log; called from any thread."""
+    slot: str = ""
+    """Where it runs."""
+    waits: str = ""
+    """What it waits for before it can have a session; empty while it does not wait."""
     given_up: threading.Event = field(default_factory=threading.Event)
     sessions: list[str] = field(default_factory=list)
     """All that were begun."""
@@ -100,6 +104,10 @@ class Gateway:
     def sessions_open(self) -> int:
         """How many sessions its runs have now."""
         return sum(1 for visit in list(self._visits.values()) if visit.open is not None)
+
+    def waiting(self) -> dict[str, str]:
+        """Return what the runs in each slot wait for that cannot have a session now."""
+        return {visit.slot: visit.waits for visit in list(self._visits.values()) if visit.waits}
 
     @property
     def sessions_counted(self) -> int:
@@ -177,14 +185,17 @@ class Gateway:
             plan = self._room(visit)
             answer = self._try_session(visit, body) if plan is None else None
             if isinstance(answer, Answer):
+                visit.waits = ""
                 return answer
             if isinstance(plan, Plan):
                 refusals, wait_s = 0, self._room_poll_s
-                visit.say(f"all {plan.most} sessions of the BrowserStack plan are in use; waiting for one")
+                visit.waits = f"all {plan.most} sessions of the BrowserStack plan are in use"
+                visit.say(f"{visit.waits}; waiting for one")
             else:
                 refusals += 1
                 wait_s = pause_after(refusals, random.random())  # noqa: S311 - spreads tries, guards nothing
-                visit.say(f"{answer or plan}; another try in {wait_s:.0f} s")
+                visit.waits = str(answer or plan)
+                visit.say(f"{visit.waits}; another try in {wait_s:.0f} s")
             pause(wait_s, visit.given_up)
 
     def _room(self, visit: Visit) -> Plan | str | None:

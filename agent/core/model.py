@@ -286,7 +286,7 @@ class DeviceFacts:
     labels: tuple[tuple[str, str], ...] = ()
     usable: bool = True
     reason: str = ""
-    """Why it is not usable, with the fix; empty when it is."""
+    """Why it is not usable, with the fix; of one that is, what keeps the test on it from going on, if anything does."""
     vitals: Vitals = NO_VITALS
     account: Account | None = None
     """Of a slot of a cloud."""

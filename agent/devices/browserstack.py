@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -19,18 +19,28 @@ MOST_SLOTS = 1_000
 class BrowserStackDiscovery:
     """Looks at the plan again and again."""
 
-    def __init__(self, client: Client, own: Callable[[], int], agent: AgentId, most: int | None, poll_s: float) -> None:
+    def __init__(
+        self,
+        client: Client,
+        own: Callable[[], int],
+        waiting: Callable[[], Mapping[str, str]],
+        agent: AgentId,
+        most: int | None,
+        poll_s: float,
+    ) -> None:
         """Look at an account's plan.
 
         Args:
             client: The account.
             own: Says how many of the sessions in the plan may be this agent's.
+            waiting: Says what the run in a slot waits for, if it waits for a session.
             agent: The name of this agent.
             most: How many slots this agent has at most; None for all of the plan.
             poll_s: How often the plan is looked at, in seconds.
         """
         self._client = client
         self._own = own
+        self._waiting = waiting
         self._agent = agent
         self._most = most
         self._poll_s = poll_s
@@ -78,16 +88,18 @@ class BrowserStackDiscovery:
             structlog.get_logger("agent").info("cloud_reachable", account=self._client.account.name)
 
     def _slots(self, account: Account | None, reason: str) -> tuple[DeviceFacts, ...]:
+        waiting = self._waiting()
+        ids = [DeviceId(f"browserstack-{number}@{self._agent}") for number in range(1, self._count + 1)]
         return tuple(
             DeviceFacts(
-                id=DeviceId(f"browserstack-{number}@{self._agent}"),
+                id=slot,
                 kind=DeviceKind.BROWSERSTACK,
                 model=WHATEVER_IS_ASKED_FOR,
                 os_version=WHATEVER_IS_ASKED_FOR,
                 udid=f"browserstack-{number}",
                 usable=not reason,
-                reason=reason,
+                reason=reason or waiting.get(slot, ""),
                 account=account,
             )
-            for number in range(1, self._count + 1)
+            for number, slot in enumerate(ids, 1)
         )

@@ -173,7 +173,7 @@ class CloudStation:
             loop.call_soon_threadsafe(observer.output, f"qgjob: {line}\n".encode())
 
         self._job = job
-        self._visit = Visit(_label(job), say)
+        self._visit = Visit(_label(job), say, self._name)
         self._path = self._cloud.gateway.begin(self._visit)
 
     async def end(self, out: Path) -> None:

@@ -52,7 +52,7 @@ class Explanation:
     misses: tuple[Miss, ...] = ()
     """What the nearest device lacks where none matches."""
     detail: str = ""
-    """What its agent or an operator says of the nearest device where none works."""
+    """What its agent or an operator says of the nearest device where none works, or of the one where it runs."""
     blocker: JobId | None = None
     """What runs on the nearest device."""
     free_us: int | None = None
@@ -79,7 +79,7 @@ MOST_SHOWN = 5
 def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
     """Return why a job that has not ended does not run."""
     if job.state is JobState.RUNNING:
-        return Explanation(why=Why.RUNNING, device=job.device)
+        return Explanation(why=Why.RUNNING, device=job.device, detail=_kept_there(ledger, job))
     if job.state is not JobState.QUEUED:
         return _assigned(ledger, job)
     signature = family_of(job).signature
@@ -88,6 +88,12 @@ def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
         return _unmatched(ledger, job)
     usable = [one for one in matching if _held_by(ledger, one, job) is None]
     return _waiting(ledger, job, matching, usable, now) if usable else _unusable(ledger, job, matching)
+
+
+def _kept_there(ledger: Ledger, job: Job) -> str:
+    """Return what keeps a test that runs from going on, as far as its agent knows."""
+    device = ledger.fleet.devices.get(job.device) if job.device is not None else None
+    return device.facts.reason if device is not None and device.facts.is_usable else ""
 
 
 def _held_by(ledger: Ledger, device: Device, job: Job) -> Why | None:

@@ -34,7 +34,7 @@ class Run:
         self.lines: list[str] = []
         self.has_said = has_said or threading.Event()
         self.gateway = gateway
-        self.visit = Visit(label, self._say)
+        self.visit = Visit(label, self._say, "slot")
         self.path = gateway.begin(self.visit)
 
     def _say(self, line: str) -> None:
@@ -95,6 +95,7 @@ def test_session_waits_on_our_side_while_others_have_all_and_is_never_queued_at_
     waiting = at_once(run.session)
     assert run.has_said.wait(10)
     assert run.lines[0] == "all 2 sessions of the BrowserStack plan are in use; waiting for one"
+    assert gateway.waiting() == {"slot": "all 2 sessions of the BrowserStack plan are in use"}
     stand_in.foreign = 1
     status, _ = waiting()
     assert (status, stand_in.ever_queued, stand_in.most_running) == (200, 0, 2)
@@ -128,6 +129,7 @@ def test_session_that_is_refused_for_what_passes_is_tried_again(
     assert run.has_said.wait(10)
     stand_in.is_out = False
     assert waiting()[0] == 200
+    assert not gateway.waiting()
     words = {"tier": "TIER_LIMIT_EXCEEDED", "error": "answers 500", "outage": "answers 503"}
     assert words[trouble] in run.lines[0]
     assert "another try in" in run.lines[0]

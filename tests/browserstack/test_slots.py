@@ -20,8 +20,9 @@ class Looking:
     """What a discovery tells, one after the other."""
 
     def __init__(self, client: Client, most: int | None = None, own: int = 0) -> None:
+        self.waiting: dict[str, str] = {}
         self._told: asyncio.Queue[tuple[DeviceFacts, ...]] = asyncio.Queue()
-        discovery = BrowserStackDiscovery(client, lambda: own, LAB, most, 0.01)
+        discovery = BrowserStackDiscovery(client, lambda: own, lambda: self.waiting, LAB, most, 0.01)
         self._task = asyncio.create_task(discovery.run(self._told.put_nowait))
 
     async def next(self) -> tuple[DeviceFacts, ...]:
@@ -51,6 +52,17 @@ async def test_sessions_of_others_are_told_apart_from_the_agents_own(stand_in: S
     looking = Looking(client, own=1)
     (slot, _) = await looking.next()
     assert slot.account == Account(name="lab_user@127.0.0.1", sessions=2, others=1)
+    await looking.end()
+
+
+async def test_slot_whose_run_waits_for_a_session_says_so_and_stays_usable(client: Client) -> None:
+    looking = Looking(client)
+    await looking.next()
+    looking.waiting = {"browserstack-2@lab": "Tier limit exceeded"}
+    one, two = await looking.next()
+    assert (one.reason, two.reason, two.usable) == ("", "Tier limit exceeded", True)
+    looking.waiting = {}
+    assert [slot.reason for slot in await looking.next()] == ["", ""]
     await looking.end()
 
 

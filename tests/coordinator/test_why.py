@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator import why
@@ -277,3 +279,14 @@ def test_account_of_a_cloud_has_no_session_left() -> None:
         "The only device that matches, slot-1@lab, is waiting for a session of its account (no session left:"
         " 0 of 2 are used by this lab, 2 by others (lab_user@cloud))."
     )
+
+
+def test_job_that_runs_waits_for_a_session_of_its_cloud() -> None:
+    lab = Lab()
+    slot = emulator("e1", kind=DeviceKind.BROWSERSTACK)
+    agent = lab.connect("lab", slot)
+    lab.submit(spec(target=Target.BROWSERSTACK))
+    begin(lab, agent)
+    assert said(lab, 1) == "It runs on e1@lab."
+    lab.handle(DevicesReported(session=agent.session, devices=(replace(slot, reason="Tier limit exceeded"),)))
+    assert said(lab, 1) == "It runs on e1@lab, and waits there: Tier limit exceeded."
