@@ -1,7 +1,7 @@
 // What several views are made of.
 
 import { html, useState } from "./vendor/preact-htm.js";
-import { call, keepToken } from "./api.js";
+import { call, hasToken, keepToken } from "./api.js";
 import { queueSeconds, ran, span } from "./words.js";
 
 /** A state: always its word, coloured by it. */
@@ -11,7 +11,9 @@ export function State({ of }) {
 
 /** What is seen of a polled path: its data, or why there is none. Old data stays while the coordinator is away. */
 export function Polled({ seen, children }) {
-  if (seen.error?.status === 401) return html`<${TokenForm} reason=${seen.error.message} />`;
+  const refusal = seen.error?.status;
+  // Without a token, 403 is about something else than whose it is.
+  if (refusal === 401 || (refusal === 403 && hasToken())) return html`<${TokenForm} reason=${seen.error.message} />`;
   return html`
     ${seen.error && html`<p class="trouble" role="alert">${troubleOf(seen)}</p>`}
     ${seen.data ? children(seen.data) : !seen.error && html`<p class="quiet">Loading …</p>`}
@@ -32,7 +34,7 @@ function TokenForm({ reason }) {
   };
   return html`
     <form class="token" onSubmit=${enter}>
-      <p>This lab asks for a token of role <code>client</code>: ${reason}.</p>
+      <p>This lab asks for a token of role <code>client</code>.${hasToken() && ` The last one was refused: ${reason}.`}</p>
       <label>Token <input type="password" autocomplete="off" value=${token} onInput=${(e) => setToken(e.target.value)} /></label>
       <button disabled=${!token.trim()}>Enter</button>
       <p class="quiet">It is kept in this tab alone, until you close it.</p>
