@@ -14,3 +14,11 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
     with running_grid(tmp_path) as grid:
         grid.coordinator()
         yield grid
+
+
+@pytest.fixture(scope="session")
+def empty_grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    """A coordinator that keeps what it has, which is nothing: for tests of what is refused."""
+    with running_grid(tmp_path_factory.mktemp("empty")) as grid:
+        grid.coordinator()
+        yield grid

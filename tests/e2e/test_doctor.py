@@ -31,8 +31,8 @@ def test_doctor_says_what_a_lab_lacks(grid: Grid) -> None:
     assert findings(grid, 0) == {"settings": "ok", "coordinator": "ok", "agents": "ok", "devices": "ok"}
 
 
-def test_doctor_without_a_coordinator_ends_with_the_code_of_that(grid: Grid) -> None:
-    assert findings(grid, 6, "--coordinator", "127.0.0.1:1") == {"settings": "ok", "coordinator": "failed"}
+def test_doctor_without_a_coordinator_ends_with_the_code_of_that(empty_grid: Grid) -> None:
+    assert findings(empty_grid, 6, "--coordinator", "127.0.0.1:1") == {"settings": "ok", "coordinator": "failed"}
 
 
 def test_an_agents_doctor_looks_at_the_coordinator_and_the_project(grid: Grid, tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_an_agents_doctor_knows_a_token_that_counts_for_agents_alone(tmp_path: P
         assert unknown.returncode == 3
 
 
-def test_version_tells_both_releases(grid: Grid) -> None:
-    done = grid.run("--coordinator", grid.address, "--version")
-    assert done.stdout == f"qgjob {version('qgjob')}\ncoordinator {version('qgjob')} at {grid.address}\n"
+def test_version_tells_both_releases(empty_grid: Grid) -> None:
+    done = empty_grid.run("--coordinator", empty_grid.address, "--version")
+    assert done.stdout == f"qgjob {version('qgjob')}\ncoordinator {version('qgjob')} at {empty_grid.address}\n"
 
 
 def completed(grid: Grid, line: str) -> list[str]:

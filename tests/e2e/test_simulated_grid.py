@@ -189,8 +189,8 @@ def test_agent_that_is_told_to_stop_leaves_cleanly(grid: Grid) -> None:
     assert listed["state"] == "stopped"
 
 
-def test_unknown_job_is_exit_5(grid: Grid) -> None:
-    done = grid.run("status", "job", "--job-id", "4711", code=5)
+def test_unknown_job_is_exit_5(empty_grid: Grid) -> None:
+    done = empty_grid.run("status", "job", "--job-id", "4711", code=5)
     assert done.stderr.startswith("error: ")
 
 
@@ -211,10 +211,10 @@ def test_no_coordinator_is_exit_6_with_a_hint(tmp_path: Path) -> None:
     ],
     ids=["priority-9", "empty-test", "unknown-target", "3-MB-name"],
 )
-def test_bad_submit_is_refused_with_one_clear_line(grid: Grid, flags: tuple[str, ...], words: str) -> None:
+def test_bad_submit_is_refused_with_one_clear_line(empty_grid: Grid, flags: tuple[str, ...], words: str) -> None:
     if len(flags[1]) > 100_000:
         flags = (flags[0], "x" * 100_000)
-    done = grid.run("submit", "--org-id", "q", "--app-version-id", "v", *flags, code=2)
+    done = empty_grid.run("submit", "--org-id", "q", "--app-version-id", "v", *flags, code=2)
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -276,5 +276,5 @@ def test_quarantined_device_says_why_and_works_again_when_it_is_readmitted(grid:
 
 
 @pytest.mark.parametrize("command", [("agents", "drain"), ("agents", "resume"), ("devices", "quarantine")])
-def test_unknown_agent_or_device_is_exit_5(grid: Grid, command: tuple[str, str]) -> None:
-    assert "nobody" in grid.run(*command, "nobody", code=5).stderr
+def test_unknown_agent_or_device_is_exit_5(empty_grid: Grid, command: tuple[str, str]) -> None:
+    assert "nobody" in empty_grid.run(*command, "nobody", code=5).stderr
