@@ -41,7 +41,7 @@ test-fast: setup ## The tests without real processes, under three minutes
 
 SEEDS ?= 2000
 FROM ?= 0
-# A distribution builds its Python with a profile, many others do not: it runs the same seeds in a sixth less time.
+# A distribution builds its Python with a profile, many others do not: it runs the same seeds in an eighth less time.
 PACKAGES = $(shell $(RUN) python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 SYSTEM_PYTHON = $(wildcard /usr/bin/$(notdir $(patsubst %/,%,$(dir $(PACKAGES)))))
 SIM_PYTHON ?= $(SYSTEM_PYTHON)
