@@ -107,10 +107,8 @@ def _cause(job: Job, found: Explanation, now: Now) -> str:
             org = job.spec.org_id
             return f"Organisation {org} has {counted(found.devices, 'device')}, and its quota is {found.limit}."
         case Why.JOINS_BATCH:
-            return (
-                f"A device works for {job.spec.app_version_id} already and will take it along;"
-                " another install would not pay."
-            )
+            others = "other builds have more work before them" if found.is_resting else "another install would not pay"
+            return f"A device works for {job.spec.app_version_id} already and will take it along; {others}."
         case Why.BUSY:
             return _busy(found, now)
         case _:

@@ -57,6 +57,8 @@ class Explanation:
     """What runs on the nearest device."""
     free_us: int | None = None
     """When that device is expected to be free."""
+    is_resting: bool = False
+    """Whether a device works for its build, and the other builds that wait for its devices have more before them."""
     limit: int = 0
     """The quota of its organisation, 0 for none."""
     devices: int = 0
@@ -187,6 +189,7 @@ def _waiting(ledger: Ledger, job: Job, matching: list[Device], usable: list[Devi
         device=first.id,
         blocker=_running_on(ledger, first),
         free_us=free_us(ledger, first, now),
+        is_resting=ledger.queues.is_resting(job),
         limit=ledger.shares.quota_of(job.spec.org_id),
         devices=ledger.shares.devices_of(job.spec.org_id),
     )

@@ -323,8 +323,15 @@ class Queues:
 
     def is_offered(self, job: Job) -> bool:
         """Whether a waiting job's family stands in line for another device that serves its lane."""
-        rank = self._pools[signature_of(job)].families[family_of(job).app].buckets[job.spec.priority].rank
-        return rank is not None and rank[0] != RESTS
+        return self._bucket_of(job).rank is not None and not self.is_resting(job)
+
+    def is_resting(self, job: Job) -> bool:
+        """Whether a waiting job's family takes no other device while the others of its pool have more before them."""
+        rank = self._bucket_of(job).rank
+        return rank is not None and rank[0] == RESTS
+
+    def _bucket_of(self, job: Job) -> Bucket:
+        return self._pools[signature_of(job)].families[family_of(job).app].buckets[job.spec.priority]
 
     def _place(self, bucket: Bucket, entry: Entry) -> tuple[int, int, int, int]:
         return (-self.heads.level_at(bucket, entry), entry[0], entry[1], entry[2])

@@ -112,6 +112,14 @@ def test_batch_of_its_own_build_takes_it_next() -> None:
     assert why(lab, 2).why is Why.JOINS_BATCH
 
 
+def test_family_that_rests_is_told_from_one_for_which_no_install_pays() -> None:
+    lab = Lab(Settings(max_batch=1, rules=Rules(split_installs=1)))
+    lab.submit(*(spec(f"l{number}", app_version_id="large") for number in range(30)))
+    last = lab.submit(*(spec(f"s{number}", app_version_id="small") for number in range(5))).job_ids[-1]
+    lab.connect("lab", *(emulator(f"e{number}") for number in range(4)))
+    assert (why(lab, last).why, why(lab, last).is_resting) == (Why.JOINS_BATCH, True)
+
+
 def test_job_that_has_a_device_waits_no_more() -> None:
     lab = Lab()
     agent = lab.connect("lab", emulator("e1"))
