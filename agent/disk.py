@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -25,6 +27,19 @@ def replace_file(path: Path, value: object) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def replace_files(values: Mapping[Path, object]) -> None:
+    """Write several at once, each as `replace_file` does: what is synced at the same time costs the disk once.
+
+    After an error, or a kill in the middle, some may be there without the others.
+
+    Raises:
+        OSError: One cannot be written; it is what it was.
+    """
+    with ThreadPoolExecutor(len(values)) as threads:
+        for _ in threads.map(replace_file, values.keys(), values.values()):
+            pass  # the error of one is raised here
 
 
 def put_aside(path: Path, to: Path, error: Exception) -> None:

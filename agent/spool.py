@@ -37,7 +37,7 @@ from agent.core.model import (
     TestState,
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster, Write
-from agent.disk import UNREADABLE, put_aside, replace_file
+from agent.disk import UNREADABLE, put_aside, replace_file, replace_files
 from agent.times import TimesWriter
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024
@@ -300,10 +300,11 @@ class Spool:
             OSError: There is no room for what may come of it.
         """
         self._keep_reserve()
-        self._write(self._begun / _file_name(attempt), asdict(key))
         path = self._logs / f"{attempt}.log"
         path.with_suffix(".end").unlink(missing_ok=True)
-        self._write(path.with_suffix(".lease"), asdict(key))
+        lease = asdict(key)
+        files = {self._begun / _file_name(attempt): lease, path.with_suffix(".lease"): lease}
+        self._with_reserve(lambda: replace_files(files))
         return LogWriter(path, self._give_back)
 
     def end_log(self, attempt: AttemptId, writer: LogWriter) -> LogSummary:
@@ -343,13 +344,16 @@ class Spool:
             (self._logs / f"{attempt}{suffix}").unlink(missing_ok=True)
 
     def _write(self, path: Path, value: object) -> None:
-        """Replace a file durably; on a full disk with the room that was held in reserve."""
+        self._with_reserve(lambda: replace_file(path, value))
+
+    def _with_reserve(self, write: Callable[[], None]) -> None:
+        """Write durably; on a full disk with the room that was held in reserve."""
         try:
-            replace_file(path, value)
+            write()
         except OSError as error:
             if error.errno != errno.ENOSPC or not self._give_back():
                 raise
-            replace_file(path, value)
+            write()
 
     def _keep_reserve(self) -> None:
         if self._reserve.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from agent.core.model import (
     TestState,
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster
+from agent.disk import replace_files
 from agent.spool import LogWriter, Spool, SpoolBusy, SpooledLog
 from tests.small_disk import fill, free, small_disk
 
@@ -389,3 +391,12 @@ def test_kill_in_the_middle_of_forgetting_a_database_leaves_nothing(
     monkeypatch.undo()
     assert open_spool().recall() == Memory()
     assert files(tmp_path) == []
+
+
+def test_file_that_cannot_be_written_beside_another_is_told_and_leaves_the_other_whole(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    replace_files({first: {"number": 1}, second: {"number": 2}})
+    assert [json.loads(path.read_text()) for path in (first, second)] == [{"number": 1}, {"number": 2}]
+    with pytest.raises(FileNotFoundError):
+        replace_files({first: {"number": 3}, tmp_path / "missing" / "third.json": {}})
+    assert json.loads(first.read_text()) == {"number": 3}
