@@ -6,6 +6,7 @@ import asyncio
 import functools
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
@@ -35,6 +36,8 @@ from agent.runners.station import Station
 
 TIMEOUT_GRACE_S = 5.0
 KEPT_ATTEMPTS = 5
+CUT_STATUS: Mapping[Outcome | None, str] = {Outcome.TIMED_OUT: "timedOut", Outcome.ERRORED: "failed"}
+"""What becomes, in a report, of a test that was at work when its run was ended."""
 
 
 class _End(Enum):
@@ -124,7 +127,7 @@ class AppwrightRunner:
         if packed is None:
             return replace(verdict, left_behind=left)
         reason = verdict.failure.message if verdict.failure is not None else "the run was ended"
-        cut = Cut(status="timedOut" if verdict.outcome is Outcome.TIMED_OUT else "failed", message=reason)
+        cut = Cut(status=CUT_STATUS.get(verdict.outcome, "interrupted"), message=reason)
         merging = functools.partial(merge, self._tools, spec.parent, out, cut)
         return replace(verdict, left_behind=(*left, packed) if has_failed else left, merge=merging)
 

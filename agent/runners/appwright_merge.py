@@ -93,11 +93,16 @@ class _Run:
         }
 
     def with_end(self, cut: Cut) -> _Run:
-        """Return the run with an end for each result that has none."""
-        over = {event["params"]["result"]["id"] for event in self.events if event.get("method") == "onTestEnd"}
+        """Return the run with an end for each result that has none, or that was interrupted."""
+        over = self.ended()
         begun = (event["params"] for event in self.events if event.get("method") == "onTestBegin")
         ends = [_cut_end(params, cut) for params in begun if params["result"]["id"] not in over]
-        return _Run((*self.events, *ends))
+        kept = (event for event in self.events if not _is_interruption(event, over))
+        return _Run((*kept, *ends))
+
+
+def _is_interruption(event: Event, ended: Mapping[str, str]) -> bool:
+    return event.get("method") == "onTestEnd" and event["params"]["result"]["id"] not in ended
 
 
 def _cut_end(begun: Event, cut: Cut) -> Event:
@@ -191,7 +196,9 @@ def _end(runs: Sequence[_Run], cut: Cut) -> Event:
         [*starts, *(event["params"]["result"]["startTime"] + event["params"]["result"]["duration"] for event in found)],
         default=begun,
     )
-    status = last["params"]["result"]["status"] if last is not None else cut.status.lower()
+    status = last["params"]["result"]["status"] if last is not None else "interrupted"
+    if status == "interrupted":
+        status = cut.status.lower()
     return {"method": "onEnd", "params": {"result": {"status": status, "startTime": begun, "duration": until - begun}}}
 
 

@@ -88,10 +88,10 @@ def open_report(
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Show the HTML report of a job in a browser: that of its last attempt which has one.
+    """Show the HTML report of a job in a browser.
 
-    The report is kept in a folder of the user's cache, whose path is printed. Where no browser can be opened, or the
-    output goes to a program, that is all.
+    It is that of its last attempt which has one, and is kept in a folder of the user's cache, whose path is printed.
+    Where no browser can be opened, or the output goes to a program, that is all.
     """
     from qgjob.cli.reports import keep_report, open_in_browser
 

@@ -306,7 +306,7 @@ def _left_behind(job: Resource) -> list[str]:
         lines.append(
             f"  attempt {attempt}: {counted(len(ours), 'file')}, {size(sum(one['size'] for one in ours))}: {kinds}"
         )
-    lines.append(f"  {_kept_until(artifacts, job['artifacts_kept_seconds'])}; `qgjob artifacts download {job['id']}`")
+    lines.append(f"  {_kept_until(artifacts, job['artifacts_kept_seconds'])}")
     return lines
 
 

@@ -272,6 +272,10 @@ def test_slow_spec_is_cancelled_and_timed_out_and_the_phone_is_usable_again(grid
     assert not playwrights_of(grid)
     (after,) = grid.submit("tests/login.spec.ts")
     grid.run("jobs", "wait", str(after), seconds=120)
+    report = ("artifacts", "download", str(hanging), "--kind", "junit", "--to", str(grid.directory / "left"))
+    eventually(lambda: grid.json(*report), "a run that was killed has a report")
+    told = (grid.directory / "left" / "attempt-1" / "merged" / "junit.xml").read_text()
+    assert "ran longer than its timeout of 8 s" in told
 
 
 STEPS = """

@@ -153,3 +153,8 @@ def test_test_that_was_at_work_when_its_run_was_ended_has_the_reason(tmp_path: P
     assert told[-1] == ("end", {"status": "timedout", "startTime": 10, "duration": 20})
     (cut,) = [event for event in combined([read_run(first)], CUT) if event["method"] == "onTestEnd"][1:]
     assert cut["params"]["result"]["errors"] == [{"message": "it ran too long"}]
+
+
+def test_test_that_playwright_itself_calls_interrupted_has_the_reason_too(tmp_path: Path) -> None:
+    told = merged(run(tmp_path, 1, "a", began("a", "1"), ended("a", "1", "interrupted"), end=("interrupted", 0)))
+    assert told == [("a", 0), ("a", "timedOut"), ("end", {"status": "timedout", "startTime": 0, "duration": 10})]
