@@ -347,7 +347,7 @@ def test_no_message_of_an_agent_does_more_than_be_refused(seed: int) -> None:
 
 
 def test_hostile_stories_reach_what_they_are_about() -> None:
-    lab = HostileLab(2)
+    lab = HostileLab(1)
     for _ in range(6_000):
         lab.act()
     assert lab.refusals > 50
