@@ -152,7 +152,7 @@ def _promised(kept: dict[str, Any]) -> Iterator[str]:
 def _circumstances(found: dict[str, Any]) -> str:
     machine = found["machine"]
     load = machine["load"]
-    others = f", beside a load of {load:g} that others made" if load > 1 else ""
+    others = f", at a load of {load:g} when it began" if load > 1 else ""
     return f"{found['date']}, {machine['cpus']} processors, Python {machine['python']}{others}."
 
 

@@ -18,7 +18,7 @@ from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.globals import GLOBALS
 from qgjob.cli.logs import logs
 from qgjob.cli.submit import submit
-from qgjob.cli.terminal import ReaderGone, abandon_stdout
+from qgjob.cli.terminal import ReaderGone, abandon_readers
 from qgjob.errors import ClientError
 from qgjob.program import print_release, refuse_usage, short
 
@@ -131,7 +131,7 @@ def main() -> NoReturn:
         result = app(standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):
-        abandon_stdout()
+        abandon_readers()
         sys.exit(Exit.OK)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(Exit.INTERRUPTED)

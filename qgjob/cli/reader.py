@@ -4,49 +4,41 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
-from qgjob.cli.terminal import STDOUT, ReaderGone
+from qgjob.cli.exits import Exit
+from qgjob.cli.terminal import STDOUT
 
 
 @contextmanager
 def needed_reader() -> Iterator[None]:
-    """Do something for as long as there is somebody who reads it; for the main thread.
+    """Do something that only reads and shows, for as long as there is somebody to show it to.
 
-    Raises:
-        ReaderGone: Stdout is a pipe, and its other end was closed.
+    Where stdout is a pipe whose other end is closed, the program ends at once: with 0, as after a write that fails.
     """
     if not stat.S_ISFIFO(os.fstat(STDOUT).st_mode):
         yield
         return
-    is_gone = threading.Event()
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        # Stderr may be a pipe as well, whose reader nobody needs.
-        if is_gone.is_set():
-            raise ReaderGone
-
-    watch = _Watch(is_gone)
-    before = signal.signal(signal.SIGPIPE, leave)
+    watch = _Watch()
     watch.start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGPIPE, before)
         watch.stop()
 
 
 class _Watch(threading.Thread):
-    """Waits for the end of stdout's reader, and wakes the main thread with the signal that a write would bring."""
+    """Waits for the end of stdout's reader, and ends the program then.
 
-    def __init__(self, is_gone: threading.Event) -> None:
+    From this thread, not by an exception in the main one: that would come in the middle of anything, also where gRPC
+    swallows it and the watch would go on. What is shown needs no clearing up, and nobody could be told more.
+    """
+
+    def __init__(self) -> None:
         super().__init__(daemon=True, name="reader of stdout")
-        self._is_gone = is_gone
         self._told_to_end, self._tell_to_end = os.pipe()
 
     def run(self) -> None:
@@ -55,8 +47,7 @@ class _Watch(threading.Thread):
         poll.register(STDOUT, 0)
         poll.register(self._told_to_end, select.POLLIN)
         if STDOUT in dict(poll.poll()):
-            self._is_gone.set()
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
+            os._exit(Exit.OK)
 
     def stop(self) -> None:
         os.write(self._tell_to_end, b"!")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import select
 import sys
 from typing import TextIO
 
@@ -48,9 +49,22 @@ class ReaderGone(Exception):
     """Whoever read our stdout has enough, as `| head` has. No OSError: Typer would end the program with 1."""
 
 
-def abandon_stdout() -> None:
-    """Let what is still buffered for a reader who has gone not complain at exit."""
+def abandon_readers() -> None:
+    """Let what is still buffered for a reader of stdout who has gone not complain at exit.
+
+    Where stderr goes to the same reader, as with `2>&1 | head`, nothing that is said while the program ends may fail
+    either: Python would end with 120.
+    """
     _abandon(sys.stdout)
+    if _has_no_reader(STDERR):
+        _abandon(sys.stderr)
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    poll = select.poll()
+    # No event is asked for: that the other end of a pipe is closed is told always.
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
 
 
 def _abandon(stream: TextIO) -> None:

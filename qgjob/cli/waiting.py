@@ -79,7 +79,7 @@ class Waiting:
                 show(jobs, output, render.jobs_table)
             sys.stdout.flush()
         except BrokenPipeError:
-            terminal.abandon_stdout()
+            terminal.abandon_readers()
         if isinstance(outcome, ClientError):
             raise outcome
         sys.exit(outcome)
