@@ -338,6 +338,8 @@ class AppiumServer:
             # The build is on the device already, and each test begins with clean data.
             "appium:noReset": False,
             "appium:fullReset": False,
+            # The adb server is the host's: its other devices hang on it.
+            "appium:suppressKillServer": True,
         }
 
 

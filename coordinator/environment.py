@@ -17,7 +17,9 @@ MIN_SECRET: Final = 4
 MAX_SHOWN: Final = 128
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-_REFUSED = re.compile(r"^(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|QGJOB_(?!SIM_).*)$")
+_REFUSED = re.compile(
+    r"^(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|PLAYWRIGHT_.*|PW_TEST_.*|PWTEST_.*|QGJOB_(?!SIM_).*)$"
+)
 
 
 def environment(entries: Mapping[str, str], field: str = "env") -> Mapping[str, str]:

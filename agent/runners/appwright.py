@@ -271,6 +271,9 @@ class AppwrightRunner:
             "QGJOB_TEST_TIMEOUT_MS": str(job.timeout_us // 1_000),
             # Playwright keeps what it compiled in one folder for all; two devices share nothing.
             "PWTEST_CACHE_DIR": str(self._directory / "compiled"),
+            # These win over the config, and a report that is served never ends its run.
+            "PLAYWRIGHT_HTML_OPEN": "never",
+            "PW_TEST_HTML_REPORT_OPEN": "never",
             "NODE_OPTIONS": "",
         }
 

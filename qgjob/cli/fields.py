@@ -21,7 +21,10 @@ MAX_ID = 2**63 - 1
 MAX_NUMBER = 2**31 - 1
 
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$")
-_REFUSED_ENV = re.compile(r"(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|QGJOB_(?!SIM_).*)", re.DOTALL)
+_REFUSED_ENV = re.compile(
+    r"(NODE_.*|LD_.*|DYLD_.*|PATH|ANDROID_.*|ADB_.*|APPIUM_.*|PLAYWRIGHT_.*|PW_TEST_.*|PWTEST_.*|QGJOB_(?!SIM_).*)",
+    re.DOTALL,
+)
 """What the coordinator refuses too: these steer the lab's own tools, not the test."""
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -153,7 +156,8 @@ def environment(entries: Mapping[str, str], field: str = "env") -> dict[str, str
         if _REFUSED_ENV.fullmatch(key):
             raise UsageError(
                 f"{field} {_shown(key)} is refused: it would steer the lab's own tools",
-                hint="choose another name; NODE_*, LD_*, DYLD_*, PATH, ANDROID_*, ADB_*, APPIUM_* and QGJOB_* are kept",
+                hint="choose another name; NODE_*, LD_*, DYLD_*, PATH, ANDROID_*, ADB_*, APPIUM_*, PLAYWRIGHT_*,"
+                " PW_TEST_*, PWTEST_* and QGJOB_* are kept",
             )
     return found
 

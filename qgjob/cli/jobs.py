@@ -223,10 +223,11 @@ def cancel(
     if not job_ids and not label and not run:
         raise UsageError("nothing to cancel", hint="give job ids, --label K=V or --run NAME")
     with client() as opened:
-        if job_ids:
-            jobs = opened.cancel_jobs(job_ids)
-        else:
-            jobs = opened.cancel_jobs(wanted=_filter(statuses=[], label=label, run=run))
+        jobs = opened.cancel_jobs(job_ids) if job_ids else []
+        if label or run:
+            known = {job.id for job in jobs}
+            like_that = opened.cancel_jobs(wanted=_filter(statuses=[], label=label, run=run))
+            jobs += (job for job in like_that if job.id not in known)
         if running := [str(job.id) for job in jobs if job.cancel_requested]:
             # Their state says nothing of it before their agents have stopped them.
             terminal.say(f"cancel requested: {' '.join(running)}")

@@ -306,6 +306,21 @@ def test_a_cancel_of_what_runs_says_that_it_was_taken(stand_in: StandIn) -> None
     assert [job["status"] for job in json.loads(out)] == ["running", "cancelled"]
 
 
+def test_jobs_and_a_label_are_cancelled_together_and_each_job_is_told_once(stand_in: StandIn) -> None:
+    stand_in.cancels = [
+        lambda request: CancelJobsResponse(
+            jobs=[job_message(one, state=JOB_STATE_CANCELLED) for one in request.job_ids]
+        ),
+        lambda request: CancelJobsResponse(
+            jobs=[
+                job_message(one, state=JOB_STATE_CANCELLED) for one in (8, 9) if request.filter.labels == {"run": "1"}
+            ]
+        ),
+    ]
+    code, out, _ = run(stand_in, "jobs", "cancel", "7", "8", "--label", "run=1", "-o", "id")
+    assert (code, out) == (0, "7\n8\n9\n")
+
+
 def test_a_run_without_jobs_is_not_found(stand_in: StandIn) -> None:
     assert run(stand_in, "jobs", "wait", "--run", "nightly") == (
         5,

@@ -54,7 +54,8 @@ any_key = st.builds(lease_pb2.LeaseKey, lease_id=any_id, fence=st.builds(lease_p
 
 
 def _is_refused(variable: str) -> bool:
-    return variable.startswith(("NODE_", "LD_", "DYLD_", "ANDROID_", "ADB_", "APPIUM_", "QGJOB_")) or variable == "PATH"
+    tools = ("NODE_", "LD_", "DYLD_", "ANDROID_", "ADB_", "APPIUM_", "PLAYWRIGHT_", "PW_TEST_", "PWTEST_", "QGJOB_")
+    return variable.startswith(tools) or variable == "PATH"
 
 
 specs = st.builds(

@@ -45,6 +45,8 @@ const { user, root, chosen } = chooseProject(userConfigPath, process.env.QGJOB_P
 chosen.name = "qgjob";
 // What a project says of itself beats the settings of the whole config below.
 for (const setting of ["retries", "workers", "fullyParallel"]) delete chosen[setting];
+// A test without a limit of its own has that of its job, and not none.
+if (!(chosen.timeout > 0)) delete chosen.timeout;
 chosen.testDir = path.resolve(root, chosen.testDir ?? user.testDir ?? "./tests");
 chosen.outputDir = path.join(out, "test-results");
 const device = isCloud ? cloudDevice(chosen.use.device) : { ...chosen.use.device, udid };

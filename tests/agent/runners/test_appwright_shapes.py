@@ -45,6 +45,11 @@ const test = base.extend({ screen: async ({ persistentDevice: device }, use) => 
 test("one", async ({ screen }) => {});
 test("two", async ({ screen }) => {});
 """
+HANGING = """
+import { test } from "appwright";
+test("hangs", async ({ device }) => { await new Promise(() => {}); });
+test("passes", async ({ device }) => {});
+"""
 FORBIDDEN = ("npx", "pkill", "osascript", "emulator", "aapt", "adb")
 """What AppWright calls by itself, and must not on a host with several devices."""
 
@@ -191,6 +196,21 @@ async def test_tests_that_share_a_session_run_in_one_and_are_never_cut_apart(
     assert runner.is_divisible == {False}
     workers = [json.loads(path.read_text()) for path in runner.store.iterdir()]
     assert [worker["sessionId"] for worker in workers] == ["session-1"]
+
+
+@needs_node
+async def test_what_a_project_says_of_its_runs_lifts_no_limit_and_repeats_nothing(
+    project: Path, tmp_path: Path, sessions: Sessions
+) -> None:
+    own = "timeout: 0, retries: 2, workers: 2, fullyParallel: true, name: "
+    config = CONFIG.replace("PROVIDER", "emulator").replace("name: ", own)
+    (project / "appwright.config.ts").write_text(config.replace("projects:", "timeout: 3_000, retries: 2, projects:"))
+    (project / "tests" / "hanging.spec.ts").write_text(HANGING)
+    runner = Runner(project, tmp_path / "state", sessions.port, "emulator")
+    verdict = await runner.play("tests/hanging.spec.ts")
+    assert verdict.outcome is Outcome.FAILED, runner.said.decode()
+    assert b"Test timeout of 3000ms exceeded" in runner.said
+    assert len(sessions.asked) == 2
 
 
 @needs_node
