@@ -31,8 +31,9 @@ class Contests:
         known = self._fleet.devices.get(device)
         if known is None or known.agent == agent:
             return False
-        is_used = self._fleet.session_of(known.agent) is not None and known.state is not DeviceState.OFFLINE
-        return known.lease is not None or is_used
+        # A slot of a cloud is offline while its account is full, and its agent's all the same.
+        is_usable = known.facts.is_usable or known.state is not DeviceState.OFFLINE
+        return known.lease is not None or (is_usable and self._fleet.session_of(known.agent) is not None)
 
     def sift(self, agent: AgentId, devices: Iterable[DeviceFacts]) -> tuple[DeviceFacts, ...]:
         """Take in all that an agent announces, and return what of it the agent may have."""

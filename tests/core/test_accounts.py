@@ -186,3 +186,14 @@ def test_selector_of_model_and_version_fits_every_slot() -> None:
     lab.submit(spec("a", target=Target.BROWSERSTACK, selector=(("model", "*Galaxy*"), ("os_version", "13"))))
     lab.submit(spec("b", target=Target.BROWSERSTACK, selector=(("platform", "ios"),)))
     assert lab.jobs_of(lab.lease_on("slot-1@one")) == [1]
+
+
+def test_slot_of_a_full_account_stays_its_agents_whoever_else_announces_it() -> None:
+    lab = Lab()
+    agents = {name: lab.connect(name, *slots(name, 2)) for name in ("one", "two")}
+    submit(lab, "a", "b")
+    devices = lab.scheduler.ledger.fleet.devices
+    idle = next(one for one in devices.values() if one.state is DeviceState.OFFLINE)
+    other = "two" if idle.agent == "one" else "one"
+    report(lab, agents[other], (*slots(other, 2), idle.facts))
+    assert devices[idle.id].agent == idle.agent
