@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from qgjob.client.patience import Patience
 from qgjob.errors import LabError, Unreachable, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 """How long a download that comes no further is tried again."""
-FIRST_DELAY_S, MAX_DELAY_S = 0.2, 3.0
 HASH_BYTES = 1_024 * 1_024
 
 Tell = Callable[[int, int], None]
@@ -114,18 +113,17 @@ class _Fetch:
 
     def write_to(self, write: Callable[[bytes], object]) -> str:
         """Write all bytes; return their SHA-256."""
-        since_s, delay_s = time.monotonic(), FIRST_DELAY_S
+        patience = Patience(PATIENCE_S)
         while True:
             before = self._got
             try:
                 self._read(write)
             except Unreachable:
                 if self._got > before:
-                    since_s, delay_s = time.monotonic(), FIRST_DELAY_S
-                elif time.monotonic() - since_s > PATIENCE_S:
+                    patience.renew()
+                elif patience.is_over():
                     raise
-                time.sleep(delay_s)
-                delay_s = min(MAX_DELAY_S, 2 * delay_s)
+                patience.wait()
             else:
                 return self._hash.hexdigest()
 
