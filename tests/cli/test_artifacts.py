@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qgjob import resources
+from qgjob.artifacts import download
 from qgjob.cli import render, reports
 from qgjob.cli.reports import KEPT_REPORTS, chosen_report, open_in_browser
+from qgjob.client import Client
+from qgjob.errors import Unreachable
 from qgjob.v1.artifact_pb2 import ARTIFACT_KIND_HTML_REPORT, ARTIFACT_KIND_JUNIT, Artifact
+from qgjob.v1.artifact_service_pb2 import FetchArtifactResponse
 from tests.cli import records
 
 
@@ -91,3 +97,32 @@ def test_cache_keeps_the_reports_of_the_last_jobs(tmp_path: Path) -> None:
     assert len(list(lab.iterdir())) == KEPT_REPORTS
     assert not (lab / "0").exists()
     assert (lab / str(KEPT_REPORTS + 2)).exists()
+
+
+class BreakingClient(Client):
+    """Whose streams break after each piece of two bytes."""
+
+    def __init__(self, whole: bytes) -> None:
+        super().__init__("127.0.0.1:1")
+        self.whole = whole
+        self.offsets: list[int] = []
+
+    def fetch_artifact(
+        self, job_id: int, attempt_number: int, name: str, *, offset: int = 0
+    ) -> Iterator[FetchArtifactResponse]:
+        self.offsets.append(offset)
+        piece = FetchArtifactResponse()
+        piece.chunk.offset, piece.chunk.data = offset, self.whole[offset : offset + 2]
+        yield piece
+        if offset + 2 < len(self.whole):
+            raise Unreachable("the stream broke")
+
+
+def test_download_that_breaks_goes_on_at_the_byte_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qgjob.client.patience.FIRST_DELAY_S", 0.0)
+    artifact = an_artifact("junit.xml", size=6)
+    artifact.digest = hashlib.sha256(b"report").hexdigest()
+    with BreakingClient(b"report") as client:
+        (path,) = download(client, 1, [artifact], tmp_path, lambda _got, _of: None)
+    assert path.read_bytes() == b"report"
+    assert client.offsets == [0, 2, 4]
