@@ -208,9 +208,10 @@ class LogResponse(Response):
 
         stamper = Stamper() if self._request.timestamps else None
         form = Text(send_body, stamper) if self._place is None else Events(send_body, self._place, stamper)
-        following = asyncio.create_task(self._follow(form, send))
+        begun = asyncio.Event()
+        following = asyncio.create_task(self._follow(form, send, begun))
         others = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._stopping.wait())]
-        pinging = asyncio.create_task(_ping(send_body, form.ping)) if form.ping else None
+        pinging = asyncio.create_task(_ping(send_body, form.ping, begun)) if form.ping else None
         self._streams[STREAM] += 1
         try:
             await asyncio.wait((following, *others), return_when=asyncio.FIRST_COMPLETED)
@@ -223,10 +224,11 @@ class LogResponse(Response):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, form: Text | Events, send: Send) -> None:
+    async def _follow(self, form: Text | Events, send: Send, begun: asyncio.Event) -> None:
         async def begin() -> None:
             headers = [(b"content-type", form.media_type.encode()), (b"x-accel-buffering", b"no")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
+            begun.set()
 
         await self._logs.follow(self._request, form.write, begin)
         await form.end()
@@ -239,7 +241,8 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _ping(send_body: SendBody, ping: bytes) -> None:
+async def _ping(send_body: SendBody, ping: bytes, begun: asyncio.Event) -> None:
+    await begun.wait()  # a body before its head is refused, and nothing would be sent after it
     while True:
         await asyncio.sleep(PING_INTERVAL_S)
         await send_body(ping)
