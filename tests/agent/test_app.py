@@ -57,7 +57,7 @@ class Desk(App):
         await self._follow(Step(actions=actions))
 
     async def next(self, kind: type[Event]) -> Event:
-        while not isinstance(event := await asyncio.wait_for(self._inbox.get(), 20), kind):
+        while not isinstance(event := await asyncio.wait_for(self._inbox.get(), 60), kind):
             pass
         return event
 
@@ -188,7 +188,7 @@ async def test_device_is_out_of_use_before_the_end_is_told_of_a_run_that_left_so
     await desk.begin(START, STOP)
     told: list[Event] = []
     while not told or not isinstance(told[-1], AttemptEnded):
-        told.append(await asyncio.wait_for(desk._inbox.get(), 20))
+        told.append(await asyncio.wait_for(desk._inbox.get(), 60))
     before = told[-2]
     assert isinstance(before, DevicesObserved)
     assert [(facts.usable, facts.reason) for facts in before.devices] == [(False, CANNOT_BE_ENDED)]
@@ -206,7 +206,7 @@ async def test_what_earlier_lives_left_is_ended_before_devices_are_looked_for(
 
     monkeypatch.setattr(desk, "_discoveries", [Watching()])
     monkeypatch.setattr(desk._bench, "end_left", lambda: order.append("ends what is left"))
-    await asyncio.wait_for(desk.run(), 20)
+    await asyncio.wait_for(desk.run(), 60)
     assert order == ["ends what is left", "looks for devices"]
 
 

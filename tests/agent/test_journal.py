@@ -199,7 +199,7 @@ async def test_killed_supervisor_leaves_nothing_to_a_living_agent(journal: Journ
         run = await start(command, env={}, directory=folder, output=Output(), claim=claim)
         pids = await tree(mark)
         os.kill(run.supervisor_pid, signal.SIGKILL)
-        assert await asyncio.wait_for(run.wait(), 20) == 128 + signal.SIGKILL
+        assert await asyncio.wait_for(run.wait(), 60) == 128 + signal.SIGKILL
     assert [pid for pid in pids if lives(pid)] == []
     assert journal.entries(PHONE) == []
 
@@ -214,7 +214,7 @@ async def test_supervisor_that_hangs_is_killed_after_the_grace_with_all_it_guard
         run = await start(command, env={}, directory=folder, output=Output(), claim=claim)
         pids = await tree(mark)
         os.kill(run.supervisor_pid, signal.SIGSTOP)
-        await asyncio.wait_for(run.stop(0), 20)
+        await asyncio.wait_for(run.stop(0), 60)
         assert await run.wait() == 128 + signal.SIGKILL
     assert [pid for pid in pids if lives(pid)] == []
 

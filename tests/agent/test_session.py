@@ -68,7 +68,7 @@ class Line:
         self.session = Session(7, channel, self.events.put_nowait, lambda: 9)
 
     async def next(self) -> Event:
-        return await asyncio.wait_for(self.events.get(), 20)
+        return await asyncio.wait_for(self.events.get(), 60)
 
 
 @pytest.fixture

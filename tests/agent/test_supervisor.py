@@ -181,7 +181,7 @@ async def test_output_that_cannot_be_taken_in_does_not_hold_the_command(tmp_path
     code = "import sys; sys.stdout.write('x' * 1_000_000)"
     run_ = await start((sys.executable, "-c", code), env={}, directory=tmp_path, output=full)
     with pytest.raises(OSError, match="No space left"):
-        await asyncio.wait_for(run_.wait(), 20)
+        await asyncio.wait_for(run_.wait(), 60)
     assert not run_.is_running
 
 

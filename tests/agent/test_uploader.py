@@ -82,7 +82,7 @@ class Bench:
         self.uploader.note(attempt)
 
     async def flushed(self) -> None:
-        await asyncio.wait_for(self.uploader.flushed(), 20)
+        await asyncio.wait_for(self.uploader.flushed(), 60)
 
 
 @asynccontextmanager

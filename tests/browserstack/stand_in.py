@@ -117,7 +117,7 @@ class StandIn:
     def wait_for_requests(self, method: str, count: int) -> None:
         """Wait until so many requests of a method have come."""
         with self.changed:
-            assert self.changed.wait_for(lambda: [one[0] for one in self.requests].count(method) >= count, timeout=20)
+            assert self.changed.wait_for(lambda: [one[0] for one in self.requests].count(method) >= count, timeout=60)
 
     def forget_apps(self) -> None:
         """Let all apps expire."""

@@ -26,7 +26,7 @@ class Looking:
         self._task = asyncio.create_task(discovery.run(self._told.put_nowait))
 
     async def next(self) -> tuple[DeviceFacts, ...]:
-        return await asyncio.wait_for(self._told.get(), 10)
+        return await asyncio.wait_for(self._told.get(), 60)
 
     async def end(self) -> None:
         self._task.cancel()

@@ -192,7 +192,7 @@ async def test_run_that_waits_for_room_says_so_in_its_log_and_can_be_ended(
     env = await begin(station, lines.put_nowait)
     asking = asyncio.create_task(ask(env, cloud))
     assert (
-        await asyncio.wait_for(lines.get(), 10)
+        await asyncio.wait_for(lines.get(), 60)
         == b"qgjob: all 2 sessions of the BrowserStack plan are in use; waiting for one\n"
     )
     await station.reset()

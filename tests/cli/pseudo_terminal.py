@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 # A shell without job control starts what runs in its background with SIGINT ignored, nohup with SIGHUP, and so all
 # their children.
 INTERRUPTIBLE = (

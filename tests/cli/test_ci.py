@@ -163,7 +163,7 @@ def test_a_failure_in_github_is_labelled_annotated_summed_up_and_reported(stand_
         env={**os.environ, **GITHUB, "GITHUB_STEP_SUMMARY": str(summary), "QGJOB_COORDINATOR": stand_in.address},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "7\n8\n")

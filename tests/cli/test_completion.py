@@ -24,7 +24,7 @@ def offered(line: str, coordinator: str = "127.0.0.1:1") -> list[str]:
         "COMP_WORDS": line,
         "COMP_CWORD": str(line.count(" ")),
     }
-    done = subprocess.run([QGJOB], capture_output=True, text=True, env=env, timeout=30, check=False)
+    done = subprocess.run([QGJOB], capture_output=True, text=True, env=env, timeout=60, check=False)
     assert done.stderr == ""
     return done.stdout.split()
 

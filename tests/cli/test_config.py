@@ -122,7 +122,7 @@ def test_config_view_shows_what_of_a_project_does_not_count(
     monkeypatch.setenv("QGJOB_COORDINATOR", "mine.example:1")
     monkeypatch.setenv("QGJOB_TOKEN", TOKEN)
     write(project, 'insecure = true\ntoken = "theirs"\n')
-    subprocess.run([QGJOB, "config", "view", "-o", "json"], timeout=30, check=True)
+    subprocess.run([QGJOB, "config", "view", "-o", "json"], timeout=60, check=True)
     out, err = capfd.readouterr()
     assert {one["name"]: one["source"] for one in json.loads(out)} == {
         "coordinator": "QGJOB_COORDINATOR",
@@ -139,7 +139,7 @@ def test_config_view_shows_that_a_token_is_not_sent(
 ) -> None:
     monkeypatch.setenv("QGJOB_TOKEN", TOKEN)
     write(project, THEIRS)
-    subprocess.run([QGJOB, "config", "view", "-o", "json"], timeout=30, check=True)
+    subprocess.run([QGJOB, "config", "view", "-o", "json"], timeout=60, check=True)
     assert capfd.readouterr().err.splitlines()[0] == (
         "warning: the token from QGJOB_TOKEN is not sent to theirs.example:1, which .qgjob.toml names"
     )
@@ -159,8 +159,8 @@ def test_nothing_calls_a_projects_coordinator_with_our_token(
         monkeypatch.setenv("_QGJOB_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", "qgjob jobs wait ")
         monkeypatch.setenv("COMP_CWORD", "3")
-    done = subprocess.run([QGJOB, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([QGJOB, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, stand_in.calls) == (code, [])
     monkeypatch.setenv("QGJOB_COORDINATOR", stand_in.address)
-    subprocess.run([QGJOB, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    subprocess.run([QGJOB, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert stand_in.calls

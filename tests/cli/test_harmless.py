@@ -67,7 +67,7 @@ def follow(request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
 def run(stand_in: StandIn, *arguments: str, github: str = "true") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "QGJOB_COORDINATOR": stand_in.address, "GITHUB_ACTIONS": github}
     env.pop("GITHUB_STEP_SUMMARY", None)
-    return subprocess.run([QGJOB, *arguments], env=env, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([QGJOB, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_on_github_a_followed_log_gives_the_runner_no_commands(stand_in: StandIn) -> None:
@@ -89,7 +89,7 @@ def test_on_github_a_log_that_goes_to_a_file_stays_as_it_is(stand_in: StandIn, t
     stand_in.follows = [follow]
     env = {**os.environ, "QGJOB_COORDINATOR": stand_in.address, "GITHUB_ACTIONS": "true"}
     with (tmp_path / "log").open("wb") as file:
-        subprocess.run([QGJOB, "logs", "7"], env=env, stdout=file, timeout=30, check=True)
+        subprocess.run([QGJOB, "logs", "7"], env=env, stdout=file, timeout=60, check=True)
     assert (tmp_path / "log").read_bytes() == HOSTILE
 
 

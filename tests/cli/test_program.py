@@ -17,7 +17,7 @@ HEAVY = ("grpc", "google.protobuf", "rich", "asyncio", "sqlalchemy", "pydantic",
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([QGJOB, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([QGJOB, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -28,7 +28,7 @@ def test_help_loads_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stderr.split())
     assert "qgjob.cli.main" in loaded
     assert [name for name in HEAVY if name in loaded] == []
@@ -81,7 +81,7 @@ def test_every_program_tells_its_release(name: str) -> None:
     program = Path(sys.executable).parent / name
     nobody = {**os.environ, "QGJOB_COORDINATOR": "127.0.0.1:1"}
     done = subprocess.run(
-        [str(program), "--version"], capture_output=True, text=True, timeout=30, check=True, env=nobody
+        [str(program), "--version"], capture_output=True, text=True, timeout=60, check=True, env=nobody
     )
     assert done.stdout == f"{name} {version('qgjob')}\n"
     assert done.stderr == ("coordinator: no coordinator answers at 127.0.0.1:1\n" if name == "qgjob" else "")
@@ -91,7 +91,7 @@ def test_every_program_tells_its_release(name: str) -> None:
 def test_the_release_and_help_of_a_server_load_nothing_heavy(module: str) -> None:
     heavy = ("grpc", "google.protobuf", "rich", "asyncio", "sqlalchemy", "structlog", "fastapi", "prometheus_client")
     code = f"import sys, {module}; print('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stdout.split())
     assert module in loaded
     assert [name for name in heavy if name in loaded] == []
@@ -148,7 +148,7 @@ def test_a_server_started_wrongly_says_so_in_a_line_and_a_hint(
         [str(program), *command[1:]],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         env={"HOME": str(tmp_path)},
     )
@@ -172,7 +172,7 @@ def test_a_broken_agent_toml_is_one_clear_line(line: str, said: str, tmp_path: P
     config.write_text(line + "\n")
     program = Path(sys.executable).parent / "qgjob-agent"
     command = [str(program), "run", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {config}")
     assert said in done.stderr.splitlines()[0]

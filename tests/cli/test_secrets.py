@@ -23,7 +23,7 @@ def test_a_value_comes_from_the_environment_or_the_command_line(stand_in: StandI
     submit = ("submit", "--org-id", "q", "--app-version-id", "x", "--test", "a.spec.ts", "--env", "STAGE=beta")
     env = {**os.environ, "QGJOB_COORDINATOR": stand_in.address, "PASSWORD": "hunter2"}
     command = [QGJOB, *submit, "--secret", "PASSWORD", "--secret", "KEY=a=b=c"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
     (request,) = stand_in.asked
     assert isinstance(request, SubmitJobsRequest)
     (spec,) = request.jobs

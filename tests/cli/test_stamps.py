@@ -65,7 +65,7 @@ def mark(offset: int, milliseconds: int) -> LogMark:
 
 def run(stand_in: StandIn, *arguments: str) -> tuple[str, str]:
     env = {**os.environ, "QGJOB_COORDINATOR": stand_in.address}
-    done = subprocess.run([QGJOB, *arguments], env=env, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([QGJOB, *arguments], env=env, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout, done.stderr
 
 

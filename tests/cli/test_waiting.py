@@ -56,7 +56,7 @@ def start(stand_in: StandIn, *arguments: str) -> subprocess.Popen[str]:
 
 def run(stand_in: StandIn, *arguments: str) -> tuple[int, str, str]:
     process = start(stand_in, *arguments)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
 
@@ -241,7 +241,7 @@ def interrupted(stand_in: StandIn, *options: str) -> tuple[int, str]:
     assert process.stderr is not None
     assert process.stderr.readline() == "job 7 login.spec.js: running on emulator-1@lab\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     return process.returncode, err
 
 
@@ -266,7 +266,7 @@ def test_ctrl_c_before_an_answer_says_how_to_submit_nothing_twice(stand_in: Stan
     process = start(stand_in, *SUBMIT)
     assert stand_in.heard.wait(30)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     (request,) = stand_in.asked
     assert isinstance(request, SubmitJobsRequest)
     assert process.returncode == 130
@@ -278,14 +278,14 @@ def test_ctrl_c_before_an_answer_says_how_to_submit_nothing_twice(stand_in: Stan
 
 def test_who_made_up_a_key_is_told_that_a_lost_submit_can_be_repeated() -> None:
     submit = ["--coordinator", "127.0.0.1:1", *SUBMIT, "--idempotency-key", "nightly"]
-    done = subprocess.run([QGJOB, *submit], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([QGJOB, *submit], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 6
     assert done.stderr.endswith("; repeat the same submit with --idempotency-key nightly: nothing is submitted twice\n")
 
 
 def test_nobody_at_the_address_is_exit_6_with_a_hint() -> None:
     done = subprocess.run(
-        [QGJOB, "--coordinator", "127.0.0.1:1", "jobs", "list"], capture_output=True, text=True, timeout=30, check=False
+        [QGJOB, "--coordinator", "127.0.0.1:1", "jobs", "list"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 6
     assert done.stderr.splitlines() == [

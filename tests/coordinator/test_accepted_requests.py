@@ -24,7 +24,7 @@ class Archive:
     def find_requests(self, keys: Sequence[tuple[str, str]]) -> list[Request]:
         self.reads.append(list(keys))
         self.has_begun.set()
-        assert self.may_answer.wait(timeout=30)
+        assert self.may_answer.wait(timeout=60)
         if self.failure is not None:
             raise self.failure
         return [Request(org_id=org, key=key, payload_sha256="p", jobs=(JobId(1),)) for org, key in keys if "old" in key]

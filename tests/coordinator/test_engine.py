@@ -29,7 +29,7 @@ from coordinator.store import Store
 from coordinator.story import Story
 from tests.core.lab import START_WALL_US, emulator, spec
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Clock:

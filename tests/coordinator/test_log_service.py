@@ -115,7 +115,7 @@ def log_state(message: log_service_pb2.FollowLogsResponse) -> str:
 
 
 async def next_piece(call: Follow) -> log_service_pb2.FollowLogsResponse:
-    message = await asyncio.wait_for(call.read(), 20)
+    message = await asyncio.wait_for(call.read(), 60)
     assert isinstance(message, log_service_pb2.FollowLogsResponse)
     return message
 
@@ -285,7 +285,7 @@ async def test_log_that_may_not_begin_yet_is_answered_once_and_after_a_pause(
     heard: list[tuple[int, int, bool]] = []
 
     async def hear() -> None:
-        answer = await asyncio.wait_for(call.read(), 20)
+        answer = await asyncio.wait_for(call.read(), 60)
         assert isinstance(answer, log_service_pb2.AppendLogsResponse)
         heard.append((answer.attempt_id, answer.committed_size, answer.closed))
 
@@ -365,7 +365,7 @@ async def test_follower_of_a_job_that_ended_unstarted_ends(lab: Lab) -> None:
     lab.commit(PutJob(a_job(2)))
     call = lab.follow(job_id=2)
     lab.commit(PutJob(a_job(2, state=JobState.CANCELLED)))
-    assert await asyncio.wait_for(pieces(call), 20) == []
+    assert await asyncio.wait_for(pieces(call), 60) == []
 
 
 async def test_without_follow_the_stream_ends_at_what_is_stored(lab: Lab) -> None:
@@ -406,7 +406,7 @@ async def test_rest_that_never_comes_ends_the_follower_as_truncated(lab: Lab) ->
     await lab.store_log(b"so far", is_whole=False)
     lab.logs._patience_us = 200_000
     lab.commit(PutAttempt(ENDED), PutJob(ENDED_JOB))
-    assert await asyncio.wait_for(lab.followed(), 20) == [("open", 1), b"so far", ("truncated", 1)]
+    assert await asyncio.wait_for(lab.followed(), 60) == [("open", 1), b"so far", ("truncated", 1)]
 
 
 async def commit_three_attempts(lab: Lab) -> None:
@@ -452,7 +452,7 @@ async def commit_three_attempts(lab: Lab) -> None:
 )
 async def test_wanted_part_is_sent(lab: Lab, follow: bool, fields: dict[str, int], expected: Pieces) -> None:
     await commit_three_attempts(lab)
-    assert await asyncio.wait_for(lab.followed(follow=follow, **fields), 20) == expected
+    assert await asyncio.wait_for(lab.followed(follow=follow, **fields), 60) == expected
 
 
 async def test_chunks_are_of_bounded_size(lab: Lab) -> None:
@@ -504,7 +504,7 @@ async def test_one_follower_more_than_may_follow_is_refused_until_another_goes(
     lab.commit(PutAttempt(ENDED), PutJob(ENDED_JOB))
     lab.logs._patience_us = 0
     first.cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(lab.changes._subscriptions) > 1:
             lab.changes.publish(unrelated_job())
             await asyncio.sleep(0.01)
@@ -515,7 +515,7 @@ async def test_follower_that_goes_away_leaves_nothing_behind(lab: Lab) -> None:
     call = lab.follow()
     await next_piece(call)
     call.cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while lab.changes._subscriptions:
             lab.changes.publish(unrelated_job())
             await asyncio.sleep(0.01)

@@ -197,7 +197,7 @@ async def test_what_is_not_durable_is_not_shown(logs: LogStore, monkeypatch: pyt
     sync = os.fdatasync
 
     def slow_sync(descriptor: int) -> None:
-        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=60)
         sync(descriptor)
 
     monkeypatch.setattr(os, "fdatasync", slow_sync)
@@ -240,7 +240,7 @@ async def test_acknowledgement_does_not_wait_for_a_log_to_fall_silent(logs: LogS
 
     chattering = asyncio.create_task(chatter())
     for _ in range(5):
-        await asyncio.wait_for(logs.committed(ONE), 10)
+        await asyncio.wait_for(logs.committed(ONE), 60)
     is_over = True
     await chattering
 
@@ -249,7 +249,7 @@ async def test_writer_that_outruns_the_disk_waits(tmp_path: Path, monkeypatch: p
     gate = asyncio.Event()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(
-        os, "fdatasync", lambda _: asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=30)
+        os, "fdatasync", lambda _: asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=60)
     )
     monkeypatch.setattr(logstore, "MAX_BUFFERED_BYTES", 1_000)
     logs = LogStore(storage(tmp_path), open_store(tmp_path))
@@ -266,10 +266,10 @@ async def test_writer_that_outruns_the_disk_waits(tmp_path: Path, monkeypatch: p
 async def test_follower_is_woken_by_growth_and_by_the_end(logs: LogStore) -> None:
     growing = asyncio.create_task(logs.grown(ONE, 0))
     await append(logs, b"hello")
-    await asyncio.wait_for(growing, 10)
+    await asyncio.wait_for(growing, 60)
     ending = asyncio.create_task(logs.grown(ONE, 5))
     await logs.finish(ONE, 5, hashlib.sha256(b"hello").hexdigest())
-    await asyncio.wait_for(ending, 10)
+    await asyncio.wait_for(ending, 60)
 
 
 async def test_follower_is_woken_though_its_log_is_long_forgotten(
@@ -279,7 +279,7 @@ async def test_follower_is_woken_though_its_log_is_long_forgotten(
     for number in range(2, logstore.REMEMBERED_LOGS + 10):
         await logs.size(AttemptId(number))
     await append(logs, b"hello")
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, 60)
 
 
 @looks_at_files
@@ -351,7 +351,7 @@ async def test_end_that_could_not_be_recorded_is_recorded_again_for_those_who_wa
     assert not following.done()
     monkeypatch.setattr(logstore, "RECORD_AGAIN_S", 0)
     await logs.patience_s(ENDED)
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, 60)
     assert await logs.state(ENDED) is LogState.COMPLETE
 
 

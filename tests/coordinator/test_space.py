@@ -96,13 +96,13 @@ async def test_disk_that_hangs_holds_up_nobody_and_counts_as_it_was_last_seen(
     def look(directory: Path) -> int:
         looks.append(directory)
         if len(looks) > 1:
-            assert answers.wait(timeout=30)
+            assert answers.wait(timeout=60)
             return 600 * MIB
         return 511 * MIB
 
     space = Space(tmp_path, min_free=512 * MIB, read_free=look, look_interval_s=0)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for _ in range(100):
                 with pytest.raises(StorageFull):
                     await space.check_new()

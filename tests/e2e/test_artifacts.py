@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.grid import PATIENT, Grid, eventually, running_grid
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 FAST = ("--simulate", "emulator=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.grid import BIN, PATIENT, Grid, eventually, running_grid
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ONE = ("--simulate", "emulator=1", "--sim-install-seconds", "0.1")
 
@@ -28,7 +28,7 @@ def back_up(data: Path, backup: Path) -> None:
 
 def restored(data: Path) -> subprocess.CompletedProcess[str]:
     command = [str(BIN / "qgjob-coordinator"), "restored", "--data-dir", str(data)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def outcomes(grid: Grid, job: int) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.grid import Grid
 from tests.e2e.test_simulated_grid import truth
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 FAST = ("--simulate", "emulator=2", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
 

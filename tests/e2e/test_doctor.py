@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.grid import BIN, Grid, eventually, running_grid
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def findings(grid: Grid, code: int, *options: str) -> dict[str, str]:
@@ -75,7 +75,7 @@ def completed(grid: Grid, line: str) -> list[str]:
     """What bash is told to complete a line with."""
     words = line.split(" ")
     env = {**grid.env, "_QGJOB_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = subprocess.run([str(BIN / "qgjob")], capture_output=True, text=True, env=env, timeout=30, check=False)
+    done = subprocess.run([str(BIN / "qgjob")], capture_output=True, text=True, env=env, timeout=60, check=False)
     assert done.stderr == ""
     return done.stdout.split()
 

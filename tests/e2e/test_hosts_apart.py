@@ -10,7 +10,7 @@ import trustme
 
 from tests.e2e.grid import QUICK, Grid, eventually, running_grid
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 CLIENT, AGENT = "client-token-0123456789", "agent-token-0123456789"
 SIMULATED = ("--simulate", "emulator=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")

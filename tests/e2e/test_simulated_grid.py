@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.grid import PATIENT, QUICK, Grid, eventually, running_grid
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 FAST = ("--simulate", "emulator=2", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.1")
 SLOW = ("--simulate", "emulator=1", "--sim-install-seconds", "0.1", "--sim-test-seconds", "0.5")
@@ -152,7 +152,7 @@ def test_coordinator_killed_in_the_middle_of_a_batch_loses_nothing_and_repeats_n
         assert ended(grid, jobs) == {"completed": 6}
         ran = Counter(line["attempt"] for line in truth(grid) if line["event"] == "start")
         assert list(ran.values()) == [1] * 6
-        followed, _ = follower.communicate(timeout=30)
+        followed, _ = follower.communicate(timeout=60)
         assert followed == grid.run("logs", str(jobs[1])).stdout
         assert followed.count("\n") >= 200
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.grid import DEADLINE_S, Grid, Program, eventually, running_grid
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ONE = ("--simulate", "emulator=1", "--sim-install-seconds", "0.1")
 

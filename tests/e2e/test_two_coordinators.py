@@ -22,14 +22,14 @@ from tests.postgresql import running_postgresql
 # An agent tries two addresses in turn, which can take longer than the leases of the other tests live.
 PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def start_a_second(grid: Grid, *options: str, directory: str = "coordinator") -> subprocess.CompletedProcess[str]:
     """Start another coordinator, if not told otherwise on the grid's data directory, and wait until it ends."""
     command = [str(BIN / "qgjob-coordinator"), "serve", "--listen", "127.0.0.1:0"]
     command += ["--data-dir", str(grid.directory / directory), *QUICK, *options]
-    return subprocess.run(command, capture_output=True, text=True, env=grid.env, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=grid.env, timeout=60, check=False)
 
 
 def test_second_coordinator_on_one_data_directory_is_refused_and_the_first_goes_on(grid: Grid) -> None:
@@ -188,7 +188,7 @@ def test_standby_takes_over_from_a_killed_leader_and_nothing_that_ran_is_interru
         killed = time.monotonic()
         assert pair.until_taken_over() < 2 + 10
         (late,) = grid.submit("late.spec.ts", app="other", options=("--env", "QGJOB_SIM_SECONDS=0.2"))
-        shown, told = following.communicate(timeout=30)
+        shown, told = following.communicate(timeout=60)
         assert following.returncode == 0, told
         eventually(lambda: grid.status(late) == "completed", "what was submitted after the takeover runs")
         assert pair.rows("SELECT max(id) FROM leases") > granted
@@ -222,9 +222,9 @@ def test_leader_that_slept_through_its_time_tells_nothing_and_ends(tmp_path: Pat
         os.kill(pair.leader.process.pid, signal.SIGCONT)
         assert pair.leader.process.wait(10) == 75
         assert "not_leading" in pair.leader.diagnostics.read_text()
-        shown, told = following.communicate(timeout=30)
+        shown, told = following.communicate(timeout=60)
         assert following.returncode == 0, told
-        _, told = submitting.communicate(timeout=30)
+        _, told = submitting.communicate(timeout=60)
         assert submitting.returncode == 0, told
         assert_each_job_ended_once(pair, 2)
         assert fenced_off(pair, epoch) == before

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 CHUNK = 65_536
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class _Link:

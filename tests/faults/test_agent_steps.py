@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.grid import DEADLINE_S, Grid, Program, eventually, running_grid
 from tests.faults.failing_agent import POINTS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 DEVICE = ("--simulate", "emulator=1", "--sim-install-seconds", "0", "--sim-test-seconds", "0.1")

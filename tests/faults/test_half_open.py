@@ -15,7 +15,7 @@ SEEN_WITHIN_S = 20.0
 DEFAULTS = ("--heartbeat", "5", "--lease-ttl", "30")
 PHONE = ("--simulate", "emulator=1", "--sim-install-seconds", "0")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def agent_state(grid: Grid) -> str:

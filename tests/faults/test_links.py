@@ -19,7 +19,7 @@ from tests.faults.test_kills import AGENTS, DEVICES, PACE
 ROUNDS = 3
 SEED = 1
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def pause(seconds: float) -> None:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 READERS = 24
 SEED = 1
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 class Reader:

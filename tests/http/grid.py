@@ -16,7 +16,7 @@ from coordinator.logstore import LogStore
 from qgjob.v1 import job_pb2, lease_pb2
 from tests.rpc.grid import AgentOnTheWire, Grid, phone
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class HttpGrid(Grid):

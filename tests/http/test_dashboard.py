@@ -55,7 +55,7 @@ async def test_nothing_else_is_served_from_its_folder(grid: HttpGrid, path: str)
 def run_module(script: str) -> object:
     """What a script prints as JSON that imports the page's own modules."""
     done = subprocess.run(
-        ["node", "--input-type=module", "-"], input=script, capture_output=True, text=True, timeout=30, check=False
+        ["node", "--input-type=module", "-"], input=script, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

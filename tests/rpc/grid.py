@@ -32,7 +32,7 @@ from qgjob.v1 import (
     queue_service_pb2_grpc,
 )
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 DIGEST = "d" * 64
 
 OPTIONS = (("grpc.max_receive_message_length", 4 * 1_024 * 1_024), ("grpc.max_send_message_length", 64 * 1_024 * 1_024))

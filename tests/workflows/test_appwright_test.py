@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.grid import Grid, eventually
 from tests.workflows.steps import Steps, read
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

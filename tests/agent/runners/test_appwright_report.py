@@ -133,7 +133,7 @@ async def test_pipe_is_emptied_whatever_is_written_to_it(tmp_path: Path) -> None
                 pipe.write(b"garbage\n" * 40_000)  # several times what a pipe holds
                 pipe.write(line("end", status="passed"))
 
-        await asyncio.wait_for(asyncio.to_thread(write), 20)
+        await asyncio.wait_for(asyncio.to_thread(write), 60)
         reader.read()
     assert events == [RunEnded(status="passed")]
     assert os.listdir(tmp_path) == []

@@ -110,5 +110,5 @@ async def test_idle_emulator_is_ended_and_a_busy_one_is_not() -> None:
     await device.prepare(LEASE, Stop())
     assert (await device.run(KEY, JOB, observer, Stop())).outcome is Outcome.PASSED
     assert not emulator.stopped.is_set()
-    await asyncio.wait_for(emulator.stopped.wait(), 10)
+    await asyncio.wait_for(emulator.stopped.wait(), 60)
     assert inner.is_closed

@@ -29,7 +29,7 @@ class Host:
         self.send_raw(encode(message, with_checksum=True))
 
     async def receive(self) -> Message:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await read_message(self._reader, max_payload_bytes=MAX_PAYLOAD, with_checksum=False)
 
     async def connect(self) -> str:
@@ -68,7 +68,7 @@ class Host:
 
     async def has_ended(self) -> bool:
         """Wait until the phone has ended the connection."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionError):
                 while await self._reader.read(65536):
                     pass

@@ -91,6 +91,6 @@ async def shell(phone: Phone, line: str, stdin: bytes = b"") -> tuple[int, str, 
     async def take_errors(data: bytes) -> None:
         err.extend(data)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         code = await Shell(phone=phone, commands=COMMANDS).run(line, given, take_output, take_errors)
     return code, out.decode(errors="replace"), err.decode(errors="replace")

@@ -30,7 +30,7 @@ from agent.virtual_phone.faults import FaultKind
 from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
 PACKAGE = "org.example.demo"
-SOON = 8.0
+SOON = 60.0
 
 pytestmark = [pytest.mark.android_tools, pytest.mark.asyncio(loop_scope="module")]
 
@@ -482,4 +482,4 @@ async def test_phone_that_does_not_get_well_is_restarted_only_where_that_is_allo
 
     await eventually(has_restarted)
     await lab.phones[0].end_fault("boot_incomplete")
-    await asyncio.wait_for(checking, 30)
+    await asyncio.wait_for(checking, 60)

@@ -259,7 +259,7 @@ async def test_offline_phone_heals_by_itself_after_its_seconds() -> None:
             healed.set()
 
         phone.connectivity_changed = heed
-        await asyncio.wait_for(healed.wait(), 5)
+        await asyncio.wait_for(healed.wait(), 60)
         await daemon.settled()
         async with host_of(daemon) as host:
             assert await host.connect()
