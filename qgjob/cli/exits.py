@@ -21,6 +21,10 @@ class Exit(IntEnum):
     CANCELLED = 7
     WAIT_TIMED_OUT = 8
     NO_MATCHING_DEVICE = 9
+    BUG = 70
+    """EX_SOFTWARE of sysexits.h: qgjob itself failed, which is no verdict on a test and no fault of the lab."""
+    HOST_TROUBLE = 74
+    """EX_IOERR: the computer that qgjob runs on refused to write or to read something."""
     INTERRUPTED = 130
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Annotated, NoReturn
 
 import typer
@@ -13,14 +14,15 @@ from typer._click.exceptions import ClickException
 
 from qgjob.cli import artifacts, builds, holds, jobs, lab, status
 from qgjob.cli.command import Command
+from qgjob.cli.complaints import tell_bug, tell_error, tell_trouble_of_host
 from qgjob.cli.doctor import doctor, say_coordinators_release
 from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.globals import GLOBALS
 from qgjob.cli.logs import logs
 from qgjob.cli.submit import submit
-from qgjob.cli.terminal import ReaderGone, abandon_readers
+from qgjob.cli.terminal import ReaderGone, abandon_broken_stdout, abandon_readers
 from qgjob.errors import ClientError
-from qgjob.program import print_release, refuse_usage, short
+from qgjob.program import print_release, refuse_usage
 
 app = typer.Typer(
     name="qgjob",
@@ -127,6 +129,7 @@ def main() -> NoReturn:
         # A name that the terminal's encoding does not have must not end a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    threading.excepthook = _tell_bug_of_thread
     try:
         result = app(standalone_mode=False)
         sys.stdout.flush()
@@ -138,21 +141,19 @@ def main() -> NoReturn:
     except ClickException as error:
         refuse_usage(error)
     except ClientError as error:
-        if GLOBALS.is_debugging:
-            raise
-        _refuse(str(error), error.hint, exit_of_error(error))
-    except Exception as error:
-        if GLOBALS.is_debugging:
-            raise
-        sentence = f"{type(error).__name__}: {error}"
-        _refuse(sentence, "this is a mistake of qgjob's own; --debug shows where", Exit.LAB_FAULT)
+        tell_error(error, str(error), error.hint)
+        sys.exit(exit_of_error(error))
+    except OSError as error:
+        tell_trouble_of_host(error)
+        abandon_broken_stdout()
+        sys.exit(Exit.HOST_TROUBLE)
+    except Exception as error:  # noqa: BLE001 - the top of the program
+        tell_bug(error)
+        sys.exit(Exit.BUG)
     sys.exit(result if isinstance(result, int) else Exit.OK)
 
 
-def _refuse(sentence: str, hint: str, code: Exit) -> NoReturn:
-    from qgjob.cli.terminal import clean
-
-    sys.stderr.write(f"error: {clean(short(sentence))}\n")
-    if hint:
-        sys.stderr.write(f"hint: {clean(hint)}\n")
-    sys.exit(code)
+def _tell_bug_of_thread(died: threading.ExceptHookArgs) -> None:
+    """Tell what ended a thread; the main thread goes on to its own verdict."""
+    if died.exc_value is not None:
+        tell_bug(died.exc_value)

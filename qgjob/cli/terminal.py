@@ -60,6 +60,14 @@ def abandon_readers() -> None:
         _abandon(sys.stderr)
 
 
+def abandon_broken_stdout() -> None:
+    """Write what is still buffered, or let it go where stdout takes nothing: Python would complain at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _abandon(sys.stdout)
+
+
 def _has_no_reader(descriptor: int) -> bool:
     poll = select.poll()
     # No event is asked for: that the other end of a pipe is closed is told always.
@@ -91,14 +99,16 @@ class Cleaner:
 
 
 class LogWriter:
-    """Writes a log to stdout: byte for byte on a pipe, without control sequences on a terminal.
+    """Writes a log: byte for byte on a pipe, without control sequences on a terminal.
 
     Where GitHub's runner reads along, the log gives it no commands.
     """
 
-    def __init__(self) -> None:
-        self._cleaner = Cleaner() if sys.stdout.isatty() else None
-        self._harmless = harmless.Harmless() if harmless.is_wanted(STDOUT) else None
+    def __init__(self, descriptor: int = STDOUT) -> None:
+        """Write to stdout, or to stderr where stdout is for something else."""
+        self._stream = sys.stderr if descriptor == STDERR else sys.stdout
+        self._cleaner = Cleaner() if self._stream.isatty() else None
+        self._harmless = harmless.Harmless() if harmless.is_wanted(descriptor) else None
 
     def write(self, data: bytes) -> None:
         """Write the next bytes, at once."""
@@ -110,10 +120,10 @@ class LogWriter:
 
     def _put(self, data: bytes, *, is_end: bool) -> None:
         if self._cleaner is not None:
-            sys.stdout.write(self._cleaner.feed(data, is_end=is_end))
-            sys.stdout.flush()
+            self._stream.write(self._cleaner.feed(data, is_end=is_end))
+            self._stream.flush()
             return
         if self._harmless is not None:
             data = self._harmless.feed(data, is_end=is_end)
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        self._stream.buffer.write(data)
+        self._stream.buffer.flush()

@@ -212,3 +212,63 @@ def test_who_asks_how_things_are_does_not_wait_long_for_an_address_that_swallows
         )
     assert done.returncode == code
     assert said.format(address) in done.stdout + done.stderr
+
+
+def run_with(defect: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program with a function of `qgjob jobs list` that does something else."""
+    code = f"""
+import sys, threading
+import qgjob.cli.jobs
+from qgjob.cli.main import main
+
+def defect(*_):
+    {defect}
+
+qgjob.cli.jobs.chosen_format = defect
+sys.argv = {["qgjob", "jobs", "list", *arguments]!r}
+main()
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_bug_of_the_program_is_told_as_one_and_is_no_verdict() -> None:
+    done = run_with("raise KeyError('state')")
+    assert done.returncode == 70
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: a bug in qgjob, not a fault of the lab or of a test: KeyError: 'state'\n"
+        f"hint: report it with what the same command prints with --debug; this is qgjob {version('qgjob')}\n"
+    )
+
+
+def test_debug_shows_the_trace_of_a_bug_before_the_same_line_and_code() -> None:
+    done = run_with("raise KeyError('state')", "--debug")
+    assert done.returncode == 70
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert done.stderr.splitlines()[-2:] == [
+        "error: a bug in qgjob, not a fault of the lab or of a test: KeyError: 'state'",
+        f"hint: report it with the trace above; this is qgjob {version('qgjob')}",
+    ]
+
+
+def test_debug_changes_no_exit_code() -> None:
+    done = run("--coordinator", "127.0.0.1:1", "jobs", "list", "--debug")
+    assert done.returncode == 6
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert done.stderr.splitlines()[-2] == "error: no coordinator answers at 127.0.0.1:1"
+
+
+def test_a_bug_on_a_thread_is_told_without_a_trace() -> None:
+    done = run_with("thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join(); sys.exit(7)")
+    assert done.returncode == 7
+    assert done.stderr.startswith("error: a bug in qgjob, not a fault of the lab or of a test: ZeroDivisionError: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_result_that_cannot_be_written_is_this_computers_fault() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [QGJOB, "config", "view"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 74
+    assert done.stderr == "error: No space left on device\nhint: look at this computer; the lab and its jobs go on\n"
