@@ -10,7 +10,7 @@ import typer
 
 from qgjob.cli import completion, fields, render, terminal
 from qgjob.cli.command import Command
-from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
+from qgjob.cli.session import Json, Output, chosen_format, client, is_format_asked_for, show, show_one
 from qgjob.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -184,7 +184,13 @@ def wait(
     from qgjob.cli.waiting import Waiting
 
     chosen = chosen_format(output, json)
-    waiting = Waiting.of(follow, wait_timeout, junit, is_cancelling=cancel_on_interrupt)
+    waiting = Waiting.of(
+        follow,
+        wait_timeout,
+        junit,
+        is_cancelling=cancel_on_interrupt,
+        is_result_wanted=is_format_asked_for(output, json),
+    )
     if not job_ids and not run and not label:
         raise UsageError("no job to wait for", hint="give job ids, --run NAME or --label K=V")
     found: list[Job] = []

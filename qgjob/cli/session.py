@@ -15,6 +15,7 @@ from qgjob.errors import ClientError, UsageError
 
 if TYPE_CHECKING:
     from qgjob.client import Client
+    from qgjob.config import Setting
 
 Output = Annotated[
     str | None,
@@ -35,10 +36,7 @@ def chosen_format(output: str | None, is_json: bool) -> str:
     Raises:
         UsageError: There is no such format.
     """
-    from qgjob.config import settings
-
-    asked = "json" if is_json else output
-    found = settings({"output": asked}, GLOBALS.profile).get("output")
+    found = _asked_format(output, is_json)
     if found is None:
         return "table" if sys.stdout.isatty() else "json"
     if found.value not in FORMATS:
@@ -46,6 +44,17 @@ def chosen_format(output: str | None, is_json: bool) -> str:
             f"output {found.value!r} (from {found.source}) is unknown", hint=f"use one of {', '.join(FORMATS)}"
         )
     return found.value
+
+
+def is_format_asked_for(output: str | None, is_json: bool) -> bool:
+    """Whether somebody chose a format, so that stdout is for the result in it and for nothing else."""
+    return _asked_format(output, is_json) is not None
+
+
+def _asked_format(output: str | None, is_json: bool) -> Setting | None:
+    from qgjob.config import settings
+
+    return settings({"output": "json" if is_json else output}, GLOBALS.profile).get("output")
 
 
 def _tell_lost(error: ClientError) -> None:

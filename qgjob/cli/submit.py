@@ -12,7 +12,7 @@ import typer
 from qgjob.cli import completion, fields, render, terminal
 from qgjob.cli.builds import bring_for
 from qgjob.cli.bundles import bring_bundle, packed
-from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show
+from qgjob.cli.session import Json, Output, chosen_format, client, is_format_asked_for, organisation, show
 from qgjob.errors import Unreachable, UsageError
 
 if TYPE_CHECKING:
@@ -128,7 +128,13 @@ def submit(
     from qgjob.cli.wish import Wish, read_manifest, specs_of
 
     chosen = chosen_format(output, json)
-    waiting = Waiting.of(follow, wait_timeout, junit, is_cancelling=cancel_on_interrupt)
+    waiting = Waiting.of(
+        follow,
+        wait_timeout,
+        junit,
+        is_cancelling=cancel_on_interrupt,
+        is_result_wanted=is_format_asked_for(output, json),
+    )
     written = read_manifest(manifest) if manifest is not None else None
     if written is None and not test:
         raise UsageError("no test is given", hint="add --test tests/login.spec.ts, or --from manifest.toml")

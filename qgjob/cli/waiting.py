@@ -37,9 +37,19 @@ class Waiting:
     junit: Path | None
     is_cancelling: bool
     """Whether Ctrl-C cancels the jobs instead of detaching."""
+    is_result_wanted: bool = False
+    """Whether stdout is for the jobs as they ended, also where their logs are followed: those go to stderr then."""
 
     @classmethod
-    def of(cls, follow: bool, wait_timeout: str | None, junit: Path | None, *, is_cancelling: bool) -> Waiting:
+    def of(
+        cls,
+        follow: bool,
+        wait_timeout: str | None,
+        junit: Path | None,
+        *,
+        is_cancelling: bool,
+        is_result_wanted: bool,
+    ) -> Waiting:
         """Return what the options of a command say.
 
         Raises:
@@ -50,7 +60,13 @@ class Waiting:
 
             check_place(junit)
         timeout_s = fields.span_s(wait_timeout, "wait-timeout") if wait_timeout is not None else None
-        return cls(is_following=follow, timeout_s=timeout_s, junit=junit, is_cancelling=is_cancelling)
+        return cls(
+            is_following=follow,
+            timeout_s=timeout_s,
+            junit=junit,
+            is_cancelling=is_cancelling,
+            is_result_wanted=is_result_wanted,
+        )
 
     def finish(self, client: Client, ids: Sequence[int], output: str, *, known: Iterable[Job] = ()) -> NoReturn:
         """Wait until jobs have ended, show and report them in the order of `ids`, and end with their exit code.
@@ -65,7 +81,8 @@ class Waiting:
             ClientError: The wait could not go on; what is known of the jobs has been shown and reported.
         """
         service = ci.detected(os.environ)
-        wait = _Wait(client, ids, known, is_following=self.is_following)
+        logs_to = terminal.STDERR if self.is_result_wanted else terminal.STDOUT
+        wait = _Wait(client, ids, known, logs_to=logs_to if self.is_following else None)
         with _terminable(self.is_cancelling), _heartbeat(wait) if service is not None else nullcontext():
             outcome = self._outcome(client, wait)
         jobs = wait.jobs()
@@ -75,7 +92,7 @@ class Waiting:
         if service is not None and is_known:
             ci.report(service, jobs)
         try:
-            if not self.is_following and is_known:
+            if (self.is_result_wanted or not self.is_following) and is_known:
                 show(jobs, output, render.jobs_table)
             sys.stdout.flush()
         except BrokenPipeError:
@@ -130,12 +147,13 @@ def _with_attempts(client: Client, job: dict[str, Any]) -> dict[str, Any]:
 class _Wait:
     """The jobs that are waited for, as they stand."""
 
-    def __init__(self, client: Client, ids: Sequence[int], known: Iterable[Job], *, is_following: bool) -> None:
+    def __init__(self, client: Client, ids: Sequence[int], known: Iterable[Job], *, logs_to: int | None) -> None:
+        """Take the jobs, and the descriptor that their logs are written to; None for no logs."""
         from qgjob import resources
 
         self._client = client
         self._ids = ids
-        self._is_following = is_following
+        self._logs_to = logs_to
         self._known = {job.id: resources.job(job) for job in known}
         self._jobs: dict[int, dict[str, Any]] = {}
         self._followers: dict[int, _Follower] = {}
@@ -172,8 +190,9 @@ class _Wait:
         job = resources.job(message)
         before = self._jobs.get(message.id)
         self._jobs[message.id] = job
-        if self._is_following and job["attempt"] and message.id not in self._followers:
-            self._followers[message.id] = _Follower(self._client, message.id, is_alone=len(self._ids) == 1)
+        if self._logs_to is not None and job["attempt"] and message.id not in self._followers:
+            writer = terminal.LogWriter(self._logs_to)
+            self._followers[message.id] = _Follower(self._client, message.id, writer, is_alone=len(self._ids) == 1)
             self._followers[message.id].start()
         tell(before, job)
 
@@ -248,17 +267,17 @@ def say_cut(piece: LogPiece, job_id: int, *, is_first: bool) -> None:
 
 
 class _Follower(threading.Thread):
-    """Writes one job's log to stdout while the main thread waits for its end."""
+    """Writes one job's log while the main thread waits for its end."""
 
     _turn = threading.Lock()
 
-    def __init__(self, client: Client, job_id: int, *, is_alone: bool) -> None:
+    def __init__(self, client: Client, job_id: int, writer: terminal.LogWriter, *, is_alone: bool) -> None:
         super().__init__(daemon=True, name=f"log of job {job_id}")
         self._client = client
         self._job_id = job_id
         self._is_alone = is_alone
         self._rest = b""
-        self._writer = terminal.LogWriter()
+        self._writer = writer
 
     def run(self) -> None:
         is_first = True

@@ -158,6 +158,25 @@ def test_a_followed_log_is_passed_through_byte_for_byte(stand_in: StandIn) -> No
     assert (done, out) == (0, "one\ntwo\x1b[31m\nthree")
 
 
+@pytest.mark.parametrize("command", [("jobs", "wait", "7"), SUBMIT], ids=["wait", "submit"])
+def test_a_followed_log_leaves_stdout_to_the_result_where_a_format_was_chosen(
+    stand_in: StandIn, command: tuple[str, ...]
+) -> None:
+    def log(request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
+        yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_OPEN)
+        yield LogChunk(attempt_id=5, offset=0, data=b"one\ntwo\n")
+        yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_COMPLETE)
+
+    stand_in.submits = [accept]
+    stand_in.watches = [lambda request: iter([running(), ended(JOB_STATE_FAILED)])]
+    stand_in.follows = [log]
+    done, out, err = run(stand_in, *command, "--follow", "-o", "json")
+    assert done == 1
+    assert [(job["id"], job["status"]) for job in json.loads(out)] == [(7, "failed")]
+    lines = err.splitlines()
+    assert [line for line in lines if line in ("one", "two")] == ["one", "two"]
+
+
 def test_a_report_that_cannot_be_written_is_told_and_changes_no_verdict(stand_in: StandIn, tmp_path: Path) -> None:
     report = tmp_path / "junit.xml"
 
