@@ -6,6 +6,7 @@ mends it happens in canaries, and the coordinator's waits between those are the 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from shlex import quote
 
@@ -18,6 +19,12 @@ from agent.runners.protocol import RunFailed
 
 MOST_RESTARTS = 3
 """Restarts in a row; after them the device needs hands."""
+LAST_TESTED = "/data/local/tmp/qgjob-tested"
+"""File on the device with the package of the last batch. The device knows best: it outlives agents, and is reset as an
+emulator is.
+"""
+_PACKAGE = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+")
+_START_ERROR = re.compile(r"^Error", re.MULTILINE)
 DRIVER_PACKAGES = ("io.appium.uiautomator2.server", "io.appium.uiautomator2.server.test")
 
 
@@ -41,8 +48,6 @@ class Care:
         self._serial = serial
         self._options = options
         self._restarts = 0
-        self._tested: str | None = None
-        """Package of the last batch."""
 
     async def check(self, *, may_restart: bool) -> None:
         """Look whether the device is fit for a batch; restart it if that may help, and is allowed.
@@ -68,15 +73,35 @@ class Care:
         return is_allowed and found.reason in REBOOT_REASONS
 
     async def clean_up(self, package: str) -> None:
-        """End what the last batch left running, and take the data or the whole of its app away if another one comes."""
-        last, self._tested = self._tested, package
-        if last is None:
-            return
-        await self._adb.run("shell", "; ".join(f"am force-stop {quote(name)}" for name in (last, *DRIVER_PACKAGES)))
-        if last != package and self._options.removes_apps:
-            await self._adb.run("uninstall", last)
-        elif last != package:
-            await self._adb.run("shell", f"pm clear {quote(last)}")
+        """End what the last batch left running, and take the data or the whole of its app away if another one comes.
+
+        Which that was is asked of the device, so it is also done when another agent ran it, or an earlier life of this.
+        """
+        last = await self._last_tested()
+        if last is not None:
+            await self._adb.run("shell", "; ".join(f"am force-stop {quote(name)}" for name in (last, *DRIVER_PACKAGES)))
+        if last is not None and last != package:
+            await self._take_away(last)
+        if last != package:
+            await self._remember(package)
+
+    async def _last_tested(self) -> str | None:
+        code, text = await self._adb.run("shell", f"cat {LAST_TESTED}")
+        found = _PACKAGE.fullmatch(text.strip())
+        return found[0] if code == 0 and found is not None else None
+
+    async def _take_away(self, package: str) -> None:
+        if self._options.removes_apps:
+            await self._adb.run("uninstall", package)
+        else:
+            await self._adb.run("shell", f"pm clear {quote(package)}")
+
+    async def _remember(self, package: str) -> None:
+        """Note on the device what is tested next; last, so that who is interrupted cleans up once more."""
+        code, text = await self._adb.run("shell", f"echo {quote(package)} > {LAST_TESTED}")
+        if code != 0:
+            reason = text.strip() or f"code {code}"
+            structlog.get_logger("agent").warning("last_app_not_noted", device=self._adb.udid, reason=reason)
 
     async def try_out(self, apk: Apk) -> None:
         """Start an app and end it again.
@@ -85,7 +110,7 @@ class Care:
             RunFailed: The device does not start it.
         """
         code, text = await self._adb.run("shell", f"am start -W -n {quote(f'{apk.package}/{apk.activity}')}")
-        if code != 0 or "Error" in text:
+        if code != 0 or _START_ERROR.search(text) is not None:
             lines = text.strip().splitlines() or ["no answer"]
             message = f"{self._adb.udid} does not start {apk.package}: {lines[-1]}"
             raise RunFailed(Failure(reason="DEVICE_STARTS_NO_APP", message=message, blame=Blame.DEVICE))

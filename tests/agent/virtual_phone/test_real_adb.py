@@ -18,10 +18,11 @@ import pytest_asyncio
 
 import agent.android
 from agent.android import Adb, Apk
+from agent.core.model import Blame
 from agent.crashes import crashes_of
 from agent.devices.adb import track
 from agent.health import Limits, complaint
-from agent.runners.appwright_care import Care, CareOptions
+from agent.runners.appwright_care import LAST_TESTED, Care, CareOptions
 from agent.runners.protocol import RunFailed
 from agent.virtual_phone.apk import build_apk, make_keystore
 from agent.virtual_phone.daemon import LOOPBACK
@@ -30,6 +31,7 @@ from agent.virtual_phone.faults import FaultKind
 from agent.virtual_phone.lab import DIRECTORY_NAME, LabOptions, VirtualLab
 
 PACKAGE = "org.example.demo"
+ACTIVITY = f"{PACKAGE}.MainActivity"
 SOON = 60.0
 
 pytestmark = [pytest.mark.android_tools, pytest.mark.asyncio(loop_scope="module")]
@@ -86,6 +88,10 @@ async def adb(lab: VirtualLab, number: int, *arguments: str) -> tuple[int, str, 
     out, err = await asyncio.wait_for(process.communicate(), SOON)
     assert process.returncode is not None
     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def the_app(path: Path) -> Apk:
+    return Apk(path=path, digest=digest(path) if path.exists() else "", package=PACKAGE, activity=ACTIVITY)
 
 
 async def seen(lab: VirtualLab, is_so: Callable[[dict[str, str]], bool]) -> dict[str, str]:
@@ -162,7 +168,7 @@ async def test_agent_installs_a_build_that_does_not_update_what_is_there(
     phone = Adb(lab.udids[0], lab.adb_port)
     for name in (before, given):
         path: Path = getattr(apks, name)
-        await phone.install(Apk(path=path, digest=digest(path), package=PACKAGE, activity=f"{PACKAGE}.MainActivity"))
+        await phone.install(the_app(path))
         assert await held(lab, 0) == digest(path)
 
 
@@ -451,17 +457,53 @@ async def test_crash_of_an_app_is_found_in_the_phones_log(lab: VirtualLab, apks:
 
 
 @pytest.mark.parametrize(("removes", "is_kept"), [(False, True), (True, False)])
-async def test_last_batchs_app_is_ended_and_removed_if_that_is_wanted(
+async def test_last_batchs_app_is_ended_and_removed_if_that_is_wanted_whoever_ran_it(
     lab: VirtualLab, apks: Apks, removes: bool, is_kept: bool
 ) -> None:
-    care = Care(Adb(lab.udids[0], lab.adb_port), None, CareOptions(removes_apps=removes))
+    def care() -> Care:
+        """Each is one more life of the agent: nothing is in its memory."""
+        return Care(Adb(lab.udids[0], lab.adb_port), None, CareOptions(removes_apps=removes))
+
     await adb(lab, 0, "install", str(apks.first))
-    await care.clean_up(PACKAGE)
+    await care().clean_up(PACKAGE)
     await adb(lab, 0, "shell", f"monkey -p {PACKAGE} 1")
     assert (await adb(lab, 0, "shell", "pidof", PACKAGE))[0] == 0
-    await care.clean_up("org.example.next")
+    await care().clean_up("org.example.next")
     assert (await adb(lab, 0, "shell", "pidof", PACKAGE))[0] == 1
     assert (await held(lab, 0) is not None) is is_kept
+
+
+async def test_app_of_the_next_batch_keeps_its_place_and_is_only_ended(lab: VirtualLab, apks: Apks) -> None:
+    phone = Adb(lab.udids[0], lab.adb_port)
+    await adb(lab, 0, "install", str(apks.first))
+    await Care(phone, None, CareOptions(removes_apps=True)).clean_up(PACKAGE)
+    await adb(lab, 0, "shell", f"monkey -p {PACKAGE} 1")
+    await Care(phone, None, CareOptions(removes_apps=True)).clean_up(PACKAGE)
+    assert (await adb(lab, 0, "shell", "pidof", PACKAGE))[0] == 1
+    assert await held(lab, 0) is not None
+
+
+async def test_foreign_words_in_the_note_of_the_last_app_are_no_command(lab: VirtualLab, apks: Apks) -> None:
+    await adb(lab, 0, "install", str(apks.first))
+    await adb(lab, 0, "shell", f"echo '{PACKAGE}; rm -r /sdcard' > {LAST_TESTED}")
+    await Care(Adb(lab.udids[0], lab.adb_port), None, CareOptions(removes_apps=True)).clean_up("org.example.next")
+    assert await held(lab, 0) is not None
+    assert (await adb(lab, 0, "shell", f"cat {LAST_TESTED}"))[1].strip() == "org.example.next"
+
+
+async def test_canary_starts_the_app_and_ends_it_again(lab: VirtualLab, apks: Apks) -> None:
+    await adb(lab, 0, "install", str(apks.first))
+    launches = lab.phones[0].package_log_path.read_text().count('"LAUNCH"')
+    await Care(Adb(lab.udids[0], lab.adb_port), None, CareOptions()).try_out(the_app(apks.first))
+    assert lab.phones[0].package_log_path.read_text().count('"LAUNCH"') == launches + 1
+    assert (await adb(lab, 0, "shell", "pidof", PACKAGE))[0] == 1
+
+
+async def test_phone_that_starts_no_app_fails_its_canary_with_what_it_said(lab: VirtualLab, apks: Apks) -> None:
+    care = Care(Adb(lab.udids[0], lab.adb_port), None, CareOptions())
+    with pytest.raises(RunFailed, match=f"does not start {PACKAGE}: Error") as failed:
+        await care.try_out(the_app(apks.first))  # it is not installed
+    assert (failed.value.failure.reason, failed.value.failure.blame) == ("DEVICE_STARTS_NO_APP", Blame.DEVICE)
 
 
 async def test_phone_that_does_not_get_well_is_restarted_only_where_that_is_allowed(lab: VirtualLab) -> None:
