@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qgjob.client import Client
+from qgjob.client.patience import Patience
 from qgjob.errors import ClientError, Unreachable, UsageError
 from qgjob.v1.blob_service_pb2 import BlobChunk, UploadBegun, UploadBlobRequest
 
 CHUNK_BYTES = 64 * 1_024
 PATIENCE_S = 120.0
 """How long an upload that comes no further is tried again."""
-FIRST_DELAY_S, MAX_DELAY_S = 0.2, 3.0
 HASH_BYTES = 1_024 * 1_024
 
 Tell = Callable[[int, int], None]
@@ -58,8 +57,7 @@ class _Upload:
         self._size = size
         self._tell = tell
         self._furthest = -1
-        self._since_s = time.monotonic()
-        self._delay_s = FIRST_DELAY_S
+        self._patience = Patience(PATIENCE_S)
         self._read_error: OSError | None = None
 
     def run(self) -> Blob:
@@ -77,7 +75,9 @@ class _Upload:
                 if is_first:
                     raise
                 self._check_read()
-                self._wait(error)
+                if self._patience.is_over():
+                    raise error
+                self._patience.wait()
             except ClientError as error:
                 self._check_read()
                 if error.reason != "DIGEST_MISMATCH":
@@ -89,14 +89,7 @@ class _Upload:
         """Be patient anew when the coordinator has more than before."""
         if offset > self._furthest:
             self._furthest = offset
-            self._since_s = time.monotonic()
-            self._delay_s = FIRST_DELAY_S
-
-    def _wait(self, error: Unreachable) -> None:
-        if time.monotonic() - self._since_s > PATIENCE_S:
-            raise error
-        time.sleep(self._delay_s)
-        self._delay_s = min(MAX_DELAY_S, 2 * self._delay_s)
+            self._patience.renew()
 
     def _check_read(self) -> None:
         if self._read_error is not None:

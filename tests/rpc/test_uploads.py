@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from coordinator.core.model import Settings
 from qgjob.client import Client
-from qgjob.errors import ClientError, UsageError
+from qgjob.client.patience import Patience
+from qgjob.errors import ClientError, Unreachable, UsageError
 from qgjob.uploads import CHUNK_BYTES, upload_file
-from qgjob.v1.blob_service_pb2 import FindBlobResponse
+from qgjob.v1.blob_service_pb2 import FindBlobResponse, UploadBlobRequest
 from tests.rpc.grid import Grid
 
 
@@ -90,3 +92,28 @@ async def test_upload_without_room_is_refused_and_says_how_much_is_missing(
     with Client(grid.address) as client, pytest.raises(ClientError, match="the upload has no room") as refusal:
         await asyncio.to_thread(upload_file, client, build)
     assert refusal.value.reason == "STORAGE_FULL"
+
+
+class BreakingClient(Client):
+    """Its uploads break off at once; each finds as much there as it is told."""
+
+    def __init__(self, offsets: list[int]) -> None:
+        super().__init__("127.0.0.1:1")
+        self.offsets = offsets
+
+    def find_blob(self, digest: str, size: int) -> FindBlobResponse:
+        return FindBlobResponse(offset=self.offsets.pop(0))
+
+    def send_blob(self, messages: Iterator[UploadBlobRequest]) -> None:
+        raise Unreachable("the link broke")
+
+
+def test_upload_is_given_up_when_it_comes_no_further_for_long(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(Patience, "is_over", lambda _patience: len(waits) == 2)
+    monkeypatch.setattr(Patience, "wait", lambda _patience: waits.append(1))
+    monkeypatch.setattr(Patience, "renew", lambda _patience: waits.clear())
+    with BreakingClient([0, 0, CHUNK_BYTES, CHUNK_BYTES, CHUNK_BYTES]) as client:
+        with pytest.raises(Unreachable, match="the link broke"):
+            upload_file(client, build)
+        assert client.offsets == []
