@@ -16,8 +16,8 @@ from typing import IO
 from pathspec import GitIgnoreSpec
 
 from qgjob.errors import UsageError
+from qgjob.ignored import IgnoreRules
 
-IGNORE_FILES = (".gitignore", ".qgjobignore")
 ALWAYS_LEFT_OUT = (".git/", ".hg/", ".svn/", "node_modules/")
 SECRETS = GitIgnoreSpec.from_lines(
     (
@@ -92,38 +92,23 @@ def choose(directory: Path, allowed: Sequence[str] = ()) -> Packing:
 
 def _walk(directory: Path, let_in: GitIgnoreSpec) -> Iterator[str]:
     """Yield the files that are not left out."""
-    rules: dict[str, GitIgnoreSpec] = {}
+    rules = IgnoreRules(directory)
     always = GitIgnoreSpec.from_lines(ALWAYS_LEFT_OUT)
 
     def is_out(name: str) -> bool:
         if always.match_file(name):
             return not let_in.match_file(name)
-        verdict = False
-        for folder, spec in rules.items():
-            if name.startswith(folder):
-                found = spec.check_file(name.removeprefix(folder)).include
-                verdict = verdict if found is None else found
-        return verdict
+        return rules.leave_out(name)
 
     for folder, folders, files in os.walk(directory):
         here = Path(folder).relative_to(directory).as_posix()
         prefix = "" if here == "." else f"{here}/"
-        if lines := _ignore_lines(Path(folder)):
-            rules[prefix] = GitIgnoreSpec.from_lines(lines)
+        rules.read(Path(folder), prefix)
         folders[:] = sorted(name for name in folders if not is_out(f"{prefix}{name}/"))
         for name in sorted([*files, *(name for name in folders if (Path(folder) / name).is_symlink())]):
             if not is_out(prefix + name):
                 _check_kind(Path(folder) / name, prefix + name)
                 yield prefix + name
-
-
-def _ignore_lines(folder: Path) -> list[str]:
-    lines: list[str] = []
-    for name in IGNORE_FILES:
-        path = folder / name
-        if path.is_file():
-            lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines
 
 
 def _check_kind(path: Path, name: str) -> None:

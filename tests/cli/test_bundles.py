@@ -142,3 +142,48 @@ def test_patterns_stand_for_the_specs_that_are_packed(project: Path, test: str, 
 def test_spec_that_is_not_packed_is_refused_at_once(project: Path, test: str) -> None:
     with pytest.raises(UsageError, match="no file of the bundle is"):
         expand(choose(project), [test])
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository of several projects, in a folder that has rules which are none of its business."""
+    (tmp_path / ".gitignore").write_text("*.ts\n")
+    root = tmp_path / "repository"
+    lay_out(root / "apps" / "e2e", list(FILES))
+    (root / ".git").mkdir()
+    return root
+
+
+def test_ignore_files_above_the_project_are_honoured_up_to_the_root_of_its_repository(repository: Path) -> None:
+    (repository / ".gitignore").write_text("*.spec.ts\n/tests/\n/apps/e2e/package.json\n")
+    (repository / "apps" / ".qgjobignore").write_text("helper.ts\n!/e2e/tests/login.spec.ts\n")
+    left_out = {"tests/deep/checkout.spec.ts", "tests/helper.ts", "package.json"}
+    assert choose(repository / "apps" / "e2e").names == tuple(name for name in PACKED if name not in left_out)
+
+
+def test_rule_of_the_project_outdoes_one_from_above(repository: Path) -> None:
+    (repository / ".gitignore").write_text("keep.log\nhelper.ts\n")
+    assert choose(repository / "apps" / "e2e").names == tuple(name for name in PACKED if name != "tests/helper.ts")
+
+
+@pytest.mark.parametrize("rule", ["/apps/", "apps/e2e", "e2e/", "*\n!/src/"])
+def test_project_that_is_ignored_as_a_whole_is_packed_when_it_is_named(repository: Path, rule: str) -> None:
+    (repository / ".gitignore").write_text(f"{rule}\nhelper.ts\n")
+    assert choose(repository / "apps" / "e2e").names == tuple(name for name in PACKED if name != "tests/helper.ts")
+
+
+def test_rules_outside_of_a_repository_and_above_its_root_are_not_read(repository: Path, project: Path) -> None:
+    assert choose(repository / "apps" / "e2e").names == PACKED
+    assert choose(project).names == PACKED
+
+
+def test_link_to_a_project_is_packed_by_the_rules_of_where_it_lies(repository: Path, tmp_path: Path) -> None:
+    (repository / ".gitignore").write_text("helper.ts\n")
+    (tmp_path / "link").symlink_to(repository / "apps" / "e2e")
+    assert "tests/helper.ts" not in choose(tmp_path / "link").names
+
+
+def test_rules_that_are_no_text_file_of_a_common_size_are_refused(project: Path) -> None:
+    (project / ".gitignore").write_bytes(b"a\n" * 600_000)
+    with pytest.raises(UsageError, match=r"\.gitignore has over 1024 KiB"):
+        choose(project)
