@@ -49,6 +49,7 @@ def logs(
                 is_first = False
             writer.end()
         except KeyboardInterrupt:
+            writer.end()
             terminal.say(f"detached; follow again with `qgjob logs {job_id} --follow`")
             raise typer.Exit(Exit.INTERRUPTED) from None
     if is_first:

@@ -109,21 +109,29 @@ class LogWriter:
         self._stream = sys.stderr if descriptor == STDERR else sys.stdout
         self._cleaner = Cleaner() if self._stream.isatty() else None
         self._harmless = harmless.Harmless() if harmless.is_wanted(descriptor) else None
+        self._has_begun_line = False
 
     def write(self, data: bytes) -> None:
         """Write the next bytes, at once."""
         self._put(data, is_end=False)
 
     def end(self) -> None:
-        """Write what was held back at the end of an attempt's log."""
+        """Write what was held back at the end of an attempt's log; what is said next begins a line on a terminal."""
         self._put(b"", is_end=True)
+        if self._has_begun_line:
+            self._show("\n")
 
     def _put(self, data: bytes, *, is_end: bool) -> None:
         if self._cleaner is not None:
-            self._stream.write(self._cleaner.feed(data, is_end=is_end))
-            self._stream.flush()
+            self._show(self._cleaner.feed(data, is_end=is_end))
             return
         if self._harmless is not None:
             data = self._harmless.feed(data, is_end=is_end)
         self._stream.buffer.write(data)
         self._stream.buffer.flush()
+
+    def _show(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+        if text:
+            self._has_begun_line = not text.endswith("\n")
