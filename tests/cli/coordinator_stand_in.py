@@ -70,6 +70,20 @@ class StandIn:
         """Set by a test, for its answer to wait for."""
         self.released = threading.Event()
         """Set at the end of the test: streams that hang end."""
+        self._server: grpc.Server | None = None
+
+    def begin(self) -> None:
+        """Serve: on a free port, or where it served before it died."""
+        options = (("grpc.so_reuseport", 0),)
+        self._server = grpc.server(ThreadPoolExecutor(8), options=options, interceptors=[_Record(self.calls)])
+        self._server.add_generic_rpc_handlers(_handlers(self))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port(self.address or '127.0.0.1:0')}"
+        self._server.start()
+
+    def die(self) -> None:
+        """Let every connection break, and nobody answer any more."""
+        assert self._server is not None
+        self._server.stop(0).wait(10)
 
     def submit(self, request: jobs.SubmitJobsRequest, context: grpc.ServicerContext) -> jobs.SubmitJobsResponse:
         self.asked.append(request)
@@ -176,13 +190,9 @@ def _handlers(stand_in: StandIn) -> list[grpc.GenericRpcHandler]:
 def running_stand_in() -> Iterator[StandIn]:
     """A stand-in that serves on a free port."""
     stand_in = StandIn()
-    options = (("grpc.so_reuseport", 0),)
-    server = grpc.server(ThreadPoolExecutor(8), options=options, interceptors=[_Record(stand_in.calls)])
-    server.add_generic_rpc_handlers(_handlers(stand_in))
-    stand_in.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
+    stand_in.begin()
     try:
         yield stand_in
     finally:
         stand_in.released.set()
-        server.stop(0).wait(10)
+        stand_in.die()

@@ -1,12 +1,20 @@
-"""Jobs with a great many labels: what does not fit into one message must not break a view for everybody."""
+"""A great many jobs, and jobs with a great many labels: what does not fit into one message breaks no view."""
 
 from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
 
 from qgjob.v1 import job_pb2, job_service_pb2, queue_service_pb2
 from tests.rpc.grid import Grid, spec
 
 LABELS = {f"label-{number}": "x" * 1_024 for number in range(64)}
 COUNT = 75
+MANY = 10_000
+QGJOB = str(Path(sys.executable).parent / "qgjob")
 
 
 async def submit_large(grid: Grid) -> list[int]:
@@ -45,3 +53,25 @@ async def test_pages_end_where_a_message_is_full_and_leave_nothing_out(grid: Gri
         if not token:
             break
     assert found == ids[::-1]
+
+
+async def shown(grid: Grid, *arguments: str) -> str:
+    """Return what a command of the command line prints."""
+    env = {**os.environ, "QGJOB_COORDINATOR": grid.address}
+    process = await asyncio.create_subprocess_exec(QGJOB, *arguments, env=env, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
+
+
+async def test_ten_thousand_jobs_are_listed_each_once_and_the_newest_first(grid: Grid) -> None:
+    ids = await grid.submit(*(spec(f"tests/case-{number}.spec.ts") for number in range(MANY)))
+    newest_first = [*map(str, ids[::-1])]
+    listed = json.loads(await shown(grid, "jobs", "list", "--limit", "100000"))
+    assert [(str(job["id"]), job["test"]) for job in listed[:1] + listed[-1:]] == [
+        (newest_first[0], f"tests/case-{MANY - 1}.spec.ts"),
+        (newest_first[-1], "tests/case-0.spec.ts"),
+    ]
+    assert [str(job["id"]) for job in listed] == newest_first
+    table = (await shown(grid, "jobs", "list", "--limit", "100000", "-o", "table")).splitlines()
+    assert [line.split()[0] for line in table[1:]] == newest_first
