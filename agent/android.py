@@ -15,6 +15,7 @@ from agent.process import capture, start
 
 ADB_TIMEOUT_S = 20.0
 INSTALL_TIMEOUT_S = 180.0
+ANNOUNCE_TIMEOUT_S = 5.0
 LOOK_S = 2.0
 LOOKS_MISSED = 2
 # Given as an address and not as "localhost", adb never starts a server of its own: such a one would outlive the lab.
@@ -47,6 +48,22 @@ class InstallFailed(Exception):
         """Take the failure."""
         super().__init__(failure.message)
         self.failure = failure
+
+
+async def announce_emulator(server_port: int, port: int) -> None:
+    """Tell an adb server of an emulator, by the port of its adb; one that is known already stays as it is.
+
+    Raises:
+        OSError: The server cannot be reached, or does not take it.
+    """
+    async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(SERVER_HOST, server_port)
+        try:
+            request = f"host:emulator:{port}".encode()
+            writer.write(b"%04x%s" % (len(request), request))
+            await reader.read()  # there is no answer; the server closes when it has done it
+        finally:
+            writer.close()
 
 
 class Adb:

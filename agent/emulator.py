@@ -2,6 +2,10 @@
 
 It is started when the first batch comes, without a window, and ended when nothing came for a while. Its device is held
 by the lock like any other, by the emulator's process as well, until that is gone.
+
+An emulator tells the adb server of itself once, when it starts. A server that was away then, or was started again
+since, or still held the last emulator at that port, never hears of it, and looks for none at these ports. So the agent
+tells it whenever it looks.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.android import Adb
+from agent.android import Adb, announce_emulator
 from agent.core.model import Blame, Failure
 from agent.health import look
 from agent.journal import Claim
@@ -30,6 +34,8 @@ LAST_PORT = 5_680
 BOOT_TIMEOUT_S = 240.0
 BOOT_POLL_S = 1.0
 BOOT_TRIES = 2
+ANSWER_S = 20.0
+"""How long one that runs may take to answer before it is taken to hang; adb may have to find it again in that time."""
 STOP_GRACE_S = 10.0
 KEPT_LINES = 20
 
@@ -94,7 +100,7 @@ class Emulator:
     async def _boot(self) -> None:
         if self.is_running and self._is_used and self._reset is not Reset.KEEP:
             await self._stop()
-        if self.is_running and await self._has_booted():
+        if self.is_running and await self._answers():
             self._is_used = True
             return
         for number in range(1, BOOT_TRIES + 1):
@@ -157,18 +163,38 @@ class Emulator:
     def _hear(self, data: bytes) -> None:
         self._said.extend(data.decode(errors="replace").splitlines())
 
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while self.is_running:
+                    if await self._has_booted():
+                        return True
+                    await asyncio.sleep(BOOT_POLL_S)
+        except TimeoutError:
+            self._out.warning("emulator_hangs", avd=self._avd, port=self._port, patience_s=ANSWER_S)
+        return False
+
     async def _wait_until_booted(self) -> None:
         try:
             async with asyncio.timeout(BOOT_TIMEOUT_S):
                 while not await self._has_booted():
                     if not self.is_running:
-                        last = self._said[-1] if self._said else "no word"
-                        raise EmulatorFailed(f"the emulator of {self._avd} ended: {last}")
+                        raise EmulatorFailed(f"the emulator of {self._avd} ended: {self._last_word()}")
                     await asyncio.sleep(BOOT_POLL_S)
         except TimeoutError:
-            raise EmulatorFailed(f"the emulator of {self._avd} did not boot in {BOOT_TIMEOUT_S:g} s") from None
+            raise EmulatorFailed(
+                f"the emulator of {self._avd} did not boot in {BOOT_TIMEOUT_S:g} s: {self._last_word()}"
+            ) from None
+
+    def _last_word(self) -> str:
+        return self._said[-1] if self._said else "no word"
 
     async def _has_booted(self) -> bool:
+        try:
+            await announce_emulator(self._adb.server_port, self._port + 1)
+        except OSError as error:
+            self._said.append(f"the adb server on port {self._adb.server_port} does not answer: {error}")
+            return False
         sections = await look(self._adb, ("booted",))
         return sections is not None and sections["booted"].strip() == "1"
 

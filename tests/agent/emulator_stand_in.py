@@ -1,17 +1,17 @@
-"""Plays the program `emulator`: a virtual phone, of which the adb server is told as emulators tell of themselves.
+"""Plays the program `emulator`: a virtual phone, of which the adb server is told once, as emulators tell of themselves.
 
-What it was called with is kept in `calls` beside it; while there is a file `hangs` there, it takes that away and never
-boots; with a file `fails` it ends at once.
+What it was called with is kept in `calls` beside it; while there is a file `hangs` there, it never boots; with a file
+`fails` it ends at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 
@@ -35,27 +35,19 @@ def main(program: Path, arguments: list[str]) -> int:
     port = int(arguments[arguments.index("-port") + 1]) + 1
     command = [sys.executable, "-m", "agent.virtual_phone", "--port", str(port), "--serial", f"EMU{port}"]
     if (folder / "hangs").exists():
-        (folder / "hangs").unlink()
         command += ["--fault", "boot_incomplete"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as phone:
         assert phone.stdout is not None
         phone.stdout.readline()
-        while phone.poll() is None and not is_known(port):
-            # As long as adb has not forgotten the last phone at this port, it takes no new one.
-            ask(f"host:emulator:{port}")
-            time.sleep(0.2)
+        with contextlib.suppress(OSError):  # adb may be away, and emulators do not mind
+            tell_adb(port)
         return phone.wait()
 
 
-def is_known(port: int) -> bool:
-    return ask(f"host-serial:emulator-{port - 1}:get-state") == b"OKAY0006device"
-
-
-def ask(request: str) -> bytes:
-    with socket.create_connection(("127.0.0.1", int(os.environ["ANDROID_ADB_SERVER_PORT"]))) as server:
+def tell_adb(port: int) -> None:
+    request = f"host:emulator:{port}"
+    with socket.create_connection(("127.0.0.1", int(os.environ["ANDROID_ADB_SERVER_PORT"])), 5.0) as server:
         server.sendall(f"{len(request):04x}{request}".encode())
-        server.settimeout(5.0)
-        return b"".join(iter(lambda: server.recv(64), b""))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest_asyncio
 from agent import emulator as emulators
 from agent.android import Adb
 from agent.devices.lock import DeviceLock
-from agent.emulator import Emulator, EmulatorFailed, Reset
+from agent.emulator import BOOT_TIMEOUT_S, Emulator, EmulatorFailed, Reset
 from agent.journal import Claim, Journal
 from agent.virtual_phone.adb_server import AdbServer
 from tests.agent.emulator_stand_in import install_stand_in
@@ -35,31 +37,51 @@ class Bay:
         self.claim = Claim(self.adb.udid, self.lock.descriptor, Journal(directory / "processes"))
         self.made: list[Emulator] = []
 
-    def emulator(self, reset: Reset = Reset.KEEP) -> Emulator:
-        self.made.append(Emulator("Pixel_8", self.port, self.adb, self.claim, reset, self.directory / "emulators"))
+    def emulator(self, reset: Reset = Reset.KEEP, adb_port: int | None = None) -> Emulator:
+        adb = Adb(self.adb.udid, adb_port or self.adb.server_port)
+        self.made.append(Emulator("Pixel_8", self.port, adb, self.claim, reset, self.directory / "emulators"))
         return self.made[-1]
+
+    def phone(self) -> int:
+        """The process of the phone behind the emulator."""
+        (found,) = (
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdecimal() and f"--serial\0EMU{self.port + 1}\0" in command_line(entry)
+        )
+        return found
 
     def calls(self) -> list[list[str]]:
         path = self.program.with_name("calls")
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def say(self, word: str) -> None:
-        self.program.with_name(word).touch()
+    def fails(self) -> None:
+        """Let the next emulator end at once."""
+        self.program.with_name("fails").touch()
+
+    def hangs(self, does_hang: bool) -> None:
+        """Say whether the next emulator never boots."""
+        path = self.program.with_name("hangs")
+        path.touch() if does_hang else path.unlink(missing_ok=True)
+
+
+def command_line(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text()
+    except OSError:
+        return ""  # it has ended
 
 
 def free_pair() -> int:
-    """Return an even port that is free, as is the next."""
-    for _ in range(100):
-        with socket.socket() as chosen:
-            chosen.bind(("127.0.0.1", 0))
-            even = chosen.getsockname()[1] & ~1
+    """Return an even port that is free, as is the next; none that the system gives to whoever connects to somewhere."""
+    for even in random.sample(range(20_000, 30_000, 2), 100):
         with socket.socket() as one, socket.socket() as two:
             try:
                 one.bind(("127.0.0.1", even))
                 two.bind(("127.0.0.1", even + 1))
             except OSError:
                 continue
-            return int(even)
+            return even
     raise AssertionError("no two free ports beside each other")
 
 
@@ -101,7 +123,7 @@ async def test_emulator_is_booted_headless_once_and_ended_with_nothing_left(bay:
     ("reset", "boots", "flag"),
     [
         (Reset.KEEP, 1, "-read-only"),
-        pytest.param(Reset.SNAPSHOT, 2, "-read-only", marks=pytest.mark.soak),
+        (Reset.SNAPSHOT, 2, "-read-only"),
         pytest.param(Reset.WIPE, 2, "-wipe-data", marks=pytest.mark.soak),
     ],
 )
@@ -115,16 +137,38 @@ async def test_next_batch_finds_the_emulator_as_it_is_wanted(bay: Bay, reset: Re
     assert flag in bay.calls()[-1]
 
 
-@pytest.mark.soak
-async def test_emulator_that_hangs_is_replaced(bay: Bay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emulators, "BOOT_TIMEOUT_S", 3.0)
-    bay.say("hangs")
-    await bay.emulator().boot()
-    assert len(bay.calls()) == 2
+async def test_emulator_that_does_not_boot_is_replaced(bay: Bay, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator, start, starts = bay.emulator(), Emulator._start, list[float]()
+
+    async def start_with_less_patience(one: Emulator) -> None:
+        """The first has a second, and is said to hang; all that comes after it has all the time in the world."""
+        is_first = not starts
+        starts.append(1.0 if is_first else BOOT_TIMEOUT_S)
+        monkeypatch.setattr(emulators, "BOOT_TIMEOUT_S", starts[-1])
+        bay.hangs(is_first)
+        await start(one)
+
+    monkeypatch.setattr(Emulator, "_start", start_with_less_patience)
+    await emulator.boot()
+    assert len(starts) == 2
     assert await bay.adb.is_online()
 
 
-@pytest.mark.soak
+async def test_emulator_that_stops_answering_is_replaced_for_the_next_batch(
+    bay: Bay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator = bay.emulator()
+    await emulator.boot()
+    hung = bay.phone()
+    os.kill(hung, signal.SIGSTOP)  # it listens still, and takes what it is sent
+    monkeypatch.setattr(emulators, "ANSWER_S", 1.0)
+    monkeypatch.setattr(emulators, "STOP_GRACE_S", 0.1)  # it will not hear that it shall end
+    await emulator.boot()
+    assert len(bay.calls()) == 2
+    assert bay.phone() != hung
+    assert await bay.adb.is_online()
+
+
 async def test_emulator_that_was_killed_is_booted_again(bay: Bay) -> None:
     emulator = bay.emulator()
     await emulator.boot()
@@ -135,8 +179,32 @@ async def test_emulator_that_was_killed_is_booted_again(bay: Bay) -> None:
     assert await bay.adb.is_online()
 
 
+async def test_emulator_is_not_replaced_because_adb_was_started_again_and_does_not_know_it(
+    bay: Bay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulators, "ANSWER_S", BOOT_TIMEOUT_S)
+    server = await AdbServer.start(tmp_path / "adb")
+    try:
+        emulator = bay.emulator(adb_port=server.port)
+        await emulator.boot()
+        await server.close()
+        server = await AdbServer.start(tmp_path / "adb", port=server.port)
+        assert await server.states() == {}
+        await emulator.boot()
+        assert await server.states() == {bay.adb.udid: "device"}
+    finally:
+        await server.close()
+    assert len(bay.calls()) == 1
+
+
+async def test_adb_server_that_is_away_is_what_the_agent_tells_of(bay: Bay) -> None:
+    emulator = bay.emulator(adb_port=1)
+    assert not await emulator._has_booted()
+    assert emulator._last_word().startswith("the adb server on port 1 does not answer: ")
+
+
 async def test_emulator_that_ends_at_once_is_the_devices_fault_with_its_last_words(bay: Bay) -> None:
-    bay.say("fails")
+    bay.fails()
     with pytest.raises(EmulatorFailed, match="Cannot find AVD system path") as failed:
         await bay.emulator().boot()
     assert failed.value.failure.reason == "DEVICE_BOOT_FAILED"
