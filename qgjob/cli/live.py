@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
-from qgjob.cli import render
+from qgjob.cli import render, styles
 from qgjob.cli.session import client
 from qgjob.errors import ClientError
 from qgjob.program import stdout_width
@@ -43,13 +43,11 @@ _QUIT = b"q"
 class View(Protocol):
     """What is shown, as it stands."""
 
-    @property
-    def heading_size(self) -> int:
-        """Lines on top that stay when the rest is turned."""
+    def heading_size(self, width: int) -> int:
+        """Return how many lines on top stay when the rest is turned, on a terminal of so many columns."""
 
-    @property
-    def size(self) -> int:
-        """Lines that are turned."""
+    def size(self, width: int) -> int:
+        """Return how many lines are turned."""
 
     def draw(self, first: int, last: int, width: int) -> list[str]:
         """Return the heading, and the lines from `first` up to `last` of the rest."""
@@ -68,7 +66,7 @@ def show(read: Read) -> None:
     with client(feed.lose) as opened:
         feed.start(read, opened)
         view = feed.first()
-        console = render.console()
+        console = styles.console()
         if console.is_dumb_terminal or not sys.stdout.isatty():
             _print_all(feed, view)
         else:
@@ -127,7 +125,8 @@ class _Feed:
 def _print_all(feed: _Feed, view: View) -> None:
     """Print each view below the last: this terminal cannot be painted on."""
     while True:
-        for line in (*view.draw(0, view.size, stdout_width() or PIPE_WIDTH), ""):
+        width = stdout_width() or PIPE_WIDTH
+        for line in (*view.draw(0, view.size(width), width), ""):
             render.line_out(line)
         sys.stdout.flush()
         shown = view
@@ -149,6 +148,10 @@ class _Screen:
         )
         self._view = view
         self._top = 0
+        self._size = 1
+        """Lines that can be turned, as they were painted last."""
+        self._room = 1
+        """How many of them are seen at a time: heading and status line stay."""
 
     def run(self) -> None:
         keyboard = [sys.stdin.fileno()] if sys.stdin.isatty() else []
@@ -161,7 +164,7 @@ class _Screen:
 
     def _is_left(self, typed: bytes) -> bool:
         """Turn the view as the keys say; whether they say to leave it. Nothing typed is the end of the terminal."""
-        page = max(1, self._room() - 1)
+        page = max(1, self._room - 1)
         moves = {_UP: -1, _DOWN: 1, _PAGE_UP: -page, _PAGE_DOWN: page, _FIRST: -sys.maxsize, _LAST: sys.maxsize}
         for key in _KEY.findall(typed):
             if key == _QUIT:
@@ -171,21 +174,19 @@ class _Screen:
                     self._top = max(0, min(self._top + lines, self._last_top()))
         return not typed
 
-    def _room(self) -> int:
-        """Return how many lines can be turned at a time: heading and status line stay."""
-        return max(1, self._console.size.height - self._view.heading_size - 1)
-
     def _last_top(self) -> int:
-        return max(0, self._view.size - self._room())
+        return max(0, self._size - self._room)
 
     def _paint(self) -> None:
         from rich.console import Group
         from rich.text import Text
 
         self._view = self._feed.view or self._view
-        self._top = min(self._top, self._last_top())
         width, height = self._console.size
-        last = min(self._view.size, self._top + self._room())
+        self._size = self._view.size(width)
+        self._room = max(1, height - self._view.heading_size(width) - 1)
+        self._top = min(self._top, self._last_top())
+        last = min(self._size, self._top + self._room)
         lines = self._view.draw(self._top, last, width)[: height - 1]
         overflow: OverflowMethod = "ellipsis" if render.is_utf8() else "crop"
         shown = [Text.from_ansi(line, no_wrap=True, overflow=overflow) for line in lines]
@@ -196,9 +197,9 @@ class _Screen:
     def _status_line(self, last: int) -> str:
         if self._feed.lost is not None:
             return "connection lost, trying again | q: quit"
-        if self._view.size <= self._room():
+        if self._size <= self._room:
             return "live | q: quit"
-        return f"{self._top + 1}-{last} of {self._view.size} | space, b: page | q: quit"
+        return f"{self._top + 1}-{last} of {self._size} | space, b: page | q: quit"
 
 
 @contextlib.contextmanager

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from qgjob.cli.folding import folded
 from qgjob.cli.harmless import marked
+from qgjob.cli.styles import console, painted
 from qgjob.cli.table import Column, table_lines
 from qgjob.cli.terminal import STDOUT, clean, say
 from qgjob.counts import counted
 from qgjob.program import stdout_width
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Resource = dict[str, Any]
 
@@ -78,14 +75,6 @@ def laid_out(columns: list[Column], rows: list[list[str]], width: int | None) ->
     cleaned = [[" ".join(clean(cell).expandtabs(1).splitlines()) for cell in row] for row in rows]
     lines = table_lines(console(), columns, cleaned, width=width)
     return lines if is_utf8() else [line.replace("…", "~") for line in lines]
-
-
-def console() -> Console:
-    """Return Rich's console on stdout."""
-    from rich.console import Console
-
-    # With NO_COLOR Rich alone would still write the sequences for bold and dim.
-    return Console(color_system=None if os.environ.get("NO_COLOR") else "auto", highlight=False)
 
 
 def parse(instant: str | None) -> datetime | None:
@@ -187,7 +176,7 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
     cancelling = " (cancel requested)" if job["cancel_requested"] else ""
     facts = [
         ("Job", str(job["id"])),
-        ("Status", f"{job['status']}{flaky}{cancelling}"),
+        ("Status", f"{painted(job['status'])}{flaky}{cancelling}"),
         ("Test", job["test"]),
         ("App version", f"{job['app_version_id']} of {job['org_id']}"),
         ("Priority", f"{job['priority']} ({job['lane']} lane)"),
@@ -213,27 +202,32 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         reason = job["failure_reason"]
         blame = f" (blame: {reason['blame']})" if reason["blame"] else ""
         facts.append(("Reason", f"{reason['reason']}: {reason['message']}{blame}"))
+    width = stdout_width()
     for name, value in facts:
-        line_out(marked(f"{name + ':':<16}{clean(value)}", STDOUT))
+        _fold_out(f"{name + ':':<16}{value}", width, indent=16)
     is_of_several = len({one["attempt"] for one in job["tests"]}) > 1
     for one in job["tests"]:
         ran_in = f", attempt {one['attempt']}" if is_of_several else ""
-        line_out(f"  {one['status']:<12}{marked(clean(one['title']), STDOUT)} ({span(one['seconds'])}{ran_in})")
+        state = painted(one["status"]) + " " * (12 - len(one["status"]))
+        _fold_out(f"  {state}{clean(one['title'])} ({span(one['seconds'])}{ran_in})", width, indent=14)
         if one["error"] and (is_verbose or one["status"] != "passed"):
             for text in clean(one["error"]).splitlines():
                 line_out(marked(f"      {text}", STDOUT))
     if is_verbose:
         for line in (*_timeline(job), *_left_behind(job)):
-            line_out(line)
+            _fold_out(line, width, indent=13)
+
+
+def _fold_out(line: str, width: int | None, *, indent: int) -> None:
+    """Print a line in several that fit the terminal; on a narrow one these are moved to the right by less."""
+    for part in folded(line, width, indent=indent if width is None or width >= 4 * indent else 4):
+        line_out(marked(part, STDOUT))
 
 
 def explanation_lines(explanation: Resource) -> None:
     """Print why a job waits, in lines that fit the terminal."""
-    line_out(f"Job {explanation['id']} ({explanation['status']})")
-    width = stdout_width()
-    message = clean(explanation["message"])
-    for line in textwrap.wrap(message, width, break_on_hyphens=False) if width is not None else [message]:
-        line_out(line)
+    line_out(f"Job {explanation['id']} ({painted(explanation['status'])})")
+    _fold_out(clean(explanation["message"]), stdout_width(), indent=0)
 
 
 def _wishes(job: Resource) -> list[tuple[str, str]]:
@@ -265,7 +259,7 @@ def _timeline(job: Resource) -> list[str]:
         # What happened at the same moment stays in the order in which it is told.
         events += sorted(told, key=lambda event: event[0])
     if (end := parse(job["end_time"])) is not None:
-        events.append((end, str(job["status"])))
+        events.append((end, painted(str(job["status"]))))
     lines = [f"  {'+' + span((when - create).total_seconds()):<9}{what}" for when, what in events]
     return ["Timeline:", *lines]
 
@@ -278,7 +272,7 @@ def _events(attempt: Resource) -> Iterator[tuple[datetime, str]]:
         "assign_time": f"assigned to {clean(attempt['device'])} of agent {clean(attempt['agent'])}",
         "install_time": f"had its build installed in {span(attempt['install_seconds'] or 0)}",
         "start_time": f"started{build}",
-        "end_time": f"{attempt['outcome']}{told}",
+        "end_time": f"{painted(str(attempt['outcome']))}{told}",
     }
     for name, what in happened.items():
         if (when := parse(attempt[name])) is not None:
@@ -289,9 +283,7 @@ def _ran(test: Resource) -> Iterator[tuple[datetime, str]]:
     """Return when a test began, or when it ended with what."""
     begin = parse(test["start_time"])
     if begin is not None:
-        title = marked(clean(test["title"]), STDOUT)
-        what = f"{title}: {test['status']}"
-        yield begin + timedelta(seconds=test["seconds"]), f"  {what}"
+        yield begin + timedelta(seconds=test["seconds"]), f"  {clean(test['title'])}: {painted(test['status'])}"
 
 
 def _left_behind(job: Resource) -> list[str]:
@@ -319,21 +311,23 @@ def _kept_until(artifacts: list[Resource], seconds: float | None) -> str:
 
 def queue_block(status: Resource) -> None:
     """Print the queue in the layout that users know."""
-    for line in (*queue_summary(status), *active_jobs(status, most=MOST_LISTED)):
+    width = stdout_width()
+    for line in (*queue_summary(status, width), *active_jobs(status, width, most=MOST_LISTED)):
         line_out(line)
 
 
-def queue_summary(status: Resource) -> list[str]:
-    """Return the lanes."""
+def queue_summary(status: Resource, width: int | None) -> list[str]:
+    """Return the lanes, in lines that fit the terminal."""
     lines = ["Queue Status Summary"]
     for lane in status["lanes"]:
         name = f"{lane['lane'].capitalize()} Priority Queue:"
-        lines.append(f"{name:<23}{lane['active']} active ({lane['queued']} queued, {lane['running']} running)")
+        told = f"{name:<23}{lane['active']} active ({lane['queued']} queued, {lane['running']} running)"
+        lines += folded(told, width)
     return [*lines, ""]
 
 
-def active_jobs(status: Resource, *, most: int) -> list[str]:
-    """Return what runs and what waits, at most so many of each, the batches, and the totals."""
+def active_jobs(status: Resource, width: int | None, *, most: int) -> list[str]:
+    """Return what runs and what waits, at most so many of each, the batches, and the totals; in lines that fit."""
     lines = ["Active Jobs"]
     if not status["running"] and not status["waiting"]:
         lines.append("None. Submit a test with `qgjob submit`.")
@@ -350,7 +344,7 @@ def active_jobs(status: Resource, *, most: int) -> list[str]:
     lines += _more(sum(lane["queued"] for lane in status["lanes"]), len(status["waiting"]), most)
     for part in (_batches(status["batches"], most), _totals(status)):
         lines += ["", *part] if part else []
-    return lines
+    return [part for line in lines for part in folded(line, width, indent=4)]
 
 
 def _batches(batches: list[Resource], most: int) -> list[str]:
@@ -368,7 +362,7 @@ def _totals(status: Resource) -> list[str]:
     """Return what there is of devices, when the queue should be empty, and what batches have saved."""
     lines = []
     if status["devices"]:
-        lines.append("Devices: " + ", ".join(f"{count} {state}" for state, count in status["devices"].items()))
+        lines.append("Devices: " + ", ".join(f"{count} {painted(state)}" for state, count in status["devices"].items()))
     if status["expected_drain_time"]:
         lines.append(f"Expected to be empty: {until(status['expected_drain_time'])}")
     if status["installs_avoided"]:

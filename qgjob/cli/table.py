@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qgjob.cli.styles import Painter
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.measure import Measurement
@@ -15,26 +17,6 @@ GAP = 2
 FLEXIBLE_WIDTH = 14
 """A flexible column is not cut below this while there are optional columns to leave out."""
 LEAST_WIDTH = 4
-
-_STATE_STYLES = {
-    "queued": "yellow",
-    "assigned": "cyan",
-    "running": "cyan",
-    "completed": "green",
-    "failed": "red",
-    "errored": "magenta",
-    "timed_out": "red",
-    "cancelled": "dim",
-    "idle": "green",
-    "leased": "cyan",
-    "reserved": "cyan",
-    "fencing": "magenta",
-    "offline": "red",
-    "quarantined": "red",
-    "connected": "green",
-    "disconnected": "red",
-    "stopped": "dim",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +60,13 @@ def table_lines(
     # Rich would cut every column of a table that is still too wide, and an id is never cut.
     console.size = (max(width, total(LEAST_WIDTH)), console.height)
     heading, widths = _plan(console, [columns[index] for index in kept], [natural[index] for index in kept])
-    styles = _Styles(console)
+    painter = Painter(console)
     lines = [heading]
     for row in rows:
         cells = []
         for index, size in zip(kept, widths, strict=True):
             text = _fitted(row[index], size, is_end_told=columns[index].is_end_told)
-            cells.append(styles.coloured(row[index], text) if columns[index].name == "State" else text)
+            cells.append(painter.painted(row[index], text) if columns[index].name == "State" else text)
         lines.append((" " * GAP).join(cells))
     return [line.rstrip() for line in lines]
 
@@ -145,25 +127,3 @@ def _fitted(text: str, width: int, *, is_end_told: bool) -> str:
     if not is_end_told:
         return set_cell_size(text, width - 1) + "…"
     return set_cell_size("…" + split_text(text, hidden + 1)[1], width)
-
-
-class _Styles:
-    """Colours of states, as the console writes them."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._marks: dict[str, tuple[str, str]] = {}
-
-    def coloured(self, state: str, text: str) -> str:
-        """Return the text of a state in its colour."""
-        before, after = self._marks.get(state) or self._learn(state)
-        return f"{before}{text}{after}"
-
-    def _learn(self, state: str) -> tuple[str, str]:
-        from rich.text import Text
-
-        with self._console.capture() as captured:
-            self._console.print(Text("x", style=_STATE_STYLES.get(state, "")), end="")
-        before, _, after = captured.get().partition("x")
-        self._marks[state] = before, after
-        return before, after

@@ -19,14 +19,12 @@ class ActiveJobs:
 
     jobs: list[render.Resource]
 
-    @property
-    def heading_size(self) -> int:
-        """The names of the columns."""
+    def heading_size(self, width: int) -> int:
+        """Return the one line of the names of the columns."""
         return 1
 
-    @property
-    def size(self) -> int:
-        """A line for each job, or one that says that there is none."""
+    def size(self, width: int) -> int:
+        """Return a line for each job, or one that says that there is none."""
         return max(1, len(self.jobs))
 
     def draw(self, first: int, last: int, width: int) -> list[str]:
@@ -41,12 +39,22 @@ class Queue:
     """The queue at a glance."""
 
     status: render.Resource
-    heading_size: int
-    size: int
+
+    def heading_size(self, width: int) -> int:
+        """Return how many lines the lanes take."""
+        return len(render.queue_summary(self.status, width))
+
+    def size(self, width: int) -> int:
+        """Return how many lines the jobs and the totals take."""
+        return len(self._listed(width))
 
     def draw(self, first: int, last: int, width: int) -> list[str]:
-        """Return the lanes and some of the jobs. Lines that are too long are cut by whoever shows them."""
-        return [*render.queue_summary(self.status), *_listed(self.status)[first:last]]
+        """Return the lanes and some of the jobs."""
+        return [*render.queue_summary(self.status, width), *self._listed(width)[first:last]]
+
+    def _listed(self, width: int) -> list[str]:
+        most = len(self.status["running"]) + len(self.status["waiting"])
+        return render.active_jobs(self.status, width, most=most)
 
 
 def read_active_jobs(opened: Client) -> Iterator[ActiveJobs]:
@@ -67,12 +75,7 @@ def read_queue(opened: Client) -> Iterator[Queue]:
     from qgjob import resources
 
     for message in opened.follow_queue():
-        status = resources.queue_status(message)
-        yield Queue(status, len(render.queue_summary(status)), len(_listed(status)))
-
-
-def _listed(status: render.Resource) -> list[str]:
-    return render.active_jobs(status, most=len(status["running"]) + len(status["waiting"]))
+        yield Queue(resources.queue_status(message))
 
 
 def stream_active_jobs(output: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from qgjob.cli import ci, fields, render, terminal
 from qgjob.cli.exits import Exit, exit_of
 from qgjob.cli.session import show
+from qgjob.cli.styles import say_with_state
 from qgjob.counts import counted
 from qgjob.errors import ClientError, NotFound, UsageError
 
@@ -250,7 +251,8 @@ def tell(before: dict[str, Any] | None, job: dict[str, Any]) -> None:
     took = f" after {render.took(job)}" if job["end_time"] and job["start_time"] else ""
     attempt = f" (attempt {job['attempt']})" if job["attempt"] > 1 and not job["end_time"] else ""
     flaky = " (flaky)" if job["flaky"] else ""
-    terminal.say(f"job {job['id']} {render.spec_name(job)}: {job['status']}{where}{place}{took}{attempt}{flaky}")
+    about = f"job {job['id']} {render.spec_name(job)}: "
+    say_with_state(about, job["status"], f"{where}{place}{took}{attempt}{flaky}")
     reason = job["failure_reason"]
     if reason is not None and job["end_time"]:
         terminal.say(f"  {reason['reason']}: {' '.join(reason['message'].split())}")

@@ -148,6 +148,15 @@ def test_a_terminal_that_cannot_be_painted_on_gets_one_view_below_the_other(stan
         assert terminal.lines.count("Queue Status Summary") == 2
 
 
+@pytest.mark.parametrize("kind", ["dumb", "xterm-256color"])
+def test_the_monitor_folds_what_is_too_long_for_a_narrow_terminal(stand_in: StandIn, kind: str) -> None:
+    stand_in.queues = [queue(1)]
+    with in_terminal(MONITOR, env(stand_in, TERM=kind), columns=40) as terminal:
+        lines = terminal.wait_until(lambda lines: any(line.endswith(" in queue)") for line in lines))
+        assert lines[1:3] == ["Normal Priority Queue: 1 active", "  (0 queued, 1 running)"]
+        assert max(map(len, lines)) <= 40
+
+
 def test_a_view_fits_a_narrow_terminal_that_cannot_be_painted_on(stand_in: StandIn) -> None:
     thirty_jobs(stand_in)
     with in_terminal(ACTIVE, env(stand_in, TERM="dumb"), columns=40) as terminal:
