@@ -220,21 +220,24 @@ class Dispatcher:
         first = self._first_that_finds_one
         groups = self._ledger.fleet.pools.shared_lanes()
         places = [(signature, lanes) for signature in self._touched() for lanes in groups]
-        heads = [(head.order, place) for place in places if (head := first(*place)) is not None]
-        line = [(order, number, place) for number, (order, place) in enumerate(heads)]
+        heads = [(head, place) for place in places if (head := first(*place)) is not None]
+        line = [(head.order, number, 0, head, place) for number, (head, place) in enumerate(heads)]
         heapq.heapify(line)
+        grants = 0
         while line:
-            order, number, place = heapq.heappop(line)
-            head = first(*place)
+            order, number, seen, known, place = heapq.heappop(line)
+            head = known if seen == grants else first(*place)  # what was granted since may have changed it
             if head is None or (head.order == order and not self._grant(head, now, deadline_us)):
                 continue
-            head = first(*place)
+            if head.order == order:
+                grants += 1
+                head = first(*place)
             if head is not None:
-                heapq.heappush(line, (head.order, number, place))
+                heapq.heappush(line, (head.order, number, grants, head, place))
 
     def _first_that_finds_one(self, signature: Signature, lanes: tuple[Lane, ...]) -> Head | None:
         """Return the first head of a pool in lanes that the same devices serve, if one of those may be free."""
-        if not self._ledger.fleet.pools.free_for(signature, lanes[0]):
+        if not self._ledger.fleet.pools.has_free(signature, lanes[0]):
             return None
         return self._ledger.queues.heads.first(signature, 1, lanes)
 

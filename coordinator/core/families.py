@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sized
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from coordinator.core.burdens import Burden
 from coordinator.core.model import (
@@ -32,6 +33,7 @@ Resting = tuple[int, int, "Bucket"]
 """(less the work for each device with which it rests, a number that keeps buckets from being compared, which)."""
 
 COMPACT_ABOVE = 64
+KNOWN_SIGNATURES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,20 @@ class Signature:
 def signature_of(job: Job) -> Signature:
     """Return the signature of the one pool that the job waits in."""
     lane = job.spec.lane if job.avoid else None
-    return Signature(job.spec.target, job.spec.selector, job.avoid, lane, job.can_spill, job.kept_org)
+    return _signature(job.spec.target, job.spec.selector, job.avoid, lane, job.can_spill, job.kept_org)
+
+
+@lru_cache(maxsize=KNOWN_SIGNATURES)
+def _signature(
+    target: Target,
+    selector: tuple[tuple[str, str], ...],
+    avoid: tuple[DeviceId, ...],
+    lane: Lane | None,
+    spills: bool,
+    org: str,
+) -> Signature:
+    """Return a signature; the many jobs of one share it, so that looking its pool up compares no fields."""
+    return Signature(target, selector, avoid, lane, spills, org)
 
 
 @dataclass(frozen=True, slots=True)

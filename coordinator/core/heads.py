@@ -379,10 +379,11 @@ class Heads:
 
     def _has_other(self, at: Level, level: int, family: Family) -> bool:
         org = family.key.app.org_id  # its own, though it may have its quota: the device would go to its next job
-        orgs = [one for _, one in at.orgs] + ([org] if org in at.parked else [])
-        if len(orgs) != 1:
-            return bool(orgs)
-        front = at.lines[orgs[0]][:FRONT]
+        is_parked = org in at.parked
+        if len(at.orgs) + is_parked != 1:
+            return bool(at.orgs or is_parked)
+        only = org if is_parked else at.orgs[0][1]
+        front = at.lines[only][:FRONT]
         return len(front) == FRONT or any(self._is_of_other(one, level, family) for one in front)
 
     def _is_of_other(self, one: tuple[Rank, int, Bucket], level: int, family: Family) -> bool:

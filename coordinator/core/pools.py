@@ -404,6 +404,10 @@ class Pools:
         """Return the lanes in groups that the same devices serve: all in one while no agent is kept for some."""
         return EACH_LANE if self._kept else ALL_IN_ONE
 
+    def has_free(self, signature: Signature, lane: Lane) -> bool:
+        """Whether a free device may serve a lane of a pool."""
+        return any(sort.idle and lane in sort.facts.lanes for sort in self._live.get(signature, ()))
+
     def free_for(self, signature: Signature, lane: Lane) -> int:
         """Return about how many free devices serve a lane of a pool: some may be named by nobody or to be avoided."""
         sorts = self._live.get(signature, ())

@@ -6,8 +6,6 @@ lease is over.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from coordinator.core.dispatch import Dispatcher
 from coordinator.core.events import (
     AttemptFinished,
@@ -35,6 +33,7 @@ from coordinator.core.model import (
     Now,
     RevokeReason,
     SessionId,
+    changed,
 )
 from coordinator.core.step import (
     PutTest,
@@ -85,7 +84,7 @@ class Reports:
         for attempt_id in lease.attempts:
             self._ledger.end_attempt(self._ledger.attempts[attempt_id], outcome, failure, now)
         device = self._ledger.fleet.devices[lease.device]
-        self._ledger.put_device(replace(device, app=None, app_digest=""))
+        self._ledger.put_device(changed(device, app=None, app_digest=""))
         self._ledger.close_lease(
             self._ledger.fleet.leases[lease.id], LeaseState.RELEASED, "the agent could not run the batch", now
         )
@@ -170,7 +169,7 @@ class Reports:
             return
         if event.outcome not in (AttemptOutcome.REJECTED, AttemptOutcome.RELEASED):
             ledger.start_attempt(attempt, now)
-        attempt = replace(
+        attempt = changed(
             ledger.attempts[attempt.id],
             log_size=event.log_size,
             log_sha256=event.log_sha256,
