@@ -133,6 +133,7 @@ def job(message: Job) -> Resource:
         "queue_position": message.queue_position or None,
         "expected_start_time": _maybe(message, "expected_start_time"),
         "tests": [test(one, starts.get(one.attempt)) for one in message.tests],
+        "earlier_failures": [test(one, starts.get(one.attempt)) for one in message.earlier_failures],
     }
 
 

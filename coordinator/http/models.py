@@ -226,6 +226,9 @@ class Job(_Told):
     bundle_digest: Annotated[str | None, Field(description="SHA-256 of the uploaded test project.")]
     expected_start_time: Instant | None
     tests: list[Test]
+    earlier_failures: Annotated[
+        list[Test], Field(description="Failed results of tests that a later attempt ran again, oldest first.")
+    ]
 
     example: ClassVar[dict[str, Any]] = {
         "id": 123,
@@ -258,6 +261,7 @@ class Job(_Told):
         "queue_position": 1,
         "expected_start_time": None,
         "tests": [],
+        "earlier_failures": [],
     }
 
 

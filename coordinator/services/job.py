@@ -72,8 +72,9 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         """Return a job with its attempts and tests."""
         job_id = JobId(request.job_id)
         job = await self._job(job_id)
-        attempts, tests = await asyncio.to_thread(
-            lambda: (self._store.attempts_of(job_id), self._store.tests_of(job_id))
+        store = self._store
+        attempts, tests, earlier = await asyncio.to_thread(
+            lambda: (store.attempts_of(job_id), store.tests_of(job_id), store.earlier_failures_of(job_id))
         )
         states = [await self._log_state(attempt) for attempt in attempts]
         outlook = outlook_of(job, self._engine.forecast())
@@ -83,6 +84,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 position=outlook.place if outlook is not None else 0,
                 expected_start_us=outlook.start_us if outlook is not None else None,
                 tests=tests,
+                earlier_failures=earlier,
                 attempts=[wire.attempt_out(attempt, state) for attempt, state in zip(attempts, states, strict=True)],
             )
         )

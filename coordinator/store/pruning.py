@@ -39,7 +39,8 @@ def delete_jobs(connection: Connection, ids: Sequence[JobId]) -> None:
     """Delete jobs with their labels, tests and attempts, and the leases that are spent then."""
     attempts, leases = tables.attempts.c, tables.leases.c
     spent = set(connection.scalars(select(attempts.lease).where(attempts.job.in_(ids))))
-    for table in (tables.artifacts, tables.test_results, tables.attempts, tables.job_labels):
+    parts = (tables.artifacts, tables.test_results, tables.earlier_failures, tables.attempts, tables.job_labels)
+    for table in parts:
         connection.execute(delete(table).where(table.c.job.in_(ids)))
     connection.execute(delete(tables.jobs).where(tables.jobs.c.id.in_(ids)))
     is_used = exists().where(attempts.lease == leases.id)

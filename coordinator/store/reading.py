@@ -157,6 +157,15 @@ def tests_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[t
     return dict(found)
 
 
+def earlier_failures_of(connection: Connection, job_id: JobId) -> list[tuple[TestResult, int]]:
+    """Return (failed result, number of its attempt) of the tests that a later attempt ran again, oldest first."""
+    if not _is_key(job_id):
+        return []
+    table = tables.earlier_failures
+    query = select(table).where(table.c.job == job_id).order_by(table.c.attempt_number, table.c.begin_us, table.c.id)
+    return [(rows.test(row), row.attempt_number) for row in connection.execute(query)]
+
+
 def devices(connection: Connection) -> list[Device]:
     """Return all devices by id."""
     return [rows.device(row) for row in connection.execute(select(tables.devices).order_by(tables.devices.c.id))]

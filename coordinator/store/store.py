@@ -375,6 +375,10 @@ class Store:
         """Return (result, number of the last attempt that ran it) of a job's tests, the first reported first."""
         return self.tests_of_jobs([job_id]).get(job_id, [])
 
+    def earlier_failures_of(self, job_id: JobId) -> list[tuple[TestResult, int]]:
+        """Return (failed result, number of its attempt) of tests that a later attempt ran again, oldest first."""
+        return self._read(lambda connection: reading.earlier_failures_of(connection, job_id))
+
     def tests_of_jobs(self, ids: Sequence[JobId]) -> dict[JobId, list[tuple[TestResult, int]]]:
         """Return the same of many jobs; jobs without tests are left out."""
         return self._read(lambda connection: reading.tests_of(connection, ids))

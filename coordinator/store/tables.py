@@ -256,6 +256,20 @@ test_results = Table(
     UniqueConstraint("job", "id"),
 )
 
+# What of test_results was failed when a later attempt replaced it.
+earlier_failures = Table(
+    "earlier_failures",
+    metadata,
+    Column("job", BigInteger, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("id", Text, primary_key=True),
+    Column("attempt_number", Integer, primary_key=True, autoincrement=False),
+    Column("title", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("begin_us", BigInteger),
+)
+
 builds = Table(
     "builds",
     metadata,

@@ -8,15 +8,16 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Table, and_, bindparam, delete, insert, or_, select, update
 
 from coordinator.core.logfile import LogEnd, LogPart, LogRestart, LogWrite
-from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId
+from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId, TestState
 from coordinator.store import rows, tables
 from coordinator.store.batch import Batch
 from coordinator.store.dialect import Guard, upsert
 from coordinator.store.errors import StaleEpoch
-from coordinator.store.statement import Statement
+from coordinator.store.statement import Statement, Values
 
 IDS_PER_QUERY = 10_000
 _JOB_ENDS = tuple(sorted(state.value for state in TERMINAL_JOB_STATES))
+_FAILED = (TestState.FAILED.value, TestState.TIMED_OUT.value)
 
 
 class BatchWriter:
@@ -65,10 +66,11 @@ class BatchWriter:
             dialect.name,
             tables.test_results,
             ("job", "id"),
-            ("attempt_number", "title", "state", "duration_us", "error"),
+            ("attempt_number", "title", "state", "duration_us", "error", "begin_us"),
             lambda new: tables.test_results.c.attempt_number <= new.attempt_number,
         )
         self._put_test = Statement(dialect, put_test)
+        self._keep_failure = Statement(dialect, _failure_keeping())
         self._put_log_part = _upsert(dialect, tables.log_parts, ("attempt", "epoch", "start"))
         self._put_log_end = _upsert(dialect, tables.log_ends, ("attempt",))
 
@@ -101,12 +103,19 @@ class BatchWriter:
         self._put_lease.run_all(connection, [rows.lease_values(lease) for lease in leases])
         self._write_jobs(connection, list(batch.jobs.values()))
         self._put_attempt.run_all(connection, [rows.attempt_values(attempt) for attempt in batch.attempts.values()])
-        self._put_test.run_all(connection, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
+        self._write_tests(connection, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
         self._put_build.run_all(connection, [rows.build_values(build) for build in batch.builds.values()])
         self._write_evidence(connection, batch)
         expectations = [rows.expectation_values(one) for one in batch.expectations.values()]
         self._put_expectation.run_all(connection, expectations)
         self._insert_request.run_all(connection, [rows.request_values(request) for request in batch.requests])
+
+    def _write_tests(self, connection: Connection, tests: list[Values]) -> None:
+        """Write tests; a failure of an earlier attempt is kept beside what replaces it."""
+        repeated = (test for test in tests if test["attempt_number"] > 1)
+        keys = [{"of": test["job"], "test": test["id"], "before": test["attempt_number"]} for test in repeated]
+        self._keep_failure.run_all(connection, keys)
+        self._put_test.run_all(connection, tests)
 
     def _write_evidence(self, connection: Connection, batch: Batch) -> None:
         """Write what blame is laid by; what says nothing any more is deleted."""
@@ -157,6 +166,18 @@ def _upsert(dialect: Dialect, table: Table, key: tuple[str, ...], guard: Guard |
 
 def _delete(dialect: Dialect, table: Table, key: tuple[str, ...]) -> Statement:
     return Statement(dialect, delete(table).where(*(table.c[name] == bindparam(name) for name in key)))
+
+
+def _failure_keeping() -> Any:  # noqa: ANN401 - an executable
+    """Return the copy of a test's result that is failed, and that the result of a later attempt is to replace."""
+    result, kept = tables.test_results.c, tables.earlier_failures.c
+    is_failed = or_(*(result.state == state for state in _FAILED))
+    is_replaced = and_(
+        result.job == bindparam("of"), result.id == bindparam("test"), result.attempt_number < bindparam("before")
+    )
+    names = [column.name for column in kept]
+    found = select(*(result[name] for name in names)).where(is_replaced, is_failed)
+    return insert(tables.earlier_failures).from_select(names, found)
 
 
 def _job_update() -> Any:  # noqa: ANN401 - an executable

@@ -131,6 +131,7 @@ def job_out(
     position: int = 0,
     expected_start_us: int | None = None,
     tests: Iterable[tuple[m.TestResult, int]] = (),
+    earlier_failures: Iterable[tuple[m.TestResult, int]] = (),
     attempts: Iterable[job_pb2.Attempt] = (),
 ) -> job_pb2.Job:
     """Translate a job with the parts that were looked up for it."""
@@ -147,6 +148,7 @@ def job_out(
         failure=failure_out(job.failure),
         queue_position=position,
         tests=[test_out(test, number) for test, number in tests],
+        earlier_failures=[test_out(test, number) for test, number in earlier_failures],
         flaky=job.flaky,
         cancel_requested=job.is_cancel_requested,
         retry_of=job.retry_of or 0,

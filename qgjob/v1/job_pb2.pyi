@@ -718,6 +718,7 @@ class Job(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     PREEMPTIONS_FIELD_NUMBER: _builtins.int
     BUILD_DIGEST_FIELD_NUMBER: _builtins.int
+    EARLIER_FAILURES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique, from 1."""
     state: Global___JobState.ValueType
@@ -776,6 +777,10 @@ class Job(_message.Message):
     def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestResult]:
         """Results per test, filled by GetJob and WatchJobs."""
 
+    @_builtins.property
+    def earlier_failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestResult]:
+        """Failed results of tests that a later attempt ran again, oldest first; filled by GetJob only."""
+
     def __init__(
         self,
         *,
@@ -799,10 +804,11 @@ class Job(_message.Message):
         retry_of: _builtins.int = ...,
         preemptions: _builtins.int = ...,
         build_digest: _builtins.str = ...,
+        earlier_failures: _abc.Iterable[Global___TestResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempts", b"attempts", "build_digest", b"build_digest", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "device", b"device", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "flaky", b"flaky", "id", b"id", "lane", b"lane", "preemptions", b"preemptions", "queue_position", b"queue_position", "retry_of", b"retry_of", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "attempt", b"attempt", "attempts", b"attempts", "build_digest", b"build_digest", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "device", b"device", "earlier_failures", b"earlier_failures", "end_time", b"end_time", "expected_start_time", b"expected_start_time", "failure", b"failure", "flaky", b"flaky", "id", b"id", "lane", b"lane", "preemptions", b"preemptions", "queue_position", b"queue_position", "retry_of", b"retry_of", "spec", b"spec", "start_time", b"start_time", "state", b"state", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,19 +91,97 @@ def test_a_test_that_left_no_error_has_a_reason_in_the_report(status: str, kind:
     assert (found.get("type"), found.get("message")) == told
 
 
-def test_a_job_that_passed_on_a_retry_is_marked_flaky() -> None:
-    attempts = [{"failure_reason": FAILURE}, {"failure_reason": None}]
-    flaky = {"flaky": True, "attempt": 2, "attempts": attempts}
-    report = parsed(job(7, "completed", tests=[case_of("logs in")], **flaky))
-    told = report.find(".//flakyFailure")
-    assert told is not None
-    assert (told.get("type"), told.get("message")) == ("TEST_FAILED", "expected Welcome")
-    assert report.get("failures") == "0"
+def attempt_of(number: int, outcome: str, reason: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"number": number, "outcome": outcome, "device": f"phone-{number}", "failure_reason": reason}
+
+
+LOST = {"reason": "DEVICE_LOST", "message": "phone-1 went away", "blame": "device"}
+
+
+def failed_in(number: int, title: str, error: str) -> dict[str, Any]:
+    return {**case_of(title, "failed", error), "attempt": number}
+
+
+def test_a_test_that_passed_on_a_retry_has_the_failures_of_all_attempts_before() -> None:
+    report = parsed(
+        job(
+            7,
+            "completed",
+            flaky=True,
+            attempt=3,
+            attempts=[attempt_of(1, "failed", FAILURE), attempt_of(2, "failed", FAILURE), attempt_of(3, "passed")],
+            tests=[case_of("logs in"), case_of("buys")],
+            earlier_failures=[failed_in(1, "buys", "Error: no\nat x"), failed_in(2, "buys", "Error: still no")],
+        )
+    )
+    assert children(report) == [("logs in", []), ("buys", ["flakyFailure", "flakyFailure"])]
+    first, second = report.iter("flakyFailure")
+    assert (first.get("message"), second.get("message")) == ("Error: no", "Error: still no")
+    assert [(child.tag, child.text) for child in first] == [
+        ("stackTrace", "Error: no\nat x"),
+        ("system-out", "attempt 1 on phone-1"),
+    ]
+    assert (report.get("failures"), report.get("errors")) == ("0", "0")
     properties = {one.get("name"): one.get("value") for one in report.iter("property")}
-    assert (properties["flaky"], properties["attempts"], properties["job"]) == ("true", "2", "7")
-    two = parsed(job(7, "completed", tests=[case_of("a"), case_of("b")], **flaky))
-    assert two.find(".//flakyFailure") is None
-    assert two.find(".//property[@name='flaky']") is not None
+    assert (properties["flaky"], properties["attempts"], properties["job"]) == ("true", "3", "7")
+
+
+def test_a_test_that_never_passed_has_its_first_failure_and_the_reruns() -> None:
+    last = {**case_of("buys", "timed_out", "Error: slow"), "attempt": 3, "seconds": 9.0}
+    report = parsed(
+        job(
+            7,
+            "failed",
+            attempt=3,
+            attempts=[attempt_of(number, "failed", FAILURE) for number in (1, 2, 3)],
+            failure_reason=FAILURE,
+            tests=[last],
+            earlier_failures=[failed_in(1, "buys", "Error: no"), failed_in(2, "buys", "Error: still no")],
+        )
+    )
+    (case,) = report.iter("testcase")
+    told = [(child.tag, child.get("message")) for child in case]
+    reruns = [("rerunFailure", "Error: still no"), ("rerunFailure", "Error: slow")]
+    assert told == [("failure", "Error: no"), *reruns]
+    assert [rerun.get("time") for rerun in case.iter("rerunFailure")] == ["1.500", "9.000"]
+    assert (report.get("tests"), report.get("failures")) == ("1", "1")
+
+
+def test_a_test_that_was_cut_off_after_a_failure_is_a_failure_and_an_error_again() -> None:
+    cut = {**case_of("buys", "interrupted"), "attempt": 2}
+    lost = {"attempts": [attempt_of(1, "failed", FAILURE), attempt_of(2, "lost", LOST)], "attempt": 2}
+    earlier = [failed_in(1, "buys", "Error: no")]
+    report = parsed(job(7, "errored", failure_reason=LOST, tests=[cut], earlier_failures=earlier, **lost))
+    assert children(report) == [("buys", ["failure", "rerunError"])]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "expected"),
+    [
+        ("errored", "completed", ["flakyError"]),
+        ("failed", "completed", ["flakyFailure"]),
+        ("lost", "errored", ["error", "rerunError"]),
+    ],
+)
+def test_an_attempt_that_failed_outside_of_the_only_case_is_told_there(
+    outcome: str, status: str, expected: list[str]
+) -> None:
+    is_over = status == "completed"
+    attempts = [attempt_of(1, outcome, LOST), attempt_of(2, "passed" if is_over else "errored")]
+    tests = [case_of("logs in")] if is_over else []
+    reason = None if is_over else {"reason": "INSTALL_FAILED", "message": "no room", "blame": "device"}
+    report = parsed(job(7, status, tests=tests, attempt=2, attempts=attempts, failure_reason=reason))
+    (case,) = report.iter("testcase")
+    assert [child.tag for child in case] == expected
+    assert (case[-1].get("type"), case[-1].get("message")) == ("DEVICE_LOST", "phone-1 went away")
+
+
+def test_an_attempt_that_failed_outside_of_several_tests_is_told_beside_them() -> None:
+    attempts = [attempt_of(1, "lost", LOST), attempt_of(2, "passed")]
+    tests = [case_of("a"), case_of("b")]
+    report = parsed(job(7, "completed", flaky=True, tests=tests, attempt=2, attempts=attempts))
+    assert children(report) == [("a", []), ("b", [])]
+    assert report.findtext(".//system-err") == "attempt 1 on phone-1: DEVICE_LOST: phone-1 went away"
 
 
 def test_text_that_xml_cannot_hold_is_left_out() -> None:

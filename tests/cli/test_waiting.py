@@ -193,7 +193,7 @@ def test_a_report_that_cannot_be_written_is_told_and_changes_no_verdict(stand_in
 
 def test_a_report_goes_without_what_the_coordinator_no_longer_tells(stand_in: StandIn, tmp_path: Path) -> None:
     flaky = ended(JOB_STATE_COMPLETED)
-    flaky.flaky = True
+    flaky.flaky, flaky.attempt = True, 2
     stand_in.watches = [lambda request: iter([flaky])]
     done, _, err = run(stand_in, "jobs", "wait", "7", "--junit", str(tmp_path / "junit.xml"))
     assert done == 0

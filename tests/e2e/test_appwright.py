@@ -319,7 +319,9 @@ def test_tests_are_seen_one_by_one_and_a_flaky_spec_passes_on_its_retry(grid: Gr
     assert [test["status"] for test in grid.job(streamed)["tests"]] == ["passed", "passed"]
     options = ("--env", f"MARK={mark}", "--retries", "1", "--secret", "WORD=hunter2")
     (retried,) = grid.submit(flaky, options=options)
-    grid.run("jobs", "wait", str(retried), seconds=120)
+    junit = grid.directory / "junit.xml"
+    grid.run("jobs", "wait", str(retried), "--junit", str(junit), seconds=120)
+    assert "not yet ***" in junit.read_text().partition("<flakyFailure")[2]
     job = grid.json("status", "job", "--job-id", str(retried), "--verbose")
     assert (job["status"], job["flaky"]) == ("completed", True)
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["failed", "passed"]
@@ -377,6 +379,7 @@ def check_what_flaky_left(grid: Grid, job: int) -> None:
     )
     report = json.loads((merged / "report.json").read_text())
     assert (report["stats"]["flaky"], report["stats"]["unexpected"]) == (1, 0)
+    assert "not yet ***" in (merged / "junit.xml").read_text().partition("<flaky")[2]
     (picture,) = merged.glob("html-report/data/*.png")
     assert picture.read_bytes().startswith(b"\x89PNG"), "the picture of the first attempt"
 

@@ -57,9 +57,11 @@ async def test_agent_runs_a_batch_and_everybody_can_see_it(grid: Grid) -> None:
     await agent.finish(lease, first, tests=[test], build_digest=DIGEST)
     assert (await devices(grid)).devices[0].state == device_pb2.DEVICE_STATE_LEASED
     boom = job_pb2.Failure(reason="TEST_FAILED", message="expected 3\nsaw \x002", blame=job_pb2.BLAME_TEST)
-    await agent.finish(lease, second, job_pb2.ATTEMPT_OUTCOME_FAILED, failure=boom)
+    failed = job_pb2.TestResult(id="u", title="buys", state=job_pb2.TEST_STATE_FAILED, error="expected 3")
+    await agent.finish(lease, second, job_pb2.ATTEMPT_OUTCOME_FAILED, failure=boom, tests=[failed])
     lease = await agent.lease()
-    await agent.finish(lease, lease.jobs[0].attempt_id)
+    passed = job_pb2.TestResult(id="u", title="buys", state=job_pb2.TEST_STATE_PASSED)
+    await agent.finish(lease, lease.jobs[0].attempt_id, tests=[passed])
     jobs = [await grid.job(number) for number in (1, 2)]
     assert [(job.state, job.flaky, job.attempt) for job in jobs] == [
         (job_pb2.JOB_STATE_COMPLETED, False, 1),
@@ -67,6 +69,9 @@ async def test_agent_runs_a_batch_and_everybody_can_see_it(grid: Grid) -> None:
     ]
     (seen,) = jobs[0].tests
     assert (seen.id, seen.title, seen.duration.seconds, seen.start_offset.seconds) == ("t", "opens", 1, 2)
+    (earlier,), (newest,) = jobs[1].earlier_failures, jobs[1].tests
+    assert (earlier.state, earlier.error, earlier.attempt) == (job_pb2.TEST_STATE_FAILED, "expected 3", 1)
+    assert (newest.state, newest.attempt) == (job_pb2.TEST_STATE_PASSED, 2)
     installed_for, kept_warm = jobs[0].attempts[0], jobs[1].attempts[1]
     assert installed_for.install_duration.seconds == 5
     assert installed_for.assign_time.ToNanoseconds() <= installed_for.install_time.ToNanoseconds()

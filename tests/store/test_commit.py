@@ -261,6 +261,23 @@ def test_result_of_an_earlier_attempt_never_replaces_that_of_a_later_one(store: 
     assert store.tests_of(JobId(1)) == [(a_test(), 2)]
 
 
+def test_failures_of_earlier_attempts_are_kept_beside_the_newest_result(store: Store) -> None:
+    commit_a_running_job(store)
+    failed = replace(a_test(state=TestState.FAILED), error="no", begin_us=3)
+    late = replace(a_test(state=TestState.TIMED_OUT), error="slow", begin_us=4)
+    other = a_test("t2")
+    store.commit([PutTest(an_attempt(1), a_test(state=TestState.RUNNING))])
+    store.commit([PutTest(an_attempt(1), failed), PutTest(an_attempt(1), other)])
+    assert store.earlier_failures_of(JobId(1)) == []
+    for number, result in ((2, late), (3, replace(a_test(), begin_us=5))):
+        running = replace(result, state=TestState.RUNNING, error="")
+        attempt = replace(an_attempt(number), number=number)
+        for test in (running, result, replace(other, state=TestState.SKIPPED)):
+            store.commit([PutTest(attempt, test)])
+    assert store.earlier_failures_of(JobId(1)) == [(failed, 1), (late, 2)]
+    assert store.tests_of(JobId(1))[0] == (replace(a_test(), begin_us=5), 3)
+
+
 def commit_writes(store: Store, writes: Sequence[Write], *, apart: bool) -> None:
     for part in [[write] for write in writes] if apart else [list(writes)]:
         store.commit(part)

@@ -81,6 +81,16 @@ NEWER_COLUMNS = (
     ("jobs", "can_spill"),
     ("devices", "account"),
 )
+NEWER_TABLES = (
+    "log_parts",
+    "log_ends",
+    "leadership",
+    "expectations",
+    "artifacts",
+    "trials",
+    "crossings",
+    "earlier_failures",
+)
 
 
 def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store: OpenStore, store: Store) -> None:
@@ -92,8 +102,7 @@ def test_database_of_an_earlier_release_keeps_what_it_holds(url: str, open_store
     with engine.begin() as connection:
         for table, column in NEWER_COLUMNS:
             connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-        newer_tables = ("log_parts", "log_ends", "leadership", "expectations", "artifacts", "trials", "crossings")
-        for table in newer_tables:
+        for table in NEWER_TABLES:
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.core.logfile import LogEnd, LogPart, LogState
-from coordinator.core.model import AttemptId, AttemptOutcome, JobId, JobState, LeaseId, LeaseState, Request
+from coordinator.core.model import AttemptId, AttemptOutcome, JobId, JobState, LeaseId, LeaseState, Request, TestState
 from coordinator.core.step import PutAttempt, PutDevice, PutJob, PutLease, PutRequest, PutTest
 from coordinator.store import JobFilter, StaleEpoch, Store
 from tests.store.conftest import OpenStore
@@ -25,6 +25,14 @@ def commit_ended(store: Store, number: int, end_us: int, lease: int = 1) -> None
     store.commit([PutDevice(a_device()), put_lease, PutJob(job), PutAttempt(attempt), PutTest(attempt, a_test())])
 
 
+def fail_and_repeat(store: Store, number: int) -> None:
+    """Let a test fail in one attempt of a job, and pass in the next."""
+    first = an_attempt(number, job=number)
+    failed, passed = a_test("t2", TestState.FAILED), a_test("t2")
+    store.commit([PutTest(first, failed)])
+    store.commit([PutTest(replace(first, number=2), passed)])
+
+
 def request(key: str, *jobs: int) -> PutRequest:
     ids = tuple(JobId(number) for number in jobs)
     return PutRequest(Request(org_id="acme", key=key, payload_sha256="p", jobs=ids))
@@ -39,10 +47,13 @@ def forget_older_than(store: Store, before_us: int) -> Sequence[JobId]:
 def test_old_job_goes_with_all_that_belongs_to_it_and_younger_ones_stay(store: Store) -> None:
     commit_ended(store, 1, end_us=10, lease=1)
     commit_ended(store, 2, end_us=20, lease=2)
+    fail_and_repeat(store, 1)
+    assert store.earlier_failures_of(JobId(1)) != []
     assert forget_older_than(store, 20) == [1]
     assert store.get_job(JobId(1)) is None
     assert store.attempts_of(JobId(1)) == []
     assert store.tests_of(JobId(1)) == []
+    assert store.earlier_failures_of(JobId(1)) == []
     assert store.lease_of(AttemptId(1)) is None
     assert [job.id for job in store.list_jobs(JobFilter(labels=(("a", "b"),)), 9)] == [2]
     assert store.tests_of(JobId(2)) != []

@@ -9,7 +9,8 @@ module.exports = {
   testDir: process.env.QGJOB_TEST_DIR,
   reporter: [
     ["json", { outputFile: path.join(out, "report.json") }],
-    ["junit", { outputFile: path.join(out, "junit.xml") }],
+    // Each failure is told, as Maven Surefire tells those of tests that run again.
+    ["junit", { outputFile: path.join(out, "junit.xml"), includeRetries: true }],
     ["html", { outputFolder: path.join(out, "html-report"), open: "never" }],
   ],
 };
