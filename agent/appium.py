@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.disk import UNREADABLE
 from agent.journal import Claim
 from agent.ports import DevicePorts, PortsTaken, free_port
 from agent.process import Supervised, capture, start
@@ -28,6 +29,8 @@ STOP_GRACE_S = 3.0
 BUILD_TOOLS = "34.0.0"
 MAX_LOG_BYTES = 16 * 1_024 * 1_024
 START_TRIES = 3
+COMPLETE = "complete"
+"""File in an APPIUM_HOME that says that its driver was installed to the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +187,8 @@ async def install_driver(tools: Toolbox, driver: Driver = UIAUTOMATOR2) -> None:
     # Beside the home itself: agents with state of their own may have links to one.
     with home.resolve().with_suffix(".lock").open("w") as guard:
         await asyncio.to_thread(fcntl.flock, guard, fcntl.LOCK_EX)
-        complete = home / "complete"
-        if complete.exists() and _installed_version(home, driver) == driver.version:
+        complete = home / COMPLETE
+        if installed_version(home, driver) == driver.version:
             return
         # Of another release, or left by an install that was interrupted: Appium would not install over it.
         complete.unlink(missing_ok=True)
@@ -197,15 +200,27 @@ async def install_driver(tools: Toolbox, driver: Driver = UIAUTOMATOR2) -> None:
             code, text = await capture(command, env=env, timeout_s=DRIVER_TIMEOUT_S)
         except (OSError, TimeoutError) as error:
             raise AppiumFailed(f"the Appium driver cannot be installed: {str(error) or 'it takes too long'}") from error
-        if code != 0 or _installed_version(home, driver) != driver.version:
+        if code != 0 or _version_in(home, driver) != driver.version:
             lines = text.strip().splitlines()
             raise AppiumFailed(f"the Appium driver cannot be installed: {lines[-1] if lines else code}")
         complete.touch()
 
 
-def _installed_version(home: Path, driver: Driver) -> str | None:
+def installed_version(home: Path, driver: Driver) -> str | None:
+    """Return the release of a driver in an APPIUM_HOME; None where there is none, or it is not whole.
+
+    Raises:
+        OSError: What is there cannot be read.
+    """
+    return _version_in(home, driver) if (home / COMPLETE).exists() else None
+
+
+def _version_in(home: Path, driver: Driver) -> str | None:
     manifest = home / "node_modules" / driver.package / "package.json"
-    return str(json.loads(manifest.read_bytes())["version"]) if manifest.exists() else None
+    try:
+        return str(json.loads(manifest.read_bytes())["version"])
+    except (FileNotFoundError, *UNREADABLE):
+        return None
 
 
 def _appium(tools: Toolbox) -> tuple[str, str]:

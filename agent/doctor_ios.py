@@ -9,7 +9,7 @@ from agent.devices.ios import chosen_simulators
 from agent.ios.devicectl import list_phones
 from agent.ios.simctl import BOOTED, list_simulators
 from agent.ios.xcrun import Xcrun, XcrunFailed
-from qgjob.checkup import Check, Finding, failed, passed
+from qgjob.checkup import Check, failed, passed, warned
 
 XCODE_HINT = "install Xcode, open it once, and choose it with `sudo xcode-select -s /Applications/Xcode.app`"
 
@@ -49,12 +49,12 @@ async def _phones(xcrun: Xcrun, *, is_alone: bool, team_id: str) -> Check:
         phones = [one for one in await list_phones(xcrun) if one.is_connected]
     except XcrunFailed as error:
         hint = "devices need Xcode 15 or newer; simulators work without"
-        return Check(name="devices", finding=Finding.WARNING, message=f"devicectl: {error}", hint=hint)
+        return warned("devices", f"devicectl: {error}", hint)
     told = ", ".join(f"{one.name or one.udid} ({one.fix or 'ready'})" for one in phones)
     if not phones and is_alone:
         hint = "connect a device, boot a simulator, or name some with --simulators"
         return failed("devices", "none, and no simulator runs", hint)
     if any(not one.reason for one in phones) and not team_id:
         hint = "WebDriverAgent must be signed for devices: --ios-team-id"
-        return Check(name="devices", finding=Finding.WARNING, message=f"{told}; no team is named", hint=hint)
+        return warned("devices", f"{told}; no team is named", hint)
     return passed("devices", told or "none besides")

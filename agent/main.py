@@ -133,6 +133,12 @@ BrowserStackCredentialsOption = Annotated[
 ]
 BrowserStackApiOption = Annotated[str | None, typer.Option(help="Address of its REST API, for tests and proxies.")]
 BrowserStackHubOption = Annotated[str | None, typer.Option(help="Address of its hub, for tests and proxies.")]
+EmulatorsOption = Annotated[
+    str | None, typer.Option(help="AVDs to boot when work comes, and how many of each, as in Pixel_8=2,Tablet=1.")
+]
+BuildCacheOption = Annotated[
+    str | None, typer.Option(help="Size of the registered builds that are kept here; default: 10GiB.")
+]
 StateDirOption = Annotated[
     Path | None, typer.Option(help="Spool of logs and results. Default: the user's state directory.")
 ]
@@ -157,9 +163,7 @@ def run(
             "default: the project's own."
         ),
     ] = None,
-    build_cache: Annotated[
-        str | None, typer.Option(help="Size of the registered builds that are kept here; default: 10GiB.")
-    ] = None,
+    build_cache: BuildCacheOption = None,
     virtual_phones: VirtualPhonesOption = None,
     virtual_phone_faults: Annotated[
         str | None,
@@ -180,9 +184,7 @@ def run(
     remove_apps: Annotated[
         bool | None, typer.Option("--remove-apps", help="Uninstall an app before another one is tested.")
     ] = None,
-    emulators: Annotated[
-        str | None, typer.Option(help="AVDs to boot when work comes, and how many of each, as in Pixel_8=2,Tablet=1.")
-    ] = None,
+    emulators: EmulatorsOption = None,
     emulator_reset: Annotated[
         str | None, typer.Option(help="Between batches: keep, snapshot (default: the AVD's saved state) or wipe.")
     ] = None,
@@ -275,7 +277,9 @@ def doctor(
     simulate: SimulateOption = None,
     workspace: WorkspaceOption = None,
     bundles_only: BundlesOnlyOption = None,
+    build_cache: BuildCacheOption = None,
     virtual_phones: VirtualPhonesOption = None,
+    emulators: EmulatorsOption = None,
     adb_port: AdbPortOption = None,
     provider: ProviderOption = None,
     browserstack_credentials: BrowserStackCredentialsOption = None,
@@ -303,7 +307,9 @@ def doctor(
         "workspace": workspace,
         "bundles_only": bundles_only,
         "adb_port": adb_port,
+        "build_cache": build_cache,
         "virtual_phones": virtual_phones,
+        "emulators": emulators,
         "ios": ios,
         "simulators": simulators,
         "ios_team_id": ios_team_id,

@@ -40,6 +40,11 @@ def passed(name: str, message: str) -> Check:
     return Check(name=name, finding=Finding.OK, message=message)
 
 
+def warned(name: str, message: str, hint: str) -> Check:
+    """Return a check that found what can stay as it is, with what to do about it."""
+    return Check(name=name, finding=Finding.WARNING, message=message, hint=hint)
+
+
 def failed(name: str, message: str, hint: str = "") -> Check:
     """Return a check that found what must be mended."""
     return Check(name=name, finding=Finding.FAILED, message=message, hint=hint)
@@ -84,7 +89,7 @@ def check_coordinator(target: str, access: Access, release: str, *, is_agent: bo
     if theirs == release:
         return passed("coordinator", message)
     hint = f"this is release {release}; one minor release apart is well"
-    return Check(name="coordinator", finding=Finding.WARNING, message=message, hint=hint)
+    return warned("coordinator", message, hint)
 
 
 def check_of_error(name: str, error: ClientError) -> Check:

@@ -37,6 +37,11 @@ _FIXES = {
 }
 
 
+def fix_of(state: str) -> str:
+    """Return what mends a device in a state of adb's."""
+    return _FIXES.get(state, "see `adb devices`")
+
+
 BOOTING = "it has not booted yet"
 BOOT_POLL_S = 2.0
 VITALS_S = 60.0
@@ -229,9 +234,8 @@ class AdbDiscovery:
     async def _seen(self, udid: str, state: str) -> DeviceFacts:
         known = self._known.get(udid)
         if state != "device":
-            fix = _FIXES.get(state, "see `adb devices`")
             blank = known or DeviceFacts(id=self._name(udid, ""), kind=self._kind(udid), udid=udid)
-            return replace(blank, usable=False, reason=f"{state}: {fix}")
+            return replace(blank, usable=False, reason=f"{state}: {fix_of(state)}")
         if known is not None and known.usable:
             return known
         properties = await _properties(Adb(udid, self._port))

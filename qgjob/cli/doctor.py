@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from qgjob.checkup import Check
     from qgjob.v1.device_pb2 import Device
 
+WORKING = ("idle", "reserved", "leased")
+MOST_TOLD = 3
+"""Devices that cannot work, of which the reason is told."""
+
 
 def doctor(output: Output = None, json: Json = False) -> None:
     """Look whether all is set up and the lab can work.
@@ -97,20 +101,25 @@ def _lab() -> list[Check]:
 
 def _devices(devices: list[Device]) -> Check:
     from qgjob import resources
-    from qgjob.checkup import Check, Finding, failed, passed
+    from qgjob.checkup import failed, passed, warned
 
     found = [resources.device(device) for device in devices]
     counted = _counted(Counter(device["state"] for device in found))
-    working = [device for device in found if device["state"] in ("idle", "reserved", "leased")]
-    if not working:
-        hint = (
-            "`qgjob devices list` says why none of them can work" if found else "an agent brings those of its machine"
-        )
-        return failed("devices", counted or "none", hint)
-    if len(working) < len(found):
-        hint = "`qgjob devices list` says why some of them cannot work"
-        return Check(name="devices", finding=Finding.WARNING, message=counted, hint=hint)
-    return passed("devices", counted)
+    unusable = [device for device in found if device["state"] not in WORKING]
+    if not found:
+        return failed("devices", "none", "an agent brings those of its machine")
+    if len(unusable) == len(found):
+        return failed("devices", counted, _reasons(unusable))
+    return warned("devices", counted, _reasons(unusable)) if unusable else passed("devices", counted)
+
+
+def _reasons(unusable: list[render.Resource]) -> str:
+    """Return why devices do not work, of the first few; the reason of each says what to do."""
+    told = [f"{device['id']} is {device['state']}: {device['reason']}" for device in unusable if device["reason"]]
+    more = "`qgjob devices list` tells of all"
+    if len(told) <= MOST_TOLD and len(told) == len(unusable):
+        return "; ".join(told)
+    return "; ".join([*told[:MOST_TOLD], more])
 
 
 def _counted(states: Counter[str]) -> str:

@@ -70,6 +70,14 @@ async def test_driver_of_another_release_is_replaced(tools: Toolbox) -> None:
     assert json.loads(manifest.read_text()) == {"version": "9.9.9"}
 
 
+async def test_driver_whose_files_were_broken_is_installed_anew(tools: Toolbox) -> None:
+    await install_driver(tools)
+    manifest = tools.appium_home() / "node_modules" / UIAUTOMATOR2.package / "package.json"
+    manifest.write_text("{")
+    await install_driver(tools)
+    assert installs(tools) == 2
+
+
 async def test_drivers_of_two_platforms_have_homes_of_their_own(tools: Toolbox) -> None:
     await install_driver(tools)
     program = tools.project / "node_modules" / "appium" / "index.js"

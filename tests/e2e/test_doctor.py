@@ -29,6 +29,11 @@ def test_doctor_says_what_a_lab_lacks(grid: Grid) -> None:
     grid.agent()
     eventually(lambda: grid.json("devices", "list"), "the agent's devices are known")
     assert findings(grid, 0) == {"settings": "ok", "coordinator": "ok", "agents": "ok", "devices": "ok"}
+    first = grid.json("devices", "list")[0]["id"]
+    grid.run("devices", "quarantine", first, "--reason", "its screen is cracked")
+    (told,) = (check for check in json.loads(grid.run("doctor").stdout) if check["name"] == "devices")
+    assert (told["finding"], told["message"]) == ("warning", "1 idle, 1 quarantined")
+    assert told["hint"] == f"{first} is quarantined: its screen is cracked"
 
 
 def test_doctor_without_a_coordinator_ends_with_the_code_of_that(empty_grid: Grid) -> None:
@@ -40,6 +45,7 @@ def test_an_agents_doctor_looks_at_the_coordinator_and_the_project(grid: Grid, t
     assert (well.returncode, well.stderr) == (0, "")
     assert [line.split()[:2] for line in well.stdout.splitlines()] == [
         ["ok", "state"],
+        ["ok", "disk"],
         ["ok", "coordinator"],
         ["ok", "simulated"],
     ]

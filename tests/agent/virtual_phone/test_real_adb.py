@@ -21,6 +21,7 @@ from agent.android import Adb, Apk
 from agent.core.model import Blame
 from agent.crashes import crashes_of
 from agent.devices.adb import track
+from agent.doctor_android import examine_devices
 from agent.health import Limits, complaint
 from agent.runners.appwright_care import LAST_TESTED, Care, CareOptions
 from agent.runners.protocol import RunFailed
@@ -504,6 +505,26 @@ async def test_phone_that_starts_no_app_fails_its_canary_with_what_it_said(lab: 
     with pytest.raises(RunFailed, match=f"does not start {PACKAGE}: Error") as failed:
         await care.try_out(the_app(apks.first))  # it is not installed
     assert (failed.value.failure.reason, failed.value.failure.blame) == ("DEVICE_STARTS_NO_APP", Blame.DEVICE)
+
+
+async def test_doctor_tells_of_each_phone_with_what_mends_it(lab: VirtualLab) -> None:
+    async def told(*, is_alone: bool) -> list[tuple[str, str, str]]:
+        checks = await examine_devices(lab.adb_port, is_alone=is_alone)
+        return [(check.finding, check.message, check.hint) for check in checks]
+
+    first, second = sorted(lab.udids)
+    assert await told(is_alone=True) == [("ok", f"{first} can be used", ""), ("ok", f"{second} can be used", "")]
+    await lab.phones[lab.udids.index(second)].begin_fault("storage_full")
+    await lab.phones[lab.udids.index(first)].begin_fault("unauthorized")
+    await seen(lab, lambda states: states.get(first) == "unauthorized")
+    fixes = [
+        (f"{first} is unauthorized", "unlock the phone and allow USB debugging from this computer"),
+        (f"{second} has 0 MB free, and 100 are wanted", "free some space on it"),
+    ]
+    assert await told(is_alone=True) == [("failed", *fix) for fix in fixes]
+    assert await told(is_alone=False) == [("warning", *fix) for fix in fixes]
+    await lab.phones[lab.udids.index(second)].end_fault("storage_full")
+    assert [finding for finding, _, _ in await told(is_alone=True)] == ["warning", "ok"]
 
 
 async def test_phone_that_does_not_get_well_is_restarted_only_where_that_is_allowed(lab: VirtualLab) -> None:
