@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import shutil
 from pathlib import Path
 
 import structlog
@@ -26,20 +25,7 @@ def replace_file(path: Path, value: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def replace_files(values: Mapping[Path, object]) -> None:
-    """Write several at once, each as `replace_file` does: what is synced at the same time costs the disk once.
-
-    After an error, or a kill in the middle, some may be there without the others.
-
-    Raises:
-        OSError: One cannot be written; it is what it was.
-    """
-    with ThreadPoolExecutor(len(values)) as threads:
-        for _ in threads.map(replace_file, values.keys(), values.values()):
-            pass  # the error of one is raised here
+    sync_folder(path.parent)
 
 
 def put_aside(path: Path, to: Path, error: Exception) -> None:
@@ -48,7 +34,25 @@ def put_aside(path: Path, to: Path, error: Exception) -> None:
     structlog.get_logger("agent").warning("spool_file_unreadable", file=path.name, kept_as=to.name, reason=str(error))
 
 
-def _sync_folder(folder: Path) -> None:
+def copy_aside(path: Path, to: Path, error: Exception) -> None:
+    """Keep a copy of a file of which only a part can be read."""
+    shutil.copyfile(path, to)
+    structlog.get_logger("agent").warning("spool_file_unreadable", file=path.name, kept_as=to.name, reason=str(error))
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable; one that has gone needs it no more."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
     """Make new names durable: the bytes of a file alone do not bring it back after the power was lost."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

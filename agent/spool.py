@@ -1,8 +1,8 @@
 """Disk first: logs and results stay here until the coordinator has them.
 
 One folder holds, for each attempt, `ID.log` (the bytes), `ID.times` (when they were written), `ID.lease` (the right to
-them) and `ID.end` (length and SHA-256, written when the log is whole). Another one tells which attempts have begun and
-have no result yet, and a third holds the results that were not acknowledged.
+them) and `ID.end` (length and SHA-256, written when the log is whole). Another one holds the results that were not
+acknowledged. A journal tells which attempts have begun and have no result yet.
 
 Nothing is begun without a file in reserve: when the disk is full, its room goes to the results of what runs, and to a
 mark in each log where bytes are missing.
@@ -19,16 +19,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from agent.begun import BegunAttempts, checked, lease_key
 from agent.core.model import (
     AttemptId,
     AttemptResult,
     BegunAttempt,
     Blame,
     Failure,
-    Fence,
-    LeaseId,
     LeaseKey,
     LogSummary,
     Memory,
@@ -37,7 +36,7 @@ from agent.core.model import (
     TestState,
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster, Write
-from agent.disk import UNREADABLE, put_aside, replace_file, replace_files
+from agent.disk import UNREADABLE, put_aside, replace_file, sync_file
 from agent.times import TimesWriter
 
 MAX_LOG_BYTES = 64 * 1_024 * 1_024
@@ -46,7 +45,6 @@ RESERVE_BYTES = 4 * 1_024 * 1_024
 """Room for about a thousand results."""
 LOCK_NAME = "spool.lock"
 TIMES = ".times"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +158,6 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self._logs = directory / "logs"
-        self._begun = directory / "begun"
         self._results = directory / "results"
         self._cluster = directory / "cluster.json"
         for folder in self._folders:
@@ -172,17 +169,20 @@ class Spool:
             self._lock.close()
             raise SpoolBusy(f"another agent works in {directory}") from None
         self._reserve = directory / "reserve"
+        self._begun = BegunAttempts(directory / "begun.journal", directory / "begun")
 
     @property
     def _folders(self) -> tuple[Path, ...]:
-        return (self._logs, self._begun, self._results)
+        return (self._logs, self._results)
 
     def close(self) -> None:
         """Leave the folder to another agent."""
+        self._begun.close()
         self._lock.close()
 
     def recall(self) -> Memory:
         """Return what earlier lives have left, and finish the logs that they could not."""
+        self._restore_leases()
         self._sweep()
         for path in sorted(self._logs.glob("*.log")):
             if self._is_ours(path) and not self._is_whole(path):
@@ -202,7 +202,7 @@ class Spool:
             return "", 0
         try:
             known = json.loads(self._cluster.read_bytes())
-            return _checked(known["cluster_id"], str), _checked(known["epoch"], int)
+            return checked(known["cluster_id"], str), checked(known["epoch"], int)
         except UNREADABLE as error:
             put_aside(self._cluster, self._cluster.with_suffix(".broken"), error)
             return "", 0
@@ -215,25 +215,26 @@ class Spool:
                 put_aside(path, path.with_suffix(".broken"), error)
 
     def _recall_begun(self, ended: set[AttemptId]) -> Iterator[BegunAttempt]:
-        for path in sorted(self._begun.glob("*.json")):
-            try:
-                attempt, key = AttemptId(int(path.stem)), _key(json.loads(path.read_bytes()))
-            except UNREADABLE as error:
-                put_aside(path, path.with_suffix(".broken"), error)
-                continue
+        for attempt, key in self._begun.open_attempts().items():
             if attempt in ended:  # killed before it was forgotten
-                path.unlink()
+                self._begun.end(attempt)
                 continue
             log = self.find_log(attempt)
             summary = log.summary if log is not None and log.summary is not None else LogSummary()
             yield BegunAttempt(attempt_id=attempt, key=key, log=summary)
+
+    def _restore_leases(self) -> None:
+        """Write the leases of logs anew that had not ended: until then the journal alone keeps them durably."""
+        for attempt, key in self._begun.open_attempts().items():
+            if (path := self._logs / f"{attempt}.log").exists():
+                self._write(path.with_suffix(".lease"), asdict(key))
 
     def _is_ours(self, path: Path) -> bool:
         """Whether a log names its attempt and its lease: nobody would take it in without."""
         lease = path.with_suffix(".lease")
         try:
             int(path.stem)
-            _key(json.loads(lease.read_bytes()))
+            lease_key(json.loads(lease.read_bytes()))
         except UNREADABLE as error:
             for file in (path, lease):
                 put_aside(file, file.with_name(f"{file.name}.broken"), error)
@@ -274,14 +275,18 @@ class Spool:
                 case KeepResult():
                     name = _file_name(write.result.attempt_id)
                     self._write(self._results / name, asdict(write.result))
-                    (self._begun / name).unlink(missing_ok=True)
+                    self._end_attempt(write.result.attempt_id)
                 case ForgetResults():
                     for attempt in write.attempt_ids:
-                        for folder in (self._begun, self._results):
-                            (folder / _file_name(attempt)).unlink(missing_ok=True)
+                        self._end_attempt(attempt)
+                        (self._results / _file_name(attempt)).unlink(missing_ok=True)
+
+    def _end_attempt(self, attempt: AttemptId) -> None:
+        self._with_reserve(lambda: self._begun.end(attempt))
 
     def _forget_all(self) -> None:
         """Drop all at once: who reads a log meanwhile finds it whole, or not at all."""
+        self._begun.forget_all()
         self._sweep_forgotten()
         for folder in self._folders:
             folder.rename(_forgotten(folder))
@@ -302,9 +307,10 @@ class Spool:
         self._keep_reserve()
         path = self._logs / f"{attempt}.log"
         path.with_suffix(".end").unlink(missing_ok=True)
-        lease = asdict(key)
-        files = {self._begun / _file_name(attempt): lease, path.with_suffix(".lease"): lease}
-        self._with_reserve(lambda: replace_files(files))
+        lease = json.dumps(asdict(key))
+        # Not synced before the log ends: until then the journal keeps the same.
+        self._with_reserve(lambda: path.with_suffix(".lease").write_text(lease))
+        self._with_reserve(lambda: self._begun.begin(attempt, key))
         return LogWriter(path, self._give_back)
 
     def end_log(self, attempt: AttemptId, writer: LogWriter) -> LogSummary:
@@ -312,6 +318,7 @@ class Spool:
         summary = writer.close()
         path = self._logs / f"{attempt}.log"
         if path.exists():
+            self._with_reserve(lambda: sync_file(path.with_suffix(".lease")))
             self._end(path, summary)
         return summary
 
@@ -333,7 +340,7 @@ class Spool:
         end = path.with_suffix(".end")
         try:
             summary = _summary(json.loads(end.read_bytes())) if end.exists() else None
-            key = _key(json.loads(path.with_suffix(".lease").read_bytes()))
+            key = lease_key(json.loads(path.with_suffix(".lease").read_bytes()))
         except FileNotFoundError:
             return None  # forgotten just now
         return SpooledLog(attempt=attempt, key=key, path=path, times=path.with_suffix(TIMES), summary=summary)
@@ -346,7 +353,7 @@ class Spool:
     def _write(self, path: Path, value: object) -> None:
         self._with_reserve(lambda: replace_file(path, value))
 
-    def _with_reserve(self, write: Callable[[], None]) -> None:
+    def _with_reserve(self, write: Callable[[], object]) -> None:
         """Write durably; on a full disk with the room that was held in reserve."""
         try:
             write()
@@ -390,26 +397,15 @@ def _take_room(descriptor: int, size: int) -> None:
     os.fsync(descriptor)
 
 
-def _checked(value: object, kind: type[T]) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def _key(value: dict[str, Any]) -> LeaseKey:
-    fence = Fence(epoch=_checked(value["fence"]["epoch"], int), number=_checked(value["fence"]["number"], int))
-    return LeaseKey(lease_id=LeaseId(_checked(value["lease_id"], int)), fence=fence)
-
-
 def _summary(value: dict[str, Any]) -> LogSummary:
-    return LogSummary(size=_checked(value["size"], int), sha256=_checked(value["sha256"], str))
+    return LogSummary(size=checked(value["size"], int), sha256=checked(value["sha256"], str))
 
 
 def _result(value: dict[str, Any]) -> AttemptResult:
     failure = value["failure"]
     return AttemptResult(
         attempt_id=AttemptId(value["attempt_id"]),
-        key=_key(value["key"]),
+        key=lease_key(value["key"]),
         outcome=Outcome(value["outcome"]),
         failure=Failure(**{**failure, "blame": Blame(failure["blame"])}) if failure is not None else None,
         tests=tuple(TestResult(**{**test, "state": TestState(test["state"])}) for test in value["tests"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.begun import BegunAttempts
 from agent.core.model import (
     AttemptId,
     AttemptResult,
@@ -27,7 +27,6 @@ from agent.core.model import (
     TestState,
 )
 from agent.core.step import ForgetCluster, ForgetResults, KeepResult, RememberCluster
-from agent.disk import replace_files
 from agent.spool import LogWriter, Spool, SpoolBusy, SpooledLog
 from tests.small_disk import fill, free, small_disk
 
@@ -65,7 +64,7 @@ def files(folder: Path) -> list[str]:
     return sorted(
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("spool.lock", "reserve")
+        if path.is_file() and path.name not in ("spool.lock", "reserve", "begun.journal")
     )
 
 
@@ -122,6 +121,7 @@ def test_log_whose_lease_cannot_be_read_is_put_aside_alone(
         writer = spool.open_log(attempt, KEY)
         writer.append(b"whole")
         spool.end_log(attempt, writer)
+        spool.commit((KeepResult(result=result(attempt)),))
     (tmp_path / "logs" / "1.lease").write_text(text)
     again = open_spool()
     again.recall()
@@ -314,11 +314,11 @@ def test_kill_between_the_result_and_the_end_of_the_attempt_loses_neither(
     spool = open_spool()
     spool.open_log(ONE, KEY).close()
 
-    def killed(_path: Path, **_options: bool) -> None:
+    def killed(_begun: BegunAttempts, _attempt: AttemptId) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patches:
-        patches.setattr(Path, "unlink", killed)
+        patches.setattr(BegunAttempts, "end", killed)
         with pytest.raises(KeyboardInterrupt):
             spool.commit((KeepResult(result=result(1)),))
     memory = open_spool().recall()
@@ -332,12 +332,17 @@ def test_attempts_of_another_database_are_forgotten(open_spool: Callable[[], Spo
     assert begun_of(open_spool()) == []
 
 
-def test_attempt_that_cannot_be_read_is_put_aside(open_spool: Callable[[], Spool], tmp_path: Path) -> None:
-    open_spool().open_log(ONE, KEY).close()
-    (path,) = (tmp_path / "begun").iterdir()
-    path.write_text("{}")
-    assert begun_of(open_spool()) == []
-    assert path.with_suffix(".broken").exists()
+@pytest.mark.parametrize("lease", ["", "{"])
+def test_lease_that_the_power_took_before_its_log_had_ended_is_restored(
+    open_spool: Callable[[], Spool], tmp_path: Path, lease: str
+) -> None:
+    writer = open_spool().open_log(ONE, KEY)
+    writer.append(b"half a li")
+    writer.close()
+    (tmp_path / "logs" / "1.lease").write_text(lease)
+    again = open_spool()
+    again.recall()
+    assert [(log.attempt, log.key) for log in again.logs()] == [(ONE, KEY)]
 
 
 def test_log_that_is_forgotten_with_its_database_while_it_is_looked_at_is_none(
@@ -391,12 +396,3 @@ def test_kill_in_the_middle_of_forgetting_a_database_leaves_nothing(
     monkeypatch.undo()
     assert open_spool().recall() == Memory()
     assert files(tmp_path) == []
-
-
-def test_file_that_cannot_be_written_beside_another_is_told_and_leaves_the_other_whole(tmp_path: Path) -> None:
-    first, second = tmp_path / "first.json", tmp_path / "second.json"
-    replace_files({first: {"number": 1}, second: {"number": 2}})
-    assert [json.loads(path.read_text()) for path in (first, second)] == [{"number": 1}, {"number": 2}]
-    with pytest.raises(FileNotFoundError):
-        replace_files({first: {"number": 3}, tmp_path / "missing" / "third.json": {}})
-    assert json.loads(first.read_text()) == {"number": 3}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.grid import DEADLINE_S, Grid, Program, eventually, running_grid
+from tests.e2e.grid import DEADLINE_S, PATIENT, Grid, Program, eventually, running_grid
 from tests.faults.failing_agent import POINTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -47,7 +47,7 @@ def states_of_logs(grid: Grid, job: int, point: str) -> set[str]:
 @pytest.mark.parametrize("point", POINTS)
 def test_agent_killed_at_a_step_costs_at_most_one_attempt(tmp_path: Path, point: str) -> None:
     with running_grid(tmp_path) as grid:
-        grid.coordinator()
+        grid.coordinator(*PATIENT)
         agent = failing_agent(grid, point)
         (job,) = grid.submit("t.spec.ts", options=("--env", "QGJOB_SIM_LOG_LINES=200"))
         assert agent.process is not None
