@@ -81,7 +81,7 @@ format: ## Format the sources
 	$(RUN) buf format -w
 
 types:
-	$(RUN) mypy coordinator agent qgjob tests examples
+	$(RUN) mypy coordinator agent qgjob tests examples benchmarks
 
 imports:
 	$(RUN) lint-imports

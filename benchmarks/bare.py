@@ -70,7 +70,7 @@ async def _append(_requests: object, context: Context) -> None:
 
 async def main() -> None:
     server = grpc.aio.server(options=OPTIONS)
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Submit": grpc.unary_unary_rpc_method_handler(
             _echo, SubmitJobsRequest.FromString, SubmitJobsRequest.SerializeToString
         ),

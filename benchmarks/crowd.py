@@ -213,4 +213,5 @@ async def main(address: str, first: int, count: int, devices: int, notes: str = 
 if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:]))
+    first, count, devices = map(int, sys.argv[2:5])
+    asyncio.run(main(sys.argv[1], first, count, devices, *sys.argv[5:]))

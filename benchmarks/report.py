@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pygal
-from pygal.style import CleanStyle
+from benchmarks.plots import charts, draw, words
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -99,7 +98,8 @@ def _write() -> None:
     """Write what is kept into the document; what stands outside of the marks is left as it is."""
     kept = {name: json.loads(file.read_text()) for name in NAMES if (file := RESULTS / f"{name}.json").exists()}
     PLOTS.mkdir(exist_ok=True)
-    _plot(kept)
+    for chart in charts(kept):
+        draw(chart, PLOTS)
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     figures = "\n".join(_figures(kept))
@@ -168,69 +168,24 @@ def _tables(found: dict[str, Any]) -> Iterator[str]:
         if rows:
             yield from (f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
             for name, value in rows.items():
-                yield f"| {_words(name)} | {' | '.join(_number(value[column]) for column in columns)} |"
+                yield f"| {words(name)} | {' | '.join(_number(value[column]) for column in columns)} |"
             yield ""
     rows_of = found["metrics"].get("sizes")
     if rows_of:
         yield from _sizes(rows_of)
     single = {name: value for name, value in found["metrics"].items() if isinstance(value, (int, float))}
     yield from ("| | |", "|---|---|")
-    yield from (f"| {_words(name)} | {_number(value)} |" for name, value in (single | found["ratios"]).items())
+    yield from (f"| {words(name)} | {_number(value)} |" for name, value in (single | found["ratios"]).items())
 
 
 def _sizes(rows: list[dict[str, float]]) -> Iterator[str]:
-    yield from (f"| {' | '.join(_words(name) for name in rows[0])} |", "|---" * len(rows[0]) + "|")
+    yield from (f"| {' | '.join(words(name) for name in rows[0])} |", "|---" * len(rows[0]) + "|")
     yield from (f"| {' | '.join(_number(value) for value in row.values())} |" for row in rows)
     yield ""
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) or abs(value) < 1_000 else f"{value:,.0f}"
-
-
-# Plots
-
-
-def _plot(kept: dict[str, Any]) -> None:
-    if "submit" in kept:
-        metrics = kept["submit"]["metrics"]
-        names = ("bare", "qgjob", "classic_plain_redis", "classic")
-        in_flight = (32, 128)
-        chart = _chart(pygal.Bar, "Submits a second by calls in flight", [str(number) for number in in_flight])
-        for name in names:
-            chart.add(_words(name), [metrics[f"{name}_per_s_{number}"]["median"] for number in in_flight])
-        chart.render_to_file(str(PLOTS / "submit.svg"))
-    if "dispatch" in kept:
-        metrics = kept["dispatch"]["metrics"]
-        chart = _chart(pygal.Bar, "From the submit to the start by an agent, in milliseconds", ["p50", "p99"])
-        for name in ("bare_round_trip", "qgjob", "celery_plain_redis", "celery"):
-            chart.add(_words(name), [metrics[f"{name}_ms"][share] for share in ("p50", "p99")])
-        chart.render_to_file(str(PLOTS / "dispatch.svg"))
-    if "lifecycle" in kept:
-        metrics = kept["lifecycle"]["metrics"]
-        chart = _chart(pygal.Bar, "Whole lives of jobs a second", [""])
-        for name in ("qgjob", "celery_plain_redis", "celery"):
-            chart.add(_words(name), [metrics[f"{name}_jobs_per_s"]["median"]])
-        chart.render_to_file(str(PLOTS / "lifecycle.svg"))
-    if "decision" in kept:
-        rows = kept["decision"]["metrics"]["sizes"]
-        title = "Processor time in microseconds by queued jobs"
-        chart = _chart(pygal.Line, title, [f"{row['jobs']:,}" for row in rows])
-        chart.add("a decision, p50", [row["p50_cpu_us"] for row in rows])
-        chart.add("a decision, p99", [row["p99_cpu_us"] for row in rows])
-        chart.add("a job's part of a submit", [row["submit_us_per_job"] for row in rows])
-        chart.render_to_file(str(PLOTS / "decision.svg"))
-
-
-def _chart(kind: type[Any], title: str, labels: list[str]) -> Any:  # noqa: ANN401 - a chart of pygal
-    # Without the script of another host, which a document has no use for.
-    chart = kind(width=720, height=360, style=CleanStyle, js=(), title=title, legend_at_bottom=True, print_values=True)
-    chart.x_labels = labels
-    return chart
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int, *, i
         contender()
     samples: Samples = {name: [] for name in contenders}
     for number in range(rounds):
-        names = list(contenders) if number % 2 == 0 else list(reversed(contenders))
+        names = list(contenders)[:: 1 if number % 2 == 0 else -1]
         for name in names:
             samples[name].append(contenders[name]())
         if is_telling:

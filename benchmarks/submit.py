@@ -20,7 +20,6 @@ from typing import Any
 
 import aiohttp
 import grpc
-from google.protobuf.message import Message
 
 from benchmarks.bare import SUBMIT, bare_server
 from benchmarks.classic.stack import classic_stack
@@ -62,8 +61,8 @@ def run(is_telling: bool, rounds: int = ROUNDS) -> tuple[dict[str, Any], dict[st
         durable = stack.enter_context(classic_stack(fsync="always"))
         coordinator = grid.coordinator(*PATIENT).process
         assert coordinator is not None
-        ours = Server(grid.address, coordinator.pid, METHOD, SubmitJobsResponse)
-        ceiling = Server(bare.address, bare.pid, SUBMIT, SubmitJobsRequest)
+        ours = Server(grid.address, coordinator.pid, METHOD, SubmitJobsResponse.FromString)
+        ceiling = Server(bare.address, bare.pid, SUBMIT, SubmitJobsRequest.FromString)
         for in_flight in IN_FLIGHT:
             contenders = {
                 "qgjob": partial(ours.rate, in_flight),
@@ -82,14 +81,18 @@ def run(is_telling: bool, rounds: int = ROUNDS) -> tuple[dict[str, Any], dict[st
     return metrics, ratios
 
 
+WithJobs = SubmitJobsResponse | SubmitJobsRequest
+"""What answers a submit: jobs, or the request itself from who only echoes."""
+
+
 class Server:
     """A gRPC server that takes submits."""
 
-    def __init__(self, address: str, pid: int, method: str, answer: type[Message]) -> None:
+    def __init__(self, address: str, pid: int, method: str, read: Callable[[bytes], WithJobs]) -> None:
         self._address = address
         self._pid = pid
         self._method = method
-        self._answer = answer
+        self._read = read
         self._answered = 0
         self._used_s = processor_s(pid)
 
@@ -103,7 +106,7 @@ class Server:
 
     async def _submit(self, in_flight: int) -> float:
         async with grpc.aio.insecure_channel(self._address) as channel:
-            send = channel.unary_unary(self._method, SubmitJobsRequest.SerializeToString, self._answer.FromString)
+            send = channel.unary_unary(self._method, SubmitJobsRequest.SerializeToString, self._read)
 
             async def submit() -> None:
                 told = await send(a_submit())

@@ -10,6 +10,7 @@ import itertools
 import sqlite3
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ def run(is_telling: bool, rounds: int = ROUNDS) -> tuple[dict[str, Any], dict[st
         assert coordinator is not None
         used_s = processor_s(coordinator.pid)
         with closing(bare_database(Path(folder))) as bare:
-            contenders = {
+            contenders: dict[str, Callable[[], float]] = {
                 "qgjob": lambda: asyncio.run(_submit(grid.address)),
                 "bare_sqlite": partial(_insert, bare),
             }

@@ -62,19 +62,11 @@ def classic_stack(*, fsync: str, workers: int = 0) -> Iterator[Classic]:
         assert api.stdout is not None
         port = int(api.stdout.readline())
         if workers:
-            worker = (
-                "-m",
-                "celery",
-                "--quiet",
-                "-A",
-                "benchmarks.classic.tasks",
-                "worker",
-                "--concurrency",
-                str(workers),
-            )
-            worker += ("--loglevel", "error", "--without-gossip", "--without-mingle", "--without-heartbeat")
+            worker = ["-m", "celery", "--quiet", "-A", "benchmarks.classic.tasks", "worker"]
+            worker += ["--concurrency", str(workers), "--loglevel", "error"]
+            worker += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
             # What it says at its start must not fill a pipe that nobody reads.
-            worker += ("--logfile", str(folder / "worker.log"))
+            worker += ["--logfile", str(folder / "worker.log")]
             stack.enter_context(_running(folder, env, sys.executable, *worker))
         yield Classic(url=f"http://127.0.0.1:{port}", database=database, folder=folder)
 
