@@ -86,7 +86,9 @@ def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Eve
     async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Response:
         """Return a page of jobs, newest first; a `Link` header with `rel="next"` leads to the next page."""
         found = await find().jobs.ListJobs(
-            job_service_pb2.ListJobsRequest(filter=_filter(query), page_size=query.limit, page_token=query.page_token)
+            job_service_pb2.ListJobsRequest(
+                filter=_filter(query), page_size=query.limit, page_token=query.page_token, with_history=True
+            )
         )
         return await answer(find, lambda: resources.jobs(found.jobs), headers=next_link(request, found.next_page_token))
 

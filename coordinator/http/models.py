@@ -194,7 +194,10 @@ class Attempt(_Told):
 
 
 class Job(_Told):
-    """One requested run of one spec file. Attempts and tests are filled in for a single job alone."""
+    """One requested run of one spec file.
+
+    Attempts and tests are filled in for a single job and in lists of jobs; the queue and answers to changes lack them.
+    """
 
     id: int
     org_id: str

@@ -15,7 +15,7 @@ from coordinator.core.errors import InvalidRequest, NotFound, StorageUnavailable
 from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequested
 from coordinator.core.forecast import Forecast, Outlook
 from coordinator.core.logfile import LogState
-from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, JobState
+from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, JobState, TestResult
 from coordinator.engine import Engine
 from coordinator.environment import MAX_ENTRIES
 from coordinator.logstore import LogStore
@@ -27,6 +27,8 @@ from qgjob.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 
 MAX_NAMED_PER_CALL = 10_000
 JOBS_PER_READ = 10_000
+HISTORIES_PER_READ = 100
+"""Of so many jobs attempts and tests are read at once: those of a whole page may be far more than one answer holds."""
 
 
 class JobService(job_service_pb2_grpc.JobServiceServicer):
@@ -77,16 +79,9 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             lambda: (store.attempts_of(job_id), store.tests_of(job_id), store.earlier_failures_of(job_id))
         )
         states = [await self._log_state(attempt) for attempt in attempts]
-        outlook = outlook_of(job, self._engine.forecast())
+        told = [wire.attempt_out(attempt, state) for attempt, state in zip(attempts, states, strict=True)]
         return job_service_pb2.GetJobResponse(
-            job=wire.job_out(
-                job,
-                position=outlook.place if outlook is not None else 0,
-                expected_start_us=outlook.start_us if outlook is not None else None,
-                tests=tests,
-                earlier_failures=earlier,
-                attempts=[wire.attempt_out(attempt, state) for attempt, state in zip(attempts, states, strict=True)],
-            )
+            job=told_out(job, self._engine.forecast(), tests=tests, attempts=told, earlier_failures=earlier)
         )
 
     async def ExplainJob(
@@ -119,7 +114,8 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         wanted = job_filter(request.filter)
         before = _page_token(request.page_token)
         jobs = await asyncio.to_thread(self._store.list_jobs, wanted, size + 1, before)
-        listed = wire.fitting(self._jobs_out(jobs[:size]))
+        shown = await self._with_history(jobs[:size]) if request.with_history else self._jobs_out(jobs[:size])
+        listed = wire.fitting(shown)
         token = str(listed[-1].id) if len(jobs) > len(listed) else ""
         return job_service_pb2.ListJobsResponse(jobs=listed, next_page_token=token)
 
@@ -233,6 +229,35 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
             return []
         return [job.id for job in await self._all(wanted.with_states(states))]
 
+    async def _with_history(self, jobs: list[Job]) -> list[job_pb2.Job]:
+        """Return the first jobs with their attempts and tests, as many as an answer may hold and a few more."""
+        shown: list[job_pb2.Job] = []
+        size = 0
+        forecast = self._engine.forecast()
+        for first in range(0, len(jobs), HISTORIES_PER_READ):
+            part = jobs[first : first + HISTORIES_PER_READ]
+            shown += await asyncio.to_thread(self._histories_out, part, forecast)
+            size += sum(message.ByteSize() for message in shown[first:])
+            if size > wire.MAX_MESSAGE_BYTES:
+                break
+        return shown
+
+    def _histories_out(self, jobs: list[Job], forecast: Forecast) -> list[job_pb2.Job]:
+        ids = [job.id for job in jobs]
+        attempts, tests = self._store.attempts_of_jobs(ids), self._store.tests_of_jobs(ids)
+        earlier = self._store.earlier_failures_of_jobs(ids)
+        return [
+            told_out(
+                job,
+                forecast,
+                tests=tests.get(job.id, ()),
+                # Where each log stands would take a look at each of them.
+                attempts=[wire.attempt_out(attempt, None) for attempt in attempts.get(job.id, ())],
+                earlier_failures=earlier.get(job.id, ()),
+            )
+            for job in jobs
+        ]
+
     def _jobs_out(self, jobs: Iterable[Job]) -> list[job_pb2.Job]:
         return list(listed_out(jobs, self._engine.forecast()))
 
@@ -245,11 +270,27 @@ def outlook_of(job: Job, forecast: Forecast) -> Outlook | None:
 def listed_out(jobs: Iterable[Job], forecast: Forecast) -> Iterator[job_pb2.Job]:
     """Translate jobs of a list, each with what is foreseen of it."""
     for job in jobs:
-        outlook = outlook_of(job, forecast)
-        if outlook is None:
-            yield wire.job_out(job)
-        else:
-            yield wire.job_out(job, position=outlook.place, expected_start_us=outlook.start_us)
+        yield told_out(job, forecast)
+
+
+def told_out(
+    job: Job,
+    forecast: Forecast,
+    *,
+    tests: Iterable[tuple[TestResult, int]] = (),
+    attempts: Iterable[job_pb2.Attempt] = (),
+    earlier_failures: Iterable[tuple[TestResult, int]] = (),
+) -> job_pb2.Job:
+    """Translate a job with what is foreseen of it, and with what was looked up."""
+    outlook = outlook_of(job, forecast)
+    return wire.job_out(
+        job,
+        position=outlook.place if outlook is not None else 0,
+        expected_start_us=outlook.start_us if outlook is not None else None,
+        tests=tests,
+        attempts=attempts,
+        earlier_failures=earlier_failures,
+    )
 
 
 def job_filter(message: job_pb2.JobFilter) -> JobFilter:

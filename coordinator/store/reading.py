@@ -137,13 +137,14 @@ def log_of(connection: Connection, attempt_id: AttemptId) -> LogRecord:
     return LogRecord(parts=parts, end=None if end is None else rows.log_end(end))
 
 
-def attempts_of(connection: Connection, job_id: JobId) -> list[Attempt]:
-    """Return a job's attempts, oldest first."""
-    if not _is_key(job_id):
-        return []
+def attempts_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[Attempt]]:
+    """Return the jobs' attempts, oldest first."""
     table = tables.attempts
-    found = connection.execute(select(table).where(table.c.job == job_id).order_by(table.c.number))
-    return [rows.attempt(row) for row in found]
+    found: defaultdict[JobId, list[Attempt]] = defaultdict(list)
+    for part in _parts(ids):
+        for row in connection.execute(select(table).where(table.c.job.in_(part)).order_by(table.c.job, table.c.number)):
+            found[JobId(row.job)].append(rows.attempt(row))
+    return dict(found)
 
 
 def tests_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[tuple[TestResult, int]]]:
@@ -157,13 +158,15 @@ def tests_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[t
     return dict(found)
 
 
-def earlier_failures_of(connection: Connection, job_id: JobId) -> list[tuple[TestResult, int]]:
+def earlier_failures_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[tuple[TestResult, int]]]:
     """Return (failed result, number of its attempt) of the tests that a later attempt ran again, oldest first."""
-    if not _is_key(job_id):
-        return []
     table = tables.earlier_failures
-    query = select(table).where(table.c.job == job_id).order_by(table.c.attempt_number, table.c.begin_us, table.c.id)
-    return [(rows.test(row), row.attempt_number) for row in connection.execute(query)]
+    order = (table.c.job, table.c.attempt_number, table.c.begin_us, table.c.id)
+    found: defaultdict[JobId, list[tuple[TestResult, int]]] = defaultdict(list)
+    for part in _parts(ids):
+        for row in connection.execute(select(table).where(table.c.job.in_(part)).order_by(*order)):
+            found[JobId(row.job)].append((rows.test(row), row.attempt_number))
+    return dict(found)
 
 
 def devices(connection: Connection) -> list[Device]:

@@ -369,7 +369,11 @@ class Store:
 
     def attempts_of(self, job_id: JobId) -> list[Attempt]:
         """Return a job's attempts, oldest first."""
-        return self._read(lambda connection: reading.attempts_of(connection, job_id))
+        return self.attempts_of_jobs([job_id]).get(job_id, [])
+
+    def attempts_of_jobs(self, ids: Sequence[JobId]) -> dict[JobId, list[Attempt]]:
+        """Return the same of many jobs; jobs without attempts are left out."""
+        return self._read(lambda connection: reading.attempts_of(connection, ids))
 
     def tests_of(self, job_id: JobId) -> list[tuple[TestResult, int]]:
         """Return (result, number of the last attempt that ran it) of a job's tests, the first reported first."""
@@ -377,7 +381,11 @@ class Store:
 
     def earlier_failures_of(self, job_id: JobId) -> list[tuple[TestResult, int]]:
         """Return (failed result, number of its attempt) of tests that a later attempt ran again, oldest first."""
-        return self._read(lambda connection: reading.earlier_failures_of(connection, job_id))
+        return self.earlier_failures_of_jobs([job_id]).get(job_id, [])
+
+    def earlier_failures_of_jobs(self, ids: Sequence[JobId]) -> dict[JobId, list[tuple[TestResult, int]]]:
+        """Return the same of many jobs; jobs without any are left out."""
+        return self._read(lambda connection: reading.earlier_failures_of(connection, ids))
 
     def tests_of_jobs(self, ids: Sequence[JobId]) -> dict[JobId, list[tuple[TestResult, int]]]:
         """Return the same of many jobs; jobs without tests are left out."""

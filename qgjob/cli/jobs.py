@@ -52,7 +52,9 @@ def _list(wanted: JobFilter, limit: int, output: str) -> None:
 
     empty = "No job is like that." if wanted.ByteSize() else render.NO_JOBS
     with client() as opened:
-        show(resources.jobs(opened.list_jobs(wanted, limit)), output, partial(render.jobs_table, empty=empty))
+        # A table shows nothing of what happened to each job, and is there the sooner without.
+        found = opened.list_jobs(wanted, limit, with_history=output in ("json", "jsonl"))
+        show(resources.jobs(found), output, partial(render.jobs_table, empty=empty))
 
 
 @app.command("list", cls=Command)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qgjob.client import Client, LogPiece
     from qgjob.v1.job_pb2 import Job
 
+_HISTORY = ("attempts", "earlier_failures")
 LOG_WAIT_S = 30.0
 """How long the rest of a log is waited for after its job has ended."""
 
@@ -88,12 +89,15 @@ class Waiting:
             outcome = self._outcome(client, wait)
         jobs = wait.jobs()
         is_known = isinstance(outcome, Exit) or bool(jobs)
+        is_shown = is_known and (self.is_result_wanted or not self.is_following)
+        if is_shown and output in ("json", "jsonl") and isinstance(outcome, Exit) and outcome is not Exit.INTERRUPTED:
+            jobs = _with_all_attempts(client, jobs)
         if self.junit is not None and is_known:
             _write_junit(self.junit, client, jobs)
         if service is not None and is_known:
             ci.report(service, jobs)
         try:
-            if (self.is_result_wanted or not self.is_following) and is_known:
+            if is_shown:
                 show(jobs, output, render.jobs_table)
             sys.stdout.flush()
         except BrokenPipeError:
@@ -130,6 +134,24 @@ def _write_junit(path: Path, client: Client, jobs: list[dict[str, Any]]) -> None
         junit.write(path, [_with_attempts(client, job) for job in jobs])
     except UsageError as error:
         terminal.say(f"warning: {error}")
+
+
+def _with_all_attempts(client: Client, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return jobs with what a wait is told nothing of: their attempts and earlier failures, where still to be had."""
+    from qgjob import resources
+    from qgjob.client import MAX_JOBS_PER_CALL
+    from qgjob.v1.job_pb2 import JobFilter
+
+    ids = [job["id"] for job in jobs]
+    found: dict[int, dict[str, Any]] = {}
+    try:
+        for start in range(0, len(ids), MAX_JOBS_PER_CALL):
+            part = JobFilter(ids=ids[start : start + MAX_JOBS_PER_CALL])
+            listed = client.list_jobs(part, len(part.ids), with_history=True)
+            found.update((job["id"], {name: job[name] for name in _HISTORY}) for job in resources.jobs(listed))
+    except ClientError as error:
+        terminal.say(f"warning: the jobs are shown without their attempts: {error}")
+    return [{**job, **found.get(job["id"], {})} for job in jobs]
 
 
 def _with_attempts(client: Client, job: dict[str, Any]) -> dict[str, Any]:

@@ -79,15 +79,18 @@ class Client(LabClient, ArtifactClient):
         request = ExplainJobRequest(job_id=job_id)
         return self._call(lambda: self._jobs.ExplainJob(request, timeout=CALL_TIMEOUT_S)).explanation
 
-    def list_jobs(self, wanted: JobFilter, limit: int) -> list[Job]:
-        """Return wanted jobs, newest first, at most `limit`."""
-        return list(self.iter_jobs(wanted, limit))
+    def list_jobs(self, wanted: JobFilter, limit: int, *, with_history: bool = False) -> list[Job]:
+        """Return wanted jobs, newest first, at most `limit`; with their attempts and tests where these are asked for.
 
-    def iter_jobs(self, wanted: JobFilter, limit: int | None = None) -> Iterator[Job]:
-        """Yield wanted jobs, newest first, a page at a time, at most `limit`."""
+        What is not told of an attempt in a list is where its log stands.
+        """
+        return list(self.iter_jobs(wanted, limit, with_history=with_history))
+
+    def iter_jobs(self, wanted: JobFilter, limit: int | None = None, *, with_history: bool = False) -> Iterator[Job]:
+        """Yield what `list_jobs` returns, a page at a time."""
 
         def read(size: int, token: str) -> ListJobsResponse:
-            request = ListJobsRequest(filter=wanted, page_size=size, page_token=token)
+            request = ListJobsRequest(filter=wanted, page_size=size, page_token=token, with_history=with_history)
             return self._jobs.ListJobs(request, timeout=CALL_TIMEOUT_S)
 
         return self._pages(read, lambda page: page.jobs, limit)

@@ -763,7 +763,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
-        """All attempts, oldest first; filled by GetJob only."""
+        """All attempts, oldest first; filled by GetJob, and by ListJobs where with_history asks for it."""
 
     @_builtins.property
     def failure(self) -> Global___Failure:
@@ -775,11 +775,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestResult]:
-        """Results per test, filled by GetJob and WatchJobs."""
+        """Results per test, filled by GetJob, WatchJobs, and ListJobs where with_history asks for it."""
 
     @_builtins.property
     def earlier_failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestResult]:
-        """Failed results of tests that a later attempt ran again, oldest first; filled by GetJob only."""
+        """Failed results of tests that a later attempt ran again, oldest first; filled as attempts are."""
 
     def __init__(
         self,

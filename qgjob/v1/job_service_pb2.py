@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from qgjob.v1 import job_pb2 as qgjob_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqgjob/v1/job_service.proto\x12\x08qgjob.v1\x1a\x12qgjob/v1/job.proto\"X\n\x11SubmitJobsRequest\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.qgjob.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06strict\x18\x03 \x01(\x08\"U\n\x12SubmitJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\",\n\x0eGetJobResponse\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.qgjob.v1.Job\"#\n\x11\x45xplainJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\"@\n\x12\x45xplainJobResponse\x12*\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x15.qgjob.v1.Explanation\"]\n\x0fListJobsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.qgjob.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"H\n\x10ListJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x11\x43\x61ncelJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\x03\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.qgjob.v1.JobFilter\"C\n\x12\x43\x61ncelJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x10\n\x08selected\x18\x02 \x01(\x03\"5\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\".\n\x10RetryJobResponse\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.qgjob.v1.Job\"J\n\x10WatchJobsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.qgjob.v1.JobFilter\x12\x11\n\tkeep_open\x18\x02 \x01(\x08\"B\n\x11WatchJobsResponse\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.qgjob.v1.Job\x12\x11\n\tcaught_up\x18\x02 \x01(\x08\x32\xf2\x03\n\nJobService\x12G\n\nSubmitJobs\x12\x1b.qgjob.v1.SubmitJobsRequest\x1a\x1c.qgjob.v1.SubmitJobsResponse\x12;\n\x06GetJob\x12\x17.qgjob.v1.GetJobRequest\x1a\x18.qgjob.v1.GetJobResponse\x12G\n\nExplainJob\x12\x1b.qgjob.v1.ExplainJobRequest\x1a\x1c.qgjob.v1.ExplainJobResponse\x12\x41\n\x08ListJobs\x12\x19.qgjob.v1.ListJobsRequest\x1a\x1a.qgjob.v1.ListJobsResponse\x12G\n\nCancelJobs\x12\x1b.qgjob.v1.CancelJobsRequest\x1a\x1c.qgjob.v1.CancelJobsResponse\x12\x41\n\x08RetryJob\x12\x19.qgjob.v1.RetryJobRequest\x1a\x1a.qgjob.v1.RetryJobResponse\x12\x46\n\tWatchJobs\x12\x1a.qgjob.v1.WatchJobsRequest\x1a\x1b.qgjob.v1.WatchJobsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqgjob/v1/job_service.proto\x12\x08qgjob.v1\x1a\x12qgjob/v1/job.proto\"X\n\x11SubmitJobsRequest\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.qgjob.v1.JobSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06strict\x18\x03 \x01(\x08\"U\n\x12SubmitJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x10\n\x08replayed\x18\x02 \x01(\x08\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\",\n\x0eGetJobResponse\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.qgjob.v1.Job\"#\n\x11\x45xplainJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\"@\n\x12\x45xplainJobResponse\x12*\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x15.qgjob.v1.Explanation\"t\n\x0fListJobsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.qgjob.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\x0cwith_history\x18\xc8\x01 \x01(\x08\"H\n\x10ListJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x11\x43\x61ncelJobsRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\x03\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.qgjob.v1.JobFilter\"C\n\x12\x43\x61ncelJobsResponse\x12\x1b\n\x04jobs\x18\x01 \x03(\x0b\x32\r.qgjob.v1.Job\x12\x10\n\x08selected\x18\x02 \x01(\x03\"5\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\".\n\x10RetryJobResponse\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.qgjob.v1.Job\"J\n\x10WatchJobsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.qgjob.v1.JobFilter\x12\x11\n\tkeep_open\x18\x02 \x01(\x08\"B\n\x11WatchJobsResponse\x12\x1a\n\x03job\x18\x01 \x01(\x0b\x32\r.qgjob.v1.Job\x12\x11\n\tcaught_up\x18\x02 \x01(\x08\x32\xf2\x03\n\nJobService\x12G\n\nSubmitJobs\x12\x1b.qgjob.v1.SubmitJobsRequest\x1a\x1c.qgjob.v1.SubmitJobsResponse\x12;\n\x06GetJob\x12\x17.qgjob.v1.GetJobRequest\x1a\x18.qgjob.v1.GetJobResponse\x12G\n\nExplainJob\x12\x1b.qgjob.v1.ExplainJobRequest\x1a\x1c.qgjob.v1.ExplainJobResponse\x12\x41\n\x08ListJobs\x12\x19.qgjob.v1.ListJobsRequest\x1a\x1a.qgjob.v1.ListJobsResponse\x12G\n\nCancelJobs\x12\x1b.qgjob.v1.CancelJobsRequest\x1a\x1c.qgjob.v1.CancelJobsResponse\x12\x41\n\x08RetryJob\x12\x19.qgjob.v1.RetryJobRequest\x1a\x1a.qgjob.v1.RetryJobResponse\x12\x46\n\tWatchJobs\x12\x1a.qgjob.v1.WatchJobsRequest\x1a\x1b.qgjob.v1.WatchJobsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,21 +45,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINJOBRESPONSE']._serialized_start=353
   _globals['_EXPLAINJOBRESPONSE']._serialized_end=417
   _globals['_LISTJOBSREQUEST']._serialized_start=419
-  _globals['_LISTJOBSREQUEST']._serialized_end=512
-  _globals['_LISTJOBSRESPONSE']._serialized_start=514
-  _globals['_LISTJOBSRESPONSE']._serialized_end=586
-  _globals['_CANCELJOBSREQUEST']._serialized_start=588
-  _globals['_CANCELJOBSREQUEST']._serialized_end=661
-  _globals['_CANCELJOBSRESPONSE']._serialized_start=663
-  _globals['_CANCELJOBSRESPONSE']._serialized_end=730
-  _globals['_RETRYJOBREQUEST']._serialized_start=732
-  _globals['_RETRYJOBREQUEST']._serialized_end=785
-  _globals['_RETRYJOBRESPONSE']._serialized_start=787
-  _globals['_RETRYJOBRESPONSE']._serialized_end=833
-  _globals['_WATCHJOBSREQUEST']._serialized_start=835
-  _globals['_WATCHJOBSREQUEST']._serialized_end=909
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=911
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=977
-  _globals['_JOBSERVICE']._serialized_start=980
-  _globals['_JOBSERVICE']._serialized_end=1478
+  _globals['_LISTJOBSREQUEST']._serialized_end=535
+  _globals['_LISTJOBSRESPONSE']._serialized_start=537
+  _globals['_LISTJOBSRESPONSE']._serialized_end=609
+  _globals['_CANCELJOBSREQUEST']._serialized_start=611
+  _globals['_CANCELJOBSREQUEST']._serialized_end=684
+  _globals['_CANCELJOBSRESPONSE']._serialized_start=686
+  _globals['_CANCELJOBSRESPONSE']._serialized_end=753
+  _globals['_RETRYJOBREQUEST']._serialized_start=755
+  _globals['_RETRYJOBREQUEST']._serialized_end=808
+  _globals['_RETRYJOBRESPONSE']._serialized_start=810
+  _globals['_RETRYJOBRESPONSE']._serialized_end=856
+  _globals['_WATCHJOBSREQUEST']._serialized_start=858
+  _globals['_WATCHJOBSREQUEST']._serialized_end=932
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=934
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=1000
+  _globals['_JOBSERVICE']._serialized_start=1003
+  _globals['_JOBSERVICE']._serialized_end=1501
 # @@protoc_insertion_point(module_scope)

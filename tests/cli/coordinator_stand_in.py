@@ -60,6 +60,8 @@ class StandIn:
         ] = []
         self.stored: list[Job] = []
         """What every list of jobs answers."""
+        self.lists: list[jobs.ListJobsRequest] = []
+        """What was asked of lists of jobs."""
         self.queues: list[QueueStatus] = []
         """What the queue is like, look after look; the last stays."""
         self.calls: list[str] = []
@@ -95,6 +97,7 @@ class StandIn:
             refusal.abort(context)
 
     def list_jobs(self, request: jobs.ListJobsRequest, context: grpc.ServicerContext) -> jobs.ListJobsResponse:
+        self.lists.append(request)
         return jobs.ListJobsResponse(jobs=self.stored)
 
     def queue(

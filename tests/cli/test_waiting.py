@@ -177,6 +177,24 @@ def test_a_followed_log_leaves_stdout_to_the_result_where_a_format_was_chosen(
     assert [line for line in lines if line in ("one", "two")] == ["one", "two"]
 
 
+def test_json_after_a_wait_has_the_attempts_of_the_jobs(stand_in: StandIn) -> None:
+    kept = ended(JOB_STATE_COMPLETED)
+    kept.attempts.add(number=1, device="emulator-1@lab")
+    stand_in.stored = [kept]
+    stand_in.watches = [lambda request: iter([ended(JOB_STATE_COMPLETED)])]
+    done, out, err = run(stand_in, "jobs", "wait", "7", "-o", "json")
+    (job,) = json.loads(out)
+    assert (done, err.count("warning")) == (0, 0)
+    assert [one["device"] for one in job["attempts"]] == ["emulator-1@lab"]
+    assert [(list(one.filter.ids), one.with_history) for one in stand_in.lists] == [([7], True)]
+
+
+def test_a_list_asks_for_what_happened_to_its_jobs_only_where_it_is_told(stand_in: StandIn) -> None:
+    for output in ("json", "jsonl", "table", "id"):
+        assert run(stand_in, "jobs", "list", "-o", output)[0] == 0
+    assert [request.with_history for request in stand_in.lists] == [True, True, False, False]
+
+
 def test_a_report_that_cannot_be_written_is_told_and_changes_no_verdict(stand_in: StandIn, tmp_path: Path) -> None:
     report = tmp_path / "junit.xml"
 

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from qgjob.v1 import job_pb2, job_service_pb2, queue_service_pb2
 from tests.rpc.grid import Grid, spec
 
@@ -41,12 +43,16 @@ async def test_cancelling_tells_of_what_fits_and_how_many_there_are(grid: Grid) 
     assert 0 < len(answer.jobs) < COUNT
 
 
-async def test_pages_end_where_a_message_is_full_and_leave_nothing_out(grid: Grid) -> None:
+@pytest.mark.parametrize("with_history", [False, True], ids=["jobs", "jobs with their history"])
+async def test_pages_end_where_a_message_is_full_and_leave_nothing_out(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, with_history: bool
+) -> None:
+    monkeypatch.setattr("coordinator.services.job.HISTORIES_PER_READ", 7)
     ids = await submit_large(grid)
     found: list[int] = []
     token = ""
     while True:
-        request = job_service_pb2.ListJobsRequest(page_size=1_000, page_token=token)
+        request = job_service_pb2.ListJobsRequest(page_size=1_000, page_token=token, with_history=with_history)
         page = await grid.jobs.ListJobs(request)
         found += [job.id for job in page.jobs]
         token = page.next_page_token

@@ -77,6 +77,12 @@ async def test_agent_runs_a_batch_and_everybody_can_see_it(grid: Grid) -> None:
     assert installed_for.assign_time.ToNanoseconds() <= installed_for.install_time.ToNanoseconds()
     assert not kept_warm.HasField("install_time")
     assert jobs[1].attempts[0].failure.message == "expected 3 saw  2"
+    with_history = job_service_pb2.ListJobsRequest(with_history=True)
+    listed = (await grid.jobs.ListJobs(with_history)).jobs
+    for job in jobs:
+        for attempt in job.attempts:
+            attempt.log_state = job_pb2.LOG_STATE_UNSPECIFIED
+    assert list(listed) == jobs[::-1]
     device = (await grid.devices.GetDevice(device_service_pb2.GetDeviceRequest(device_id="phone-1"))).device
     assert (device.agent, dict(device.facts.labels), device.builds[0].digest) == ("lab", {"rack": "a"}, DIGEST)
     known = (await agents(grid)).agents[0]
