@@ -195,7 +195,7 @@ class Machine:
         if _is_due(self._orphan_end_us(), now):
             self._cut_off_us = None
             self._give_up(now)
-        if _is_due(self._cloud_end_us(), now):
+        if self._cloud_end_us <= now.mono_us:
             self._give_up_clouds(now)
         for slot in self._slots.values():
             if _is_due(slot.stop_at_us, now):
@@ -214,13 +214,13 @@ class Machine:
             deadlines.append(self._beat_us)
         if (orphan_end_us := self._orphan_end_us()) is not None:
             deadlines.append(orphan_end_us)
-        if (cloud_end_us := self._cloud_end_us()) is not None:
-            deadlines.append(cloud_end_us)
         if self._drain_end_us is not None and not self._is_flushing:
             deadlines.append(self._drain_end_us)
         for slot in self._slots.values():
             if slot.stop_at_us is not None:
-                deadlines.append(slot.stop_at_us)  # noqa: PERF401 - asked after each fact, and mostly there is none
+                deadlines.append(slot.stop_at_us)
+            if slot.lease is not None and _is_leased_cloud(slot):
+                deadlines.append(self._cloud_end_us)
         return min(deadlines, default=None)
 
     @property
@@ -478,13 +478,11 @@ class Machine:
             self._fences[device_id] = fence
         return is_higher
 
-    def _cloud_end_us(self) -> int | None:
-        """Return when the leases of clouds that go on are given up, None if there are none."""
-        for slot in self._slots.values():
-            if _is_leased_cloud(slot):
-                margin_us = min(CLOUD_MARGIN_US, self._pace.lease_ttl_us // 3)
-                return self._renewed_us + self._pace.lease_ttl_us - margin_us
-        return None
+    @property
+    def _cloud_end_us(self) -> int:
+        """When the leases of clouds that go on are given up, if there are any."""
+        margin_us = min(CLOUD_MARGIN_US, self._pace.lease_ttl_us // 3)
+        return self._renewed_us + self._pace.lease_ttl_us - margin_us
 
     def _give_up_clouds(self, now: Now) -> None:
         for slot in [slot for slot in self._slots.values() if _is_leased_cloud(slot)]:

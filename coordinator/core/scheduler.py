@@ -80,6 +80,8 @@ class Scheduler:
         self._reports = Reports(self._ledger, self._dispatcher, self._suspicion)
         self._sessions = Sessions(self._ledger, self._dispatcher, self._reports)
         self._last_turn: Now | None = None
+        self._decided: Now | None = None
+        """When everything was decided last."""
         self._paused_us = 0
 
     @property
@@ -124,10 +126,13 @@ class Scheduler:
         """
         lab_us = self._advance(now)
         heard_us = lab_us - behind_us
+        has_expired = False
         while (expiry := self._ledger.fleet.next_expiry()) is not None and expiry[0] <= heard_us:
             lease = self._ledger.fleet.leases[expiry[1]]
             self._ledger.close_lease(lease, LeaseState.EXPIRED, "the lease ran out without a heartbeat", now)
-        self._decide(now, lab_us)
+            has_expired = True
+        if has_expired or now != self._decided:  # else the last fact of the turn has left nothing to decide
+            self._decide(now, lab_us)
         return self._ledger.take_step()
 
     def _decide(self, now: Now, lab_us: int) -> None:
@@ -136,6 +141,7 @@ class Scheduler:
         self._ledger.look_at_accounts()
         self._suspicion.look(now, lab_us, deadline_us)
         self._dispatcher.dispatch(now, deadline_us)
+        self._decided = now
 
     # Restore
 

@@ -93,4 +93,5 @@ def digest(field: str, value: str) -> str:
 
 def clean(value: str, most: int) -> str:
     """Return one line of an agent's, cut to size, without control characters."""
-    return _CONTROL.sub(" ", value[:most])
+    line = value[:most]
+    return line if line.isprintable() else _CONTROL.sub(" ", line)

@@ -33,7 +33,8 @@ from qgjob.v1 import (
 
 
 def _fence(key: lease_pb2.LeaseKey) -> m.Fence:
-    return m.Fence(key.fence.epoch, key.fence.number)
+    fence = key.fence
+    return m.Fence(fence.epoch, fence.number)
 
 
 def failure(message: job_pb2.Failure) -> m.Failure:

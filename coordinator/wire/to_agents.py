@@ -47,9 +47,9 @@ def command(send: st.Send) -> agent_service_pb2.ConnectResponse:
                 acknowledge_results=agent_service_pb2.AcknowledgeResults(attempt_ids=send.attempts)
             )
         case st.SendHeartbeatAcknowledged():
-            return agent_service_pb2.ConnectResponse(
-                acknowledge_heartbeat=agent_service_pb2.AcknowledgeHeartbeat(sequence=send.sequence)
-            )
+            response = agent_service_pb2.ConnectResponse()
+            response.acknowledge_heartbeat.sequence = send.sequence
+            return response
         case st.SendConflicts():
             conflicts = [
                 agent_service_pb2.DeviceConflict(device_id=one.device, owner=one.owner) for one in send.conflicts

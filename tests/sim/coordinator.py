@@ -26,7 +26,7 @@ MAX_EVENTS_PER_TURN = 256
 TURN_US = 200
 LEADER_RENEWAL_US = 3 * SECOND_US
 FAST_COMMIT_US = (500, 8_000)
-RECOVERY_CHECKS_PERCENT = 20
+RECOVERY_CHECKS_PERCENT = 8
 """Of the commits of a seed whose recovery is checked."""
 WHOLE_CHECK_TURNS = 16
 """Of so many turns with writes one has its whole state checked, the others what they have put."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from agent.core.model import AttemptId as LoggedAttempt
 from agent.core.model import TestState
 from coordinator.core.logfile import LogState
-from coordinator.core.model import AttemptId, AttemptOutcome, JobState
+from coordinator.core.model import Attempt, AttemptId, AttemptOutcome, JobId, JobState
 from tests.sim.history import Answered, Asked, History, LogAcknowledged, LogRead, TestEnded
 from tests.sim.lab import Lab
 from tests.sim.plan import Plan
@@ -48,18 +48,23 @@ def every_attempt_has_ended(_plan: Plan, lab: Lab) -> Breaches:
 def each_test_counts_once(plan: Plan, lab: Lab) -> Breaches:
     """I4: a verdict is that of all tests of the spec, each as the last attempt that counts has seen it."""
     ended = _ended_tests(lab.history)
+    attempts_of: defaultdict[JobId, list[Attempt]] = defaultdict(list)
+    for one in sorted(lab.records.attempts.values(), key=lambda one: one.number):
+        attempts_of[one.job].append(one)
+    told_of: defaultdict[JobId, dict[str, str]] = defaultdict(dict)
+    for (of, test), (_, result) in lab.records.tests.items():
+        told_of[of][test] = str(result.state)
     for job in lab.records.jobs.values():
         is_verdict = job.state is JobState.COMPLETED or (
             job.state is JobState.FAILED and job.failure is not None and job.failure.reason == "TEST_FAILED"
         )
         if not is_verdict:
             continue
-        attempts = [attempt for attempt in lab.records.attempts.values() if attempt.job == job.id]
         states: dict[str, TestState] = {}
-        for attempt in sorted(attempts, key=lambda attempt: attempt.number):
+        for attempt in attempts_of[job.id]:
             if attempt.outcome is not AttemptOutcome.LOST:  # else nobody heard what it has done
                 states.update(ended.get(LoggedAttempt(attempt.id), {}))
-        told = {test: str(result.state) for (of, test), (_, result) in lab.records.tests.items() if of == job.id}
+        told = told_of[job.id]
         truth = {test: str(states.get(test, "never run")) for test in plan.jobs[job.spec.test].tests}
         if told != truth:
             yield f"I4: job {job.id} is told to have {told}, and its tests came to {truth}"
