@@ -7,6 +7,7 @@ itself, and no token but its own goes there, unless the user's file names that c
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ PROJECT_FILE = ".qgjob.toml"
 TRUSTED_PROJECT = f"{PROJECT_FILE}, trusted"
 """Source of a coordinator that the project's file and the user's name."""
 ACCESS_SETTINGS = ("tls_ca", "tls_cert", "tls_key", "token", "token_file", "insecure")
-SETTINGS = ("coordinator", "org_id", "output", *ACCESS_SETTINGS)
+SETTINGS = ("coordinator", "org_id", "output", "dashboard_url", *ACCESS_SETTINGS)
+# What a report is given as a link must not end that link, nor begin anything else.
+_WEB_ADDRESS = re.compile(r"https?://[^\s()<>\[\]\"'`|\\#]+")
 _YES_OR_NO = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
@@ -110,6 +113,23 @@ def access_of(found: Mapping[str, Setting]) -> Access:
         if name in values:
             _check_token(found[name], is_file=name == "token_file", coordinator=found.get("coordinator"))
     return Access(**values, is_insecure="insecure" in found and found["insecure"].is_on)
+
+
+def dashboard_of(found: Mapping[str, Setting]) -> str:
+    """Return the address of the coordinator's pages as people's browsers reach it; empty where nobody gave it.
+
+    Raises:
+        UsageError: It is none.
+    """
+    setting = found.get("dashboard_url")
+    if setting is None:
+        return ""
+    if not _WEB_ADDRESS.fullmatch(setting.value):
+        raise UsageError(
+            f"dashboard_url {setting.value!r} (from {setting.source}) is no web address",
+            hint="write it as in https://lab.example:8002",
+        )
+    return setting.value.rstrip("/")
 
 
 def _check_token(token: Setting, *, is_file: bool, coordinator: Setting | None) -> None:

@@ -97,15 +97,26 @@ def census(jobs: Iterable[Resource]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
 
 
-def report(found: Ci, jobs: list[Resource]) -> None:
-    """Show on the service's own pages how jobs ended."""
+def page_of(job_id: int, dashboard_url: str) -> str:
+    """Return the address of a job's page on the dashboard."""
+    return f"{dashboard_url}/#/jobs/{job_id}"
+
+
+def report(found: Ci, jobs: list[Resource], dashboard_url: str = "") -> None:
+    """Show on the service's own pages how jobs ended.
+
+    Args:
+        found: The service.
+        jobs: As they ended.
+        dashboard_url: Address of the coordinator's pages, for links; empty where it is not known.
+    """
     if found.has_annotations:
         for line in error_lines(jobs):
             terminal.say_as_it_is(line)
     if found.summary is not None:
         try:
             with found.summary.open("a", encoding="utf-8") as file:
-                file.write(summary(jobs, found.sources_url))
+                file.write(summary(jobs, found.sources_url, dashboard_url))
         except OSError as error:
             terminal.say(f"warning: no summary was written to {found.summary}: {error.strerror}")
 
@@ -141,15 +152,15 @@ def _why(job: Resource) -> str:
     return f"job {job['id']}{' on ' + job['device'] if job['device'] else ''}: {told}"
 
 
-def summary(jobs: list[Resource], sources_url: str = "") -> str:
-    """Return Markdown: counts, and a table of what did not pass."""
+def summary(jobs: list[Resource], sources_url: str = "", dashboard_url: str = "") -> str:
+    """Return Markdown: counts, and a table of what did not pass, with links as far as addresses are known."""
     flaky = [job for job in jobs if job["flaky"]]
     bad = [job for job in jobs if job["status"] != "completed"]
     heading = f"### qgjob: {census(jobs)}" + (f" ({len(flaky)} flaky)" if flaky else "")
     lines = [heading, ""]
     if bad or flaky:
         lines += ["| Job | Test | Status | Device | Reason |", "|---|---|---|---|---|"]
-        lines += [_row(job, sources_url) for job in (*bad, *flaky)[:MOST_ROWS]]
+        lines += [_row(job, sources_url, dashboard_url) for job in (*bad, *flaky)[:MOST_ROWS]]
         lines.append("")
     if len(bad) + len(flaky) > MOST_ROWS:
         lines += [f"... and {len(bad) + len(flaky) - MOST_ROWS} more.", ""]
@@ -158,7 +169,7 @@ def summary(jobs: list[Resource], sources_url: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(job: Resource, sources_url: str) -> str:
+def _row(job: Resource, sources_url: str, dashboard_url: str) -> str:
     test = _markdown(str(job["test"]))
     if sources_url and _is_here(job):
         from urllib.parse import quote
@@ -167,7 +178,8 @@ def _row(job: Resource, sources_url: str) -> str:
     status = f"{job['status']} (flaky)" if job["flaky"] else str(job["status"])
     reason = job["failure_reason"] or {"reason": "", "message": ""}
     told = f"{reason['reason']}: {reason['message']}" if reason["reason"] else ""
-    cells = (str(job["id"]), test, _markdown(status), _markdown(job["device"] or "-"), _markdown(told))
+    number = f"[{job['id']}]({page_of(job['id'], dashboard_url)})" if dashboard_url else str(job["id"])
+    cells = (number, test, _markdown(status), _markdown(job["device"] or "-"), _markdown(told))
     return f"| {' | '.join(cells)} |"
 
 

@@ -72,6 +72,17 @@ def client(on_lost: Callable[[ClientError], None] = _tell_lost) -> Iterator[Clie
         yield opened
 
 
+def dashboard() -> str:
+    """Return the address of the coordinator's pages; empty where the settings name none.
+
+    Raises:
+        UsageError: They name something else.
+    """
+    from qgjob.config import dashboard_of, settings
+
+    return dashboard_of(settings({}, GLOBALS.profile))
+
+
 def organisation() -> str | None:
     """Return the organisation that the settings name, None where they name none."""
     from qgjob.config import settings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from qgjob.cli import ci, fields, render, terminal
 from qgjob.cli.exits import Exit, exit_of
-from qgjob.cli.session import show
+from qgjob.cli.session import dashboard, show
 from qgjob.cli.styles import say_with_state
 from qgjob.counts import counted
 from qgjob.errors import ClientError, NotFound, UsageError
@@ -39,6 +39,8 @@ class Waiting:
     junit: Path | None
     is_cancelling: bool
     """Whether Ctrl-C cancels the jobs instead of detaching."""
+    dashboard_url: str = ""
+    """Address of the coordinator's pages, to which reports lead; empty where nobody gave it."""
     is_result_wanted: bool = False
     """Whether stdout is for the jobs as they ended, also where their logs are followed: those go to stderr then."""
 
@@ -68,6 +70,7 @@ class Waiting:
             junit=junit,
             is_cancelling=is_cancelling,
             is_result_wanted=is_result_wanted,
+            dashboard_url=dashboard(),
         )
 
     def finish(self, client: Client, ids: Sequence[int], output: str, *, known: Iterable[Job] = ()) -> NoReturn:
@@ -84,7 +87,9 @@ class Waiting:
         """
         service = ci.detected(os.environ)
         logs_to = terminal.STDERR if self.is_result_wanted else terminal.STDOUT
-        wait = _Wait(client, ids, known, logs_to=logs_to if self.is_following else None)
+        wait = _Wait(
+            client, ids, known, logs_to=logs_to if self.is_following else None, dashboard_url=self.dashboard_url
+        )
         with _terminable(self.is_cancelling), _heartbeat(wait) if service is not None else nullcontext():
             outcome = self._outcome(client, wait)
         jobs = wait.jobs()
@@ -95,7 +100,7 @@ class Waiting:
         if self.junit is not None and is_known:
             _write_junit(self.junit, client, jobs)
         if service is not None and is_known:
-            ci.report(service, jobs)
+            ci.report(service, jobs, self.dashboard_url)
         try:
             if is_shown:
                 show(jobs, output, render.jobs_table)
@@ -170,13 +175,16 @@ def _with_attempts(client: Client, job: dict[str, Any]) -> dict[str, Any]:
 class _Wait:
     """The jobs that are waited for, as they stand."""
 
-    def __init__(self, client: Client, ids: Sequence[int], known: Iterable[Job], *, logs_to: int | None) -> None:
-        """Take the jobs, and the descriptor that their logs are written to; None for no logs."""
+    def __init__(
+        self, client: Client, ids: Sequence[int], known: Iterable[Job], *, logs_to: int | None, dashboard_url: str
+    ) -> None:
+        """Take the jobs, and the descriptor that their logs are written to, None for no logs."""
         from qgjob import resources
 
         self._client = client
         self._ids = ids
         self._logs_to = logs_to
+        self._dashboard_url = dashboard_url
         self._known = {job.id: resources.job(job) for job in known}
         self._jobs: dict[int, dict[str, Any]] = {}
         self._followers: dict[int, _Follower] = {}
@@ -217,7 +225,7 @@ class _Wait:
             writer = terminal.LogWriter(self._logs_to)
             self._followers[message.id] = _Follower(self._client, message.id, writer, is_alone=len(self._ids) == 1)
             self._followers[message.id].start()
-        tell(before, job)
+        tell(before, job, self._dashboard_url)
 
     def _end_logs(self) -> None:
         """Let the logs come to their end: their last bytes may arrive after the verdict."""
@@ -263,8 +271,11 @@ def _terminable(is_wanted: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def tell(before: dict[str, Any] | None, job: dict[str, Any]) -> None:
-    """Say what has changed, one line; nothing where the state is the same."""
+def tell(before: dict[str, Any] | None, job: dict[str, Any], dashboard_url: str = "") -> None:
+    """Say what has changed, one line, and where the page of a job is that did not pass.
+
+    Nothing is said where the state is the same.
+    """
     if before is not None and before["status"] == job["status"] and before["attempt"] == job["attempt"]:
         return
     preposition = "to" if job["status"] == "assigned" else "on"
@@ -278,6 +289,8 @@ def tell(before: dict[str, Any] | None, job: dict[str, Any]) -> None:
     reason = job["failure_reason"]
     if reason is not None and job["end_time"]:
         terminal.say(f"  {reason['reason']}: {' '.join(reason['message'].split())}")
+    if dashboard_url and job["status"] in ci.BAD:
+        terminal.say(f"  {ci.page_of(job['id'], dashboard_url)}")
 
 
 def say_cut(piece: LogPiece, job_id: int, *, is_first: bool) -> None:

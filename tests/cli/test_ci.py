@@ -139,6 +139,12 @@ def test_the_summary_counts_and_lists_what_did_not_pass() -> None:
     ]
 
 
+def test_the_summary_leads_to_the_pages_of_jobs_where_their_address_is_known() -> None:
+    jobs = [records.job(8, status="failed", device=None)]
+    table = ci.summary(jobs, dashboard_url="https://lab.example:8002").splitlines()
+    assert table[4].startswith("| [8](https://lab.example:8002/#/jobs/8) | tests/login.spec.js | failed |")
+
+
 def test_a_failure_in_github_is_labelled_annotated_summed_up_and_reported(stand_in: StandIn, tmp_path: Path) -> None:
     def accept(request: SubmitJobsRequest) -> SubmitJobsResponse:
         return SubmitJobsResponse(jobs=[job_message(7), job_message(8)])
@@ -160,13 +166,21 @@ def test_a_failure_in_github_is_labelled_annotated_summed_up_and_reported(stand_
     done = subprocess.run(
         [QGJOB, *submit, "--wait", "--junit", "report.xml", "-o", "id"],
         cwd=tmp_path,
-        env={**os.environ, **GITHUB, "GITHUB_STEP_SUMMARY": str(summary), "QGJOB_COORDINATOR": stand_in.address},
+        env={
+            **os.environ,
+            **GITHUB,
+            "GITHUB_STEP_SUMMARY": str(summary),
+            "QGJOB_COORDINATOR": stand_in.address,
+            "QGJOB_DASHBOARD_URL": "https://lab.example/qgjob/",
+        },
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "7\n8\n")
+    assert done.stderr.splitlines().count("  https://lab.example/qgjob/#/jobs/8") == 1
+    assert "| [8](https://lab.example/qgjob/#/jobs/8) |" in summary.read_text()
     assert done.stderr.splitlines()[-1] == (
         "::error file=tests/login.spec.js,title=tests/login.spec.js failed::job 8: TEST_FAILED: expected Welcome"
     )

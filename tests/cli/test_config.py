@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qgjob.access import Access
-from qgjob.config import Setting, access_of, settings, user_file
+from qgjob.config import Setting, access_of, dashboard_of, settings, user_file
 from qgjob.errors import UsageError
 from tests.cli.coordinator_stand_in import StandIn
 
@@ -164,3 +164,10 @@ def test_nothing_calls_a_projects_coordinator_with_our_token(
     monkeypatch.setenv("QGJOB_COORDINATOR", stand_in.address)
     subprocess.run([QGJOB, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert stand_in.calls
+
+
+@pytest.mark.parametrize("address", ["lab:8002", "javascript:alert(1)", "https://lab/) [x](http://other", "https://"])
+def test_a_dashboard_that_is_no_web_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QGJOB_DASHBOARD_URL", address)
+    with pytest.raises(UsageError, match=r"from QGJOB_DASHBOARD_URL\) is no web address"):
+        dashboard_of(settings(NO_FLAGS))
