@@ -129,6 +129,7 @@ class Engine:
             expectations=snapshot.expectations,
             trials=snapshot.trials,
             crossings=snapshot.crossings,
+            uploads=snapshot.uploads,
             now=self._clock(),
         )
         return scheduler, step

@@ -31,9 +31,12 @@ class Accounts:
         """`is_connected` says whose word counts: what an agent said before it went away is old."""
         self._is_connected = is_connected
         self._kept: dict[str, _Kept] = {}
+        self.has_new_members = False
+        """Whether a device came to an account, or to another agent of it, since somebody set it to no."""
 
     def put(self, before: Device | None, device: Device) -> None:
         """Take in a device as it is now."""
+        self.has_new_members |= _member(before) != _member(device)
         if before is not None and (account := before.facts.account) is not None:
             kept = self._kept[account.name]
             del kept.devices[before.id]
@@ -83,5 +86,20 @@ class Accounts:
                 found += kept.devices
         return found
 
+    def sharers(self) -> dict[AgentId, tuple[tuple[str, int], ...]]:
+        """Return, of each connected agent that has an account together with others, which, and with how many."""
+        found: dict[AgentId, tuple[tuple[str, int], ...]] = {}
+        for name, kept in sorted(self._kept.items()):
+            agents = dict.fromkeys(agent for agent in kept.devices.values() if self._is_connected(agent))
+            if len(agents) > 1:
+                found.update({agent: (*found.get(agent, ()), (name, len(agents))) for agent in agents})
+        return found
+
     def _told(self, kept: _Kept) -> list[tuple[AgentId, Account]]:
         return [(agent, told) for agent, told in kept.told.items() if self._is_connected(agent)]
+
+
+def _member(device: Device | None) -> tuple[str, AgentId] | None:
+    """Return which account a device adds an agent to."""
+    account = device.facts.account if device is not None else None
+    return (account.name, device.agent) if device is not None and account is not None else None

@@ -27,6 +27,7 @@ from coordinator.core.model import (
     Request,
     SessionId,
     TestResult,
+    UploadKey,
 )
 
 
@@ -198,6 +199,27 @@ class DevicesReported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadClaim:
+    """A build that slots of an agent wait for at an account of a cloud."""
+
+    key: UploadKey
+    turn: int = 0
+    """0 asks for leave to look whether it is there, N for the Nth upload."""
+    devices: tuple[DeviceId, ...] = ()
+    """The slots that wait."""
+    url: str = ""
+    """Where the build is; with that the claim is at its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadsClaimed:
+    """An agent said which uploads it claims, all of them."""
+
+    session: SessionId
+    claims: tuple[UploadClaim, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInstalled:
     """The device of a lease holds its build. `install_us` is 0 when it already did."""
 
@@ -269,6 +291,7 @@ AgentEvent = (
     | LeaseAdopted
     | LeaseClosed
     | DevicesReported
+    | UploadsClaimed
     | BuildInstalled
     | LeaseRejected
     | LeaseReleased

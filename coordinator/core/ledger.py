@@ -58,6 +58,7 @@ from coordinator.core.step import (
     PutJob,
     PutLease,
     PutTrial,
+    PutUpload,
     Send,
     SendClose,
     SendLease,
@@ -73,6 +74,7 @@ from coordinator.core.transitions import (
     settle,
 )
 from coordinator.core.trials import Trials
+from coordinator.core.uploads import Uploads
 from coordinator.core.victims import Victims, cost_of
 
 QUARANTINES = frozenset({DeviceHold.QUARANTINE, DeviceHold.SUSPICION})
@@ -115,6 +117,7 @@ class Ledger:
         self.builds = Builds()
         self.trials = Trials(lambda trial: self.write(PutTrial(trial)))
         self.crossings = Crossings(lambda crossing: self.write(PutCrossing(crossing)))
+        self.uploads = Uploads(lambda upload: self.write(PutUpload(upload)))
         self.requests: OrderedDict[tuple[str, str], Request] = OrderedDict()
         self.running: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self.queued: dict[Lane, int] = dict.fromkeys(Lane, 0)

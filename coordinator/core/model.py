@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, NewType, TypeVar
+from typing import Any, NamedTuple, NewType, TypeVar
 
 JobId = NewType("JobId", int)
 AttemptId = NewType("AttemptId", int)
@@ -619,6 +619,51 @@ class Trial:
     def says_nothing(self) -> bool:
         """Whether nothing is known."""
         return not self.refused_by and not self.is_taken
+
+
+class UploadKey(NamedTuple):
+    """A build at an account of a cloud."""
+
+    account: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A build that an agent brings, or has brought, to an account of a cloud. Times are wall time."""
+
+    account: str
+    digest: str
+    agent: AgentId
+    """Who uploads it, or said last that it is there."""
+    begin_us: int
+    end_us: int | None = None
+    """When it was there; None while it is uploaded."""
+    url: str = ""
+    """Where it is."""
+
+    @property
+    def key(self) -> UploadKey:
+        """What it is found by."""
+        return UploadKey(self.account, self.digest)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it ended without the build being there: nothing is known any more."""
+        return self.end_us is not None and not self.url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadStatus:
+    """How the claim of an agent to the upload of a build stands."""
+
+    key: UploadKey
+    holder: AgentId | None
+    """Who has the claim."""
+    turn: int
+    """What the agent itself has leave for: 0 to look whether the build is there, N for the Nth upload; -1 for none."""
+    upload: Upload | None
+    """What is known of the build there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

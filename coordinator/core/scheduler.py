@@ -36,6 +36,7 @@ from coordinator.core.events import (
     RegistrationRequested,
     RetryRequested,
     TestReported,
+    UploadsClaimed,
 )
 from coordinator.core.families import FamilyKey, Signature, family_of
 from coordinator.core.ledger import Ledger
@@ -55,6 +56,7 @@ from coordinator.core.model import (
     Now,
     Settings,
     Trial,
+    Upload,
     changed,
 )
 from coordinator.core.reports import Reports
@@ -101,7 +103,7 @@ class Scheduler:
         return now.mono_us - self._paused_us
 
     def next_deadline(self) -> int | None:
-        """Return the monotonic time of the next turn that must happen, None while no lease lives and no job ages."""
+        """Return the monotonic time of the next turn that must happen, None while nothing lives that has an end."""
         if self._last_turn is None:
             return None
         aging_us = self._ledger.queues.heads.next_aging_us()
@@ -110,7 +112,11 @@ class Scheduler:
         due += [] if look_us is None else [look_us]
         expiry = self._ledger.fleet.next_expiry()
         canary_us = self._suspicion.next_due_us()
+        kept_us = self._ledger.uploads.next_expiry_us()
+        turn_us = self._ledger.uploads.next_turn_us()
+        due += [] if turn_us is None else [turn_us]
         in_lab_time = [] if expiry is None else [expiry[0]]
+        in_lab_time += [] if kept_us is None else [kept_us]
         in_lab_time += [] if canary_us is None else [canary_us]
         if in_lab_time:
             due += [min(in_lab_time) + self._paused_us, self._last_turn.mono_us + self._settings.heartbeat_us // 2]
@@ -139,6 +145,7 @@ class Scheduler:
         deadline_us = lab_us + self._settings.lease_ttl_us
         self._sessions.settle_contests(now)
         self._ledger.look_at_accounts()
+        self._sessions.settle_uploads(now, lab_us)
         self._suspicion.look(now, lab_us, deadline_us)
         self._dispatcher.dispatch(now, deadline_us)
         self._decided = now
@@ -157,6 +164,7 @@ class Scheduler:
         expectations: Iterable[Expectation] = (),
         trials: Iterable[Trial] = (),
         crossings: Iterable[Crossing] = (),
+        uploads: Iterable[Upload] = (),
         now: Now,
     ) -> Step:
         """Take up what an earlier life left unfinished; called once, before any event.
@@ -169,6 +177,7 @@ class Scheduler:
         ledger.builds.restore(builds)
         ledger.trials.restore(trials)
         ledger.crossings.restore(crossings)
+        ledger.uploads.restore(uploads, lab_us + self._settings.lease_ttl_us)
         installed = (build.mean_install_us for build in ledger.builds.versions.values() if build.installs)
         ledger.durations.restore(expectations, installed)
         for agent in agents:
@@ -233,7 +242,7 @@ class Scheduler:
             case AgentConnected():
                 self._sessions.connect(event, now, lab_us)
             case AgentDisconnected():
-                self._sessions.disconnect(event, now)
+                self._sessions.disconnect(event, now, lab_us)
             case HeartbeatReceived():
                 self._sessions.heartbeat(event, now, lab_us)
             case LeaseAdopted():
@@ -242,6 +251,8 @@ class Scheduler:
                 self._sessions.closed(event)
             case DevicesReported():
                 self._sessions.report_devices(event, now)
+            case UploadsClaimed():
+                self._sessions.claim_uploads(event, now)
             case BuildInstalled():
                 self._reports.build_installed(event, now)
             case LeaseRejected():

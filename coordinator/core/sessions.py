@@ -20,6 +20,7 @@ from coordinator.core.events import (
     LeaseAdopted,
     LeaseClosed,
     LeaseEcho,
+    UploadsClaimed,
 )
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
@@ -43,6 +44,7 @@ from coordinator.core.step import (
     CloseSession,
     SendConflicts,
     SendHeartbeatAcknowledged,
+    SendUploads,
     SendWelcome,
 )
 from coordinator.core.transitions import moved_lease
@@ -66,6 +68,9 @@ class Sessions:
         if replaced is not None:
             ledger.send(CloseSession(session=replaced, why="the agent opened a new session"))
         known = ledger.fleet.agents.get(event.agent)
+        ledger.uploads.greet(event.agent)
+        if known is not None and known.boot_id != event.boot_id:
+            ledger.uploads.state(event.agent, (), now)  # another process: what the one before began has ended with it
         self._ledger.put_agent(
             Agent(
                 id=event.agent,
@@ -103,13 +108,14 @@ class Sessions:
                 id=agent.id,
             )
 
-    def disconnect(self, event: AgentDisconnected, now: Now) -> None:
+    def disconnect(self, event: AgentDisconnected, now: Now, lab_us: int) -> None:
         """Note that the stream of an agent has ended."""
         ledger = self._ledger
         agent_id = ledger.fleet.close_session(event.session)
         if agent_id is None:
             return
         ledger.contests.leave(agent_id)
+        ledger.uploads.leave(agent_id, None if event.is_goodbye else lab_us + self._settings.lease_ttl_us, now)
         state = AgentState.STOPPED if event.is_goodbye else AgentState.DISCONNECTED
         self._ledger.put_agent(changed(ledger.fleet.agents[agent_id], state=state, seen_us=now.wall_us))
         for lease in ledger.fleet.leases_of(agent_id):
@@ -225,6 +231,24 @@ class Sessions:
             session = self._ledger.fleet.session_of(agent_id)
             if session is not None:
                 self._ledger.send(SendConflicts(session=session, agent=agent_id, conflicts=conflicts))
+
+    def claim_uploads(self, event: UploadsClaimed, now: Now) -> None:
+        """Take in which builds an agent would bring to its accounts."""
+        agent_id = self._ledger.fleet.agent_of(event.session)
+        if agent_id is not None:
+            self._ledger.uploads.state(agent_id, event.claims, now)
+
+    def settle_uploads(self, now: Now, lab_us: int) -> None:
+        """Give leave to upload to whoever is next, and tell agents what has changed for them."""
+        uploads, accounts = self._ledger.uploads, self._ledger.fleet.accounts
+        uploads.settle(now, lab_us)
+        is_changed, accounts.has_new_members = accounts.has_new_members, False
+        for agent_id, statuses, sharers in uploads.take_news(accounts.sharers, is_changed):
+            session = self._ledger.fleet.session_of(agent_id)
+            if session is not None:
+                self._ledger.send(
+                    SendUploads(session=session, statuses=statuses, sharers=sharers, told_us=now.wall_us)
+                )
 
     def _unplug(self, device: Device) -> None:
         gone = replace(device.facts, is_usable=False, reason=device.facts.reason or "its agent does not see it")

@@ -25,6 +25,8 @@ from coordinator.core.model import (
     SessionId,
     TestResult,
     Trial,
+    Upload,
+    UploadStatus,
 )
 
 
@@ -93,6 +95,13 @@ class PutCrossing:
 
 
 @dataclass(frozen=True, slots=True)
+class PutUpload:
+    """Insert or replace what is known of a build at an account of a cloud; delete it where it was given up."""
+
+    upload: Upload
+
+
+@dataclass(frozen=True, slots=True)
 class PutExpectation:
     """Insert or replace what is known of a test's duration."""
 
@@ -123,6 +132,7 @@ Write = (
     | PutBuild
     | PutTrial
     | PutCrossing
+    | PutUpload
     | PutExpectation
     | PutRequest
     | PutCounters
@@ -193,6 +203,18 @@ class SendConflicts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendUploads:
+    """Tell an agent how its claims to uploads stand, all of them, and which of its accounts it shares."""
+
+    session: SessionId
+    statuses: tuple[UploadStatus, ...]
+    sharers: tuple[tuple[str, int], ...]
+    """Account, and how many connected agents serve it, where that is more than one."""
+    told_us: int
+    """Wall time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSession:
     """End a stream that another one replaced."""
 
@@ -207,6 +229,7 @@ Send = (
     | SendResultsAcknowledged
     | SendHeartbeatAcknowledged
     | SendConflicts
+    | SendUploads
     | CloseSession
 )
 

@@ -31,6 +31,8 @@ from coordinator.core.model import (
     TestKey,
     TestResult,
     Trial,
+    Upload,
+    UploadKey,
 )
 from coordinator.core.step import (
     PutAgent,
@@ -45,6 +47,7 @@ from coordinator.core.step import (
     PutRequest,
     PutTest,
     PutTrial,
+    PutUpload,
     Write,
 )
 
@@ -64,6 +67,7 @@ class Batch:
     builds: dict[AppKey, Build] = field(default_factory=dict)
     trials: dict[AppKey, Trial] = field(default_factory=dict)
     crossings: dict[str, Crossing] = field(default_factory=dict)
+    uploads: dict[UploadKey, Upload] = field(default_factory=dict)
     expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     """Never folded: a key that comes twice is refused by the table."""
@@ -103,6 +107,8 @@ def _take(batch: Batch, write: Write) -> None:
             batch.trials[trial.app] = trial
         case PutCrossing(crossing):
             batch.crossings[crossing.subject] = crossing
+        case PutUpload(upload):
+            batch.uploads[upload.key] = upload
         case PutExpectation(expectation):
             batch.expectations[expectation.key] = expectation
         case PutRequest(request):

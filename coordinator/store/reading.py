@@ -27,6 +27,7 @@ from coordinator.core.model import (
     Request,
     TestResult,
     Trial,
+    Upload,
 )
 from coordinator.store import rows, tables
 from coordinator.store.filter import JobFilter
@@ -53,6 +54,7 @@ class Snapshot:
     expectations: tuple[Expectation, ...]
     trials: tuple[Trial, ...]
     crossings: tuple[Crossing, ...]
+    uploads: tuple[Upload, ...]
 
 
 def counters(connection: Connection) -> Counters:
@@ -77,6 +79,7 @@ def snapshot(connection: Connection) -> Snapshot:
         expectations=tuple(expectations(connection)),
         trials=tuple(rows.trial(row) for row in connection.execute(select(tables.trials))),
         crossings=tuple(rows.crossing(row) for row in connection.execute(select(tables.crossings))),
+        uploads=tuple(rows.upload(row) for row in connection.execute(select(tables.uploads))),
     )
 
 

@@ -53,6 +53,7 @@ from coordinator.core.model import (
     TestResult,
     TestState,
     Trial,
+    Upload,
     Vitals,
 )
 
@@ -497,6 +498,29 @@ def crossing(row: Row[Any]) -> Crossing:
     """Return where something failed, from its row."""
     places = tuple((DeviceId(device), is_verdict) for device, is_verdict in _list(row.places))
     return Crossing(subject=row.subject, places=places, note_us=row.note_us)
+
+
+def upload_values(upload: Upload) -> Values:
+    """Return the row of a build at an account."""
+    return {
+        **upload.key._asdict(),
+        "agent": upload.agent,
+        "begin_us": upload.begin_us,
+        "end_us": upload.end_us,
+        "url": upload.url,
+    }
+
+
+def upload(row: Row[Any]) -> Upload:
+    """Return the build at an account of a row."""
+    return Upload(
+        account=row.account,
+        digest=row.digest,
+        agent=AgentId(row.agent),
+        begin_us=row.begin_us,
+        end_us=row.end_us,
+        url=row.url,
+    )
 
 
 def expectation_values(expectation: Expectation) -> Values:

@@ -308,6 +308,18 @@ crossings = Table(
     Column("note_us", BigInteger, nullable=False),
 )
 
+# Builds at accounts of clouds; without an end they are being uploaded. See coordinator/core/uploads.py.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("agent", Text, nullable=False),
+    Column("begin_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger),
+    Column("url", Text, nullable=False),
+)
+
 # How long each test took; the averages are of logarithms, see coordinator/core/durations.py.
 expectations = Table(
     "expectations",

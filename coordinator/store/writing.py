@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Table, and_, bindparam, delete, insert, or_, select, update
 
 from coordinator.core.logfile import LogEnd, LogPart, LogRestart, LogWrite
-from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId, TestState
+from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId, TestState, Upload
 from coordinator.store import rows, tables
 from coordinator.store.batch import Batch
 from coordinator.store.dialect import Guard, upsert
@@ -49,6 +49,8 @@ class BatchWriter:
         self._drop_trial = _delete(dialect, tables.trials, ("org_id", "app_version_id", "digest"))
         self._put_crossing = _upsert(dialect, tables.crossings, ("subject",))
         self._drop_crossing = _delete(dialect, tables.crossings, ("subject",))
+        self._put_upload = _upsert(dialect, tables.uploads, ("account", "digest"))
+        self._drop_upload = _delete(dialect, tables.uploads, ("account", "digest"))
         self._put_expectation = _upsert(dialect, tables.expectations, ("org_id", "test", "kind"))
         self._put_lease = _upsert(
             dialect,
@@ -106,6 +108,7 @@ class BatchWriter:
         self._write_tests(connection, [rows.test_values(attempt, test) for attempt, test in batch.tests.values()])
         self._put_build.run_all(connection, [rows.build_values(build) for build in batch.builds.values()])
         self._write_evidence(connection, batch)
+        self._write_uploads(connection, list(batch.uploads.values()))
         expectations = [rows.expectation_values(one) for one in batch.expectations.values()]
         self._put_expectation.run_all(connection, expectations)
         self._insert_request.run_all(connection, [rows.request_values(request) for request in batch.requests])
@@ -126,6 +129,11 @@ class BatchWriter:
         self._drop_crossing.run_all(connection, over)
         kept = [rows.crossing_values(crossing) for crossing in crossings if crossing.places]
         self._put_crossing.run_all(connection, kept)
+
+    def _write_uploads(self, connection: Connection, uploads: Sequence[Upload]) -> None:
+        """Write what is known of builds at accounts; what was given up is deleted."""
+        self._drop_upload.run_all(connection, [one.key._asdict() for one in uploads if one.is_given_up])
+        self._put_upload.run_all(connection, [rows.upload_values(one) for one in uploads if not one.is_given_up])
 
     def check_epoch(self, connection: Connection) -> None:
         """Make sure that nobody else takes the database over before this transaction has ended.

@@ -22,6 +22,8 @@ from coordinator.wire.limits import (
     MAX_ORGS,
     MAX_RESULTS,
     MAX_TESTS,
+    MAX_UPLOADS,
+    MAX_UPLOAD_TURN,
     MAX_VALUE,
 )
 from qgjob.v1 import (
@@ -134,6 +136,28 @@ def _account(message: device_pb2.CloudAccount) -> m.Account:
     )
 
 
+def _upload_claims(messages: Sequence[agent_service_pb2.UploadClaim]) -> tuple[ev.UploadClaim, ...]:
+    if len(messages) > MAX_UPLOADS:
+        raise InvalidRequest("claims", f"{len(messages)} uploads are claimed, and {MAX_UPLOADS} is the limit")
+    claims = tuple(_upload_claim(message) for message in messages)
+    if len({claim.key for claim in claims}) < len(claims):
+        raise InvalidRequest("claims", "the upload of a build to an account is claimed twice")
+    return claims
+
+
+def _upload_claim(message: agent_service_pb2.UploadClaim) -> ev.UploadClaim:
+    if len(message.device_ids) > MAX_DEVICES_PER_AGENT:
+        raise InvalidRequest("device_ids", f"{len(message.device_ids)}, and {MAX_DEVICES_PER_AGENT} is the limit")
+    if not 0 <= message.turn <= MAX_UPLOAD_TURN:
+        raise InvalidRequest("turn", f"{message.turn} is not between 0 and {MAX_UPLOAD_TURN}")
+    return ev.UploadClaim(
+        key=m.UploadKey(text("account", message.account, MAX_NAME), text("digest", message.digest, MAX_NAME)),
+        turn=message.turn,
+        devices=tuple(m.DeviceId(text("device_ids", device, MAX_DEVICE_ID)) for device in message.device_ids),
+        url=text("url", message.url, MAX_VALUE) if message.url else "",
+    )
+
+
 def _vitals(message: device_pb2.DeviceVitals) -> m.Vitals:
     def told(name: Literal["api_level", "battery_percent", "temperature_decidegrees", "free_bytes"]) -> int | None:
         return getattr(message, name) if message.HasField(name) else None
@@ -198,6 +222,8 @@ def agent_event(session: m.SessionId, message: agent_service_pb2.ConnectRequest)
         case "heartbeat":
             beat = message.heartbeat
             return ev.HeartbeatReceived(session=session, sequence=beat.sequence, leases=_echoes(beat.leases))
+        case "uploads_claimed":
+            return ev.UploadsClaimed(session=session, claims=_upload_claims(message.uploads_claimed.claims))
         case "lease_adopted":
             return ev.LeaseAdopted(session=session, echo=_echo(message.lease_adopted.echo))
         case "lease_closed":

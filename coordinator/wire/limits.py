@@ -32,6 +32,9 @@ MAX_ERROR_TEXT: Final = 16 * 1_024
 MAX_TESTS: Final = 5_000
 MAX_ORGS: Final = 100
 """Organisations that an agent may be kept for."""
+MAX_UPLOADS: Final = 1_000
+"""Claims to uploads that an agent may have: one for each of its slots."""
+MAX_UPLOAD_TURN: Final = 1_000
 MAX_RESULTS: Final = 10_000
 """In one Hello; agents bring the newest of theirs, far fewer."""
 MAX_ECHOES: Final = 2 * MAX_DEVICES_PER_AGENT

@@ -27,6 +27,7 @@ def welcome(cluster_id: str, epoch: int, settings: m.Settings, version: str) -> 
             orphan_limit=duration(settings.orphan_limit_us),
             signal_grace=duration(settings.signal_grace_us),
             version=version,
+            shares_uploads=True,
         )
     )
 
@@ -57,8 +58,30 @@ def command(send: st.Send) -> agent_service_pb2.ConnectResponse:
             return agent_service_pb2.ConnectResponse(
                 tell_conflicts=agent_service_pb2.TellConflicts(conflicts=conflicts)
             )
+        case st.SendUploads():
+            return agent_service_pb2.ConnectResponse(tell_uploads=_uploads(send))
         case st.SendWelcome() | st.CloseSession():
             raise AssertionError(f"{send} is not a command of an open session")
+
+
+def _uploads(send: st.SendUploads) -> agent_service_pb2.TellUploads:
+    return agent_service_pb2.TellUploads(
+        uploads=[_upload_status(status, send.told_us) for status in send.statuses],
+        accounts=[agent_service_pb2.SharedAccount(account=name, agents=agents) for name, agents in send.sharers],
+    )
+
+
+def _upload_status(status: m.UploadStatus, told_us: int) -> agent_service_pb2.UploadStatus:
+    message = agent_service_pb2.UploadStatus(
+        account=status.key.account, digest=status.key.digest, holder=status.holder or "", turn=status.turn
+    )
+    upload = status.upload
+    if upload is not None and upload.end_us is None:
+        message.upload_age.CopyFrom(duration(max(0, told_us - upload.begin_us)))
+    elif upload is not None and upload.end_us is not None:
+        message.url = upload.url
+        message.url_age.CopyFrom(duration(max(0, told_us - upload.end_us)))
+    return message
 
 
 def _lease_spec(send: st.SendLease) -> lease_pb2.LeaseSpec:

@@ -41,6 +41,7 @@ class ConnectRequest(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     LEASE_ADOPTED_FIELD_NUMBER: _builtins.int
     LEASE_CLOSED_FIELD_NUMBER: _builtins.int
+    UPLOADS_CLAIMED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """Opens the session."""
@@ -89,6 +90,10 @@ class ConnectRequest(_message.Message):
     def lease_closed(self) -> Global___LeaseClosed:
         """Nothing of a closed lease is left on its device, and nothing of it will begin."""
 
+    @_builtins.property
+    def uploads_claimed(self) -> Global___UploadsClaimed:
+        """Which builds the agent would bring to its accounts at clouds, whole."""
+
     def __init__(
         self,
         *,
@@ -104,12 +109,13 @@ class ConnectRequest(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         lease_adopted: Global___LeaseAdopted | None = ...,
         lease_closed: Global___LeaseClosed | None = ...,
+        uploads_claimed: Global___UploadsClaimed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_closed", b"lease_closed", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_closed", b"lease_closed", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported", "uploads_claimed", b"uploads_claimed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_closed", b"lease_closed", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_finished", b"attempt_finished", "attempt_started", b"attempt_started", "build_installed", b"build_installed", "devices_reported", b"devices_reported", "event", b"event", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "lease_adopted", b"lease_adopted", "lease_closed", b"lease_closed", "lease_rejected", b"lease_rejected", "lease_released", b"lease_released", "test_reported", b"test_reported", "uploads_claimed", b"uploads_claimed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "devices_reported", "build_installed", "lease_rejected", "lease_released", "attempt_started", "test_reported", "attempt_finished", "goodbye", "lease_adopted", "lease_closed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "devices_reported", "build_installed", "lease_rejected", "lease_released", "attempt_started", "test_reported", "attempt_finished", "goodbye", "lease_adopted", "lease_closed", "uploads_claimed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -127,6 +133,7 @@ class ConnectResponse(_message.Message):
     ACKNOWLEDGE_RESULTS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_HEARTBEAT_FIELD_NUMBER: _builtins.int
     TELL_CONFLICTS_FIELD_NUMBER: _builtins.int
+    TELL_UPLOADS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answers Hello."""
@@ -151,6 +158,10 @@ class ConnectResponse(_message.Message):
     def tell_conflicts(self) -> Global___TellConflicts:
         """Which of the agent's devices get no work from here."""
 
+    @_builtins.property
+    def tell_uploads(self) -> Global___TellUploads:
+        """Who brings which build to the agent's accounts at clouds, and how many agents share them."""
+
     def __init__(
         self,
         *,
@@ -160,12 +171,13 @@ class ConnectResponse(_message.Message):
         acknowledge_results: Global___AcknowledgeResults | None = ...,
         acknowledge_heartbeat: Global___AcknowledgeHeartbeat | None = ...,
         tell_conflicts: Global___TellConflicts | None = ...,
+        tell_uploads: Global___TellUploads | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "tell_conflicts", b"tell_conflicts", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "tell_conflicts", b"tell_conflicts", "tell_uploads", b"tell_uploads", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "tell_conflicts", b"tell_conflicts", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_heartbeat", b"acknowledge_heartbeat", "acknowledge_results", b"acknowledge_results", "adopt_lease", b"adopt_lease", "close_lease", b"close_lease", "command", b"command", "tell_conflicts", b"tell_conflicts", "tell_uploads", b"tell_uploads", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "adopt_lease", "close_lease", "acknowledge_results", "acknowledge_heartbeat", "tell_conflicts"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "adopt_lease", "close_lease", "acknowledge_results", "acknowledge_heartbeat", "tell_conflicts", "tell_uploads"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -264,12 +276,15 @@ class Welcome(_message.Message):
     ORPHAN_LIMIT_FIELD_NUMBER: _builtins.int
     SIGNAL_GRACE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    SHARES_UPLOADS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Names the database; another one has other ids."""
     epoch: _builtins.int
     """Rises with every start of a coordinator. An agent refuses lower ones."""
     version: _builtins.str
     """Release of the coordinator."""
+    shares_uploads: _builtins.bool
+    """UploadsClaimed is answered. Coordinators of releases before this field never do."""
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often the agent sends a heartbeat."""
@@ -296,10 +311,11 @@ class Welcome(_message.Message):
         orphan_limit: _duration_pb2.Duration | None = ...,
         signal_grace: _duration_pb2.Duration | None = ...,
         version: _builtins.str = ...,
+        shares_uploads: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "orphan_limit", b"orphan_limit", "signal_grace", b"signal_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "orphan_limit", b"orphan_limit", "signal_grace", b"signal_grace", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "epoch", b"epoch", "heartbeat_interval", b"heartbeat_interval", "lease_ttl", b"lease_ttl", "orphan_limit", b"orphan_limit", "shares_uploads", b"shares_uploads", "signal_grace", b"signal_grace", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,6 +346,179 @@ class TellConflicts(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TellConflicts: _TypeAlias = TellConflicts  # noqa: Y015
+
+@_typing.final
+class UploadsClaimed(_message.Message):
+    """UploadsClaimed replaces what the coordinator knows of the agent's claims. Only one agent at a time has the claim to a
+    build at an account: so each build is uploaded there once, however many agents want it. A claim ends when it is stated
+    no more, or when its agent stays away for as long as a lease lives.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadClaim]:
+        """The claims."""
+
+    def __init__(
+        self,
+        *,
+        claims: _abc.Iterable[Global___UploadClaim] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadsClaimed: _TypeAlias = UploadsClaimed  # noqa: Y015
+
+@_typing.final
+class UploadClaim(_message.Message):
+    """UploadClaim is a build that slots of an agent wait for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account, as in CloudAccount."""
+    digest: _builtins.str
+    """SHA-256 of the build, in hexadecimal."""
+    turn: _builtins.int
+    """0 asks for leave to look whether the account has the build; N asks for leave to begin the Nth upload."""
+    url: _builtins.str
+    """Where the build is, when it is there: the claim is at its end."""
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The slots that wait for it."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        turn: _builtins.int = ...,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "device_ids", b"device_ids", "digest", b"digest", "turn", b"turn", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadClaim: _TypeAlias = UploadClaim  # noqa: Y015
+
+@_typing.final
+class TellUploads(_message.Message):
+    """TellUploads says how the agent's claims stand, all of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOADS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uploads(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadStatus]:
+        """By account and build."""
+
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SharedAccount]:
+        """The accounts that other agents serve as well. Those left out are the agent's alone."""
+
+    def __init__(
+        self,
+        *,
+        uploads: _abc.Iterable[Global___UploadStatus] | None = ...,
+        accounts: _abc.Iterable[Global___SharedAccount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "uploads", b"uploads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TellUploads: _TypeAlias = TellUploads  # noqa: Y015
+
+@_typing.final
+class UploadStatus(_message.Message):
+    """UploadStatus is how a claim of an agent stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    UPLOAD_AGE_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    URL_AGE_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account."""
+    digest: _builtins.str
+    """SHA-256 of the build, in hexadecimal."""
+    holder: _builtins.str
+    """The agent that has the claim. Empty for none."""
+    turn: _builtins.int
+    """The turn that the agent itself was given, -1 for none."""
+    url: _builtins.str
+    """Where the build was when an agent said so last. Empty if none did, or if it is being uploaded anew."""
+    @_builtins.property
+    def upload_age(self) -> _duration_pb2.Duration:
+        """For how long the holder has uploaded it. Absent if it does not."""
+
+    @_builtins.property
+    def url_age(self) -> _duration_pb2.Duration:
+        """How long ago that was."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        turn: _builtins.int = ...,
+        upload_age: _duration_pb2.Duration | None = ...,
+        url: _builtins.str = ...,
+        url_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["upload_age", b"upload_age", "url_age", b"url_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "digest", b"digest", "holder", b"holder", "turn", b"turn", "upload_age", b"upload_age", "url", b"url", "url_age", b"url_age"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadStatus: _TypeAlias = UploadStatus  # noqa: Y015
+
+@_typing.final
+class SharedAccount(_message.Message):
+    """SharedAccount is an account of a cloud that several agents serve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account."""
+    agents: _builtins.int
+    """How many connected agents serve it, the one that is told included."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        agents: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "agents", b"agents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedAccount: _TypeAlias = SharedAccount  # noqa: Y015
 
 @_typing.final
 class DeviceConflict(_message.Message):

@@ -27,6 +27,8 @@ from coordinator.core.model import (
     TestKey,
     TestResult,
     Trial,
+    Upload,
+    UploadKey,
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import (
@@ -42,6 +44,7 @@ from coordinator.core.step import (
     PutRequest,
     PutTest,
     PutTrial,
+    PutUpload,
     Step,
     Write,
 )
@@ -62,6 +65,7 @@ class Records:
     tests: dict[tuple[JobId, str], TestResult] = field(default_factory=dict)
     trials: dict[AppKey, Trial] = field(default_factory=dict)
     crossings: dict[str, Crossing] = field(default_factory=dict)
+    uploads: dict[UploadKey, Upload] = field(default_factory=dict)
     expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: dict[tuple[str, str], Request] = field(default_factory=dict)
     counters: Counters = field(default_factory=lambda: Counters(epoch=1))
@@ -101,6 +105,10 @@ class Records:
                 self.crossings.pop(crossing.subject, None)
                 if crossing.places:
                     self.crossings[crossing.subject] = crossing
+            case PutUpload(upload):
+                self.uploads.pop(upload.key, None)
+                if not upload.is_given_up:
+                    self.uploads[upload.key] = upload
             case PutExpectation(expectation):
                 self.expectations[expectation.key] = expectation
             case PutRequest(request):
@@ -121,6 +129,7 @@ class Records:
             "expectations": self.expectations,
             "trials": self.trials,
             "crossings": self.crossings,
+            "uploads": self.uploads,
             "counters": self.counters,
         }
 
@@ -136,6 +145,7 @@ class Records:
             expectations=self.expectations.values(),
             trials=self.trials.values(),
             crossings=self.crossings.values(),
+            uploads=self.uploads.values(),
             now=now,
         )
 
@@ -152,6 +162,7 @@ def projection(ledger: Ledger) -> Projection:
         "expectations": ledger.durations.known(),
         "trials": dict(ledger.trials.known),
         "crossings": dict(ledger.crossings.known),
+        "uploads": dict(ledger.uploads.known),
         "counters": ledger.counters,
     }
 

@@ -142,6 +142,7 @@ class CoordinatorProcess(Process):
             expectations=list(records.expectations.values()),
             trials=list(records.trials.values()),
             crossings=list(records.crossings.values()),
+            uploads=list(records.uploads.values()),
             now=self._now(),
         )
         self._history.add(CoordinatorStarted(self.world.now_us, self.epoch, step))

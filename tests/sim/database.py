@@ -25,6 +25,8 @@ from coordinator.core.model import (
     TestKey,
     TestResult,
     Trial,
+    Upload,
+    UploadKey,
 )
 from coordinator.core.step import (
     PutAgent,
@@ -39,6 +41,7 @@ from coordinator.core.step import (
     PutRequest,
     PutTest,
     PutTrial,
+    PutUpload,
     Write,
 )
 
@@ -61,6 +64,7 @@ class Records:
     builds: dict[AppKey, Build] = field(default_factory=dict)
     trials: dict[AppKey, Trial] = field(default_factory=dict)
     crossings: dict[str, Crossing] = field(default_factory=dict)
+    uploads: dict[UploadKey, Upload] = field(default_factory=dict)
     expectations: dict[TestKey, Expectation] = field(default_factory=dict)
     requests: dict[tuple[str, str], Request] = field(default_factory=dict)
 
@@ -88,6 +92,10 @@ class Records:
                 self.crossings.pop(crossing.subject, None)
                 if crossing.places:
                     self.crossings[crossing.subject] = crossing
+            case PutUpload(upload):
+                self.uploads.pop(upload.key, None)
+                if not upload.is_given_up:
+                    self.uploads[upload.key] = upload
             case PutExpectation(expectation):
                 self.expectations[expectation.key] = expectation
             case PutRequest(request):

@@ -24,6 +24,7 @@ def recovered(records: Records, settings: Settings, now: Now) -> Ledger:
         expectations=list(records.expectations.values()),
         trials=list(records.trials.values()),
         crossings=list(records.crossings.values()),
+        uploads=list(records.uploads.values()),
         now=now,
     )
     return scheduler.ledger
@@ -40,6 +41,7 @@ def durable(ledger: Ledger) -> dict[str, object]:
         "expectations": ledger.durations.known(),
         "trials": dict(ledger.trials.known),
         "crossings": dict(ledger.crossings.known),
+        "uploads": dict(ledger.uploads.known),
         "queue": ledger.queues.in_order(),
         "queued": ledger.queued,
         "running": ledger.running,

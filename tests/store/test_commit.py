@@ -32,6 +32,7 @@ from coordinator.core.model import (
     TestKey,
     TestState,
     Trial,
+    Upload,
     Vitals,
     changed,
 )
@@ -48,12 +49,14 @@ from coordinator.core.step import (
     PutRequest,
     PutTest,
     PutTrial,
+    PutUpload,
     Write,
 )
 from coordinator.store import JobFilter, StaleEpoch, Store, StoreError
 from tests.store.conftest import OpenStore
 from tests.store.records import APP, a_build, a_device, a_job, a_lease, a_test, an_agent, an_attempt
 
+AN_UPLOAD = Upload(account="lab_user@cloud", digest="a" * 64, agent=AgentId("lab"), begin_us=7)
 FAILURE = Failure(reason="TEST_FAILED", message="1 test failed — see 'login'", blame=Blame.TEST)
 
 
@@ -138,6 +141,7 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
             PutExpectation(expectation),
             PutTrial(trial),
             PutCrossing(crossing),
+            PutUpload(AN_UPLOAD),
         ]
     )
     snapshot = store.load()
@@ -151,7 +155,16 @@ def test_every_field_of_every_record_comes_back(store: Store) -> None:
     assert snapshot.expectations == (expectation,)
     assert snapshot.trials == (trial,)
     assert snapshot.crossings == (crossing,)
+    assert snapshot.uploads == (AN_UPLOAD,)
     assert store.lease_of(attempt.id) == lease
+
+
+def test_upload_ends_with_its_address_and_one_that_was_given_up_is_deleted(store: Store) -> None:
+    other = changed(AN_UPLOAD, account="other@cloud")
+    store.commit([PutUpload(AN_UPLOAD), PutUpload(other)])
+    there = changed(AN_UPLOAD, end_us=9, url="bs://1")
+    store.commit([PutUpload(there), PutUpload(changed(other, end_us=9))])
+    assert store.load().uploads == (there,)
 
 
 def test_evidence_that_says_nothing_any_more_is_deleted(store: Store) -> None:
