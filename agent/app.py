@@ -19,6 +19,7 @@ import structlog
 
 from agent.artifacts import ArtifactSpool
 from agent.blobs import BlobCache
+from agent.browserstack.claims import Claims
 from agent.config import Config
 from agent.core.events import (
     AttemptEnded,
@@ -34,6 +35,7 @@ from agent.core.events import (
     Started,
     TellConflicts,
     TestObserved,
+    UploadsWanted,
     Welcome,
 )
 from agent.core.machine import JITTER_RANGE, Machine
@@ -60,10 +62,12 @@ from agent.core.step import (
     ForgetCluster,
     OpenSession,
     PrepareDevice,
+    ShareUploads,
     StartAttempt,
     Step,
     StopAttempt,
     StopPreparing,
+    TakeUploads,
 )
 from agent.devices.bench import Bench, Discovery
 from agent.leavings import Leavings
@@ -101,6 +105,7 @@ class App:
         discoveries: Sequence[Discovery],
         caches: Sequence[BlobCache],
         artifacts: ArtifactSpool,
+        claims: Claims | None = None,
     ) -> None:
         self._config = config
         self._spool = spool
@@ -125,6 +130,9 @@ class App:
         transfer = Transfer(self._channel, identity.boot_id)
         for cache in caches:
             cache.connect(transfer)
+        self._claims = claims
+        if claims is not None:
+            claims.connect(lambda stated: self.post(UploadsWanted(claims=stated)))
         self._tasks: set[asyncio.Task[None]] = set()
         self._stops: dict[DeviceId, Stop] = {}
         """How to end what goes on at a device; only what goes on has one."""
@@ -253,6 +261,12 @@ class App:
                 self._ask_to_stop(action.device_id, action.grace_us)
             case EndLease():
                 self._tell_batch(action.device_id)
+            case ShareUploads():
+                if self._claims is not None:
+                    self._claims.share(is_shared=action.is_shared)
+            case TakeUploads():
+                if self._claims is not None:
+                    self._claims.take(action.statuses, action.sharers)
             case FlushLogs():
                 self._spawn(self._flush())
             case Exit():

@@ -8,6 +8,7 @@ from agent.appium import Toolbox
 from agent.blobs import BlobCache
 from agent.browserstack.account import Account, AccountUnusable, read_account
 from agent.browserstack.apps import Apps
+from agent.browserstack.claims import Claims
 from agent.browserstack.client import Client
 from agent.browserstack.gateway import Gateway
 from agent.builds import BuildSource
@@ -41,6 +42,7 @@ class CloudSlots:
     discovery: Discovery
     make: RunnerMaker
     gateway: Gateway
+    claims: Claims
 
 
 def cloud_slots(
@@ -50,7 +52,9 @@ def cloud_slots(
     assert config.cloud is not None, f"this agent is not for {BROWSERSTACK}"
     client = Client(account)
     gateway = Gateway(client)
-    cloud = Cloud(client=client, apps=Apps(client), gateway=gateway, offers=Offers(client))
+    claims = Claims(account.name)
+    claims.on_sharing(client.share_with)
+    cloud = Cloud(client=client, apps=Apps(client, claims), gateway=gateway, offers=Offers(client))
 
     def make(facts: DeviceFacts, _slot: int, claim: Claim) -> Runner:
         station = CloudStation(facts.id, cloud, source, blobs)
@@ -64,4 +68,4 @@ def cloud_slots(
         config.cloud.slots,
         config.cloud.poll_s,
     )
-    return CloudSlots(discovery=discovery, make=make, gateway=gateway)
+    return CloudSlots(discovery=discovery, make=make, gateway=gateway, claims=claims)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from agent.app import App
     from agent.appium import Toolbox
     from agent.blobs import BlobCache
+    from agent.browserstack.claims import Claims
     from agent.bundles import NodePackages
     from agent.devices.bench import Discovery, RunnerMaker
     from agent.journal import Claim
@@ -490,7 +491,8 @@ async def _serve(config: Config) -> int:
             discoveries += [real.discovery, *([SimulatedDiscovery(real.emulators)] if real.emulators else [])]
         bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
         artifacts = ArtifactSpool(config.state_dir / "artifacts")
-        agent = App(config, version("qgjob"), spool, bench, discoveries, (blobs, bundles), artifacts)
+        claims = real.claims if real is not None else None
+        agent = App(config, version("qgjob"), spool, bench, discoveries, (blobs, bundles), artifacts, claims)
         _drain_on_signal(agent, config.drain_grace_s)
         told = f"agent={config.name} coordinator={','.join(config.coordinators)}"
         print(f"ready {told}", flush=True)  # noqa: T201 - the promised line on stdout
@@ -519,6 +521,8 @@ class _Real:
     emulators: list[DeviceFacts]
     """Those that the agent boots itself."""
     make: RunnerMaker
+    claims: Claims | None = None
+    """To uploads to the account of a cloud."""
 
 
 async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: contextlib.AsyncExitStack) -> _Real:
@@ -558,7 +562,7 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     if account is not None:
         slots = cloud_slots(config, account, tools, source(BROWSERSTACK), blobs, Bundles(bundles, packages))
         stack.callback(slots.gateway.close)
-        return _Real(slots.discovery, [], slots.make)
+        return _Real(slots.discovery, [], slots.make, slots.claims)
     if config.ios is not None:
         providers = {DeviceKind.EMULATOR: "emulator", DeviceKind.DEVICE: "local-device"}
         sources = {kind: source(provider, "ios") for kind, provider in providers.items()}

@@ -94,6 +94,7 @@ def command(message: agent_service_pb2.ConnectResponse) -> ev.Command | None:
                     signal_grace_us=_span_us(welcome.signal_grace),
                 ),
                 version=welcome.version,
+                shares_uploads=welcome.shares_uploads,
             )
         case "adopt_lease":
             return ev.AdoptLease(lease=_lease(message.adopt_lease.lease))
@@ -109,8 +110,27 @@ def command(message: agent_service_pb2.ConnectResponse) -> ev.Command | None:
         case "tell_conflicts":
             conflicts = message.tell_conflicts.conflicts
             return ev.TellConflicts(owners=tuple((m.DeviceId(one.device_id), one.owner) for one in conflicts))
+        case "tell_uploads":
+            told = message.tell_uploads
+            return ev.TellUploads(
+                statuses=tuple(_upload_status(one) for one in told.uploads),
+                sharers=tuple((one.account, one.agents) for one in told.accounts),
+            )
         case _:
             return None
+
+
+def _upload_status(message: agent_service_pb2.UploadStatus) -> m.UploadStatus:
+    return m.UploadStatus(
+        account=message.account,
+        digest=message.digest,
+        number=message.number,
+        holder=message.holder,
+        turn=message.turn,
+        upload_age_us=_span_us(message.upload_age) if message.HasField("upload_age") else None,
+        url=message.url,
+        url_age_us=_span_us(message.url_age),
+    )
 
 
 # Facts
@@ -236,11 +256,25 @@ def fact(send: st.Send) -> agent_service_pb2.ConnectRequest:
         case st.ReportDevices():
             request.devices_reported.SetInParent()
             request.devices_reported.devices.extend(_facts(facts) for facts in send.devices)
+        case st.ClaimUploads():
+            request.uploads_claimed.SetInParent()
+            request.uploads_claimed.claims.extend(_upload_claim(claim) for claim in send.claims)
         case st.Goodbye():
             request.goodbye.reason = send.reason
         case st.Hello():
             request.hello.CopyFrom(_hello(send))
     return request
+
+
+def _upload_claim(claim: m.UploadClaim) -> agent_service_pb2.UploadClaim:
+    return agent_service_pb2.UploadClaim(
+        account=claim.account,
+        digest=claim.digest,
+        number=claim.number,
+        turn=claim.turn,
+        device_ids=claim.devices,
+        url=claim.url,
+    )
 
 
 def _hello(hello: st.Hello) -> agent_service_pb2.Hello:

@@ -119,6 +119,14 @@ class Client:
         self._requests = Pace(REQUESTS_IN_A_SECOND, 1.0)
         self._uploads = Pace(UPLOADS_IN_A_MINUTE, 60.0)
 
+    def share_with(self, agents: int) -> None:
+        """Leave the other agents of the account their part of what it may ask in a second.
+
+        Args:
+            agents: How many serve it, this one included.
+        """
+        self._requests.allow(max(1, REQUESTS_IN_A_SECOND // max(1, agents)))
+
     # What is asked
 
     def plan(self, given_up: threading.Event, patience_s: float | None = None) -> Plan:
@@ -166,20 +174,18 @@ class Client:
         return next((url for url in urls if url.startswith("bs://")), None)
 
     def upload(self, path: Path, custom_id: str, given_up: threading.Event) -> str:
-        """Upload a build and return its `bs://` address.
+        """Upload a build, in one try, and return its `bs://` address.
 
         Raises:
             CloudFailed: BrowserStack does not take it.
             OSError: It cannot be read.
+            GivenUp: Nobody waits any more.
         """
         form = _Form(path, custom_id)
-
-        def send() -> Answer:
-            self._uploads.wait(given_up)
-            headers = {"Content-Type": form.content_type, "Content-Length": str(form.size)}
-            return self._send("POST", f"{self._base}/upload", form.chunks(given_up), headers, UPLOAD_TIMEOUT_S)
-
-        answer = self._until_answered(send, given_up, self._patience_s)
+        self._uploads.wait(given_up)
+        headers = {"Content-Type": form.content_type, "Content-Length": str(form.size)}
+        whither = f"{self._base}/upload"
+        answer = self._checked(self._send("POST", whither, form.chunks(given_up), headers, UPLOAD_TIMEOUT_S))
         told = self._object(_json(answer, "upload"), "upload")
         url = told.get("app_url")
         if not isinstance(url, str) or not url.startswith("bs://"):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+
+
+Result = TypeVar("Result")
 
 
 class GivenUp(Exception):
@@ -25,13 +30,19 @@ class Pace:
         self._passed: deque[float] = deque()
         self._lock = threading.Lock()
 
+    def allow(self, most: int) -> None:
+        """Let another number pass in each span from now on."""
+        with self._lock:
+            self._most = most
+
     def book(self) -> float:
         """Take the next place in the line; return the seconds until its turn."""
         with self._lock:
-            now = self._clock()
-            turn = max(now, self._passed[0] + self._span_s) if len(self._passed) == self._most else now
-            if len(self._passed) == self._most:
+            now = turn = self._clock()
+            while len(self._passed) > self._most:
                 self._passed.popleft()
+            if len(self._passed) == self._most:
+                turn = max(now, self._passed.popleft() + self._span_s)
             self._passed.append(turn)
             return turn - now
 
@@ -42,6 +53,15 @@ class Pace:
             GivenUp: The wait was given up.
         """
         pause(self.book(), given_up)
+
+
+async def off_loop(request: Callable[[threading.Event], Result]) -> Result:
+    """Make a request that blocks off the event loop; whoever stops to wait for it stops the asking."""
+    given_up = threading.Event()
+    try:
+        return await asyncio.to_thread(request, given_up)
+    finally:
+        given_up.set()
 
 
 def pause(seconds: float, given_up: threading.Event) -> None:

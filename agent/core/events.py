@@ -14,6 +14,8 @@ from agent.core.model import (
     Outcome,
     Pace,
     TestResult,
+    UploadClaim,
+    UploadStatus,
 )
 
 # Commands of the coordinator ------------------------------------------------------------------------------------------
@@ -27,6 +29,8 @@ class Welcome:
     epoch: int
     pace: Pace
     version: str = ""
+    shares_uploads: bool = False
+    """Whether claims to uploads are answered; releases before that know of none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,16 @@ class TellConflicts:
     """Device, and the name of the agent that has it."""
 
 
-Command = Welcome | AdoptLease | CloseLease | AcknowledgeResults | AcknowledgeHeartbeat | TellConflicts
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TellUploads:
+    """How all claims of this agent to uploads stand, and which of its accounts other agents serve as well."""
+
+    statuses: tuple[UploadStatus, ...]
+    sharers: tuple[tuple[str, int], ...] = ()
+    """Account, and how many agents serve it; an account that is missing is this agent's alone."""
+
+
+Command = Welcome | AdoptLease | CloseLease | AcknowledgeResults | AcknowledgeHeartbeat | TellConflicts | TellUploads
 
 # Facts ----------------------------------------------------------------------------------------------------------------
 
@@ -110,6 +123,13 @@ class DevicesObserved:
     """All devices that the host has now. One that was known and is missing has gone."""
 
     devices: tuple[DeviceFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadsWanted:
+    """The claims to uploads that this agent has now, all of them."""
+
+    claims: tuple[UploadClaim, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +205,7 @@ Event = (
     | SessionLost
     | Received
     | DevicesObserved
+    | UploadsWanted
     | DevicePrepared
     | PrepareFailed
     | PrepareStopped

@@ -45,7 +45,9 @@ from agent.core.events import (
     SessionOpened,
     Started,
     TellConflicts,
+    TellUploads,
     TestObserved,
+    UploadsWanted,
     Welcome,
 )
 from agent.core.model import (
@@ -69,12 +71,14 @@ from agent.core.model import (
     Pace,
     RevokeReason,
     TestState,
+    UploadClaim,
 )
 from agent.core.results import bounded, ended_test, lost, newest, stopped_outcome
 from agent.core.slots import Phase, Slot, reason_of
 from agent.core.step import (
     NOTHING,
     Action,
+    ClaimUploads,
     CloseSession,
     EchoLease,
     EndLease,
@@ -98,10 +102,12 @@ from agent.core.step import (
     ReportStart,
     ReportTest,
     Send,
+    ShareUploads,
     StartAttempt,
     Step,
     StopAttempt,
     StopPreparing,
+    TakeUploads,
     Write,
 )
 
@@ -141,6 +147,9 @@ class Machine:
         self._renewed_us = 0
         """When the last Hello or heartbeat left that was answered: the leases live from then at least."""
         self._cut_off_us: int | None = None
+        self._claims: tuple[UploadClaim, ...] | None = None
+        """To uploads; None while nothing was ever uploaded."""
+        self._shares_uploads = False
         self._is_draining = False
         self._drain_end_us: int | None = None
         self._is_flushing = False
@@ -164,6 +173,9 @@ class Machine:
                 self._received(event, now)
             case DevicesObserved():
                 self._devices_observed(event, now)
+            case UploadsWanted(claims=claims):
+                self._claims = claims
+                self._send(ClaimUploads(claims=claims))
             case DevicePrepared():
                 self._prepared(event, now)
             case PrepareFailed():
@@ -299,6 +311,8 @@ class Machine:
                 self._renewed(sequence)
             case TellConflicts():
                 pass  # for people: no lease comes for these devices, and a late one would be as good as any
+            case TellUploads() as told:
+                self._actions.append(TakeUploads(statuses=told.statuses, sharers=told.sharers))
 
     def _welcomed(self, welcome: Welcome, now: Now) -> None:
         if welcome.cluster_id == self._cluster_id and welcome.epoch < self._epoch:
@@ -317,6 +331,9 @@ class Machine:
         self._cut_off_us = None
         self._window_us = FIRST_WINDOW_US
         self._beat_us = now.mono_us + self._pace.heartbeat_us
+        if welcome.shares_uploads is not self._shares_uploads:
+            self._shares_uploads = welcome.shares_uploads
+            self._actions.append(ShareUploads(is_shared=welcome.shares_uploads))
         self._catch_up()
 
     def _catch_up(self) -> None:
@@ -327,6 +344,8 @@ class Machine:
         for result in self._results.values():
             if result not in self._hello.results:
                 self._sends.append(ReportResult(result=result))
+        if self._claims is not None:
+            self._sends.append(ClaimUploads(claims=self._claims))
         self._repeat_rejections()
 
     def _repeat_rejections(self) -> None:

@@ -274,6 +274,40 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadClaim:
+    """A build that slots of this agent wait for at an account of a cloud."""
+
+    account: str
+    digest: str
+    number: int
+    """Another one for each claim that this process begins."""
+    turn: int = 0
+    """0 asks for leave to look whether the account has the build, N for leave to begin the Nth upload."""
+    devices: tuple[DeviceId, ...] = ()
+    """The slots that wait."""
+    url: str = ""
+    """Where the build is; with that the claim is at its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadStatus:
+    """How a claim of this agent stands at the coordinator. Ages are in microseconds."""
+
+    account: str
+    digest: str
+    number: int
+    holder: str
+    """The agent that has the claim; empty for none."""
+    turn: int
+    """What this agent has leave for; -1 for nothing."""
+    upload_age_us: int | None = None
+    """For how long the holder has uploaded the build; None if it does not."""
+    url: str = ""
+    """Where the build was when an agent said so last."""
+    url_age_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
     """What the agent knows about one of its devices."""
 

@@ -18,6 +18,8 @@ from agent.core.model import (
     LeaseKey,
     LeaseSpec,
     TestResult,
+    UploadClaim,
+    UploadStatus,
 )
 
 # Writes ---------------------------------------------------------------------------------------------------------------
@@ -148,6 +150,13 @@ class ReportResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimUploads:
+    """Tell all claims to uploads."""
+
+    claims: tuple[UploadClaim, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Goodbye:
     """End the session on purpose."""
 
@@ -166,6 +175,7 @@ Send = (
     | ReportStart
     | ReportTest
     | ReportResult
+    | ClaimUploads
     | Goodbye
 )
 
@@ -231,6 +241,21 @@ class EndLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShareUploads:
+    """Upload builds only with leave of the coordinator from now on; or without, where it gives none."""
+
+    is_shared: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeUploads:
+    """Go by what the coordinator says of the claims to uploads, and share accounts as it says."""
+
+    statuses: tuple[UploadStatus, ...]
+    sharers: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlushLogs:
     """Bring the spooled logs out; ends in LogsFlushed."""
 
@@ -248,6 +273,8 @@ Action = (
     | StartAttempt
     | StopAttempt
     | EndLease
+    | ShareUploads
+    | TakeUploads
     | FlushLogs
     | Exit
 )

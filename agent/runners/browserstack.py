@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ from agent.browserstack.apps import Apps, UploadedApp
 from agent.browserstack.choice import NothingOffered, choose
 from agent.browserstack.client import Client, CloudDevice, CloudFailed, CloudSession
 from agent.browserstack.gateway import Gateway, Visit
-from agent.browserstack.pace import GivenUp
+from agent.browserstack.pace import GivenUp, off_loop
 from agent.builds import BuildSource, BuildUnusable, digest_of
 from agent.core.model import MICROSECONDS, Blame, Failure, Installation, LeasedJob, LeaseSpec, Outcome
 from agent.runners.appwright_left import SESSIONS
@@ -109,7 +109,7 @@ class CloudStation:
         except (BlobUnusable, BuildUnusable) as error:
             raise RunFailed(error.failure) from error
         digest = self._digest
-        self._app = await self._ask(lambda given_up: self._cloud.apps.ensure(digest, path, given_up))
+        self._app = await self._answered(self._cloud.apps.ensure(digest, path, self._name))
         self._build = f"{lease.org_id} {lease.app_version_id}"
         spent_us = int((time.monotonic() - begun) * MICROSECONDS) if self._app.is_new else 0
         return Installation(digest=digest, is_new=self._app.is_new, duration_us=spent_us)
@@ -120,18 +120,19 @@ class CloudStation:
         return await self._source.locate(lease.app_version_id)
 
     async def _ask(self, request: Callable[[threading.Event], Result]) -> Result:
-        """Ask BrowserStack off the event loop; whoever stops to wait stops the asking."""
-        given_up = threading.Event()
+        """Ask BrowserStack off the event loop."""
+        return await self._answered(off_loop(request))
+
+    async def _answered(self, asking: Awaitable[Result]) -> Result:
+        """Wait for an answer of BrowserStack; its failures are the host's."""
         try:
-            return await asyncio.to_thread(request, given_up)
+            return await asking
         except CloudFailed as error:
             raise RunFailed(_failure("CLOUD_FAILED", str(error), Blame.HOST)) from error
         except OSError as error:
             raise RunFailed(_failure("BUILD_UNREADABLE", f"the build cannot be read: {error}", Blame.HOST)) from error
         except GivenUp as error:
             raise RunFailed(_failure("CLOUD_FAILED", "the wait for BrowserStack was given up", Blame.HOST)) from error
-        finally:
-            given_up.set()
 
     # Running
 

@@ -209,6 +209,8 @@ class UploadClaim:
     """The slots that wait."""
     url: str = ""
     """Where the build is; with that the claim is at its end."""
+    number: int = 0
+    """Another one for each claim that an agent begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

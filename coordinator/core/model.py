@@ -658,6 +658,8 @@ class UploadStatus:
     """How the claim of an agent to the upload of a build stands."""
 
     key: UploadKey
+    number: int
+    """Of the claim."""
     holder: AgentId | None
     """Who has the claim."""
     turn: int

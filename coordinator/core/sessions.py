@@ -246,9 +246,7 @@ class Sessions:
         for agent_id, statuses, sharers in uploads.take_news(accounts.sharers, is_changed):
             session = self._ledger.fleet.session_of(agent_id)
             if session is not None:
-                self._ledger.send(
-                    SendUploads(session=session, statuses=statuses, sharers=sharers, told_us=now.wall_us)
-                )
+                self._ledger.send(SendUploads(session=session, statuses=statuses, sharers=sharers, told_us=now.wall_us))
 
     def _unplug(self, device: Device) -> None:
         gone = replace(device.facts, is_usable=False, reason=device.facts.reason or "its agent does not see it")

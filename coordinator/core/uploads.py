@@ -85,6 +85,9 @@ class Uploads:
             if claim.url:
                 self._withdraw(key, agent, claim.url, now)
                 continue
+            before = self._contests[key].claims.get(agent) if key in self._contests else None
+            if before is not None and before.number != claim.number:
+                self._withdraw(key, agent, "", now)
             contest = self._contests.setdefault(key, _Contest())
             contest.claims[agent] = claim
             if contest.holder == agent:
@@ -176,9 +179,7 @@ class Uploads:
         self._turns.setdefault(key.account, deque()).append(now.mono_us)
         known = self.known.get(key)
         if known is None or known.end_us is not None:
-            self._note(
-                Upload(account=key.account, digest=key.digest, agent=contest.holder, begin_us=now.wall_us)
-            )
+            self._note(Upload(account=key.account, digest=key.digest, agent=contest.holder, begin_us=now.wall_us))
         contest.turn = wanted
         self._has_news = True
 
@@ -204,9 +205,9 @@ class Uploads:
             return
         self._has_news = False
         statuses: dict[AgentId, list[UploadStatus]] = {}
-        for key, contest in self._contests.items():
-            for agent in contest.claims:
-                statuses.setdefault(agent, []).append(self._status(key, contest, agent))
+        for contest in self._contests.values():
+            for agent, claim in contest.claims.items():
+                statuses.setdefault(agent, []).append(self._status(claim, contest, agent))
         shared = sharers()
         for agent in {**dict.fromkeys(statuses), **dict.fromkeys(shared), **dict.fromkeys(self._told)}:
             told = (tuple(statuses.get(agent, ())), shared.get(agent, ()))
@@ -214,9 +215,10 @@ class Uploads:
                 self._told[agent] = told
                 yield agent, *told
 
-    def _status(self, key: UploadKey, contest: _Contest, agent: AgentId) -> UploadStatus:
+    def _status(self, claim: UploadClaim, contest: _Contest, agent: AgentId) -> UploadStatus:
         turn = contest.turn if contest.holder == agent else NO_LEAVE
-        return UploadStatus(key=key, holder=contest.holder, turn=turn, upload=self.known.get(key))
+        upload = self.known.get(claim.key)
+        return UploadStatus(key=claim.key, number=claim.number, holder=contest.holder, turn=turn, upload=upload)
 
     # What people are told
 

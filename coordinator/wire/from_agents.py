@@ -22,8 +22,8 @@ from coordinator.wire.limits import (
     MAX_ORGS,
     MAX_RESULTS,
     MAX_TESTS,
-    MAX_UPLOADS,
     MAX_UPLOAD_TURN,
+    MAX_UPLOADS,
     MAX_VALUE,
 )
 from qgjob.v1 import (
@@ -155,6 +155,7 @@ def _upload_claim(message: agent_service_pb2.UploadClaim) -> ev.UploadClaim:
         turn=message.turn,
         devices=tuple(m.DeviceId(text("device_ids", device, MAX_DEVICE_ID)) for device in message.device_ids),
         url=text("url", message.url, MAX_VALUE) if message.url else "",
+        number=message.number,
     )
 
 

@@ -73,7 +73,11 @@ def _uploads(send: st.SendUploads) -> agent_service_pb2.TellUploads:
 
 def _upload_status(status: m.UploadStatus, told_us: int) -> agent_service_pb2.UploadStatus:
     message = agent_service_pb2.UploadStatus(
-        account=status.key.account, digest=status.key.digest, holder=status.holder or "", turn=status.turn
+        account=status.key.account,
+        digest=status.key.digest,
+        number=status.number,
+        holder=status.holder or "",
+        turn=status.turn,
     )
     upload = status.upload
     if upload is not None and upload.end_us is None:

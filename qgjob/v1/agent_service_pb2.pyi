@@ -385,6 +385,7 @@ class UploadClaim(_message.Message):
     TURN_FIELD_NUMBER: _builtins.int
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The account, as in CloudAccount."""
     digest: _builtins.str
@@ -393,6 +394,8 @@ class UploadClaim(_message.Message):
     """0 asks for leave to look whether the account has the build; N asks for leave to begin the Nth upload."""
     url: _builtins.str
     """Where the build is, when it is there: the claim is at its end."""
+    number: _builtins.int
+    """Another one for each claim that the agent process begins: a claim that ended and one after it are told apart."""
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The slots that wait for it."""
@@ -405,10 +408,11 @@ class UploadClaim(_message.Message):
         turn: _builtins.int = ...,
         device_ids: _abc.Iterable[_builtins.str] | None = ...,
         url: _builtins.str = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "device_ids", b"device_ids", "digest", b"digest", "turn", b"turn", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "device_ids", b"device_ids", "digest", b"digest", "number", b"number", "turn", b"turn", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -457,6 +461,7 @@ class UploadStatus(_message.Message):
     UPLOAD_AGE_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     URL_AGE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The account."""
     digest: _builtins.str
@@ -467,6 +472,8 @@ class UploadStatus(_message.Message):
     """The turn that the agent itself was given, -1 for none."""
     url: _builtins.str
     """Where the build was when an agent said so last. Empty if none did, or if it is being uploaded anew."""
+    number: _builtins.int
+    """The number of the claim."""
     @_builtins.property
     def upload_age(self) -> _duration_pb2.Duration:
         """For how long the holder has uploaded it. Absent if it does not."""
@@ -485,10 +492,11 @@ class UploadStatus(_message.Message):
         upload_age: _duration_pb2.Duration | None = ...,
         url: _builtins.str = ...,
         url_age: _duration_pb2.Duration | None = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["upload_age", b"upload_age", "url_age", b"url_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "digest", b"digest", "holder", b"holder", "turn", b"turn", "upload_age", b"upload_age", "url", b"url", "url_age", b"url_age"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "digest", b"digest", "holder", b"holder", "number", b"number", "turn", b"turn", "upload_age", b"upload_age", "url", b"url", "url_age", b"url_age"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,9 @@ from agent.core.events import (
     SessionLost,
     SessionOpened,
     Started,
+    TellUploads,
     TestObserved,
+    UploadsWanted,
     Welcome,
 )
 from agent.core.machine import Machine
@@ -58,8 +60,11 @@ from agent.core.model import (
     RevokeReason,
     TestResult,
     TestState,
+    UploadClaim,
+    UploadStatus,
 )
 from agent.core.step import (
+    ClaimUploads,
     CloseSession,
     EchoLease,
     EndLease,
@@ -81,10 +86,12 @@ from agent.core.step import (
     ReportResult,
     ReportStart,
     ReportTest,
+    ShareUploads,
     StartAttempt,
     Step,
     StopAttempt,
     StopPreparing,
+    TakeUploads,
 )
 
 PHONE = DeviceId("emulator-1@lab")
@@ -199,6 +206,28 @@ def test_result_is_kept_until_it_is_acknowledged_and_goes_with_hello() -> None:
     desk.receive(Welcome(cluster_id="c", epoch=1, pace=PACE), 2)
     step = desk.receive(AcknowledgeResults(attempt_ids=(AttemptId(1),)), 2)
     assert step.writes == (ForgetResults(attempt_ids=(AttemptId(1),)),)
+
+
+def test_claims_to_uploads_are_stated_whole_and_again_on_every_session() -> None:
+    desk = Desk()
+    claims = (UploadClaim(account="a", digest="d", number=1),)
+    assert desk.handle(UploadsWanted(claims=claims)).sends == (ClaimUploads(claims=claims),)
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    assert desk.handle(UploadsWanted(claims=())).sends == ()
+    desk.expire_at(20_000_000)
+    assert ClaimUploads(claims=()) in desk.welcome(session=2).sends, "the claim that was stated before has ended"
+
+
+def test_answer_to_claims_is_acted_on_and_so_is_a_coordinator_that_gives_none() -> None:
+    desk = Desk()
+    status = UploadStatus(account="a", digest="d", number=1, holder="lab", turn=0)
+    told = TellUploads(statuses=(status,), sharers=(("a", 2),))
+    assert desk.receive(told).actions == (TakeUploads(statuses=(status,), sharers=(("a", 2),)),)
+    assert desk.receive(told, session=7).actions == (), "it came late, on another stream"
+    welcome = Welcome(cluster_id="c", epoch=1, pace=PACE, shares_uploads=True)
+    assert desk.receive(welcome).actions == (ShareUploads(is_shared=True),)
+    assert desk.receive(welcome).actions == ()
+    assert desk.receive(replace(welcome, shares_uploads=False)).actions == (ShareUploads(is_shared=False),)
 
 
 def test_run_that_an_earlier_life_began_and_did_not_end_is_lost() -> None:

@@ -85,6 +85,11 @@ class StandIn:
     failing: dict[str, int] = field(default_factory=dict)
     """Part of a path -> how many requests for it are answered with 500."""
     uploads_a_minute: int = 5
+    minute_s: float = 60.0
+    """How long the minute of the uploads takes."""
+    refuses_builds: bool = False
+    """Whether no build is good enough."""
+    refused_uploads: int = 0
     url: str = ""
     apps: dict[str, dict[str, str]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -118,6 +123,10 @@ class StandIn:
         """Wait until so many requests of a method have come."""
         with self.changed:
             assert self.changed.wait_for(lambda: [one[0] for one in self.requests].count(method) >= count, timeout=60)
+
+    def note_upload(self) -> None:
+        """Let somebody else have uploaded something just now."""
+        self.uploads.append(time.monotonic())
 
     def forget_apps(self) -> None:
         """Let all apps expire."""
@@ -179,7 +188,10 @@ class StandIn:
     def _upload(self, content_type: str, body: bytes) -> object:
         now = time.monotonic()
         with self.changed:
-            if sum(1 for at in self.uploads if now - at < 60) >= self.uploads_a_minute:
+            if self.refuses_builds:
+                raise Refused(422, {"error": "Invalid app"})
+            if sum(1 for at in self.uploads if now - at < self.minute_s) >= self.uploads_a_minute:
+                self.refused_uploads += 1
                 raise Refused(429, {"error": "Rate limit exceeded"})
             self.uploads.append(now)
         parts = _parts(content_type, body)

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.browserstack.apps import TRUSTED_S, Apps, custom_id_of
 from agent.browserstack.client import Client, CloudDevice, CloudFailed, Plan, said_in
 from agent.browserstack.pace import GivenUp
 from tests.browserstack.stand_in import StandIn
-
-DIGEST = "ab" * 32
 
 
 def test_plan_counts_the_sessions_of_others(stand_in: StandIn, client: Client, never: threading.Event) -> None:
@@ -100,54 +97,6 @@ def build(tmp_path: Path) -> Path:
     path = tmp_path / "app.apk"
     path.write_bytes(b"a build" * 100_000)
     return path
-
-
-def test_build_is_uploaded_once_and_found_by_every_agent(
-    stand_in: StandIn, client: Client, never: threading.Event, build: Path
-) -> None:
-    apps = Apps(client)
-    first = apps.ensure(DIGEST, build, never)
-    assert (first.is_new, stand_in.contents[first.url]) == (True, build.read_bytes())
-    assert stand_in.apps[first.url]["custom_id"] == custom_id_of(DIGEST) == f"qgjob-{DIGEST}"
-    again = apps.ensure(DIGEST, build, never)
-    other_agent = Apps(Client(stand_in.account())).ensure(DIGEST, build, never)
-    assert (again.url, again.is_new, other_agent.url, other_agent.is_new) == (first.url, False, first.url, False)
-    assert len(stand_in.uploads) == 1
-
-
-def test_many_slots_that_want_one_build_at_once_share_its_upload(
-    stand_in: StandIn, client: Client, never: threading.Event, build: Path
-) -> None:
-    stand_in.upload_s = 0.2
-    apps = Apps(client)
-    slots = [threading.Thread(target=apps.ensure, args=(DIGEST, build, never)) for _ in range(5)]
-    for slot in slots:
-        slot.start()
-    for slot in slots:
-        slot.join()
-    assert len(stand_in.uploads) == 1
-
-
-def test_build_that_expired_is_uploaded_again_when_it_is_doubted_or_was_not_asked_for_long(
-    stand_in: StandIn, client: Client, never: threading.Event, build: Path
-) -> None:
-    now = [0.0]
-    apps = Apps(client, lambda: now[0])
-    apps.ensure(DIGEST, build, never)
-    stand_in.forget_apps()
-    assert not apps.ensure(DIGEST, build, never).is_new, "it is believed to be there"
-    apps.doubt(DIGEST)
-    assert apps.ensure(DIGEST, build, never).is_new
-    stand_in.forget_apps()
-    now[0] += TRUSTED_S
-    assert apps.ensure(DIGEST, build, never).is_new
-
-
-def test_upload_that_is_refused_for_its_pace_comes_later(
-    stand_in: StandIn, client: Client, never: threading.Event, build: Path
-) -> None:
-    stand_in.failing["upload"] = 1
-    assert Apps(client).ensure(DIGEST, build, never).is_new
 
 
 def test_upload_stops_when_nobody_waits_any_more(stand_in: StandIn, client: Client, build: Path) -> None:

@@ -38,6 +38,18 @@ def test_line_that_is_behind_its_pace_makes_nobody_wait() -> None:
     assert line.book() == 0
 
 
+def test_line_that_may_let_fewer_pass_counts_those_that_have_passed() -> None:
+    clock = Clock()
+    line = Pace(4, 60.0, clock)
+    for _ in range(4):
+        line.book()
+        clock.now += 1
+    line.allow(2)
+    assert clock.now + line.book() == 162
+    line.allow(4)
+    assert line.book() == 0
+
+
 def test_wait_for_a_turn_can_be_given_up() -> None:
     line, given_up = Pace(1, 3_600.0), threading.Event()
     line.book()

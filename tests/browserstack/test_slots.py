@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from agent.appium import Toolbox
+from agent.blobs import BlobCache
 from agent.browserstack.client import Client
-from agent.config import CloudConfig, ConfigError, parse_cloud
+from agent.builds import BuildSource
+from agent.bundles import Bundles, NodePackages
+from agent.cloud import cloud_slots
+from agent.config import CloudConfig, Config, ConfigError, parse_cloud
 from agent.core.model import Account, AgentId, DeviceFacts, DeviceKind
 from agent.devices.browserstack import BrowserStackDiscovery
+from agent.downloads import Downloads
 from tests.browserstack.stand_in import StandIn
 
 LAB = AgentId("lab")
@@ -92,6 +101,35 @@ async def test_refused_credentials_show_as_the_reason_of_a_slot(stand_in: StandI
     assert not slot.usable
     assert slot.reason == "BrowserStack refuses the credentials; mend --browserstack-credentials"
     await looking.end()
+
+
+def test_agent_that_shares_its_account_asks_only_for_its_part_of_what_a_second_allows(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.browserstack.client.REQUESTS_IN_A_SECOND", 4)
+    cloud = CloudConfig(credentials="env", api_url=stand_in.url, hub_url=stand_in.url, slots=None, poll_s=15.0)
+    config = Config(
+        coordinators=("127.0.0.1:1",),
+        name=LAB,
+        state_dir=tmp_path,
+        simulate=(),
+        sim_install_s=0,
+        sim_test_s=0,
+        drain_grace_s=0,
+        cloud=cloud,
+    )
+    tools = Toolbox(project=tmp_path, state_dir=tmp_path)
+    source = BuildSource("", tmp_path, None, Downloads(tmp_path / "downloads"))
+    blobs = BlobCache(tmp_path / "builds", ".apk", 1_000)
+    bundles = Bundles(BlobCache(tmp_path / "bundles", ".tar", 1_000), NodePackages(tmp_path / "packages", {}))
+    account = stand_in.account()
+    slots = cloud_slots(config, account, tools, source, blobs, bundles)
+    slots.claims.take((), ((account.name, 2),))
+    begun = time.monotonic()
+    for _ in range(3):
+        slots.gateway.client.plan(threading.Event())
+    assert time.monotonic() - begun >= 1.0, "two of the four are the other agent's"
+    slots.gateway.close()
 
 
 def test_provider_brings_its_defaults() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from agent.blobs import BlobCache
 from agent.browserstack.apps import Apps
+from agent.browserstack.claims import Claims
 from agent.browserstack.client import Client
 from agent.browserstack.gateway import Gateway
 from agent.builds import BuildSource, digest_of
@@ -53,7 +54,7 @@ FAILED = Verdict(
 @pytest.fixture
 def cloud(client: Client) -> Iterator[Cloud]:
     gateway = Gateway(client, room_poll_s=0.02)
-    yield Cloud(client=client, apps=Apps(client), gateway=gateway, offers=Offers(client))
+    yield Cloud(client=client, apps=Apps(client, Claims("lab_user")), gateway=gateway, offers=Offers(client))
     gateway.close()
 
 

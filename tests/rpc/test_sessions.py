@@ -296,6 +296,49 @@ async def test_device_of_another_agent_is_left_out_of_the_session_that_announces
     assert (listed["phone-1"].agent, list(listed["phone-1"].contested_by)) == ("other", [])
 
 
+def a_claim(**changes: object) -> agent_service_pb2.UploadClaim:
+    fields: dict[str, Any] = {"account": "user@cloud", "digest": "a" * 64, "number": 1, **changes}
+    return agent_service_pb2.UploadClaim(**fields)
+
+
+async def test_two_agents_that_want_one_build_at_an_account_upload_it_one_after_the_other(grid: Grid) -> None:
+    one, two = grid.agent(), grid.agent()
+    await one.hello(phone())
+    await two.hello(phone("other"), agent_id="other")
+    await one.say(uploads_claimed=agent_service_pb2.UploadsClaimed(claims=[a_claim()]))
+    (told,) = (await one.hear("tell_uploads")).tell_uploads.uploads
+    assert (told.holder, told.turn, told.number) == ("lab", 0, 1)
+    await one.say(uploads_claimed=agent_service_pb2.UploadsClaimed(claims=[a_claim(turn=1)]))
+    (told,) = (await one.hear("tell_uploads")).tell_uploads.uploads
+    assert (told.turn, told.HasField("upload_age")) == (1, True)
+    await two.say(uploads_claimed=agent_service_pb2.UploadsClaimed(claims=[a_claim(number=7)]))
+    (told,) = (await two.hear("tell_uploads")).tell_uploads.uploads
+    assert (told.holder, told.turn, told.number, told.HasField("upload_age")) == ("lab", -1, 7, True)
+    await one.say(uploads_claimed=agent_service_pb2.UploadsClaimed(claims=[a_claim(url="bs://1")]))
+    (told,) = (await two.hear("tell_uploads")).tell_uploads.uploads
+    assert (told.holder, told.turn, told.url, told.HasField("url_age")) == ("other", 0, "bs://1", True)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        [a_claim(), a_claim()],
+        [a_claim(account="")],
+        [a_claim(digest="x" * 200)],
+        [a_claim(turn=-1)],
+        [a_claim(turn=1_000_000)],
+        [a_claim(digest=str(number)) for number in range(1_001)],
+    ],
+)
+async def test_claims_that_make_no_sense_end_the_session(
+    grid: Grid, claims: list[agent_service_pb2.UploadClaim]
+) -> None:
+    agent = grid.agent()
+    await agent.hello(phone())
+    await agent.say(uploads_claimed=agent_service_pb2.UploadsClaimed(claims=claims))
+    assert (await agent.status())[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_message_that_is_too_large_ends_that_stream_alone(grid: Grid) -> None:
     agent = grid.agent()
     await agent.hello(phone())

@@ -32,10 +32,12 @@ from agent.core.step import (
     PrepareDevice,
     ReportDevices,
     Send,
+    ShareUploads,
     StartAttempt,
     Step,
     StopAttempt,
     StopPreparing,
+    TakeUploads,
 )
 from agent.runners.protocol import Verdict
 from qgjob.v1 import agent_service_pb2
@@ -217,8 +219,8 @@ class AgentProcess(Process):
                 self._stop(action.device_id, action.key, 0)
             case StopAttempt():
                 self._stop(action.device_id, action.key, action.grace_us)
-            case EndLease():
-                pass
+            case EndLease() | ShareUploads() | TakeUploads():
+                pass  # there is no cloud to upload to
             case FlushLogs():
                 self._is_flushing = True
                 self.later(FLUSH_TIMEOUT_US, self._flushed)

@@ -90,6 +90,7 @@ NEWER_TABLES = (
     "trials",
     "crossings",
     "earlier_failures",
+    "uploads",
 )
 
 
