@@ -114,15 +114,32 @@ class DeviceStation:
     # Running
 
     async def ready(self, _job: LeasedJob) -> None:
-        """Start the device's Appium, should it not run.
+        """Put the build back, should a test of the batch have replaced it, and start the device's Appium.
 
         Raises:
-            RunFailed: It does not come up.
+            RunFailed: The device does not take it, this host has another one by now, or Appium does not come up.
         """
+        assert self._apk is not None
         try:
+            await self._check_unchanged(self._apk)
+            if (await self._put(self._apk)).is_new:
+                # The coordinator knows of one install a batch, and this one is a test's own doing.
+                structlog.get_logger("agent").warning("build_put_back", device=self.name, digest=self._apk.digest)
             await self._appium.ensure()
+        except (BuildUnusable, InstallFailed) as error:
+            raise RunFailed(error.failure) from error
         except AppiumFailed as error:
             raise RunFailed(_appium_failed(error)) from error
+
+    async def _check_unchanged(self, apk: Apk) -> None:
+        """Check the file on this host: a session would install what is newer there than on the device."""
+        try:
+            digest = (await self._source.read(apk.path)).digest
+        except OSError:
+            digest = ""
+        if digest != apk.digest:
+            message = f"{apk.path} has changed since its batch began; `qgjob builds upload` keeps builds as they are"
+            raise InstallFailed(Failure(reason="BUILD_CHANGED", message=message, blame=Blame.HOST))
 
     def environment(self) -> dict[str, str]:
         """Return what the wrapper must know of the device, its Appium and its app."""

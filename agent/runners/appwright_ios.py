@@ -114,8 +114,7 @@ class IosStation:
         except AppiumFailed as error:
             raise RunFailed(_appium_failed(error)) from error
         except OSError as error:
-            message = f"the app cannot be unpacked on this host: {error.strerror or error}"
-            raise RunFailed(_failure("HOST_STORAGE_FAILED", message, Blame.HOST)) from error
+            raise RunFailed(_storage_failed(error)) from error
         return installation
 
     async def _find(self, lease: LeaseSpec) -> IosApp:
@@ -189,15 +188,20 @@ class IosStation:
     # Running
 
     async def ready(self, _job: LeasedJob) -> None:
-        """Start the device's Appium, should it not run.
+        """Put the build back, should a test of the batch have replaced it, and start the device's Appium.
 
         Raises:
-            RunFailed: It does not come up.
+            RunFailed: The device does not take it, or Appium does not come up.
         """
+        assert self._app is not None
         try:
+            if (await self._put(self._app)).is_new:
+                structlog.get_logger("agent").warning("build_put_back", device=self.name, digest=self._app.digest)
             await self._appium.ensure()
         except AppiumFailed as error:
             raise RunFailed(_appium_failed(error)) from error
+        except OSError as error:
+            raise RunFailed(_storage_failed(error)) from error
 
     def environment(self) -> dict[str, str]:
         """Return what the wrapper must know of the device, its Appium and its app."""
@@ -280,6 +284,11 @@ class IosStation:
     async def close(self) -> None:
         """End the device's Appium."""
         await self._appium.stop()
+
+
+def _storage_failed(error: OSError) -> Failure:
+    message = f"the app cannot be unpacked on this host: {error.strerror or error}"
+    return _failure("HOST_STORAGE_FAILED", message, Blame.HOST)
 
 
 def _appium_failed(error: AppiumFailed) -> Failure:

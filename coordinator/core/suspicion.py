@@ -50,7 +50,14 @@ CERTAIN_PREFIX = "DEVICE_"
 CERTAIN_REASONS = frozenset({"INSTALL_FAILED_INSUFFICIENT_STORAGE"})
 """Reasons that speak of the device itself, whatever was run on it; so do all that begin with `CERTAIN_PREFIX`."""
 DEVICELESS_REASONS = frozenset(
-    {"AGENT_LOST", "BUILD_FETCH_FAILED", "BUILD_SOURCE_FAILED", "BUNDLE_FETCH_FAILED", "PACKAGES_FAILED"}
+    {
+        "AGENT_LOST",
+        "BUILD_CHANGED",
+        "BUILD_FETCH_FAILED",
+        "BUILD_SOURCE_FAILED",
+        "BUNDLE_FETCH_FAILED",
+        "PACKAGES_FAILED",
+    }
 )
 """What went wrong before a device was touched, or away from it."""
 NO_APP = AppKey(org_id="", app_version_id="")

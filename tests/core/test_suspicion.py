@@ -212,7 +212,7 @@ def test_lost_agent_is_not_held_against_its_devices() -> None:
     assert device(lab).marks == ()
 
 
-FETCHES = ("BUILD_FETCH_FAILED", "BUILD_SOURCE_FAILED", "BUNDLE_FETCH_FAILED", "PACKAGES_FAILED")
+FETCHES = ("BUILD_CHANGED", "BUILD_FETCH_FAILED", "BUILD_SOURCE_FAILED", "BUNDLE_FETCH_FAILED", "PACKAGES_FAILED")
 
 
 @pytest.mark.parametrize("reason", FETCHES)

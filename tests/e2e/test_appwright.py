@@ -86,6 +86,14 @@ def write_spec(workspace: Path, name: str, text: str) -> str:
     return f"tests/{name}"
 
 
+SWAP = """
+import { test } from "appwright";
+test("leaves another build on its device", async ({ device }) => {
+  const client = (device as any).webdriverClient;
+  await client.removeApp("org.example.wikipedia");
+  await client.installApp(process.env.OTHER!);
+});
+"""
 DIRTY = """
 import { test, expect } from "appwright";
 import fs from "node:fs";
@@ -182,18 +190,26 @@ def test_two_builds_take_turns_on_one_phone_and_every_test_runs_against_its_own(
         # The same to whoever compares versions: only the bytes tell them apart.
         apk = build_apk(tmp_path / f"{app}.apk", "org.example.wikipedia", 7, "7.0", padding)
         digests[app] = upload(grid, apk, app)
+    swap = write_spec(workspace, "swap.spec.ts", SWAP)
     phones(grid, workspace, 1)
     asked = []
-    for app in ("one", "two", "one"):
+    for app in ("one", "two"):
         (job,) = grid.submit("tests/login.spec.ts", app=app)
         grid.run("jobs", "wait", str(job), seconds=200)
         asked.append(job)
-    told = [grid.job(job)["attempts"][0]["build_digest"] for job in asked]
-    assert told == [digests[app] for app in ("one", "two", "one")]
+    # In one batch, the first test of which leaves another build behind.
+    jobs = grid.submit(swap, "tests/login.spec.ts", app="one", options=("--env", f"OTHER={tmp_path / 'two.apk'}"))
+    grid.run("jobs", "wait", *map(str, jobs), seconds=200)
+    asked += jobs
+    attempts = [grid.json("status", "job", "--job-id", str(job), "--verbose")["attempts"][0] for job in asked]
+    assert [attempt["build_digest"] for attempt in attempts] == [digests[app] for app in ("one", "two", "one", "one")]
+    assert attempts[2]["install_time"] == attempts[3]["install_time"], "they are of one batch"
     log = [line for line in package_log(grid) if line["package"] == "org.example.wikipedia"]
     launched = [line["sha256"] for line in log if line["event"] == "LAUNCH"]
-    assert [digest for digest, before in zip(launched, [None, *launched], strict=False) if digest != before] == told
-    assert [line["sha256"] for line in log if line["event"] == "INSTALL"] == told
+    order = [digest for digest, before in zip(launched, [None, *launched], strict=False) if digest != before]
+    assert order == [digests[app] for app in ("one", "two", "one")]
+    installed = [line["sha256"] for line in log if line["event"] == "INSTALL"]
+    assert installed == [digests[app] for app in ("one", "two", "one", "two", "one")]
     fetches = (grid.directory / "agent-lab.err").read_text().count("build_fetched")
     assert fetches == 2, "each build is fetched once, however often it is installed"
 

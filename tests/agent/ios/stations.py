@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.appium import XCUITEST, AppiumServer, Toolbox
 from agent.blobs import BlobCache
 from agent.builds import BuildSource
-from agent.core.model import DeviceId, Fence, LeaseId, LeaseKey, LeaseSpec
+from agent.core.model import AttemptId, DeviceId, Fence, JobId, LeasedJob, LeaseId, LeaseKey, LeaseSpec
 from agent.downloads import Downloads
 from agent.ios.apps import IosApps
 from agent.ios.installs import Installs
@@ -21,6 +21,10 @@ LEASE = LeaseSpec(
     org_id="q",
     app_version_id="v1",
     jobs=(),
+)
+
+JOB = LeasedJob(
+    attempt_id=AttemptId(1), job_id=JobId(1), attempt_number=1, test="a.spec.ts", env=(), timeout_us=60_000_000
 )
 
 

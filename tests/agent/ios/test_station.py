@@ -17,7 +17,7 @@ from agent.ios.xcrun import Xcrun
 from agent.runners.appwright_ios import IosStation
 from agent.runners.protocol import RunFailed, Verdict
 from tests.agent.ios.conftest import BOOTED, BUNDLE, PHONE, SHUT, Mac, app_folder, ipa
-from tests.agent.ios.stations import LEASE, station
+from tests.agent.ios.stations import JOB, LEASE, station
 
 
 @pytest.fixture
@@ -63,6 +63,21 @@ async def test_build_that_somebody_else_has_installed_is_not_taken_for_ours(
     apps = json.loads((mac.folder / "apps").read_text())
     (mac.folder / "apps").write_text(json.dumps(dict.fromkeys(apps, "/Application/of-xcode/Shop.app")))
     assert (await either.install(LEASE)).is_new
+
+
+async def test_build_that_a_test_has_replaced_is_put_back_before_the_next_one(either: IosStation, mac: Mac) -> None:
+    await either.install(LEASE)
+    await either.ready(JOB)
+    assert len(mac.calls("install")) == 1, "it is there still"
+    apps = json.loads((mac.folder / "apps").read_text())
+    (mac.folder / "apps").write_text(json.dumps(dict.fromkeys(apps, "/Application/of-a-test/Shop.app")))
+    await either.ready(JOB)
+    assert len(mac.calls("install")) == 2
+    mac.fail(simctl_install="it is full", devicectl_device_install="it is full")
+    (mac.folder / "apps").write_text("{}")
+    with pytest.raises(RunFailed) as refused:
+        await either.ready(JOB)
+    assert refused.value.failure.reason == "INSTALL_FAILED"
 
 
 async def test_app_of_the_last_batch_goes_where_another_one_comes(either: IosStation, mac: Mac, tmp_path: Path) -> None:
