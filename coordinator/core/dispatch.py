@@ -13,6 +13,7 @@ from coordinator.core.families import Family, Signature, effective_priority
 from coordinator.core.heads import Head
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
+    MIN_PRIORITY,
     URGENT_PRIORITY,
     AttemptId,
     Device,
@@ -171,23 +172,39 @@ class Dispatcher:
         They fill what the batch has room for beside unstarted jobs of their priority; lower ones stand behind them.
         """
         ledger, family = self._ledger, choice.family
-        coming = self._coming.count(family.key.signature)
-        work_us = self._policy.batch_work_us(choice, ledger.install_us(family.key.app), coming)
-        most = ledger.settings.max_batch
+        most, work_us = ledger.settings.max_batch, self._batch_work_us(family, choice.lanes)
         if lease is not None:
             first = choice.starved or ledger.queues.heads.first_bucket(family, choice.lanes)
-            tail = ledger.tail_of(lease)
-            most -= len(tail)
-            work_us -= sum(
-                ledger.work_of(attempt)
-                for attempt in tail
-                if first is None or ledger.jobs[ledger.attempts[attempt].job].spec.priority >= first.priority
-            )
+            most -= len(ledger.tail_of(lease))
+            work_us -= self._tail_work_us(lease, first.priority if first is not None else MIN_PRIORITY)
         taken = ledger.queues.take(family, most, work_us, choice.floor, choice.starved, choice.lanes)
         ledger.match_pool(family.key.signature)
         if choice.starved is not None:
             ledger.guaranteed.update(dict.fromkeys(taken))
         return [ledger.jobs[job_id] for job_id in taken]
+
+    def _batch_work_us(self, family: Family, lanes: tuple[Lane, ...]) -> int:
+        coming = self._coming.count(family.key.signature)
+        return self._policy.batch_work_us(family, lanes, self._ledger.install_us(family.key.app), coming)
+
+    def _tail_work_us(self, lease: Lease, least: int) -> int:
+        """Return the work of a batch that has not started, of jobs with at least a submitted priority."""
+        ledger = self._ledger
+        return sum(
+            ledger.work_of(attempt)
+            for attempt in ledger.tail_of(lease)
+            if ledger.jobs[ledger.attempts[attempt].job].spec.priority >= least
+        )
+
+    def _has_room(self, lease: Lease, family: Family) -> bool:
+        """Whether a batch may take another job of its family, whichever of those that wait is first.
+
+        Many devices may work for the family. What else waits for each of them costs more to find out, and counts only
+        where there is room.
+        """
+        highest = max(bucket.priority for bucket in family.buckets.values() if bucket.size)
+        work_us = self._batch_work_us(family, self._ledger.fleet.devices[lease.device].facts.lanes)
+        return self._tail_work_us(lease, highest) < work_us
 
     def _note(self, device: Device, choice: Choice) -> None:
         signatures = self._ledger.fleet.pools.signatures_of(device)
@@ -201,8 +218,10 @@ class Dispatcher:
                 family = self._ledger.queues.family(key)
                 if family is None or not family.size:
                     break
-                if lease.state is LeaseState.ACTIVE and lease.attempts and not self._makes_way(lease, family):
+                is_at_work = lease.state is LeaseState.ACTIVE and lease.attempts
+                if is_at_work and not self._makes_way(lease, family) and self._has_room(lease, family):
                     self._top_up(lease, now)
+            self._ledger.queues.offer_again(key)
 
     def _makes_way(self, lease: Lease, family: Family) -> bool:
         """Whether the family's next job is urgent and the batch could make room: behind its test it would wait longer.

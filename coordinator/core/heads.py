@@ -55,6 +55,8 @@ from coordinator.core.shares import Shares
 
 FRONT = 8
 """Entries of a heap that are looked at to see whether anything else stands in it."""
+MOST_RISES = 64
+"""So many heads rise in one turn. Of thousands that were submitted together the others rise in the turns after it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +94,7 @@ class Heads:
         self._guarantee = guarantee
         self._wall_us = 0
         self._aging: list[tuple[int, int, Bucket]] = []
+        self._rises_left = MOST_RISES
         self._risen: dict[Bucket, None] = {}
         """Buckets that stand higher than they were submitted: they fall if the wall clock is put back."""
         self._parked: dict[str, dict[tuple[Signature, int, Lane], None]] = {}
@@ -104,19 +107,27 @@ class Heads:
     # Time
 
     def advance(self, wall_us: int) -> None:
-        """Take note of the time, and let heads rise whose wait has become long enough.
+        """Take note of the time, and let heads rise whose wait has become long enough: `MOST_RISES` at one time.
 
         When the wall clock was put back those fall that have not waited so long any more; costs O(risen heads).
         """
-        is_put_back, self._wall_us = wall_us < self._wall_us, wall_us
+        is_put_back = wall_us < self._wall_us
+        if wall_us != self._wall_us:
+            self._rises_left = MOST_RISES
+        self._wall_us = wall_us
         if is_put_back:
             for bucket in list(self._risen):
                 self.offer(bucket)
-        while self._aging and self._aging[0][0] <= wall_us:
+        while self._rises_left and self._aging and self._aging[0][0] <= wall_us:
             due_us, _, bucket = heapq.heappop(self._aging)
             if bucket.ages_us == due_us:
+                self._rises_left -= 1
                 bucket.ages_us = 0
                 self.offer(bucket)
+
+    def begin_turn(self) -> None:
+        """Let as many heads rise again, though no time may have passed."""
+        self._rises_left = MOST_RISES
 
     def next_aging_us(self) -> int | None:
         """Return the wall time at which a head rises next."""

@@ -190,21 +190,21 @@ class Policy:
 
     # How much
 
-    def batch_work_us(self, choice: Choice, install_us: int, coming: int) -> int:
+    def batch_work_us(self, family: Family, lanes: tuple[Lane, ...], install_us: int, coming: int) -> int:
         """Return how much work a batch of a family is filled with.
 
         Enough to pay for its install; but where several devices share what waits, or could, half of a device's part at
         most: so they end together, and none holds what another could run.
 
         Args:
-            choice: Whose, and in which lanes.
+            family: Whose.
+            lanes: The lanes that the device serves.
             install_us: How long the family's install takes.
             coming: Devices that are being taken back for its pool.
         """
         rules = self._rules
         enough_us = min(max(rules.split_installs * install_us, rules.batch_least_us), rules.batch_most_us)
-        family = choice.family
-        first = self._heads.first_bucket(family, choice.lanes)
+        first = self._heads.first_bucket(family, lanes)
         is_urgent = first is not None and first.priority >= URGENT_PRIORITY
         installs = rules.urgent_split_installs if is_urgent else rules.split_installs
         pays = family.waiting_us // max(1, installs * install_us)

@@ -130,6 +130,7 @@ class Scheduler:
             behind_us: How long the oldest fact that was not handed in yet has waited. A heartbeat may be among those
                 facts, so nothing expires that was alive when they came.
         """
+        self._ledger.queues.heads.begin_turn()
         lab_us = self._advance(now)
         heard_us = lab_us - behind_us
         has_expired = False

@@ -1,0 +1,93 @@
+"""One event costs little, however many families or devices it concerns."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from coordinator.core.families import FamilyKey, family_of
+from coordinator.core.heads import MOST_RISES
+from coordinator.core.model import SECOND_US, Device, JobId, Rules, Settings
+from coordinator.core.policy import Choice, Policy
+from tests.core.lab import Lab, emulator, spec
+
+AGE_S = 60
+DEVICES = 12
+
+
+def crowd_of_families() -> Lab:
+    """Return a lab in which so many families wait that the rise of all takes three turns."""
+    lab = Lab(Settings(rules=Rules(age_us=AGE_S * SECOND_US)))
+    lab.submit(*(spec("t", app_version_id=f"b{number}", priority=1) for number in range(2 * MOST_RISES + 10)))
+    return lab
+
+
+def risen(lab: Lab) -> int:
+    """Return how many families stand higher than they were submitted."""
+    queues = lab.scheduler.ledger.queues
+    families = [queues.family(family_of(job)) for job in lab.scheduler.ledger.jobs.values()]
+    return Counter(family.buckets[1].level for family in families if family is not None)[2]
+
+
+def test_heads_that_were_submitted_together_rise_a_few_in_each_turn() -> None:
+    lab = crowd_of_families()
+    lab.mono_us += AGE_S * SECOND_US
+    found = []
+    while lab.scheduler.next_deadline() == lab.mono_us:
+        lab.expire()
+        found.append(risen(lab))
+    assert found == [MOST_RISES, 2 * MOST_RISES, 2 * MOST_RISES + 10]
+
+
+def test_events_of_one_turn_let_no_more_heads_rise_than_one_of_them() -> None:
+    lab = crowd_of_families()
+    lab.mono_us += AGE_S * SECOND_US
+    for job_id in (1, 2, 3):
+        lab.cancel(JobId(job_id))
+    assert risen(lab) <= MOST_RISES
+    lab.expire()
+    assert MOST_RISES < risen(lab) <= 2 * MOST_RISES
+
+
+def test_device_takes_the_first_of_those_that_have_risen_and_then_the_others() -> None:
+    lab = crowd_of_families()
+    lab.mono_us += AGE_S * SECOND_US
+    lab.expire()
+    lab.submit(spec("young", app_version_id="young", priority=2))
+    lab.connect("lab", emulator("e1"))
+    assert lab.lease_on("e1@lab").app.app_version_id == "b0"
+
+
+def test_job_that_joins_full_batches_of_many_devices_costs_no_look_at_what_else_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[str] = []
+    next_family = Policy.next_family
+
+    def counted(
+        policy: Policy, device: Device, wall_us: int, *, current: FamilyKey | None, age_us: int
+    ) -> Choice | None:
+        looks.append(device.id)
+        return next_family(policy, device, wall_us, current=current, age_us=age_us)
+
+    lab = Lab()
+    lab.submit(*(spec(f"t{number}") for number in range(20 * DEVICES)))
+    agent = lab.connect("lab", *(emulator(f"e{number}") for number in range(DEVICES)))
+    at_work = [device.id for device in lab.scheduler.ledger.fleet.devices.values() if device.lease is not None]
+    assert len(at_work) > DEVICES // 2
+    for device in at_work:
+        agent.start(agent.adopt(device))
+    lab.submit(spec("fills the batch whose test began last"))
+    monkeypatch.setattr(Policy, "next_family", counted)
+    lab.submit(spec("one more"))
+    assert looks == []
+
+
+def test_job_that_joins_a_batch_with_room_is_given_to_it_at_once() -> None:
+    lab = Lab()
+    lab.submit(spec("a"))
+    agent = lab.connect("lab", emulator("e1"))
+    agent.start(agent.adopt("e1@lab"))
+    lab.submit(spec("b"))
+    assert len(lab.lease_on("e1@lab").attempts) == 2
