@@ -165,7 +165,8 @@ class Ledger:
 
     def restore_job(self, job: Job) -> None:
         """Take up a job of an earlier life."""
-        self.put_job(changed(job, kept_org=self.kept_org(job.spec.org_id)))
+        kept_org = self.kept_org(job.spec.org_id)
+        self.put_job(changed(job, kept_org=kept_org) if job.kept_org != kept_org else job)
         self._writes.pop()
 
     def name_orgs(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -58,6 +59,9 @@ from coordinator.core.model import (
 )
 
 Values = dict[str, Any]
+KNOWN_MAPPINGS = 1_024
+_TARGETS = {target.value: target for target in Target}
+_JOB_STATES = {state.value: state for state in JobState}
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -68,6 +72,12 @@ def _mapping_text(mapping: Mapping[str, str]) -> str:
 
 def _mapping(text: str) -> Mapping[str, str]:
     return json.loads(text) if text != "{}" else NOTHING
+
+
+@functools.lru_cache(KNOWN_MAPPINGS)
+def _shared_mapping(text: str) -> Mapping[str, str]:
+    """Return what jobs of one submit mostly have alike. Not for secrets, which would stay in memory."""
+    return _mapping(text)
 
 
 def _list_text(items: Iterable[Any]) -> str:
@@ -89,11 +99,10 @@ def _failure_values(failure: Failure | None) -> Values:
     }
 
 
-def _failure(row: Row[Any]) -> Failure | None:
-    if row.failure_reason is None:
+def _failure(reason: str | None, message: str, blame: str | None) -> Failure | None:
+    if reason is None:
         return None
-    blame = None if row.failure_blame is None else Blame(row.failure_blame)
-    return Failure(reason=row.failure_reason, message=row.failure_message, blame=blame)
+    return Failure(reason=reason, message=message, blame=None if blame is None else Blame(blame))
 
 
 def accepted_values(job: Job) -> Values:
@@ -144,45 +153,88 @@ def progress_values(job: Job) -> Values:
 
 
 def job(row: Row[Any]) -> Job:
-    """Return the job of a row."""
+    """Return the job of a row that begins with all columns of the table, in their order.
+
+    A coordinator takes up a million of them when it starts, and by their names the values would take three times as
+    long to be had.
+    """
+    (
+        job_id,
+        sequence,
+        org_id,
+        app_version_id,
+        test,
+        priority,
+        target,
+        selector,
+        env,
+        secrets,
+        labels,
+        retries,
+        timeout_us,
+        run,
+        state,
+        create_us,
+        start_us,
+        end_us,
+        attempt,
+        attempt_count,
+        device,
+        agent,
+        failure_reason,
+        failure_message,
+        failure_blame,
+        flaky,
+        is_cancel_requested,
+        retries_used,
+        lab_failures,
+        avoid,
+        preemptions,
+        kept,
+        retry_of,
+        build_digest,
+        bundle_digest,
+        can_spill,
+        *_others,
+    ) = tuple[Any, ...](row)
     return Job(
-        id=JobId(row.id),
-        sequence=SubmitSequence(row.sequence),
+        id=JobId(job_id),
+        sequence=SubmitSequence(sequence),
         spec=JobSpec(
-            org_id=row.org_id,
-            app_version_id=row.app_version_id,
-            test=row.test,
-            priority=row.priority,
-            target=Target(row.target),
-            selector=tuple((attribute, pattern) for attribute, pattern in _list(row.selector)),
-            env=_mapping(row.env),
-            secrets=_mapping(row.secrets),
-            labels=_mapping(row.labels),
-            retries=row.retries,
-            timeout_us=row.timeout_us,
-            run=row.run,
-            bundle_digest=sys.intern(row.bundle_digest),
+            # One string, or mapping, for the many jobs that have it.
+            org_id=sys.intern(org_id),
+            app_version_id=sys.intern(app_version_id),
+            test=test,
+            priority=priority,
+            target=_TARGETS[target],
+            selector=tuple((attribute, pattern) for attribute, pattern in _list(selector)) if selector != "[]" else (),
+            env=_shared_mapping(env),
+            secrets=_mapping(secrets),
+            labels=_shared_mapping(labels),
+            retries=retries,
+            timeout_us=timeout_us,
+            run=sys.intern(run),
+            bundle_digest=sys.intern(bundle_digest),
         ),
-        state=JobState(row.state),
-        create_us=row.create_us,
-        start_us=row.start_us,
-        end_us=row.end_us,
-        attempt=row.attempt,
-        attempt_count=row.attempt_count,
-        device=row.device,
-        agent=row.agent,
-        failure=_failure(row),
-        flaky=row.flaky,
-        is_cancel_requested=row.is_cancel_requested,
-        retries_used=row.retries_used,
-        lab_failures=row.lab_failures,
-        avoid=tuple(DeviceId(device) for device in _list(row.avoid)),
-        preemptions=row.preemptions,
-        kept=tuple(KeptTest(test, error) for test, error in _list(row.kept)),
-        retry_of=row.retry_of,
-        # One string for the many jobs of a build.
-        build_digest=sys.intern(row.build_digest),
-        can_spill=row.can_spill,
+        state=_JOB_STATES[state],
+        create_us=create_us,
+        start_us=start_us,
+        end_us=end_us,
+        attempt=attempt,
+        attempt_count=attempt_count,
+        device=device,
+        agent=agent,
+        failure=_failure(failure_reason, failure_message, failure_blame),
+        flaky=flaky,
+        is_cancel_requested=is_cancel_requested,
+        retries_used=retries_used,
+        lab_failures=lab_failures,
+        avoid=tuple(DeviceId(one) for one in _list(avoid)) if avoid != "[]" else (),
+        preemptions=preemptions,
+        kept=tuple(KeptTest(test_id, error) for test_id, error in _list(kept)) if kept != "[]" else (),
+        retry_of=retry_of,
+        build_digest=sys.intern(build_digest),
+        can_spill=can_spill,
     )
 
 
@@ -226,7 +278,7 @@ def attempt(row: Row[Any]) -> Attempt:
         start_us=row.start_us,
         end_us=row.end_us,
         outcome=None if row.outcome is None else AttemptOutcome(row.outcome),
-        failure=_failure(row),
+        failure=_failure(row.failure_reason, row.failure_message, row.failure_blame),
         build_digest=row.build_digest,
         log_size=row.log_size,
         log_sha256=row.log_sha256,

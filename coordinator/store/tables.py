@@ -75,6 +75,7 @@ leadership = Table(
     CheckConstraint("id = 1", name="single_row"),
 )
 
+# `rows.job` reads the columns in this order.
 jobs = Table(
     "jobs",
     metadata,
