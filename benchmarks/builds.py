@@ -56,6 +56,11 @@ def run(is_telling: bool) -> tuple[dict[str, Any], dict[str, float]]:
         bare_s, upload_s = _speeds(grid, Path(folder), is_telling)
         cut = _cut(grid, Path(folder))
         spread = _spread(grid, Path(folder))
+    ratios = {
+        "upload_over_bare_stream": round(bare_s / upload_s, 3),
+        "cut_sent_again": cut.pop("sent_again"),
+        "fetches_per_agent": spread.pop("fetches_per_agent"),
+    }
     metrics = {
         "build_mb": BUILD_BYTES / 1e6,
         "bare_mb_per_s": round(BUILD_BYTES / bare_s / 1e6, 1),
@@ -63,7 +68,7 @@ def run(is_telling: bool) -> tuple[dict[str, Any], dict[str, float]]:
         **cut,
         **spread,
     }
-    return metrics, {"upload_over_bare_stream": round(bare_s / upload_s, 3)}
+    return metrics, ratios
 
 
 def _speeds(grid: Grid, folder: Path, is_telling: bool) -> tuple[float, float]:
@@ -133,7 +138,7 @@ def _cut(grid: Grid, folder: Path) -> dict[str, Any]:
         blob = upload_file(client, build, tell)
     assert was_cut
     assert blob.digest == hashlib.sha256(build.read_bytes()).hexdigest()
-    return {"cut_upload_s": round(time.perf_counter() - began, 2), "cut_sent_again": round(sent / blob.size - 1, 3)}
+    return {"cut_upload_s": round(time.perf_counter() - began, 2), "sent_again": round(sent / blob.size - 1, 3)}
 
 
 def _spread(grid: Grid, folder: Path) -> dict[str, Any]:
@@ -151,8 +156,9 @@ def _spread(grid: Grid, folder: Path) -> dict[str, Any]:
     grid.run("jobs", "wait", *map(str, jobs), seconds=600)
     took_s = time.perf_counter() - began
     fetches = [agent.diagnostics.read_text().count("build_fetched") for agent in agents]
-    assert fetches == [1] * AGENTS, fetches
-    return {"agents": AGENTS, "fetches_per_agent": 1, "spread_s": round(took_s, 1)}
+    assert len(jobs) == 2 * AGENTS
+    assert min(fetches) > 0, fetches
+    return {"agents": AGENTS, "fetches_per_agent": max(fetches), "spread_s": round(took_s, 1)}
 
 
 def _build(path: Path) -> Path:

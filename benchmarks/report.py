@@ -34,6 +34,7 @@ NAMES = (
     "follow",
     "scale",
     "recovery",
+    "builds",
     "cli_startup",
     "decision",
 )
@@ -67,6 +68,9 @@ PROMISES = (
     ),
     Promise("follow", "quiet_p50_over_promise", True, 1, "line to follower p50, of 20 ms"),
     Promise("follow", "quiet_p99_over_promise", True, 1, "line to follower p99, of 100 ms"),
+    Promise("builds", "upload_over_bare_stream", False, 0.35, "a build of 300 MB uploaded, of a bare stream's speed"),
+    Promise("builds", "cut_sent_again", True, 0.05, "sent again of a build whose upload was cut in its middle"),
+    Promise("builds", "fetches_per_agent", True, 1, "fetches of a build by each of ten agents with two devices"),
     Promise("scale", "resident_over_promise", True, 1, "memory at scale, of 2.5 GB"),
     Promise("scale", "grants_over_promise", False, 1, "grants a second at scale, of 200"),
     Promise("scale", "dispatch_p99_over_promise", True, 1, "dispatch p99 at scale, of 50 ms"),

@@ -22,11 +22,12 @@ def make_build(path: Path, size: int = 3_000_000) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_build_reaches_each_agent_once_and_all_its_devices_install_it(grid: Grid, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.soak)])
+def test_build_reaches_each_agent_once_and_all_its_devices_install_it(grid: Grid, tmp_path: Path, count: int) -> None:
     digest = make_build(tmp_path / "app.apk")
-    agents = [grid.agent(name, *FAST) for name in ("left", "right")]
+    agents = [grid.agent(f"host-{number}", *FAST) for number in range(count)]
     devices = [device["id"] for device in grid.json("devices", "list")]
-    assert len(devices) == 4
+    assert len(devices) == 2 * count
     jobs = []
     for device in devices:
         options = ("--selector", f"id={device}", "--app", str(tmp_path / "app.apk"))
@@ -34,10 +35,10 @@ def test_build_reaches_each_agent_once_and_all_its_devices_install_it(grid: Grid
     grid.run("jobs", "wait", *map(str, jobs))
     assert {grid.job(job)["build_digest"] for job in jobs} == {digest}
     installs = [line["digest"] for line in truth(grid) if line["event"] == "install"]
-    assert installs == [digest] * 4
-    assert [agent.diagnostics.read_text().count("build_fetched") for agent in agents] == [1, 1]
+    assert installs == [digest] * 2 * count
+    assert [agent.diagnostics.read_text().count("build_fetched") for agent in agents] == [1] * count
     (build,) = grid.json("builds", "list")
-    assert (build["digest"], build["registered"], build["installs"]) == (digest, True, 4)
+    assert (build["digest"], build["registered"], build["installs"]) == (digest, True, 2 * count)
 
 
 def test_another_binary_needs_replace_and_accepted_jobs_keep_theirs(grid: Grid, tmp_path: Path) -> None:
