@@ -264,7 +264,7 @@ class Engine:
                 self._tell_refused(envelope, reply)
             envelope.answer_with(reply)
         self._publish(writes)
-        self._story.tell(writes)
+        self._story.tell(writes, [preemption for step in steps for preemption in step.preemptions])
 
     def _publish(self, writes: list[Write]) -> None:
         changed: dict[JobId, Job] = {}

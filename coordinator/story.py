@@ -27,7 +27,17 @@ from coordinator.core.model import (
     LeaseId,
     LeaseState,
 )
-from coordinator.core.step import PutAgent, PutAttempt, PutBuild, PutDevice, PutJob, PutLease, SendConflicts, Write
+from coordinator.core.step import (
+    Preemption,
+    PutAgent,
+    PutAttempt,
+    PutBuild,
+    PutDevice,
+    PutJob,
+    PutLease,
+    SendConflicts,
+    Write,
+)
 
 
 def span(span_us: int) -> str:
@@ -50,6 +60,8 @@ class Story:
         self._out = structlog.get_logger("coordinator")
         self._lease_states: dict[LeaseId, LeaseState] = {}
         self._lease_jobs: dict[LeaseId, list[JobId]] = {}
+        self._waiting_for: dict[LeaseId, dict[JobId, JobId]] = {}
+        """For whom jobs make room, by their lease; not what an earlier life had begun."""
         self._builds: dict[AppKey, Build] = {}
         self._agents: dict[AgentId, Agent] = {}
         self._holds: dict[DeviceId, DeviceHold] = {}
@@ -95,8 +107,10 @@ class Story:
             )
             self._out.warning("device_conflict", story=story, device=conflict.device, agent=send.agent)
 
-    def tell(self, writes: Sequence[Write]) -> None:
-        """Tell what one commit has changed."""
+    def tell(self, writes: Sequence[Write], preemptions: Sequence[Preemption] = ()) -> None:
+        """Tell what one commit has changed, and for whom devices are taken back."""
+        for preemption in preemptions:
+            self._tell_preemption(preemption)
         for write in writes:
             match write:
                 case PutAttempt(attempt):
@@ -113,6 +127,36 @@ class Story:
                     self._tell_job(job)
                 case _:
                     pass
+        for write in writes:
+            if isinstance(write, PutLease) and not write.lease.is_live:
+                self._waiting_for.pop(write.lease.id, None)
+
+    def _tell_preemption(self, preemption: Preemption) -> None:
+        waiting = self._waiting_for.setdefault(preemption.lease, {})
+        waiting.update(dict.fromkeys(preemption.victims, preemption.waiting))
+        plural = "s" if len(preemption.victims) > 1 else ""
+        listed = ", ".join(map(str, preemption.victims))
+        self._out.info(
+            "preemption_begun",
+            story=(
+                f"Taking {preemption.device} back from job{plural} {listed} for job {preemption.waiting};"
+                " what has not ended is queued again"
+            ),
+            device=preemption.device,
+            jobs=list(preemption.victims),
+            waiting=preemption.waiting,
+        )
+
+    def _tell_preempted(self, attempt: Attempt) -> None:
+        waiting = self._waiting_for.get(attempt.lease, {}).get(attempt.job)
+        for_whom = f" for job {waiting}" if waiting is not None else ""
+        self._out.info(
+            "job_preempted",
+            story=f"Preempted job {attempt.job} on {attempt.device}{for_whom}; it is queued again",
+            job=attempt.job,
+            device=attempt.device,
+            waiting=waiting,
+        )
 
     def _tell_agent(self, agent: Agent) -> None:
         before = self._agents.get(agent.id)
@@ -150,12 +194,7 @@ class Story:
             else:
                 self._out.info("job_started", job=attempt.job, attempt=attempt.number, device=attempt.device)
         elif attempt.outcome is AttemptOutcome.PREEMPTED:
-            self._out.info(
-                "job_preempted",
-                story=f"Preempted job {attempt.job} on {attempt.device}; it is queued again",
-                job=attempt.job,
-                device=attempt.device,
-            )
+            self._tell_preempted(attempt)
 
     def _tell_lease(self, lease: Lease) -> None:
         before = self._lease_states.get(lease.id)

@@ -19,6 +19,7 @@ from coordinator.core.model import (
     Device,
     DeviceState,
     Job,
+    JobId,
     Lane,
     Lease,
     LeaseId,
@@ -137,9 +138,16 @@ class Dispatcher:
         tail = ledger.tail_of(lease)
         if not tail:
             return
-        level = self._policy.best_level(ledger.fleet.devices[lease.device], ledger.fleet.family_of(lease.id))
-        lower = [one for one in tail if self._level_of(one, now) < level and not self._is_guaranteed(one)]
-        ledger.revoke(lease, lower, RevokeReason.PREEMPT)
+        head = self._policy.best_head(ledger.fleet.devices[lease.device], ledger.fleet.family_of(lease.id))
+        if head is None:
+            return
+        lower = [one for one in tail if self._level_of(one, now) < head.level and not self._is_guaranteed(one)]
+        ledger.preempt(lease, lower, self._job_of(head))
+
+    def _job_of(self, head: Head) -> JobId:
+        entry = self._ledger.queues.heads.head_of(head.bucket)
+        assert entry is not None, f"no job waits in {head.bucket}, and it has a head"
+        return entry[3]
 
     def _is_guaranteed(self, attempt: AttemptId) -> bool:
         return self._ledger.attempts[attempt].job in self._ledger.guaranteed
@@ -404,5 +412,7 @@ class Dispatcher:
             if self._patience.is_spent(signature):
                 grace_us = self._ledger.settings.preempt_grace_us - self._patience_us(signature)
                 self._ledger.hurried[victim] = grace_us
-            self._ledger.revoke(lease, list(lease.attempts), RevokeReason.PREEMPT)
+            head = self._ledger.queues.heads.first(signature, URGENT_PRIORITY)
+            assert head is not None, f"room is made in {signature}, where nothing urgent waits"
+            self._ledger.preempt(lease, list(lease.attempts), self._job_of(head))
         return victim

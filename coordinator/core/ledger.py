@@ -48,6 +48,7 @@ from coordinator.core.step import (
     NOTHING,
     JobsAccepted,
     LeasedJob,
+    Preemption,
     PutAgent,
     PutAttempt,
     PutBuild,
@@ -123,13 +124,19 @@ class Ledger:
         self.queued: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self._writes: list[Write] = []
         self._sends: list[Send] = []
+        self._preemptions: list[Preemption] = []
 
     def take_step(self, reply: JobsAccepted | None = None) -> Step:
         """Return what has changed since the last step."""
         if reply is None and not (self._writes or self._sends):
             return NOTHING
-        step = Step(writes=tuple(self._writes), sends=tuple(self._sends), reply=reply)
-        self._writes, self._sends = [], []
+        step = Step(
+            writes=tuple(self._writes),
+            sends=tuple(self._sends),
+            reply=reply,
+            preemptions=tuple(self._preemptions),
+        )
+        self._writes, self._sends, self._preemptions = [], [], []
         return step
 
     def write(self, write: Write) -> None:
@@ -412,6 +419,14 @@ class Ledger:
                 revoked[attempt] = reason
         if revoked != dict(lease.revoked):
             self.revise(changed(moved_lease(lease, LeaseState.REVOKING), revoked=tuple(revoked.items())))
+
+    def preempt(self, lease: Lease, attempts: list[AttemptId], waiting: JobId) -> None:
+        """Take attempts back for a job that waits."""
+        before = dict(lease.revoked)
+        victims = tuple(self.attempts[attempt].job for attempt in attempts if attempt not in before)
+        self.revoke(lease, attempts, RevokeReason.PREEMPT)
+        if victims:
+            self._preemptions.append(Preemption(lease=lease.id, device=lease.device, victims=victims, waiting=waiting))
 
     def start_attempt(self, attempt: Attempt, now: Now) -> None:
         """Note that an attempt's test runs."""

@@ -97,10 +97,9 @@ class Policy:
         assert entry is not None, f"nothing waits with priority {bucket.priority} of {bucket.family.key}"
         return (entry[1], entry[2])
 
-    def best_level(self, device: Device, current: FamilyKey) -> int:
-        """Return the highest effective priority that waits for a device which works for a family, 0 for none."""
-        best = self._best_head(self._pools.signatures_of(device), device.facts.lanes, current.app.org_id)
-        return best.level if best is not None else 0
+    def best_head(self, device: Device, current: FamilyKey) -> Head | None:
+        """Return the highest head that waits for a device which works for a family, None for none."""
+        return self._best_head(self._pools.signatures_of(device), device.facts.lanes, current.app.org_id)
 
     def _best_head(self, signatures: list[Signature], lanes: tuple[Lane, ...], holder: str | None) -> Head | None:
         """Return the first head for a device. Its holder's own counts though it has its quota: this device is of it."""

@@ -18,6 +18,7 @@ from coordinator.core.model import (
     Expectation,
     Fence,
     Job,
+    JobId,
     Lease,
     LeaseId,
     Request,
@@ -246,12 +247,26 @@ class JobsAccepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preemption:
+    """Jobs are taken back from a device because a higher one waits. It is told to the operator, and nothing else."""
+
+    lease: LeaseId
+    device: DeviceId
+    victims: tuple[JobId, ...]
+    """Those that did not have to make room before."""
+    waiting: JobId
+    """The first of those that wait for the device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """Commit every write in one transaction, then deliver the sends, then answer."""
 
     writes: tuple[Write, ...] = ()
     sends: tuple[Send, ...] = ()
     reply: JobsAccepted | None = None
+    preemptions: tuple[Preemption, ...] = ()
+    """Why writes take leased jobs back."""
 
 
 NOTHING = Step()
