@@ -110,7 +110,7 @@ class SimulatedRunner:
 
     async def _run(self, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         try:
-            plan = _plan(job.environment, self._test_s)
+            plan = _plan(job.environment, self._test_s, job.attempt_number)
         except ValueError as error:
             return Verdict(outcome=Outcome.FAILED, failure=_failure("SIMULATION_INVALID", str(error), Blame.TEST))
         observer.output(f"Running {job.test} on {self._device}\n".encode())
@@ -208,17 +208,23 @@ async def _pause(seconds: float, stop: Stop) -> None:
         return
 
 
-def _plan(env: dict[str, str], test_s: float) -> _Plan:
+def _plan(env: dict[str, str], test_s: float, attempt: int) -> _Plan:
+    """Return what an attempt does; those after the first QGJOB_SIM_FAILURES pass.
+
+    Raises:
+        ValueError: What the job asks for is unknown, no number, or out of range.
+    """
     outcome = env.get("QGJOB_SIM_OUTCOME", "passed")
     if outcome not in OUTCOMES:
         raise ValueError(f"QGJOB_SIM_OUTCOME={outcome} is unknown; use {', '.join(OUTCOMES)}")
     try:
+        failures = int(env.get("QGJOB_SIM_FAILURES", attempt))
         seconds = float(env.get("QGJOB_SIM_SECONDS", test_s))
         lines = int(env.get("QGJOB_SIM_LOG_LINES", DEFAULT_LOG_LINES))
         tests = int(env.get("QGJOB_SIM_TESTS", 1))
     except ValueError as error:
         raise ValueError(
-            f"QGJOB_SIM_SECONDS, QGJOB_SIM_LOG_LINES and QGJOB_SIM_TESTS must be numbers: {error}"
+            f"QGJOB_SIM_SECONDS, QGJOB_SIM_LOG_LINES, QGJOB_SIM_TESTS and QGJOB_SIM_FAILURES must be numbers: {error}"
         ) from error
     if not 1 <= tests <= MOST_TESTS:
         raise ValueError(f"QGJOB_SIM_TESTS={tests} is out of range; use 1 to {MOST_TESTS}")
@@ -229,6 +235,8 @@ def _plan(env: dict[str, str], test_s: float) -> _Plan:
             f"QGJOB_SIM_ARTIFACTS must be 0 to {MOST_ARTIFACTS}, and QGJOB_SIM_ARTIFACT_BYTES at most"
             f" {MOST_ARTIFACT_BYTES}: {error}"
         ) from error
+    if attempt > failures:
+        outcome = "passed"
     return _Plan(seconds=max(0.0, seconds), outcome=outcome, lines=max(0, lines), tests=tests)
 
 

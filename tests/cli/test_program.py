@@ -156,6 +156,32 @@ def test_a_server_started_wrongly_says_so_in_a_line_and_a_hint(
 
 
 @pytest.mark.parametrize(
+    ("options", "variables", "wins"),
+    [
+        ((), {"DATABASE_URL": "third"}, "third"),
+        ((), {"DATABASE_URL": "third", "QGJOB_DATABASE_URL": "second"}, "second"),
+        (("--database-url", "postgresql+psycopg://127.0.0.1:1/first"), {"QGJOB_DATABASE_URL": "second"}, "first"),
+    ],
+    ids=["DATABASE_URL", "QGJOB_DATABASE_URL", "flag"],
+)
+def test_the_database_is_named_by_flag_then_our_variable_then_the_usual_one(
+    options: tuple[str, ...], variables: dict[str, str], wins: str, tmp_path: Path
+) -> None:
+    named = {name: f"postgresql+psycopg://127.0.0.1:1/{database}" for name, database in variables.items()}
+    command = [str(Path(sys.executable).parent / "qgjob-coordinator"), "serve", "--listen", "127.0.0.1:0", *options]
+    done = subprocess.run(
+        [*command, "--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"HOME": str(tmp_path), **named},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: database postgresql+psycopg://127.0.0.1:1/{wins}: connection failed: ")
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("simulate = 5", "simulate = 5 is no text"),

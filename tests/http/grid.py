@@ -22,8 +22,10 @@ PATIENCE_S = 60.0
 class HttpGrid(Grid):
     """A grid with both ports. The port of HTTP stays the same over restarts, as readers of events expect."""
 
-    def __init__(self, directory: Path, database_url: str = "") -> None:
-        super().__init__(directory, Settings(), http="127.0.0.1:0", database_url=database_url, leader_ttl_s=1.5)
+    def __init__(self, directory: Path, database_url: str = "", settings: Settings | None = None) -> None:
+        super().__init__(
+            directory, settings or Settings(), http="127.0.0.1:0", database_url=database_url, leader_ttl_s=1.5
+        )
 
     async def start(self) -> None:
         await super().start()

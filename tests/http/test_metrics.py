@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator.core.model import Settings
 from qgjob.v1 import job_pb2
 from tests.http.grid import PATIENCE_S, HttpGrid
 from tests.rpc.grid import phone
@@ -65,6 +67,23 @@ async def test_batches_waits_and_savings_are_counted(grid: HttpGrid) -> None:
     assert samples["qgjob_saved_seconds_total", ()] == 5
     assert samples["qgjob_lease_expiries_total", ()] == 0
     assert samples["qgjob_commit_seconds_count", ()] >= 4
+
+
+async def test_lease_that_nobody_renews_is_counted_as_expired(tmp_path: Path) -> None:
+    grid = HttpGrid(tmp_path, settings=Settings(heartbeat_us=100_000, lease_ttl_us=300_000))
+    await grid.start()
+    try:
+        await grid.post_jobs("a.spec.ts")
+        agent = grid.agent()
+        await agent.hello(phone())
+        await agent.lease()
+        await agent.call.done_writing()
+        async with asyncio.timeout(PATIENCE_S):
+            while not (samples := await scraped(grid))["qgjob_lease_expiries_total", ()]:
+                pass
+        assert samples["qgjob_lease_expiries_total", ()] == samples["qgjob_batches_ended_total", ("expired",)] >= 1
+    finally:
+        await grid.stop()
 
 
 async def test_lease_of_an_earlier_life_is_not_counted_as_granted(grid: HttpGrid) -> None:

@@ -44,13 +44,15 @@ class Bench:
         elif test.title == self.stop_at:
             self.stop.ask(0)
 
-    async def run(self, *done: str, outcome: str = "passed", tests: str = "3") -> Verdict:
+    async def run(
+        self, *done: str, outcome: str = "passed", tests: str = "3", number: int = 1, **steer: str
+    ) -> Verdict:
         job = LeasedJob(
             attempt_id=AttemptId(1),
             job_id=JobId(1),
-            attempt_number=1,
+            attempt_number=number,
             test="tests/a.spec.ts",
-            env=(("QGJOB_SIM_TESTS", tests), ("QGJOB_SIM_OUTCOME", outcome)),
+            env=(("QGJOB_SIM_TESTS", tests), ("QGJOB_SIM_OUTCOME", outcome), *steer.items()),
             timeout_us=60_000_000,
             done=done,
         )
@@ -87,3 +89,16 @@ async def test_number_of_tests_is_bounded(bench: Bench) -> None:
     verdict = await bench.run(tests="0")
     assert verdict.failure is not None
     assert "use 1 to 1000" in verdict.failure.message
+
+
+@pytest.mark.parametrize(("number", "outcome"), [(1, Outcome.FAILED), (2, Outcome.FAILED), (3, Outcome.PASSED)])
+async def test_only_as_many_attempts_fail_as_a_job_asks_for(bench: Bench, number: int, outcome: Outcome) -> None:
+    verdict = await bench.run(outcome="failed", number=number, QGJOB_SIM_FAILURES="2")
+    assert verdict.outcome is outcome
+
+
+async def test_a_number_of_failures_that_is_none_is_told(bench: Bench) -> None:
+    verdict = await bench.run(outcome="failed", QGJOB_SIM_FAILURES="some")
+    assert verdict.failure is not None
+    assert verdict.failure.message.startswith("QGJOB_SIM_SECONDS, ")
+    assert "'some'" in verdict.failure.message
