@@ -29,6 +29,8 @@ PACKAGES = {
     "zipalign": "zipalign",
 }
 """Each tool, and the Debian package that brings it."""
+HANDY = {"jq": "jq"}
+"""What a line of the README pipes into. AppWright does without."""
 OLDEST_NODE = 20
 
 
@@ -38,6 +40,11 @@ def missing_tools() -> list[str]:
     if "node" not in missing and _first_number(_said_by("node", "--version")) < OLDEST_NODE:
         return ["node", *missing]
     return missing
+
+
+def missing_handy_tools() -> list[str]:
+    """Return the tools beside those of AppWright that are not on PATH."""
+    return [tool for tool in HANDY if shutil.which(tool) is None]
 
 
 def _said_by(*command: str) -> str:
@@ -56,7 +63,7 @@ def can_install() -> bool:
 
 def packages(missing: list[str]) -> list[str]:
     """Return the Debian packages that bring missing tools; not Node, where the system's is too old."""
-    wanted = {PACKAGES[tool] for tool in missing}
+    wanted = {(PACKAGES | HANDY)[tool] for tool in missing}
     if "nodejs" in wanted and _first_number(_candidate("nodejs")) < OLDEST_NODE:
         wanted -= {"nodejs", "npm"}
     return sorted(wanted)
@@ -116,12 +123,15 @@ def _try(bring: Callable[[], None]) -> None:
 
 def main() -> int:
     """Install what is missing, after saying so; where that is not allowed or fails, say what is missing."""
-    missing = missing_tools()
-    if not missing:
+    missing, handy = missing_tools(), missing_handy_tools() if can_install() else []
+    if not missing and not handy:
         return 0
-    say(f"Missing for real AppWright: {', '.join(missing)}.")
+    if missing:
+        say(f"Missing for real AppWright: {', '.join(missing)}.")
+    if handy:
+        say(f"Missing for the README's commands: {', '.join(handy)}.")
     if can_install():
-        _try(lambda: install(missing))
+        _try(lambda: install([*missing, *handy]))
     if {"node", "npm"} & set(missing_tools()):
         _try(bring_node)
     missing = missing_tools()

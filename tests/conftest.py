@@ -13,8 +13,13 @@ from examples import tools
 from tests.postgresql import running_postgresql
 
 ANDROID_TOOLS = ("adb", "aapt", "apksigner", "zipalign", "keytool")
-NEEDS = {"appwright": tuple(tools.PACKAGES), "android_tools": ANDROID_TOOLS, "node": ("node", "npm")}
-MISSING = tools.missing_tools()
+NEEDS = {
+    "appwright": tuple(tools.PACKAGES),
+    "android_tools": ANDROID_TOOLS,
+    "node": ("node", "npm"),
+    "jq": tuple(tools.HANDY),
+}
+MISSING = [*tools.missing_tools(), *tools.missing_handy_tools()]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

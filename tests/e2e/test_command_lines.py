@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -234,7 +233,7 @@ def on_a_pipe(grid: Grid, line: Line, command: list[str]) -> None:
         assert line.shape(json.loads(done.stdout)), f"{line.text}\n{done.stdout}"
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="missing: jq")
+@pytest.mark.jq
 def test_the_line_with_jq_counts_priorities(grid: Grid) -> None:
     grid.agent("lab", *AGENT)
     grid.submit("a.spec.js", "b.spec.js")

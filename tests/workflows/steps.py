@@ -16,7 +16,7 @@ import yaml
 from tests.cli.pseudo_terminal import INTERRUPTIBLE
 from tests.e2e.grid import eventually
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 SHELLS = {None: ["/bin/bash", "-e"], "bash": ["/bin/bash", "--noprofile", "--norc", "-eo", "pipefail"]}
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
 

@@ -22,6 +22,16 @@ BIN = Path(sys.executable).parent
 WORKFLOW = ROOT / ".github" / "workflows" / "appwright-test.yml"
 ACTION = ROOT / ".github" / "actions" / "qgjob" / "action.yml"
 RUN = "appwright-77-1"
+UV = """
+case $1 in
+  sync) echo "uv $*" ;;
+  run)
+    # Its own options; then comes the program.
+    shift
+    while [ "${1#--}" != "$1" ]; do shift; done
+    exec "$@" ;;
+esac
+"""
 
 
 def steps(folder: Path, tools: dict[str, str], **context: str) -> Steps:
@@ -48,11 +58,28 @@ def steps(folder: Path, tools: dict[str, str], **context: str) -> Steps:
 @pytest.fixture
 def runner(tmp_path: Path) -> Iterator[Steps]:
     """A runner for the workflow, on which nothing goes on at the end."""
-    (tmp_path / "runner").mkdir()
-    runner = steps(tmp_path / "runner", {"make": 'echo "$@"'}, **{"inputs.lab": "simulated"})
+    with running_runner(tmp_path, lab="simulated") as runner:
+        yield runner
+
+
+@contextlib.contextmanager
+def running_runner(folder: Path, lab: str) -> Iterator[Steps]:
+    """A runner with a checkout of this project; what `make` would bring is there."""
+    (folder / "runner").mkdir()
+    # A make that makes with the Makefile, a uv that brings nothing, and root's rights for whoever asks.
+    tools = {"uv": UV, "sudo": 'exec "$@"'}
+    runner = steps(folder / "runner", tools, **{"inputs.lab": lab})
+    for name in ("Makefile", ".python-version", "proto", "examples", "agent", "coordinator", "qgjob"):
+        (runner.workspace / name).symlink_to(ROOT / name)
     (runner.workspace / ".venv").symlink_to(BIN.parent)
     runner.set_env(read(WORKFLOW)["env"])
-    yield runner
+    try:
+        yield runner
+    finally:
+        end_programs(runner)
+
+
+def end_programs(runner: Steps) -> None:
     for file in (runner.workspace / "lab").glob("*.pid"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.read_text()), signal.SIGKILL)
@@ -119,6 +146,18 @@ def test_the_workflow_fails_with_a_test_and_shows_its_log(runner: Steps) -> None
     assert "emulator-2@runner" in shown
     assert "attempt 1 failed: simulated" in shown
     assert codes(runner)["Stop the lab"] == 0
+
+
+@pytest.mark.appwright
+@pytest.mark.timeout(600)
+def test_the_workflow_runs_appwright_on_virtual_phones(tmp_path: Path) -> None:
+    with running_runner(tmp_path, lab="virtual") as runner:
+        run_workflow(runner, with_failure=False)
+        assert codes(runner)["Install the Android tools and the AppWright project"] == 0, runner.ran[1].said
+        assert (runner.workspace / "lab" / "wikipedia" / "apps" / "xyz123.apk").is_file()
+        assert codes(runner)["Wait for the tests"] == 0, said(runner, "Wait for the tests")
+        assert runner.summary == "### qgjob: 3 completed\n\n"
+        assert "on virtual-" in said(runner, "Wait for the tests")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
