@@ -31,7 +31,10 @@ for (const [folder, name] of [["local", "LocalDeviceProvider"], ["emulator", "Em
   provider.qgjobCreateConfig = provider.createConfig;
   provider.createConfig = async function createConfig() {
     const config = await this.qgjobCreateConfig();
-    Object.assign(config, { hostname: "127.0.0.1", port, path: process.env.QGJOB_APPIUM_PATH, logLevel: "warn", connectionRetryCount: 1 });
+    Object.assign(config, { hostname: "127.0.0.1", port, path: process.env.QGJOB_APPIUM_PATH, logLevel: "warn" });
+    // webdriver repeats what was answered with an error, and so does the library below it: a count of 3 means 16 times,
+    // also of a tap that was done and answered too late. Appium looks for a phone that is gone for 20 s each time.
+    config.connectionRetryCount = 0;
     Object.assign(config.capabilities, capabilities, { "appium:udid": udid });
     for (const [key, value] of Object.entries(config.capabilities)) {
       if (value === null || value === undefined) delete config.capabilities[key];

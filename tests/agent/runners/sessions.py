@@ -15,6 +15,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.refusal = ""
+        """Why no session is made; empty where they are."""
         sessions = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -22,13 +24,20 @@ class Sessions:
                 length = int(self.headers["Content-Length"])
                 asked = json.loads(self.rfile.read(length))["capabilities"]["alwaysMatch"]
                 sessions.asked.append({**asked, "path": self.path})
+                if sessions.refusal:
+                    return self._refuse()
                 self._answer({"value": {"sessionId": f"session-{len(sessions.asked)}", "capabilities": {}}})
 
             def do_DELETE(self) -> None:
                 self._answer({"value": None})
 
-            def _answer(self, value: object) -> None:
-                self.send_response(200)
+            def _refuse(self) -> None:
+                refused = {"error": "session not created", "message": sessions.refusal, "stacktrace": ""}
+                self._answer({"value": refused}, 500)
+
+            def _answer(self, value: object, code: int = 200) -> None:
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(json.dumps(value).encode())
 

@@ -39,6 +39,10 @@ import { test } from "appwright";
 test("one", async ({ device }) => {});
 test("two", async ({ device }) => {});
 """
+ONE = """
+import { test } from "appwright";
+test("one", async ({ device }) => {});
+"""
 SHARED = """
 import { test as base } from "appwright";
 const test = base.extend({ screen: async ({ persistentDevice: device }, use) => { await use(device.sessionId); } });
@@ -225,6 +229,22 @@ async def test_appwright_that_cannot_be_patched_fails_before_any_session(
     assert (verdict.outcome, verdict.failure.reason) == (Outcome.FAILED, "PROJECT_INVALID")
     assert b"AppWright 0.1.46 has no stopAppiumServer in dist/providers/appium.js" in runner.said
     assert (sessions.asked, called(project)) == ([], "")
+
+
+@needs_node
+async def test_session_that_cannot_be_made_is_asked_for_once(project: Path, tmp_path: Path, sessions: Sessions) -> None:
+    """AppWright's own webdriver asks 16 times, and waits in between."""
+    packages = node_packages.install(node_packages.ROOT / "examples" / "wikipedia")
+    shutil.rmtree(project / "node_modules" / "appwright")
+    (project / "node_modules" / "appwright").symlink_to(packages / "appwright")
+    (project / "tests" / "one.spec.ts").write_text(ONE)
+    sessions.refusal = "Device 127.0.0.1:5601 was not in the list of connected devices"
+    runner = Runner(project, tmp_path / "state", sessions.port, "emulator")
+    verdict = await runner.play("tests/one.spec.ts")
+    assert len(sessions.asked) == 1, runner.said.decode()
+    assert verdict.failure is not None
+    assert (verdict.outcome, verdict.failure.reason) == (Outcome.ERRORED, "SESSION_FAILED")
+    assert "was not in the list of connected devices" in verdict.failure.message
 
 
 @needs_node
