@@ -229,11 +229,11 @@ def bundles_only(grid: Grid) -> Program:
 
 
 def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_nothing(grid: Grid, tmp_path: Path) -> None:
-    project = tmp_path / "project"
+    project = tmp_path / "my project"
     shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
     write_spec(project, "dirty.spec.ts", DIRTY)
     (project / ".env").write_text("SECRET=1")
-    app = build_apk(tmp_path / "app.apk", "org.example.wikipedia", 1, "1.0")
+    app = build_apk(tmp_path / "my app.apk", "org.example.wikipedia", 1, "1.0")
     submit = ("submit", "--org-id", "qualgent", "--app-version-id", "xyz123", "--bundle", str(project))
     refused = grid.run(*submit, "--test", "tests/dirty.spec.ts", code=2)
     assert "looks like secrets: .env" in refused.stderr

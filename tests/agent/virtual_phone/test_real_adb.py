@@ -18,9 +18,10 @@ import pytest_asyncio
 
 import agent.android
 from agent.android import Adb, Apk
-from agent.core.model import Blame
+from agent.core.model import AgentId, Blame, DeviceFacts
 from agent.crashes import crashes_of
-from agent.devices.adb import track
+from agent.devices import reconnections
+from agent.devices.adb import AdbDiscovery, track
 from agent.doctor_android import examine_devices
 from agent.health import Limits, complaint
 from agent.runners.appwright_care import LAST_TESTED, Care, CareOptions
@@ -342,6 +343,31 @@ async def test_dead_adb_server_is_started_again_where_it_was(lab: VirtualLab) ->
     await eventually(lambda: _answers(lab, 0))
     await eventually(lambda: _answers(lab, 1))
     assert lab.adb_port == port
+
+
+async def test_phone_that_goes_offline_and_comes_back_costs_no_adb_server(
+    lab: VirtualLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconnections, "FIRST_WAIT_S", 0.1)
+    before = await server_pids(lab.adb_port)
+    told = asyncio.Queue[tuple[DeviceFacts, ...]]()
+    looking = asyncio.create_task(AdbDiscovery(AgentId("lab"), lab.adb_port).run(told.put_nowait))
+
+    async def until_usable(count: int) -> None:
+        async with asyncio.timeout(SOON):
+            while sum(facts.usable for facts in await told.get()) != count:
+                pass
+
+    try:
+        await until_usable(2)
+        await lab.phones[0].begin_fault("offline")
+        await until_usable(1)
+        await lab.phones[0].end_fault("offline")
+        await until_usable(2)
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    assert await server_pids(lab.adb_port) == before
 
 
 async def test_every_fault_may_be_there_from_the_start(tmp_path: Path, apks: Apks) -> None:
