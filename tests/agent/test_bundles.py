@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,20 @@ def test_bundle_with_anything_but_plain_files_inside_is_refused(tmp_path: Path, 
         unpack(bundle(tmp_path / "b.tar", entry("package.json"), bad), tmp_path / "deep" / "run")
     assert (refusal.value.failure.reason, refusal.value.failure.blame) == ("BUNDLE_INVALID", Blame.TEST)
     assert not list(tmp_path.rglob("outside.ts"))
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a")])
+def test_bundle_whose_files_lie_in_each_others_place_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    with pytest.raises(BundleUnusable, match=f"{names[1]} is a file and a folder"):
+        unpack(bundle(tmp_path / "b.tar", *map(entry, names)), tmp_path / "run")
+
+
+def test_programs_of_a_bundle_can_be_run_and_nobody_else_may_write_them(tmp_path: Path) -> None:
+    program, text = entry("run.sh"), entry("text")
+    program.mode, text.mode = 0o6777, 0o666
+    unpack(bundle(tmp_path / "b.tar", program, text), tmp_path / "run")
+    modes = [stat.S_IMODE((tmp_path / "run" / name).stat().st_mode) for name in ("run.sh", "text")]
+    assert modes == [0o755, 0o644]
 
 
 def test_absolute_path_stays_inside(tmp_path: Path) -> None:
