@@ -150,10 +150,12 @@ class Grid:
     def run(
         self, *arguments: str, code: int | None = 0, seconds: float = DEADLINE_S
     ) -> subprocess.CompletedProcess[str]:
-        """Run one qgjob command to its end."""
+        """Run one qgjob command to its end; what it printed is kept in `client.out`."""
         done = subprocess.run(
             [*self.client, *arguments], capture_output=True, text=True, env=self.env, timeout=seconds, check=False
         )
+        with (self.directory / "client.out").open("a") as printed:
+            printed.write(done.stdout + done.stderr)
         if code is not None:
             assert done.returncode == code, (
                 f"qgjob {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"

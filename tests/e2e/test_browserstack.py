@@ -11,10 +11,12 @@ import pytest
 
 from agent.virtual_phone.apk import build_apk
 from examples import node_packages
+from tests.browserstack.leaks import files_with, spellings, watched_processes
 from tests.browserstack.stand_in import ACCESS_KEY, USERNAME, StandIn, running_stand_in
 from tests.e2e.grid import Grid, Program, eventually
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
+KEY = spellings(ACCESS_KEY) | spellings(f"{USERNAME}:{ACCESS_KEY}")
 
 pytestmark = [pytest.mark.appwright, pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -23,6 +25,15 @@ pytestmark = [pytest.mark.appwright, pytest.mark.e2e, pytest.mark.timeout(420)]
 def stand_in() -> Iterator[StandIn]:
     with running_stand_in(StandIn()) as stand_in:
         yield stand_in
+
+
+@pytest.fixture(autouse=True)
+def processes(grid: Grid) -> Iterator[None]:
+    """None of the processes may have the key among its words, or in its environment."""
+    with watched_processes(grid.directory, KEY) as watch:
+        yield
+    assert not watch.leaks
+    assert any(b"wrapper.config.cjs" in line for line in watch.seen), "the runs of AppWright were seen"
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +70,9 @@ def sessions_of(grid: Grid, job: int) -> list[dict[str, str]]:
 
 
 def assert_key_is_nowhere(grid: Grid) -> None:
-    """Grep what the programs wrote and printed, but for the file that the operator wrote."""
-    for path in grid.directory.rglob("*"):
-        if path.name != "credentials" and path.is_file() and "node_modules" not in path.parts:
-            assert ACCESS_KEY.encode() not in path.read_bytes(), path
+    """Look through what the programs wrote and printed, but for the file that the operator wrote."""
+    assert (grid.directory / "client.out").stat().st_size > 0
+    assert files_with(grid.directory, KEY, but="credentials") == []
 
 
 def test_tests_pass_and_fail_on_devices_of_the_cloud_and_the_key_is_nowhere(
