@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator import wire
 from coordinator.core.explain import Explanation, Why
 from coordinator.core.forecast import Outlook
-from coordinator.core.model import Job, JobState, Now
+from coordinator.core.model import Job, JobState, Now, Upload
 from coordinator.core.pools import Miss
 from coordinator.story import span
 from qgjob.counts import counted
@@ -73,8 +73,8 @@ def _sentences(job: Job, found: Explanation, outlook: Outlook | None, now: Now) 
         waits = f", and waits there: {found.detail}" if found.detail else ""
         return f"It {'is being cancelled' if job.is_cancel_requested else 'runs'} on {found.device}{waits}."
     if found.why is Why.ASSIGNED:
-        return _assigned(found)
-    told = [_cause(job, found, now)]
+        return " ".join([_assigned(found), *_upload(found.upload, now)])
+    told = [_cause(job, found, now), *_upload(found.upload, now)]
     if job.preemptions:
         times = "once" if job.preemptions == 1 else f"{job.preemptions} times"
         told.append(f"It was sent back to the queue {times} to make room for urgent jobs.")
@@ -89,6 +89,14 @@ def _assigned(found: Explanation) -> str:
     if not found.before:
         return f"It is next on {found.device}, which makes ready for it."
     return f"It has its place on {found.device}, where job {found.blocker} is at work; {_jobs(found.before)} before it."
+
+
+def _upload(upload: Upload | None, now: Now) -> list[str]:
+    """Return who brings the build to the cloud for which a job's batch waits."""
+    if upload is None:
+        return []
+    since = span(max(0, now.wall_us - upload.begin_us))
+    return [f"Its build is being uploaded to BrowserStack by agent {upload.agent}, for {since} now."]
 
 
 def _place(place: int) -> str:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from coordinator.core.families import family_of
 from coordinator.core.forecast import free_us, lease_of
 from coordinator.core.ledger import Ledger
-from coordinator.core.model import Device, DeviceId, DeviceState, Job, JobId, JobState, Now
+from coordinator.core.model import Device, DeviceId, DeviceState, Job, JobId, JobState, Now, Upload
 from coordinator.core.pools import Miss, misses
 
 
@@ -63,6 +63,8 @@ class Explanation:
     """The quota of its organisation, 0 for none."""
     devices: int = 0
     """Devices that its organisation has."""
+    upload: Upload | None = None
+    """What its batch, or the one that it would join, waits for at a cloud."""
 
 
 _HELD = {
@@ -134,6 +136,7 @@ def _assigned(ledger: Ledger, job: Job) -> Explanation:
         before=len(before),
         device=job.device,
         blocker=ledger.attempts[before[0]].job if before else None,
+        upload=ledger.uploads.awaited_on(lease.device),
     )
 
 
@@ -192,7 +195,15 @@ def _waiting(ledger: Ledger, job: Job, matching: list[Device], usable: list[Devi
         is_resting=ledger.queues.is_resting(job),
         limit=ledger.shares.quota_of(job.spec.org_id),
         devices=ledger.shares.devices_of(job.spec.org_id),
+        upload=_awaited(ledger, job, usable),
     )
+
+
+def _awaited(ledger: Ledger, job: Job, devices: list[Device]) -> Upload | None:
+    """Return the upload that a device waits for which works for the build of a job."""
+    working = (one for one in devices if (lease := lease_of(ledger, one)) is not None and lease.app == job.app)
+    found = (ledger.uploads.awaited_on(one.id) for one in working)
+    return next((upload for upload in found if upload is not None), None)
 
 
 def _blocked(ledger: Ledger, job: Job) -> Why:

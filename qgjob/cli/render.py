@@ -196,6 +196,8 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         facts.append(("Ended", f"{job['end_time']} (ran {took(job)})"))
     if job["device"]:
         facts.append(("Device", f"{job['device']} of agent {job['agent']}"))
+    if job.get("why"):
+        facts.append(("Waits", clean(job["why"])))
     if is_verbose:
         facts += _wishes(job)
     if job["failure_reason"]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator import why
-from coordinator.core.events import DevicesReported, HoldRequested
+from coordinator.core.events import DevicesReported, HoldRequested, UploadClaim, UploadsClaimed
 from coordinator.core.explain import explain
 from coordinator.core.forecast import forecast
 from coordinator.core.model import (
@@ -24,9 +24,11 @@ from coordinator.core.model import (
     Rules,
     Settings,
     Target,
+    UploadKey,
 )
 from qgjob.v1 import job_pb2
 from tests.core.lab import START_WALL_US, AgentOnPaper, Lab, emulator, spec
+from tests.core.test_accounts import TWO, slots
 
 E1 = DeviceId("e1@lab")
 
@@ -279,6 +281,26 @@ def test_account_of_a_cloud_has_no_session_left() -> None:
         "The only device that matches, slot-1@lab, is waiting for a session of its account (no session left:"
         " 0 of 2 are used by this lab, 2 by others (lab_user@cloud))."
     )
+
+
+def test_jobs_wait_for_an_agent_that_uploads_their_build() -> None:
+    lab = Lab()
+    one, two = (lab.connect(name, *slots(name, 1)) for name in ("one", "two"))
+    for test in ("a", "b", "c", "d"):
+        lab.submit(spec(test, target=Target.BROWSERSTACK))
+    for agent, turn in ((one, 1), (two, 0)):
+        devices = tuple(device.id for device in slots("one" if agent is one else "two", 1))
+        claim = UploadClaim(key=UploadKey(TWO.name, "a" * 64), turn=turn, devices=devices)
+        lab.handle(UploadsClaimed(session=agent.session, claims=(claim,)))
+    lab.mono_us += 40 * SECOND_US
+    uploading = "Its build is being uploaded to BrowserStack by agent one, for 40s now."
+    waiting = {job_id: said(lab, job_id) for job_id in range(1, 5)}
+    assert all(uploading in message for message in waiting.values()), waiting
+    states = {device: lab.jobs_of(lab.lease_on(device)) for device in ("slot-1@one", "slot-1@two")}
+    first = states["slot-1@two"][0]
+    assert waiting[first] == f"It is next on slot-1@two, which makes ready for it. {uploading}"
+    lab.handle(UploadsClaimed(session=one.session, claims=()))
+    assert uploading not in said(lab, first)
 
 
 def test_job_that_runs_waits_for_a_session_of_its_cloud() -> None:
