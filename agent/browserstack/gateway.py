@@ -172,7 +172,10 @@ class Gateway:
         if session not in visit.sessions:
             return _refusal(404, "invalid session id", f"session {session} is not of this run")
         answer = self._insist(visit, method, f"{self.client.account.hub_url}{path}", body, content_type)
-        if method == "DELETE" and path == f"/session/{session}" and answer.status < 500 and visit.open == session:
+        if visit.open == session and _says_ended(answer):
+            visit.troubles.append(f"BrowserStack ended session {session} in the middle of the test")
+            self._note_end(visit)
+        elif method == "DELETE" and path == f"/session/{session}" and answer.status < 500 and visit.open == session:
             self._note_end(visit)
         return answer
 
@@ -294,6 +297,16 @@ class Gateway:
             pause(pause_after(refusals, random.random()), threading.Event())  # noqa: S311 - as above
         self._note_end(visit)  # it hears nothing any more, and BrowserStack ends it for that
         structlog.get_logger("agent").warning("cloud_session_left", session=session, reason=told)
+
+
+def _says_ended(answer: Answer) -> bool:
+    """Whether the hub knows a session no more, though nobody here has ended it."""
+    if answer.status != 404:
+        return False
+    try:
+        return bool(json.loads(answer.body)["value"]["error"] == "invalid session id")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _session_in(answer: Answer) -> str | None:

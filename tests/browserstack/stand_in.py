@@ -76,6 +76,8 @@ class StandIn:
     foreign: int = 0
     """Sessions of somebody else on the same account that run now."""
     upload_s: float = 0.0
+    takes_uploads: threading.Event = field(default_factory=threading.Event)
+    """Whether uploads come to their end; those that come before wait."""
     start_s: float = 0.0
     """How long a session takes to begin."""
     is_out: bool = False
@@ -103,6 +105,10 @@ class StandIn:
     unauthorized: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
     badgings: dict[bytes, Badging] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take uploads at once."""
+        self.takes_uploads.set()
 
     def account(self) -> Account:
         """The account that is let in."""
@@ -197,6 +203,7 @@ class StandIn:
         parts = _parts(content_type, body)
         content = parts["file"]
         threading.Event().wait(self.upload_s)
+        assert self.takes_uploads.wait(300)
         app_id = hashlib.sha1(content + str(now).encode()).hexdigest()
         custom_id = parts["custom_id"].decode().strip()
         app = {"app_url": f"bs://{app_id}", "custom_id": custom_id, "app_name": f"{custom_id}.apk"}

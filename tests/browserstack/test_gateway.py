@@ -114,6 +114,22 @@ def test_two_runs_that_want_the_last_room_at_once_take_turns(gateway: Gateway, s
     assert (stand_in.most_running, stand_in.ever_queued) == (2, 0)
 
 
+def test_session_that_browserstack_ends_is_its_own_trouble_and_no_end_of_the_tests(
+    gateway: Gateway, stand_in: StandIn
+) -> None:
+    run = Run(gateway)
+    dropped = run.session_id()
+    stand_in.drop(dropped)
+    status, told = run.ask("GET", f"/wd/hub/session/{dropped}/source")
+    assert (status, told["value"]["error"]) == (404, "invalid session id")
+    assert run.visit.troubles == [f"BrowserStack ended session {dropped} in the middle of the test"]
+    assert gateway.sessions_open == 0
+    ended = run.session_id()
+    run.ask("DELETE", f"/wd/hub/session/{ended}")
+    run.ask("GET", f"/wd/hub/session/{ended}/source")
+    assert len(run.visit.troubles) == 1, "the test ended that one itself"
+
+
 @pytest.mark.parametrize("trouble", ["tier", "error", "outage"])
 def test_session_that_is_refused_for_what_passes_is_tried_again(
     gateway: Gateway, stand_in: StandIn, trouble: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,18 @@ from tests.e2e.grid import Grid, Program, eventually
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
 KEY = spellings(ACCESS_KEY) | spellings(f"{USERNAME}:{ACCESS_KEY}")
+
+READING = """
+import { test } from "appwright";
+
+test("reads for a minute and a half", async ({ device }) => {
+  for (let second = 0; second < 90; second += 1) {
+    await device.getByText("Skip").getText({ timeout: 3_000 });
+    console.log(`second ${second}`);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+});
+"""
 
 pytestmark = [pytest.mark.appwright, pytest.mark.e2e, pytest.mark.timeout(420)]
 
@@ -40,8 +53,10 @@ def processes(grid: Grid) -> Iterator[None]:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example project, with the build of one app version."""
     workspace = node_packages.lay_out(EXAMPLE, tmp_path_factory.mktemp("project") / "wikipedia")
+    (workspace / "tests" / "reading.spec.ts").write_text(READING)
     (workspace / "apps").mkdir()
     build_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    shutil.copyfile(workspace / "apps" / "xyz123.apk", workspace / "apps" / "again.apk")
     return workspace
 
 
@@ -56,8 +71,8 @@ def cloud_agent(grid: Grid, stand_in: StandIn, workspace: Path, name: str = "clo
     return grid.agent(name, *command, "--build-source", "apps/{app_version_id}.apk", *options)
 
 
-def on_cloud(grid: Grid, *tests: str, options: tuple[str, ...] = ()) -> list[int]:
-    return grid.submit(*tests, options=("--target", "browserstack", *options))
+def on_cloud(grid: Grid, *tests: str, app: str = "xyz123", options: tuple[str, ...] = ()) -> list[int]:
+    return grid.submit(*tests, app=app, options=("--target", "browserstack", *options))
 
 
 def sessions_of(grid: Grid, job: int) -> list[dict[str, str]]:
@@ -78,6 +93,7 @@ def assert_key_is_nowhere(grid: Grid) -> None:
 def test_tests_pass_and_fail_on_devices_of_the_cloud_and_the_key_is_nowhere(
     grid: Grid, stand_in: StandIn, workspace: Path
 ) -> None:
+    stand_in.tier_refusals = 1
     cloud_agent(grid, stand_in, workspace)
     passing, other = on_cloud(grid, "tests/login.spec.ts", "tests/signup.spec.ts")
     (failing,) = on_cloud(grid, "tests/broken.spec.ts", options=("--selector", "model=*galaxy*"))
@@ -95,6 +111,9 @@ def test_tests_pass_and_fail_on_devices_of_the_cloud_and_the_key_is_nowhere(
     assert f"(session {session['id']})" in reason["message"]
     assert grid.job(impossible)["failure_reason"]["reason"] == "DEVICE_NOT_OFFERED"
     assert len(stand_in.uploads) == 1
+    assert stand_in.tier_refusals == 0
+    logs = grid.run("logs", str(passing)).stdout + grid.run("logs", str(other)).stdout
+    assert "BROWSERSTACK_TIER_LIMIT_EXCEEDED" in logs
     assert not any(one.is_open for one in stand_in.sessions.values())
     outage_is_told_by_why_and_loses_nothing(grid, stand_in)
     assert_key_is_nowhere(grid)
@@ -111,22 +130,53 @@ def outage_is_told_by_why_and_loses_nothing(grid: Grid, stand_in: StandIn) -> No
     grid.run("jobs", "wait", str(job), seconds=120)
 
 
-def test_cancelled_job_leaves_no_session(grid: Grid, stand_in: StandIn, workspace: Path) -> None:
+def test_session_that_browserstack_drops_costs_no_retry_and_a_cancelled_job_leaves_none(
+    grid: Grid, stand_in: StandIn, workspace: Path
+) -> None:
     cloud_agent(grid, stand_in, workspace)
-    (slow,) = on_cloud(grid, "tests/slow.spec.ts")
-    eventually(lambda: "second 1" in grid.run("logs", str(slow)).stdout, "the spec is at work", seconds=120)
+    (slow,) = on_cloud(grid, "tests/reading.spec.ts")
+    eventually(lambda: "second 1" in log_of(grid, slow, 1), "the spec is at work", seconds=120)
+    (dropped,) = [one.id for one in stand_in.sessions.values() if one.is_open]
+    stand_in.drop(dropped)
+    eventually(lambda: "second 1" in log_of(grid, slow, 2), "the spec runs again", seconds=180)
+    attempts = grid.job(slow)["attempts"]
+    assert attempts[0]["device"] != attempts[1]["device"]
+    reason = attempts[0]["failure_reason"]
+    assert (attempts[0]["outcome"], reason["reason"], reason["blame"]) == ("errored", "CLOUD_FAILED", "host")
+    assert f"BrowserStack ended session {dropped} in the middle of the test" in reason["message"]
     assert any(one.is_open for one in stand_in.sessions.values())
     grid.run("jobs", "cancel", str(slow))
     grid.run("jobs", "wait", str(slow), code=7)
     assert not any(one.is_open for one in stand_in.sessions.values())
 
 
+def why(grid: Grid, job: int) -> str:
+    return str(grid.json("jobs", "why", str(job))["message"])
+
+
+def log_of(grid: Grid, job: int, attempt: int) -> str:
+    """What an attempt has printed; nothing where it was not begun."""
+    if len(grid.job(job)["attempts"]) < attempt:
+        return ""
+    return grid.run("logs", str(job), "--attempt", str(attempt)).stdout
+
+
 def run_through_an_outage(grid: Grid, stand_in: StandIn, workspace: Path, *, jobs: int, outage_s: float) -> None:
-    """Two agents share an account of two sessions, and BrowserStack is away while they are at work."""
+    """Two agents share an account of two sessions and begin one build at once; BrowserStack is away meanwhile."""
+    stand_in.takes_uploads.clear()
     tests = ("tests/login.spec.ts", "tests/signup.spec.ts")
-    submitted = on_cloud(grid, *(tests[number % 2] for number in range(jobs)))
+    # One build under two names: each agent gets a batch, and both need the same upload.
+    submitted = [
+        *on_cloud(grid, *(tests[number % 2] for number in range(jobs // 2))),
+        *on_cloud(grid, *(tests[number % 2] for number in range(jobs // 2)), app="again"),
+    ]
     for name in ("one", "two"):
-        cloud_agent(grid, stand_in, workspace, name)
+        cloud_agent(grid, stand_in, workspace, name, "--browserstack-slots", "1")
+    firsts = (submitted[0], submitted[jobs // 2])
+    eventually(lambda: all("is being uploaded" in why(grid, job) for job in firsts), "both wait", seconds=120)
+    assert {grid.job(job)["agent"] for job in firsts} == {"one", "two"}
+    assert "Its build is being uploaded to BrowserStack by agent" in grid.job(firsts[0])["why"]
+    stand_in.takes_uploads.set()
     eventually(lambda: any(one.is_open for one in stand_in.sessions.values()), "a session runs", seconds=120)
     stand_in.is_out = True
     back = threading.Timer(outage_s, lambda: setattr(stand_in, "is_out", False))
