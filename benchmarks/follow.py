@@ -2,7 +2,8 @@
 
 The agent's spool and uploader, the coordinator's log service on a disk, and the client's followers each run in a
 process of their own, over loopback. Quiet logs write a line now and then: what they wait for is the way alone. Chatty
-logs write a hundred lines a second, which share the syncs of the disk, and wait for the next of those too.
+logs write a hundred lines a second, which share the syncs of the disk, and wait for the next of those too. Quiet logs
+are measured once more as `qgjob logs --follow` writes them to a pipe.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from coordinator.store import Store
 from qgjob.client import Client
 from qgjob.v1 import log_service_pb2_grpc
 from qgjob.v1.job_pb2 import LOG_STATE_OPEN
+from tests.e2e.grid import BIN
 from tests.store.records import a_device, a_job, a_lease, an_attempt
 
 MOST_P50_MS, MOST_P99_MS = 20.0, 100.0
@@ -62,6 +64,7 @@ LOADS = {
     # Longer apart than the interval, so that no line waits for it.
     "quiet": Load(logs=6, lines=60, least_pause_s=0.12, most_pause_s=0.2),
     "chatty": Load(logs=4, lines=500, least_pause_s=0.008, most_pause_s=0.012),
+    "command": Load(logs=4, lines=60, least_pause_s=0.12, most_pause_s=0.2),
 }
 
 
@@ -78,6 +81,8 @@ def run(is_talkative: bool) -> tuple[dict[str, float], dict[str, float]]:
     ratios = {
         "quiet_p50_over_promise": round(metrics["quiet_p50_ms"] / MOST_P50_MS, 2),
         "quiet_p99_over_promise": round(metrics["quiet_p99_ms"] / MOST_P99_MS, 2),
+        "command_p50_over_promise": round(metrics["command_p50_ms"] / MOST_P50_MS, 2),
+        "command_p99_over_promise": round(metrics["command_p99_ms"] / MOST_P99_MS, 2),
         "chatty_p50_over_promise": round(metrics["chatty_p50_ms"] / (SYNC_INTERVAL_S * 1_000 + MOST_P50_MS), 2),
         "chatty_p99_over_promise": round(metrics["chatty_p99_ms"] / (SYNC_INTERVAL_S * 1_000 + MOST_P99_MS), 2),
     }
@@ -87,7 +92,8 @@ def run(is_talkative: bool) -> tuple[dict[str, float], dict[str, float]]:
 async def _measure(name: str, load: Load) -> list[int]:
     """Return how long each line took, in microseconds."""
     with tempfile.TemporaryDirectory() as directory:
-        async with _serving(Path(directory), load.logs) as port, _child("read", name, port) as reader:
+        what = "show" if name == "command" else "read"
+        async with _serving(Path(directory), load.logs) as port, _child(what, name, port) as reader:
             assert reader.stdout is not None
             assert (await reader.stdout.readline()).strip() == b"following"
             async with _child("write", name, port) as writer:
@@ -188,9 +194,40 @@ def read(load: Load, port: int) -> None:
     print(json.dumps(delays_us), flush=True)
 
 
+def show(load: Load, port: int) -> None:
+    """Read what the command prints of all logs, and tell how long each line took to come out of it.
+
+    Nothing tells that a command has begun but its first line. So what was written before the first lines of all had
+    come waited for their start, and is left out.
+    """
+    came: list[list[tuple[int, int]]] = [[] for _ in range(load.logs)]
+
+    def take(process: subprocess.Popen[bytes], lines: list[tuple[int, int]]) -> None:
+        assert process.stdout is not None
+        for _ in range(load.lines):
+            written = int(process.stdout.readline())
+            lines.append((written, time.monotonic_ns()))
+
+    with ExitStack() as commands:
+        threads = []
+        for job, lines in enumerate(came, 1):
+            command = (str(BIN / "qgjob"), "--coordinator", f"127.0.0.1:{port}", "logs", str(job), "--follow")
+            process = commands.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            commands.callback(process.kill)  # it waits for the end of a job that nobody ends here
+            threads.append(threading.Thread(target=take, args=(process, lines), daemon=True))
+            threads[-1].start()
+        print("following", flush=True)
+        for thread in threads:
+            thread.join()
+    begun_ns = max(lines[0][1] for lines in came)
+    delays_us = [(now - written) // 1_000 for lines in came for written, now in lines if written > begun_ns]
+    assert len(delays_us) > load.logs * load.lines // 2, f"{len(delays_us)} lines came after the commands had begun"
+    print(json.dumps(delays_us), flush=True)
+
+
 if __name__ == "__main__":
     _, what, name, port = sys.argv
     if what == "write":
         asyncio.run(write(LOADS[name], int(port)))
     else:
-        read(LOADS[name], int(port))
+        {"read": read, "show": show}[what](LOADS[name], int(port))

@@ -71,6 +71,12 @@ PROMISES = (
     Promise("builds", "upload_over_bare_stream", False, 0.35, "a build of 300 MB uploaded, of a bare stream's speed"),
     Promise("builds", "cut_sent_again", True, 0.05, "sent again of a build whose upload was cut in its middle"),
     Promise("builds", "fetches_per_agent", True, 1, "fetches of a build by each of ten agents with two devices"),
+    Promise("follow", "command_p50_over_promise", True, 1, "line to the output of `logs --follow` p50, of 20 ms"),
+    Promise("follow", "command_p99_over_promise", True, 1, "line to the output of `logs --follow` p99, of 100 ms"),
+    Promise("follow", "chatty_p50_over_promise", True, 1, "line of a chatty log p50, of 20 ms and a sync's interval"),
+    Promise("follow", "chatty_p99_over_promise", True, 1, "line of a chatty log p99, of 100 ms and a sync's interval"),
+    Promise("cli_startup", "help_over_promise", True, 1, "`qgjob --help`, of 150 ms"),
+    Promise("cli_startup", "jobs_table_over_promise", True, 1, "one call and its table of 20 jobs, of 300 ms"),
     Promise("scale", "resident_over_promise", True, 1, "memory at scale, of 2.5 GB"),
     Promise("scale", "grants_over_promise", False, 1, "grants a second at scale, of 200"),
     Promise("scale", "dispatch_p99_over_promise", True, 1, "dispatch p99 at scale, of 50 ms"),
@@ -146,10 +152,11 @@ def _promised(kept: dict[str, Any]) -> Iterator[str]:
     yield from ("| what | promised | found | |", "|---|---|---|---|")
     for promise in PROMISES:
         found = kept.get(promise.benchmark, {}).get("ratios", {}).get(promise.ratio)
+        word = "at most" if promise.is_most else "at least"
         if found is None:
+            yield f"| {promise.what} | {word} {promise.value:g} | - | not measured yet |"
             continue
         is_met = found <= promise.value if promise.is_most else found >= promise.value
-        word = "at most" if promise.is_most else "at least"
         yield f"| {promise.what} | {word} {promise.value:g} | {found:g} | {'met' if is_met else '**not met**'} |"
 
 
