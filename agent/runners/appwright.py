@@ -27,7 +27,7 @@ from agent.core.model import (
 from agent.journal import Claim
 from agent.process import start
 from agent.runners.appwright_left import left_in
-from agent.runners.appwright_merge import Cut, merge, pack
+from agent.runners.appwright_merge import INTERRUPTED, Cut, merge, pack
 from agent.runners.appwright_project import NODE_FILES, ProjectUnusable, check_project, playwright
 from agent.runners.appwright_report import ReporterEvent, Seen, TestEvent, event_pipe, verdict_of
 from agent.runners.appwright_rest import LIST_OPTIONS, Rest, rest_of
@@ -127,7 +127,7 @@ class AppwrightRunner:
         if packed is None:
             return replace(verdict, left_behind=left)
         reason = verdict.failure.message if verdict.failure is not None else "the run was ended"
-        cut = Cut(status=CUT_STATUS.get(verdict.outcome, "interrupted"), message=reason)
+        cut = Cut(status=CUT_STATUS.get(verdict.outcome, INTERRUPTED), message=reason)
         merging = functools.partial(merge, self._tools, spec.parent, out, cut)
         return replace(verdict, left_behind=(*left, packed) if has_failed else left, merge=merging)
 

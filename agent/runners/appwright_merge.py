@@ -31,6 +31,7 @@ KNOWN_VERSION = 2
 MERGE_TIMEOUT_S = 120.0
 MAX_EVENT_BYTES = 128 * 1_024 * 1_024
 _COMMON = frozenset({"onBlobReportMetadata", "onConfigure", "onProject", "onBegin", "onEnd"})
+INTERRUPTED = "interrupted"
 _ENDED = frozenset({"passed", "failed", "timedOut", "skipped"})
 """Results that count; a test that was interrupted runs again."""
 
@@ -98,7 +99,22 @@ class _Run:
         begun = (event["params"] for event in self.events if event.get("method") == "onTestBegin")
         ends = [_cut_end(params, cut) for params in begun if params["result"]["id"] not in over]
         kept = (event for event in self.events if not _is_interruption(event, over))
-        return _Run((*kept, *ends))
+        return _Run((*kept, *(ends or self._never_begun(cut))))
+
+    def _never_begun(self, cut: Cut) -> tuple[Event, ...]:
+        """Return the first test that has not begun as what the run ended at, or the report would tell of no failure."""
+        begun = {event["params"]["testId"] for event in self.events if event.get("method") == "onTestBegin"}
+        waiting = [test for test in tests_of(self.project) if test not in begun]
+        if cut.status == INTERRUPTED or not waiting:
+            return ()
+        start = max((event["params"]["result"]["startTime"] for event in self.events if _has_start(event)), default=0)
+        result = {"id": "never-begun", "retry": 0, "workerIndex": 0, "parallelIndex": 0, "startTime": start}
+        params = {"testId": waiting[0], "result": result}
+        return {"method": "onTestBegin", "params": params}, _cut_end(params, cut)
+
+
+def _has_start(event: Event) -> bool:
+    return event.get("method") in ("onTestBegin", "onEnd")
 
 
 def _is_interruption(event: Event, ended: Mapping[str, str]) -> bool:
@@ -136,7 +152,7 @@ class Cut:
     """How the test ended that was at work when its run was ended from outside."""
 
     status: str
-    """Playwright's word: timedOut, or interrupted."""
+    """Playwright's word: timedOut, failed, or interrupted where it goes on elsewhere."""
     message: str
 
 
@@ -153,8 +169,8 @@ def combined(runs: Sequence[_Run], cut: Cut) -> list[Event]:
     last = runs[-1]
     # The rest of a spec knows only its own tests; the whole is where the most are.
     project = max((run.project for run in runs), key=lambda event: len(tests_of(event)))
-    known = tests_of(project)
-    if any(not known >= tests_of(run.project) for run in runs):
+    known = set(tests_of(project))
+    if any(not known.issuperset(tests_of(run.project)) for run in runs):
         raise MergeFailed("the spec has changed between the attempts")
     tries: dict[str, int] = {}
     told = [last.first("onBlobReportMetadata"), last.first("onConfigure"), project, last.first("onBegin")]
@@ -196,23 +212,23 @@ def _end(runs: Sequence[_Run], cut: Cut) -> Event:
         [*starts, *(event["params"]["result"]["startTime"] + event["params"]["result"]["duration"] for event in found)],
         default=begun,
     )
-    status = last["params"]["result"]["status"] if last is not None else "interrupted"
-    if status == "interrupted":
+    status = last["params"]["result"]["status"] if last is not None else INTERRUPTED
+    if status == INTERRUPTED:
         status = cut.status.lower()
     return {"method": "onEnd", "params": {"result": {"status": status, "startTime": begun, "duration": until - begun}}}
 
 
-def tests_of(project: Event) -> set[str]:
-    """Return the tests that a run knew of."""
-    found = set[str]()
-    suites = list(project["params"]["project"]["suites"])
-    while suites:
-        for entry in suites.pop()["entries"]:
-            if "testId" in entry:
-                found.add(entry["testId"])
-            else:
-                suites.append(entry)
-    return found
+def tests_of(project: Event) -> tuple[str, ...]:
+    """Return the tests that a run knew of, in their order."""
+    found = list[str]()
+    left = list(reversed(project["params"]["project"]["suites"]))
+    while left:
+        entry = left.pop()
+        if "testId" in entry:
+            found.append(entry["testId"])
+        else:
+            left += reversed(entry["entries"])
+    return tuple(found)
 
 
 async def merge(tools: Toolbox, test_dir: Path, out: Path, cut: Cut, earlier: Sequence[Path]) -> tuple[LeftBehind, ...]:

@@ -71,8 +71,10 @@ class PseudoTerminal:
         return self.process.wait(PATIENCE_S)
 
     def _read(self, seconds: float) -> bool:
-        ready, _, _ = select.select([self._descriptor], [], [], seconds)
-        if not ready:
+        # Not by select(), which takes no descriptor above 1,023.
+        readable = select.poll()
+        readable.register(self._descriptor, select.POLLIN)
+        if not readable.poll(seconds * 1_000):
             return False
         # A terminal that nobody holds any more reads as an error on Linux.
         with contextlib.suppress(OSError):

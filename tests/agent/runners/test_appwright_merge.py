@@ -85,6 +85,14 @@ def test_spec_that_was_cut_off_and_went_on_is_whole_and_the_test_that_was_cut_co
     assert told == project("a", "b", "c"), "the whole spec, and not its rest"
 
 
+def test_time_that_ran_out_before_the_next_test_began_is_told_of_that_test(tmp_path: Path) -> None:
+    cut_off = run(tmp_path, 1, "abc", began("a", "1", 100), ended("a", "1"), end=("interrupted", 200))
+    result = {"status": "timedout", "startTime": 100, "duration": 110}
+    assert merged(cut_off) == [("a", 0), ("a", "passed"), ("b", 0), ("b", "timedOut"), ("end", result)]
+    told = [event for event in combined([read_run(cut_off)], CUT) if event["method"] == "onTestEnd"]
+    assert told[-1]["params"]["result"]["errors"] == [{"message": "it ran too long"}]
+
+
 def test_test_that_passed_on_a_retry_has_a_try_for_each_attempt(tmp_path: Path) -> None:
     first = run(tmp_path, 1, "a", began("a", "1"), ended("a", "1", "failed"), end=("failed", 1))
     second = run(tmp_path, 2, "a", began("a", "2"), ended("a", "2", "interrupted"), end=("interrupted", 2))
