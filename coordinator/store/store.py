@@ -42,6 +42,7 @@ from coordinator.store.dialect import (
 )
 from coordinator.store.errors import StoreFull
 from coordinator.store.filter import JobFilter
+from coordinator.store.group import GroupCommit
 from coordinator.store.leader import LeaderRow
 from coordinator.store.lock import DatabaseLock
 from coordinator.store.reading import Snapshot
@@ -64,6 +65,7 @@ class Store:
         self.leader_row: LeaderRow | None = None
         """Says who leads, where several processes may open this database for themselves; else nobody asks."""
         self._turn = threading.Lock()
+        self._group = GroupCommit(self._write)
         self._batches: BatchWriter | None = None
         self.cluster_id = ""
         """Names this database for all its lives."""
@@ -202,7 +204,7 @@ class Store:
         self.cluster_id = self._write(rename)
 
     def commit(self, writes: Sequence[Write]) -> None:
-        """Make all writes durable in one transaction, or none.
+        """Make all writes durable in one transaction, or none. It may be one with what is recorded of logs.
 
         Raises:
             StaleEpoch: Another coordinator has started an epoch of its own.
@@ -214,7 +216,7 @@ class Store:
         if not writes:
             return
         batch = fold(writes)
-        self._write(lambda connection: batches.write(connection, batch))
+        self._group.do(lambda connection: batches.write(connection, batch))
         batches.note_committed(batch)
 
     @property
@@ -232,7 +234,7 @@ class Store:
         """
         batches = self._batches
         assert batches is not None, "start_epoch comes before the first commit"
-        self._write(lambda connection: batches.write_logs(connection, writes))
+        self._group.do(lambda connection: batches.write_logs(connection, writes))
 
     # Artifacts
 
