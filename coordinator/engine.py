@@ -210,11 +210,15 @@ class Engine:
             return
         self._has_mail.clear()
         deadline_us = self._scheduler.next_deadline()
-        delay_s = None if deadline_us is None else max(0, deadline_us - self._clock().mono_us) / SECOND_US
+        alarm = None
+        if deadline_us is not None:
+            delay_s = max(0, deadline_us - self._clock().mono_us) / SECOND_US
+            alarm = asyncio.get_running_loop().call_later(delay_s, self._has_mail.set)
         try:
-            await asyncio.wait_for(self._has_mail.wait(), delay_s)
-        except TimeoutError:
-            return
+            await self._has_mail.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
 
     async def _turn(self) -> None:
         taken = [self._inbox.popleft() for _ in range(min(MAX_EVENTS_PER_TURN, len(self._inbox)))]

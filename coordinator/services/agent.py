@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any, cast
 
 import grpc
@@ -13,7 +14,7 @@ from coordinator.core.errors import InvalidRequest, VersionUnsupported
 from coordinator.core.events import AgentDisconnected, AgentDrainRequested
 from coordinator.core.model import AgentId
 from coordinator.core.releases import misfit
-from coordinator.core.step import SendWelcome
+from coordinator.core.step import Send, SendWelcome
 from coordinator.engine import Engine
 from coordinator.sessions import Session, Sessions
 from qgjob.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
@@ -66,8 +67,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def _converse(self, session: Session, context: ConnectContext) -> bool:
         """Read and write until one of the two ends. Returns whether the agent said goodbye."""
+        out = _Writer(session, context, self._message)
         reader = asyncio.create_task(self._read(session, context))
-        writer = asyncio.create_task(self._write(session, context))
+        writer = asyncio.create_task(out.run())
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
             if reader.done():
@@ -75,10 +77,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             await writer
             return False
         finally:
-            for task in (reader, writer):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+            await _ended(reader)
+            await out.finish_write(writer)
+            await _ended(writer)
 
     async def _read(self, session: Session, context: ConnectContext) -> bool:
         while (message := await _next(context)) is not None:
@@ -87,14 +88,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             await self._engine.post(wire.agent_event(session.id, message))
         return False
 
-    async def _write(self, session: Session, context: ConnectContext) -> None:
-        while True:
-            send = await session.next()
-            if isinstance(send, SendWelcome):
-                epoch = self._engine.epoch
-                await _write(context, wire.welcome(self._cluster_id, epoch, self._engine.settings, self._version))
-            else:
-                await _write(context, wire.command(send))
+    def _message(self, send: Send) -> agent_service_pb2.ConnectResponse:
+        if isinstance(send, SendWelcome):
+            return wire.welcome(self._cluster_id, self._engine.epoch, self._engine.settings, self._version)
+        return wire.command(send)
 
     def _say_farewell(self, session: Session, is_goodbye: bool) -> None:
         """Tell the engine that a session has ended, in a task that outlives a cancelled call."""
@@ -154,16 +151,42 @@ async def _next(context: ConnectContext) -> agent_service_pb2.ConnectRequest | N
     return message if isinstance(message, agent_service_pb2.ConnectRequest) else None
 
 
-async def _write(context: ConnectContext, message: agent_service_pb2.ConnectResponse) -> None:
-    """Write a message, to its end even when the writer is stopped meanwhile.
+class _Writer:
+    """Writes what an agent is sent.
 
-    gRPC takes no status while a write is under way, and the agent would never hear how its session ended. One that
-    does not read is not waited for longer than a moment.
+    gRPC takes no status while a write is under way, and the agent would never hear how its session ended: so the last
+    write is waited for. To guard each by a task of its own would cost more than the write.
     """
-    writing = asyncio.ensure_future(context.write(message))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        with contextlib.suppress(Exception):  # the session is over for another reason, which is told
-            await asyncio.wait_for(writing, WRITE_TIMEOUT_S)
-        raise
+
+    def __init__(
+        self,
+        session: Session,
+        context: ConnectContext,
+        message: Callable[[Send], agent_service_pb2.ConnectResponse],
+    ) -> None:
+        self._session = session
+        self._context = context
+        self._message = message
+        self._is_writing = False
+        self._is_ending = False
+
+    async def run(self) -> None:
+        """Write until this side ends the session, which raises why."""
+        while not self._is_ending:
+            send = await self._session.next()
+            self._is_writing = True
+            await self._context.write(self._message(send))
+            self._is_writing = False
+
+    async def finish_write(self, running: asyncio.Task[None]) -> None:
+        """Write nothing more; wait for the write that is under way, but no longer than a moment."""
+        self._is_ending = True
+        if self._is_writing:
+            await asyncio.wait((running,), timeout=WRITE_TIMEOUT_S)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """End a task, whatever came of it: how the session ended is known by now."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
