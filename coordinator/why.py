@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator import wire
 from coordinator.core.explain import Explanation, Why
 from coordinator.core.forecast import Outlook
-from coordinator.core.model import Job, JobState, Now, Upload
+from coordinator.core.model import SECOND_US, Job, JobState, Now, Upload
 from coordinator.core.pools import Miss
 from coordinator.story import span
 from qgjob.counts import counted
@@ -81,7 +81,8 @@ def _sentences(job: Job, found: Explanation, outlook: Outlook | None, now: Now) 
     if outlook is not None:
         told.append(_place(outlook.place))
     if outlook is not None and outlook.start_us is not None:
-        told.append(f"It is expected to start in about {span(max(0, outlook.start_us - now.wall_us))}.")
+        left_us = outlook.start_us - now.wall_us
+        told.append(f"It is expected to start {f'in about {span(left_us)}' if left_us >= SECOND_US else 'any moment'}.")
     return " ".join(told)
 
 
@@ -149,7 +150,10 @@ def _busy(found: Explanation, now: Now) -> str:
     if found.blocker is None:
         return f"{found.device} is about to take work."
     assert found.free_us is not None
-    left = f"job {found.blocker} is at work there, for about {span(max(0, found.free_us - now.wall_us))} with its batch"
+    left_us = found.free_us - now.wall_us
+    # A test may run for longer than it ever did.
+    until = f"for about {span(left_us)} with its batch" if left_us >= SECOND_US else "and should be done any moment"
+    left = f"job {found.blocker} is at work there, {until}"
     if found.usable == 1:
         return f"The only device that matches and works, {found.device}, is busy: {left}."
     return f"All {found.usable} devices that match are busy; {found.device} should be free first: {left}."

@@ -47,10 +47,10 @@ def _filter(
     )
 
 
-def _list(wanted: JobFilter, limit: int, output: str) -> None:
+def _list(wanted: JobFilter, limit: int, output: str, *, empty: str = "") -> None:
     from qgjob import resources
 
-    empty = "No job is like that." if wanted.ByteSize() else render.NO_JOBS
+    empty = empty or ("No job is like that." if wanted.ByteSize() else render.NO_JOBS)
     with client() as opened:
         # A table shows nothing of what happened to each job, and is there the sooner without.
         found = opened.list_jobs(wanted, limit, with_history=output in ("json", "jsonl"))
@@ -121,7 +121,7 @@ def active(
     if watch:
         _watch_active(chosen_format(output, json))
         return
-    _list(_filter(statuses=list(UNFINISHED)), limit, chosen_format(output, json))
+    _list(_filter(statuses=list(UNFINISHED)), limit, chosen_format(output, json), empty=render.NO_ACTIVE_JOBS)
 
 
 def _watch_active(output: str) -> None:

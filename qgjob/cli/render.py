@@ -26,6 +26,7 @@ MIB = 1_024 * 1_024
 MOST_LISTED = 20
 """How many running and how many waiting jobs the queue shows to people; JSON has all that the coordinator sends."""
 
+NO_ACTIVE_JOBS = "No job waits or runs."
 NO_JOBS = "No jobs. Submit one with `qgjob submit`."
 
 
@@ -110,9 +111,12 @@ def ago(instant: str | None) -> str:
 
 
 def until(instant: str | None) -> str:
-    """Return in how long an instant will be."""
+    """Return in how long an instant will be; what is overdue may come any moment."""
     when = parse(instant)
-    return f"in about {rough_span((when - datetime.now(UTC)).total_seconds())}" if when is not None else "-"
+    if when is None:
+        return "-"
+    seconds = (when - datetime.now(UTC)).total_seconds()
+    return f"in about {rough_span(seconds)}" if seconds >= 1 else "any moment"
 
 
 def took(job: Resource) -> str:

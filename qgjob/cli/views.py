@@ -31,7 +31,7 @@ class ActiveJobs:
         """Return a table of some of the jobs."""
         rows = render.job_rows(self.jobs[first:last])
         lines = render.laid_out(render.JOB_COLUMNS, rows, width)
-        return lines if rows else [*lines, "No job waits or runs."]
+        return lines if rows else [*lines, render.NO_ACTIVE_JOBS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,3 +395,9 @@ def test_a_rough_span_is_never_too_long_and_names_the_last_whole_unit(seconds: f
     told = sum(int(word[:-1]) * UNITS[word[-1]] for word in words)
     smallest = UNITS[words[-1][-1]] if seconds < 3_600 or seconds >= 172_800 else 60
     assert 0 <= seconds - told < smallest
+
+
+def test_what_is_overdue_may_come_any_moment() -> None:
+    assert render.until("2026-01-02T03:04:05.000Z") == "any moment"
+    assert render.until("2999-01-02T03:04:05.000Z").startswith("in about ")
+    assert render.until(None) == "-"

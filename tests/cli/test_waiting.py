@@ -189,6 +189,10 @@ def test_json_after_a_wait_has_the_attempts_of_the_jobs(stand_in: StandIn) -> No
     assert [(list(one.filter.ids), one.with_history) for one in stand_in.lists] == [([7], True)]
 
 
+def test_that_nothing_waits_or_runs_is_said(stand_in: StandIn) -> None:
+    assert run(stand_in, "jobs", "active", "-o", "table") == (0, "", "No job waits or runs.\n")
+
+
 def test_a_list_asks_for_what_happened_to_its_jobs_only_where_it_is_told(stand_in: StandIn) -> None:
     for output in ("json", "jsonl", "table", "id"):
         assert run(stand_in, "jobs", "list", "-o", output)[0] == 0

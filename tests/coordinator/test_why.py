@@ -103,6 +103,18 @@ def test_the_only_one_is_busy() -> None:
     )
 
 
+def test_what_has_run_for_as_long_as_expected_may_end_any_moment() -> None:
+    lab, agent = one_device()
+    lab.submit(spec("a"))
+    begin(lab, agent)
+    lab.submit(spec("b", app_version_id="b"))
+    for _ in range(2):
+        lab.pass_time(19.75)
+        lease = lab.lease_on(E1)
+        agent.beat(agent.echo_of(lease, started=lease.attempts))
+    assert "e1@lab, is busy: job 1 is at work there, and should be done any moment. It is" in said(lab, 2)
+
+
 def test_many_jobs_are_ahead() -> None:
     lab, agent = one_device()
     lab.submit(spec("a"))

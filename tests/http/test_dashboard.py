@@ -67,7 +67,7 @@ def test_times_are_told_as_the_command_line_tells_them() -> None:
 
     seconds = [0, 0.04, 0.4, 1, 9.94, 9.96, 12, 59.9, 60, 190, 600, 3_599, 3_600, 7_500, 172_800, 400_000]
     script = f"""
-        import {{ span, counted, queueSeconds, ran, size }} from "{FOLDER}/words.js";
+        import {{ span, counted, queueSeconds, ran, size, until }} from "{FOLDER}/words.js";
         const now = Date.parse("2026-01-01T00:01:00Z");
         const waiting = {{ status: "queued", create_time: "2026-01-01T00:00:00Z", start_time: null, end_time: null }};
         const ended = {{ ...waiting, status: "failed" }};
@@ -77,6 +77,7 @@ def test_times_are_told_as_the_command_line_tells_them() -> None:
             sizes: [0, 1_023, 1_024, 1_536, 1_048_576, 5_000_000].map(size),
             counts: [0, 1, 2].map((count) => counted(count, "job")),
             waits: [queueSeconds(waiting, now), queueSeconds(ended, now), ran(waiting, now), ran(ended, now)],
+            starts: ["2026-01-01T00:02:00Z", "2026-01-01T00:00:00Z", null].map((instant) => until(instant, now)),
         }}));
     """
     assert run_module(script) == {
@@ -84,6 +85,7 @@ def test_times_are_told_as_the_command_line_tells_them() -> None:
         "sizes": [size(count) for count in (0, 1_023, 1_024, 1_536, 1_048_576, 5_000_000)],
         "counts": ["0 jobs", "1 job", "2 jobs"],
         "waits": [60, 20, "", "5s"],
+        "starts": ["in about 1m", "any moment", ""],
     }
 
 

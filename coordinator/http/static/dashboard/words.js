@@ -21,7 +21,9 @@ export function ago(instant, now = Date.now()) {
 }
 
 export function until(instant, now = Date.now()) {
-  return instant ? `in about ${span(Math.max(0, (Date.parse(instant) - now) / 1000))}` : "";
+  if (!instant) return "";
+  const seconds = (Date.parse(instant) - now) / 1000;
+  return seconds >= 1 ? `in about ${span(seconds)}` : "any moment";
 }
 
 /** A number of bytes. */
