@@ -43,6 +43,7 @@ from coordinator.core.model import (
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import PutAttempt
+from coordinator.main import COLLECTION_THRESHOLDS
 
 ORGS = 40
 MODELS = 12
@@ -196,13 +197,16 @@ def measure(jobs: int, devices: int, decisions: int, seed: int = 1) -> dict[str,
     submit_us = (time.perf_counter() - begun) * 1e6 / (jobs + 5 * devices)
     per_job = (resident_bytes() - before) / (jobs + 5 * devices)
     bench.connect(devices)
-    # What was queued lives for long: collections need not look at it again and again.
+    # As the coordinator does: what was queued lives for long, and next to nothing here is a cycle.
     gc.collect()
     gc.freeze()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*COLLECTION_THRESHOLDS)
     pauses = Pauses()
     gc.callbacks.append(pauses)
     taken = list(bench.decisions(decisions))
     gc.callbacks.remove(pauses)
+    gc.set_threshold(*thresholds)
     gc.unfreeze()
     spans = sorted(span for span, _, _ in taken)
     cpu = sorted(span for _, span, _ in taken)

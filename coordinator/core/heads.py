@@ -59,9 +59,12 @@ MOST_RISES = 64
 """So many heads rise in one turn. Of thousands that were submitted together the others rise in the turns after it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Head:
-    """The first of a level: its organisation's virtual time, and its bucket."""
+    """The first of a level: its organisation's virtual time, and its bucket.
+
+    Never changed, but not frozen: a decision makes a dozen.
+    """
 
     level: int
     time: int
@@ -201,6 +204,11 @@ class Heads:
         """Return the level of a family's first job of some lanes, 0 if none waits."""
         heads = ((one, self.head_of(one)) for one in family.buckets.values() if one.lane in lanes)
         return max((self.level_at(bucket, entry) for bucket, entry in heads if entry is not None), default=0)
+
+    def only_level(self, family: Family) -> int | None:
+        """Return the level of all of a family's jobs, None if it cannot be told at once that they have the same."""
+        priorities = [bucket.priority for bucket in family.buckets.values() if bucket.size]
+        return priorities[0] if len(priorities) == 1 and priorities[0] >= MOST_AGED_PRIORITY else None
 
     # Who is offered
 

@@ -325,17 +325,19 @@ class Ledger:
 
     def extend(self, lease: Lease, jobs: list[Job], now: Now) -> None:
         """Add waiting jobs to a lease, before those of lower priority that have not begun, and tell its agent."""
-        added = [self._assign(job, lease, now).id for job in jobs]
+        first = self.counters.next_attempt
+        self.counters = changed(self.counters, next_attempt=first + len(jobs))
+        added = [self._assign(job, AttemptId(number), lease, now).id for number, job in enumerate(jobs, first)]
         self.queues.offer_again(self.fleet.family_of(lease.id))
         self.put_counters(self.counters)
         tail = self.tail_of(lease)
         begun = [attempt for attempt in lease.attempts if attempt not in tail]
         tail = sorted([*tail, *added], key=lambda attempt: -self.jobs[self.attempts[attempt].job].spec.priority)
-        self.revise(changed(lease, attempts=(*begun, *tail)))
+        self.revise(lease, attempts=(*begun, *tail))
 
-    def _assign(self, job: Job, lease: Lease, now: Now) -> Attempt:
+    def _assign(self, job: Job, attempt_id: AttemptId, lease: Lease, now: Now) -> Attempt:
         attempt = Attempt(
-            id=AttemptId(self.counters.next_attempt),
+            id=attempt_id,
             job=job.id,
             number=job.attempt_count + 1,
             lease=lease.id,
@@ -343,13 +345,12 @@ class Ledger:
             agent=lease.agent,
             assign_us=now.wall_us,
         )
-        self.counters = changed(self.counters, next_attempt=self.counters.next_attempt + 1)
         self.put_attempt(attempt)
         self.hold_work(attempt, job)
-        assigned = moved_job(job, JobState.ASSIGNED)
         self.put_job(
-            changed(
-                assigned,
+            moved_job(
+                job,
+                JobState.ASSIGNED,
                 attempt=attempt.id,
                 attempt_count=attempt.number,
                 device=lease.device,
@@ -385,9 +386,9 @@ class Ledger:
         """Return how long a leased job was expected to take when it was given out."""
         return self._held_us[attempt]
 
-    def revise(self, lease: Lease) -> None:
-        """Raise a lease's revision, so that its agent adopts what has changed."""
-        lease = changed(lease, revision=lease.revision + 1)
+    def revise(self, lease: Lease, **changes: object) -> None:
+        """Change a lease and raise its revision, so that its agent adopts what has changed."""
+        lease = changed(lease, revision=lease.revision + 1, **changes)
         self.put_lease(lease)
         self.send_lease(lease)
 
@@ -418,7 +419,7 @@ class Ledger:
             if before is None or _REVOKE_ORDER.index(before) < _REVOKE_ORDER.index(reason):
                 revoked[attempt] = reason
         if revoked != dict(lease.revoked):
-            self.revise(changed(moved_lease(lease, LeaseState.REVOKING), revoked=tuple(revoked.items())))
+            self.revise(moved_lease(lease, LeaseState.REVOKING), revoked=tuple(revoked.items()))
 
     def preempt(self, lease: Lease, attempts: list[AttemptId], waiting: JobId) -> None:
         """Take attempts back for a job that waits."""
@@ -438,8 +439,8 @@ class Ledger:
             attempt = changed(attempt, install_end_us=lease.install_end_us, install_us=lease.tally.install_us)
         self.put_attempt(attempt)
         self._expect_end(attempt)
-        job = moved_job(self.jobs[attempt.job], JobState.RUNNING)
-        self.put_job(changed(job, start_us=job.start_us or now.wall_us))
+        job = self.jobs[attempt.job]
+        self.put_job(moved_job(job, JobState.RUNNING, start_us=job.start_us or now.wall_us))
         self.put_lease(changed(lease, tally=changed(lease.tally, started=lease.tally.started + 1)))
 
     def note_boundary(self, attempt: Attempt, now: Now) -> None:
@@ -484,7 +485,7 @@ class Ledger:
         lease = self.fleet.leases[lease.id]
         self._save_avoided_installs(lease)
         self.hurried.pop(lease.id, None)
-        self.put_lease(changed(moved_lease(lease, state), end_us=now.wall_us))
+        self.put_lease(moved_lease(lease, state, end_us=now.wall_us))
         device = worked(self.fleet.devices[lease.device], lease.grant_us, now.wall_us)
         fenced = device.id if state is LeaseState.EXPIRED else None
         session = self.fleet.session_of(lease.agent)
@@ -599,8 +600,7 @@ class Ledger:
     def end_waiting(self, app: AppKey, failure: Failure, now: Now) -> None:
         """End all jobs that wait for a device to test a build."""
         for job_id in self.queues.waiting_for(app):
-            failed = moved_job(self.jobs[job_id], JobState.FAILED)
-            self.put_job(changed(failed, failure=failure, end_us=now.wall_us))
+            self.put_job(moved_job(self.jobs[job_id], JobState.FAILED, failure=failure, end_us=now.wall_us))
 
     def _save_avoided_installs(self, lease: Lease) -> None:
         avoided = avoided_installs(lease.tally)

@@ -76,6 +76,9 @@ class Policy:
 
     def _choice(self, family: Family, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Choice:
         """Take a family's jobs down the lanes while nothing else that waits for the device comes first."""
+        only = self._heads.only_level(family)
+        if only is not None:  # whatever else comes first: none of its jobs stands lower
+            return Choice(family, only, lanes)
         level = self._heads.first_level(family, lanes)
         others = max((self._heads.level_of_others(signature, family, lanes) for signature in signatures), default=0)
         return Choice(family, min(level, others), lanes)

@@ -180,7 +180,7 @@ class Requests:
             if job is None or job.is_cancel_requested:
                 continue
             if job.state is JobState.QUEUED:
-                ledger.put_job(replace(moved_job(job, JobState.CANCELLED), end_us=now.wall_us))
+                ledger.put_job(moved_job(job, JobState.CANCELLED, end_us=now.wall_us))
                 continue
             ledger.put_job(replace(job, is_cancel_requested=True))
             assert job.attempt is not None

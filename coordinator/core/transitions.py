@@ -131,30 +131,30 @@ LAB_FAULTS = frozenset({AttemptOutcome.ERRORED, AttemptOutcome.LOST, AttemptOutc
 FREE_OUTCOMES = frozenset({AttemptOutcome.PREEMPTED, AttemptOutcome.RELEASED})
 
 
-def moved_job(job: Job, state: JobState) -> Job:
-    """Return the job in another state.
+def moved_job(job: Job, state: JobState, **changes: object) -> Job:
+    """Return the job in another state, and with other values.
 
     Raises:
         IllegalTransition: The table has no such change.
     """
     if state is job.state:
-        return job
+        return changed(job, **changes) if changes else job
     if state not in JOB_TRANSITIONS[job.state]:
         raise IllegalTransition(f"job {job.id}: {job.state} -> {state}")
-    return changed(job, state=state)
+    return changed(job, state=state, **changes)
 
 
-def moved_lease(lease: Lease, state: LeaseState) -> Lease:
-    """Return the lease in another state.
+def moved_lease(lease: Lease, state: LeaseState, **changes: object) -> Lease:
+    """Return the lease in another state, and with other values.
 
     Raises:
         IllegalTransition: The table has no such change.
     """
     if state is lease.state:
-        return lease
+        return changed(lease, **changes) if changes else lease
     if state not in LEASE_TRANSITIONS[lease.state]:
         raise IllegalTransition(f"lease {lease.id}: {lease.state} -> {state}")
-    return changed(lease, state=state)
+    return changed(lease, state=state, **changes)
 
 
 def ended_attempt(attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Attempt:
@@ -196,7 +196,7 @@ def _settle_pass(job: Job, wall_us: int) -> Settlement:
     kept_failure = failure_of(job.kept)
     if kept_failure is not None:
         return _settle_verdict(job, AttemptOutcome.FAILED, kept_failure, wall_us)
-    return _end(changed(job, flaky=job.retries_used > 0, failure=None), JobState.COMPLETED, None, wall_us)
+    return _end(job, JobState.COMPLETED, None, wall_us, flaky=job.retries_used > 0)
 
 
 def _settle_verdict(job: Job, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Settlement:
@@ -220,9 +220,9 @@ def _settle_lab_fault(job: Job, failure: Failure | None, device: DeviceId, wall_
 def _requeue(job: Job, failure: Failure | None, wall_us: int) -> Settlement:
     if job.is_cancel_requested:
         return _end(job, JobState.CANCELLED, failure, wall_us)
-    return Settlement(job=changed(moved_job(job, JobState.QUEUED), failure=failure), is_requeued=True)
+    return Settlement(job=moved_job(job, JobState.QUEUED, failure=failure), is_requeued=True)
 
 
-def _end(job: Job, state: JobState, failure: Failure | None, wall_us: int) -> Settlement:
-    ended = changed(moved_job(job, state), failure=failure, end_us=wall_us, is_cancel_requested=False, kept=())
+def _end(job: Job, state: JobState, failure: Failure | None, wall_us: int, **changes: object) -> Settlement:
+    ended = moved_job(job, state, failure=failure, end_us=wall_us, is_cancel_requested=False, kept=(), **changes)
     return Settlement(job=ended, is_requeued=False)
