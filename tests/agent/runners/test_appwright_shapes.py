@@ -92,7 +92,7 @@ class Runner(AppwrightRunner):
             care=Care(adb, None, CareOptions()),
         )
         self.station._apk = Apk(path=project / "v.apk", digest="d", package="org.example.left", activity=".Main")
-        self.station._appium.ensure = self._nothing  # type: ignore[method-assign]
+        self.station.ready = self._is_ready  # type: ignore[method-assign]
         self.station._appium.capabilities = self._capabilities  # type: ignore[method-assign]
         self.station._appium.port = port
         bundles = Bundles(blobs, NodePackages(state / "packages", {}))
@@ -100,8 +100,8 @@ class Runner(AppwrightRunner):
         self.said = b""
         self.is_divisible: set[bool] = set()
 
-    async def _nothing(self) -> None:
-        """Appium is there already."""
+    async def _is_ready(self, _job: LeasedJob) -> None:
+        """The device holds the build, and Appium is there already."""
 
     def _capabilities(self, adb_port: int) -> dict[str, object]:
         return {"appium:adbPort": adb_port, "appium:noReset": False, "appium:fullReset": False}
