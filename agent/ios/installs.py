@@ -24,6 +24,10 @@ class Installs:
         known = self._read().get(bundle_id)
         return known["digest"] if known is not None and place is not None and known["place"] == place else None
 
+    def apps(self) -> frozenset[str]:
+        """Return the bundle ids of what was installed and is not forgotten, also by an earlier life of the agent."""
+        return frozenset(self._read())
+
     def note(self, bundle_id: str, place: str, digest: str) -> None:
         """Remember an install, durably.
 

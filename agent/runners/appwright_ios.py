@@ -140,16 +140,19 @@ class IosStation:
         )
 
     async def _clean_up(self, app: IosApp) -> None:
-        """Take the app of the last batch away where another one comes: iOS has no other way to clear its data."""
-        last = self._app
-        if last is None or last.bundle_id == app.bundle_id:
-            return
-        try:
-            await asyncio.to_thread(self._installs.forget, last.bundle_id)
-            await self._target.uninstall(last.bundle_id)
-        except XcrunFailed as error:
-            message = f"{last.bundle_id} cannot be uninstalled from {self.name}: {error}"
-            raise RunFailed(_failure("CLEAN_UP_FAILED", message, Blame.DEVICE)) from error
+        """Take the app of the last batch away where another one comes: iOS has no other way to clear its data.
+
+        Which that was is known from its install, so it also goes when an earlier life of this agent has tested it.
+        """
+        last = {self._app.bundle_id} if self._app is not None else set[str]()
+        for bundle_id in sorted((last | await asyncio.to_thread(self._installs.apps)) - {app.bundle_id}):
+            try:
+                if await self._target.place(bundle_id) is not None:
+                    await self._target.uninstall(bundle_id)
+            except XcrunFailed as error:
+                message = f"{bundle_id} cannot be uninstalled from {self.name}: {error}"
+                raise RunFailed(_failure("CLEAN_UP_FAILED", message, Blame.DEVICE)) from error
+            await asyncio.to_thread(self._installs.forget, bundle_id)
 
     async def _put(self, app: IosApp) -> Installation:
         """Install, and look at where the device holds it then: a stale build must never be tested."""

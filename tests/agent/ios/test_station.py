@@ -80,13 +80,30 @@ async def test_build_that_a_test_has_replaced_is_put_back_before_the_next_one(ei
     assert refused.value.failure.reason == "INSTALL_FAILED"
 
 
-async def test_app_of_the_last_batch_goes_where_another_one_comes(either: IosStation, mac: Mac, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_restarted", [False, True])
+async def test_app_of_the_last_batch_goes_where_another_one_comes(
+    either: IosStation, mac: Mac, tmp_path: Path, has_restarted: bool
+) -> None:
     await either.install(LEASE)
     platform = "iPhoneSimulator" if either.name == BOOTED else "iPhoneOS"
     pack(tmp_path / "v2", app_folder(tmp_path / "2" / "Bank.app", bundle="org.example.bank", platform=platform))
-    await either.install(replace(LEASE, app_version_id="v2"))
+    later = station(tmp_path, either._target) if has_restarted else either
+    await later.install(replace(LEASE, app_version_id="v2"))
     assert [call.split()[-1] for call in mac.calls("uninstall")] == [BUNDLE]
     assert len(json.loads((mac.folder / "apps").read_text())) == 1
+    await later.install(LEASE)
+    assert [call.split()[-1] for call in mac.calls("uninstall")] == [BUNDLE, "org.example.bank"]
+
+
+async def test_app_that_somebody_else_has_taken_away_needs_no_cleaning_up(
+    either: IosStation, mac: Mac, tmp_path: Path
+) -> None:
+    await either.install(LEASE)
+    (mac.folder / "apps").write_text("{}")
+    platform = "iPhoneSimulator" if either.name == BOOTED else "iPhoneOS"
+    pack(tmp_path / "v2", app_folder(tmp_path / "2" / "Bank.app", bundle="org.example.bank", platform=platform))
+    await either.install(replace(LEASE, app_version_id="v2"))
+    assert mac.calls("uninstall") == []
 
 
 async def test_canary_starts_the_app(either: IosStation, mac: Mac) -> None:
