@@ -138,6 +138,7 @@ class ArtifactUploader:
             content_type=file.content_type,
             size=file.size,
             digest=file.digest,
+            url=file.url,
         )
         stub = artifact_service_pb2_grpc.ArtifactServiceStub(self._channel())
         answer = await stub.OfferArtifact(offer, timeout=OFFER_TIMEOUT_S)

@@ -53,6 +53,8 @@ class LeftBehind:
     """Where it lies."""
     content: bytes | None = None
     """What is in it, where it lies nowhere."""
+    url: str = ""
+    """Of a link: where it leads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class KeptFile:
     content_type: str
     size: int
     digest: str
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +172,7 @@ class ArtifactSpool:
             content_type=content_type_of(name),
             size=path.stat().st_size,
             digest=digest,
+            url=masked(one.url, secrets) if secrets else one.url,
         )
 
     def _write(self, parcel: Parcel) -> None:

@@ -264,6 +264,7 @@ def artifact(message: Artifact) -> Resource:
         "size": message.size,
         "sha256": message.digest,
         "create_time": _maybe(message, "create_time"),
+        "url": message.url or None,
     }
 
 

@@ -77,6 +77,7 @@ class ArtifactKind(StrEnum):
     TRACE = "trace"
     DEVICE_LOG = "device_log"
     APPIUM_LOG = "appium_log"
+    LINK = "link"
     OTHER = "other"
 
 

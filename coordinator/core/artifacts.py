@@ -19,6 +19,7 @@ MAX_PARTS = 16
 MAX_PART_BYTES = 200
 """File systems take 255; whoever downloads may add to it."""
 MAX_CONTENT_TYPE = 100
+MAX_URL = 1_024
 MAX_FILE_BYTES = 512 * 1_024 * 1_024
 MAX_FILES = 1_000
 """Of an attempt."""
@@ -30,6 +31,7 @@ REPORT_PAGES = ("html-report/index.html", "merged/html-report/index.html")
 _BAD_CHARACTERS = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\\:*?"<>|]')
 """Control characters, those that turn text round, and what some file system does not take."""
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+_URL = re.compile(r"https://[A-Za-z0-9.-]+(:\d{1,5})?/[!-~]*")
 _CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*(; charset=utf-8)?")
 
 
@@ -46,6 +48,7 @@ class ArtifactKind(StrEnum):
     TRACE = "trace"
     DEVICE_LOG = "device_log"
     APPIUM_LOG = "appium_log"
+    LINK = "link"
     OTHER = "other"
 
 
@@ -62,6 +65,8 @@ class Artifact:
     size: int
     digest: str
     create_us: int
+    url: str = ""
+    """Of a link."""
 
 
 def checked_name(name: str) -> str:
@@ -81,6 +86,21 @@ def checked_name(name: str) -> str:
         if len(part.encode()) > MAX_PART_BYTES:
             raise InvalidRequest("name", f"a part of {name!r} has more than {MAX_PART_BYTES} bytes")
     return name
+
+
+def checked_url(kind: ArtifactKind, url: str) -> str:
+    """Return the address of a link; other artifacts have none.
+
+    Raises:
+        InvalidRequest: It is no address that people could be sent to, or not the kind's to have.
+    """
+    if kind is not ArtifactKind.LINK:
+        if url:
+            raise InvalidRequest("url", f"only a link has an address, and this is of kind {kind}")
+        return ""
+    if len(url) > MAX_URL or _URL.fullmatch(url) is None:
+        raise InvalidRequest("url", f"{url[:100]!r} is no address https://... of at most {MAX_URL} characters")
+    return url
 
 
 def checked_content_type(content_type: str) -> str:

@@ -311,6 +311,7 @@ class Artifact(_Told):
     size: int
     sha256: str
     create_time: Instant
+    url: Annotated[str | None, Field(description="Of a link: where it leads.")]
 
     example: ClassVar[dict[str, Any]] = {
         "attempt": 1,
@@ -320,6 +321,7 @@ class Artifact(_Told):
         "size": 48213,
         "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "create_time": "2026-11-24T12:31:25.120Z",
+        "url": None,
     }
 
 

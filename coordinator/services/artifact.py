@@ -13,7 +13,7 @@ import structlog
 from coordinator import wire
 from coordinator.blobs import BlobStore
 from coordinator.complaints import Complaints
-from coordinator.core.artifacts import MAX_FILE_BYTES, Artifact, checked_content_type, checked_name
+from coordinator.core.artifacts import MAX_FILE_BYTES, Artifact, checked_content_type, checked_name, checked_url
 from coordinator.core.errors import (
     ArtifactRecorded,
     BlobTooLarge,
@@ -142,6 +142,7 @@ class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
             size=request.size,
             digest=digest,
             create_us=self._read_wall_us(),
+            url=checked_url(kind, request.url),
         )
 
     async def _attempt(self, request: _OfAttempt) -> Attempt:

@@ -159,6 +159,7 @@ def _values(artifact: Artifact) -> dict[str, Any]:
         "size": artifact.size,
         "digest": artifact.digest,
         "create_us": artifact.create_us,
+        "url": artifact.url,
     }
 
 
@@ -173,4 +174,5 @@ def _artifact(row: Row[Any]) -> Artifact:
         size=row.size,
         digest=row.digest,
         create_us=row.create_us,
+        url=row.url,
     )

@@ -372,6 +372,7 @@ artifacts = Table(
     Column("size", BigInteger, nullable=False),
     Column("digest", Text, nullable=False),
     Column("create_us", BigInteger, nullable=False),
+    Column("url", Text, nullable=False, server_default=text("''")),
     Index(None, "job", "attempt_number", "name"),
     # Whether a blob is still named.
     Index(None, "digest"),

@@ -261,6 +261,7 @@ def artifact_out(artifact: Artifact) -> artifact_pb2.Artifact:
         size=artifact.size,
         digest=artifact.digest,
         create_time=timestamp(artifact.create_us),
+        url=artifact.url,
     )
 
 

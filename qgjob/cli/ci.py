@@ -22,6 +22,8 @@ MOST_ANNOTATIONS = 10
 """GitHub shows no more errors of one step."""
 MOST_ROWS = 100
 """GitHub takes a summary of at most 1 MiB."""
+MOST_LINKS = 12
+"""Of a job: four for each of its first sessions."""
 BAD = ("failed", "timed_out", "errored", "cancelled")
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
@@ -169,6 +171,11 @@ def summary(jobs: list[Resource], sources_url: str = "", dashboard_url: str = ""
     return "\n".join(lines) + "\n"
 
 
+def is_listed(job: Resource) -> bool:
+    """Whether a job has a row of its own in a summary."""
+    return bool(job["flaky"]) or job["status"] != "completed"
+
+
 def _row(job: Resource, sources_url: str, dashboard_url: str) -> str:
     test = _markdown(str(job["test"]))
     if sources_url and _is_here(job):
@@ -179,8 +186,18 @@ def _row(job: Resource, sources_url: str, dashboard_url: str) -> str:
     reason = job["failure_reason"] or {"reason": "", "message": ""}
     told = f"{reason['reason']}: {reason['message']}" if reason["reason"] else ""
     number = f"[{job['id']}]({page_of(job['id'], dashboard_url)})" if dashboard_url else str(job["id"])
-    cells = (number, test, _markdown(status), _markdown(job["device"] or "-"), _markdown(told))
+    links = [f"[{_markdown(_name_of(one))}]({_target(one['url'])})" for one in job.get("links", [])[:MOST_LINKS]]
+    cells = (number, test, _markdown(status), _markdown(job["device"] or "-"), " ".join([_markdown(told), *links]))
     return f"| {' | '.join(cells)} |"
+
+
+def _name_of(link: Resource) -> str:
+    return str(link["name"]).rpartition("/")[2].removesuffix(".url")
+
+
+def _target(url: str) -> str:
+    """Return an address that cannot end its link or its cell."""
+    return "".join(f"%{ord(letter):02X}" if letter in "()<>|\\ " else letter for letter in clean(url))
 
 
 def _markdown(text: str) -> str:

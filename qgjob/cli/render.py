@@ -222,6 +222,8 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
     if is_verbose:
         for line in (*_timeline(job), *_left_behind(job)):
             _fold_out(line, width, indent=13)
+        for line in _links(job.get("artifacts", [])):
+            line_out(marked(f"  {line}", STDOUT))
 
 
 def _fold_out(line: str, width: int | None, *, indent: int) -> None:
@@ -306,6 +308,11 @@ def _left_behind(job: Resource) -> list[str]:
         )
     lines.append(f"  {_kept_until(artifacts, job['artifacts_kept_seconds'])}")
     return lines
+
+
+def _links(artifacts: list[Resource]) -> list[str]:
+    """Return where links lead, a line each."""
+    return [f"{str(one['name']).removesuffix('.url')}: {clean(one['url'])}" for one in artifacts if one.get("url")]
 
 
 def _kept_until(artifacts: list[Resource], seconds: float | None) -> str:
@@ -520,6 +527,8 @@ def artifacts_table(artifacts: list[Resource]) -> None:
     shown = [one for one in artifacts if is_told_by_itself(one)]
     rows = [[str(one["attempt"]), one["kind"], size(one["size"]), one["name"]] for one in shown]
     table(ARTIFACT_COLUMNS, rows, empty="No artifacts. Attempts bring them after they have ended.")
+    for line in _links(shown):
+        line_out(marked(line, STDOUT))  # whole, however long: people open it
     if hidden := len(artifacts) - len(shown):
         say(f"{counted(hidden, 'file')} of reports are not shown; -o json has them all")
 

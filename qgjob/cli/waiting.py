@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from qgjob.v1.job_pb2 import Job
 
 _HISTORY = ("attempts", "earlier_failures")
+MOST_LINKED = 20
+"""Jobs whose artifacts are asked for, for the links in a summary."""
 LOG_WAIT_S = 30.0
 """How long the rest of a log is waited for after its job has ended."""
 
@@ -100,7 +102,7 @@ class Waiting:
         if self.junit is not None and is_known:
             _write_junit(self.junit, client, jobs)
         if service is not None and is_known:
-            ci.report(service, jobs, self.dashboard_url)
+            ci.report(service, _with_links(client, jobs) if service.summary else jobs, self.dashboard_url)
         try:
             if is_shown:
                 show(jobs, output, render.jobs_table)
@@ -157,6 +159,24 @@ def _with_all_attempts(client: Client, jobs: list[dict[str, Any]]) -> list[dict[
     except ClientError as error:
         terminal.say(f"warning: the jobs are shown without their attempts: {error}")
     return [{**job, **found.get(job["id"], {})} for job in jobs]
+
+
+def _with_links(client: Client, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return jobs with where a cloud keeps what it saw of those that did not pass, where that can be had already."""
+    from qgjob import resources
+
+    found: dict[int, list[dict[str, Any]]] = {}
+    try:
+        for job in [job for job in jobs if ci.is_listed(job) and _was_on_cloud(job)][:MOST_LINKED]:
+            artifacts = map(resources.artifact, client.list_artifacts(job["id"]).artifacts)
+            found[job["id"]] = [one for one in artifacts if one["url"]]
+    except ClientError as error:
+        terminal.say(f"warning: the summary leads to no session of the cloud: {error}")
+    return [{**job, "links": found.get(job["id"], [])} for job in jobs]
+
+
+def _was_on_cloud(job: dict[str, Any]) -> bool:
+    return str(job["device"] or "").startswith("browserstack-")
 
 
 def _with_attempts(client: Client, job: dict[str, Any]) -> dict[str, Any]:

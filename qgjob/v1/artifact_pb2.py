@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17qgjob/v1/artifact.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x01\n\x08\x41rtifact\x12\x16\n\x0e\x61ttempt_number\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.qgjob.v1.ArtifactKind\x12\x14\n\x0c\x63ontent_type\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xe3\x02\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41RTIFACT_KIND_RESULTS\x10\x01\x12\x17\n\x13\x41RTIFACT_KIND_JUNIT\x10\x02\x12\x1d\n\x19\x41RTIFACT_KIND_JSON_REPORT\x10\x03\x12\x1d\n\x19\x41RTIFACT_KIND_HTML_REPORT\x10\x04\x12\x1c\n\x18\x41RTIFACT_KIND_SCREENSHOT\x10\x05\x12\x17\n\x13\x41RTIFACT_KIND_VIDEO\x10\x06\x12\x17\n\x13\x41RTIFACT_KIND_TRACE\x10\x07\x12\x1c\n\x18\x41RTIFACT_KIND_DEVICE_LOG\x10\x08\x12\x1c\n\x18\x41RTIFACT_KIND_APPIUM_LOG\x10\t\x12\x17\n\x13\x41RTIFACT_KIND_OTHER\x10\n\x12\x1d\n\x19\x41RTIFACT_KIND_BLOB_REPORT\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17qgjob/v1/artifact.proto\x12\x08qgjob.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\x08\x41rtifact\x12\x16\n\x0e\x61ttempt_number\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.qgjob.v1.ArtifactKind\x12\x14\n\x0c\x63ontent_type\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x03url\x18\xaa\x01 \x01(\t*\xfc\x02\n\x0c\x41rtifactKind\x12\x1d\n\x19\x41RTIFACT_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41RTIFACT_KIND_RESULTS\x10\x01\x12\x17\n\x13\x41RTIFACT_KIND_JUNIT\x10\x02\x12\x1d\n\x19\x41RTIFACT_KIND_JSON_REPORT\x10\x03\x12\x1d\n\x19\x41RTIFACT_KIND_HTML_REPORT\x10\x04\x12\x1c\n\x18\x41RTIFACT_KIND_SCREENSHOT\x10\x05\x12\x17\n\x13\x41RTIFACT_KIND_VIDEO\x10\x06\x12\x17\n\x13\x41RTIFACT_KIND_TRACE\x10\x07\x12\x1c\n\x18\x41RTIFACT_KIND_DEVICE_LOG\x10\x08\x12\x1c\n\x18\x41RTIFACT_KIND_APPIUM_LOG\x10\t\x12\x17\n\x13\x41RTIFACT_KIND_OTHER\x10\n\x12\x1d\n\x19\x41RTIFACT_KIND_BLOB_REPORT\x10\x0b\x12\x17\n\x12\x41RTIFACT_KIND_LINK\x10\xaa\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.artifact_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ARTIFACTKIND']._serialized_start=261
-  _globals['_ARTIFACTKIND']._serialized_end=616
+  _globals['_ARTIFACTKIND']._serialized_start=275
+  _globals['_ARTIFACTKIND']._serialized_end=655
   _globals['_ARTIFACT']._serialized_start=71
-  _globals['_ARTIFACT']._serialized_end=258
+  _globals['_ARTIFACT']._serialized_end=272
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,8 @@ class _ArtifactKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Artifact
     """What else a test left behind."""
     ARTIFACT_KIND_BLOB_REPORT: _ArtifactKind.ValueType  # 11
     """What Playwright merges into one report with those of other attempts."""
+    ARTIFACT_KIND_LINK: _ArtifactKind.ValueType  # 170
+    """Where something of the attempt is kept elsewhere, as a video at a cloud; the file holds the address alone."""
 
 class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
     """ArtifactKind says what a file is to whoever looks for it."""
@@ -76,6 +78,8 @@ ARTIFACT_KIND_OTHER: ArtifactKind.ValueType  # 10
 """What else a test left behind."""
 ARTIFACT_KIND_BLOB_REPORT: ArtifactKind.ValueType  # 11
 """What Playwright merges into one report with those of other attempts."""
+ARTIFACT_KIND_LINK: ArtifactKind.ValueType  # 170
+"""Where something of the attempt is kept elsewhere, as a video at a cloud; the file holds the address alone."""
 Global___ArtifactKind: _TypeAlias = ArtifactKind  # noqa: Y015
 
 @_typing.final
@@ -91,6 +95,7 @@ class Artifact(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
     attempt_number: _builtins.int
     """Number of the attempt in its job, from 1."""
     name: _builtins.str
@@ -103,6 +108,8 @@ class Artifact(_message.Message):
     """Bytes."""
     digest: _builtins.str
     """SHA-256 of the bytes, in hexadecimal."""
+    url: _builtins.str
+    """Of a link: the address that it holds."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
@@ -117,10 +124,11 @@ class Artifact(_message.Message):
         size: _builtins.int = ...,
         digest: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "content_type", b"content_type", "create_time", b"create_time", "digest", b"digest", "kind", b"kind", "name", b"name", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_number", b"attempt_number", "content_type", b"content_type", "create_time", b"create_time", "digest", b"digest", "kind", b"kind", "name", b"name", "size", b"size", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from qgjob.v1 import blob_service_pb2 as qgjob_dot_v1_dot_blob__service__pb2
 from qgjob.v1 import lease_pb2 as qgjob_dot_v1_dot_lease__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fqgjob/v1/artifact_service.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17qgjob/v1/artifact.proto\x1a\x1bqgjob/v1/blob_service.proto\x1a\x14qgjob/v1/lease.proto\"\xc5\x01\n\x14OfferArtifactRequest\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x12\n\nattempt_id\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\x12$\n\x04kind\x18\x05 \x01(\x0e\x32\x16.qgjob.v1.ArtifactKind\x12\x14\n\x0c\x63ontent_type\x18\x06 \x01(\t\x12\x0c\n\x04size\x18\x07 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\"7\n\x15OfferArtifactResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"w\n\x15UploadArtifactRequest\x12/\n\x05\x62\x65gun\x18\x01 \x01(\x0b\x32\x1e.qgjob.v1.OfferArtifactRequestH\x00\x12$\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x13.qgjob.v1.BlobChunkH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16UploadArtifactResponse\"c\n\x1a\x46\x65tchEarlierReportsRequest\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x12\n\nattempt_id\x18\x03 \x01(\x03\"j\n\x1b\x46\x65tchEarlierReportsResponse\x12\x0f\n\x07\x61waited\x18\x01 \x03(\x05\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12\"\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x13.qgjob.v1.BlobChunk\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x85\x01\n\x15ListArtifactsResponse\x12%\n\tartifacts\x18\x01 \x03(\x0b\x32\x12.qgjob.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12,\n\tretention\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\\\n\x14\x46\x65tchArtifactRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"I\n\x15\x46\x65tchArtifactResponse\x12\"\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x13.qgjob.v1.BlobChunk\x12\x0c\n\x04size\x18\x02 \x01(\x03\x32\xc6\x03\n\x0f\x41rtifactService\x12P\n\rOfferArtifact\x12\x1e.qgjob.v1.OfferArtifactRequest\x1a\x1f.qgjob.v1.OfferArtifactResponse\x12U\n\x0eUploadArtifact\x12\x1f.qgjob.v1.UploadArtifactRequest\x1a .qgjob.v1.UploadArtifactResponse(\x01\x12\x64\n\x13\x46\x65tchEarlierReports\x12$.qgjob.v1.FetchEarlierReportsRequest\x1a%.qgjob.v1.FetchEarlierReportsResponse0\x01\x12P\n\rListArtifacts\x12\x1e.qgjob.v1.ListArtifactsRequest\x1a\x1f.qgjob.v1.ListArtifactsResponse\x12R\n\rFetchArtifact\x12\x1e.qgjob.v1.FetchArtifactRequest\x1a\x1f.qgjob.v1.FetchArtifactResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fqgjob/v1/artifact_service.proto\x12\x08qgjob.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17qgjob/v1/artifact.proto\x1a\x1bqgjob/v1/blob_service.proto\x1a\x14qgjob/v1/lease.proto\"\xd3\x01\n\x14OfferArtifactRequest\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x12\n\nattempt_id\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\x12$\n\x04kind\x18\x05 \x01(\x0e\x32\x16.qgjob.v1.ArtifactKind\x12\x14\n\x0c\x63ontent_type\x18\x06 \x01(\t\x12\x0c\n\x04size\x18\x07 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x0c\n\x03url\x18\xaa\x01 \x01(\t\"7\n\x15OfferArtifactResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"w\n\x15UploadArtifactRequest\x12/\n\x05\x62\x65gun\x18\x01 \x01(\x0b\x32\x1e.qgjob.v1.OfferArtifactRequestH\x00\x12$\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x13.qgjob.v1.BlobChunkH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16UploadArtifactResponse\"c\n\x1a\x46\x65tchEarlierReportsRequest\x12\x1f\n\x03key\x18\x01 \x01(\x0b\x32\x12.qgjob.v1.LeaseKey\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x12\n\nattempt_id\x18\x03 \x01(\x03\"j\n\x1b\x46\x65tchEarlierReportsResponse\x12\x0f\n\x07\x61waited\x18\x01 \x03(\x05\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12\"\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x13.qgjob.v1.BlobChunk\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x85\x01\n\x15ListArtifactsResponse\x12%\n\tartifacts\x18\x01 \x03(\x0b\x32\x12.qgjob.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12,\n\tretention\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\\\n\x14\x46\x65tchArtifactRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x16\n\x0e\x61ttempt_number\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\"I\n\x15\x46\x65tchArtifactResponse\x12\"\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x13.qgjob.v1.BlobChunk\x12\x0c\n\x04size\x18\x02 \x01(\x03\x32\xc6\x03\n\x0f\x41rtifactService\x12P\n\rOfferArtifact\x12\x1e.qgjob.v1.OfferArtifactRequest\x1a\x1f.qgjob.v1.OfferArtifactResponse\x12U\n\x0eUploadArtifact\x12\x1f.qgjob.v1.UploadArtifactRequest\x1a .qgjob.v1.UploadArtifactResponse(\x01\x12\x64\n\x13\x46\x65tchEarlierReports\x12$.qgjob.v1.FetchEarlierReportsRequest\x1a%.qgjob.v1.FetchEarlierReportsResponse0\x01\x12P\n\rListArtifacts\x12\x1e.qgjob.v1.ListArtifactsRequest\x1a\x1f.qgjob.v1.ListArtifactsResponse\x12R\n\rFetchArtifact\x12\x1e.qgjob.v1.FetchArtifactRequest\x1a\x1f.qgjob.v1.FetchArtifactResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,25 +36,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qgjob.v1.artifact_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OFFERARTIFACTREQUEST']._serialized_start=154
-  _globals['_OFFERARTIFACTREQUEST']._serialized_end=351
-  _globals['_OFFERARTIFACTRESPONSE']._serialized_start=353
-  _globals['_OFFERARTIFACTRESPONSE']._serialized_end=408
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=410
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=529
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=531
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=555
-  _globals['_FETCHEARLIERREPORTSREQUEST']._serialized_start=557
-  _globals['_FETCHEARLIERREPORTSREQUEST']._serialized_end=656
-  _globals['_FETCHEARLIERREPORTSRESPONSE']._serialized_start=658
-  _globals['_FETCHEARLIERREPORTSRESPONSE']._serialized_end=764
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=766
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=843
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=846
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=979
-  _globals['_FETCHARTIFACTREQUEST']._serialized_start=981
-  _globals['_FETCHARTIFACTREQUEST']._serialized_end=1073
-  _globals['_FETCHARTIFACTRESPONSE']._serialized_start=1075
-  _globals['_FETCHARTIFACTRESPONSE']._serialized_end=1148
-  _globals['_ARTIFACTSERVICE']._serialized_start=1151
-  _globals['_ARTIFACTSERVICE']._serialized_end=1605
+  _globals['_OFFERARTIFACTREQUEST']._serialized_end=365
+  _globals['_OFFERARTIFACTRESPONSE']._serialized_start=367
+  _globals['_OFFERARTIFACTRESPONSE']._serialized_end=422
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=424
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=543
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=545
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=569
+  _globals['_FETCHEARLIERREPORTSREQUEST']._serialized_start=571
+  _globals['_FETCHEARLIERREPORTSREQUEST']._serialized_end=670
+  _globals['_FETCHEARLIERREPORTSRESPONSE']._serialized_start=672
+  _globals['_FETCHEARLIERREPORTSRESPONSE']._serialized_end=778
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=780
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=857
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=860
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=993
+  _globals['_FETCHARTIFACTREQUEST']._serialized_start=995
+  _globals['_FETCHARTIFACTREQUEST']._serialized_end=1087
+  _globals['_FETCHARTIFACTRESPONSE']._serialized_start=1089
+  _globals['_FETCHARTIFACTRESPONSE']._serialized_end=1162
+  _globals['_ARTIFACTSERVICE']._serialized_start=1165
+  _globals['_ARTIFACTSERVICE']._serialized_end=1619
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,7 @@ class OfferArtifactRequest(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent that ran it."""
     attempt_id: _builtins.int
@@ -50,6 +51,8 @@ class OfferArtifactRequest(_message.Message):
     """Bytes, at least 1."""
     digest: _builtins.str
     """SHA-256 of the bytes, in hexadecimal."""
+    url: _builtins.str
+    """Of a link: the address that it holds, https://..."""
     @_builtins.property
     def key(self) -> _lease_pb2.LeaseKey:
         """The lease under which the attempt ran, spent or not."""
@@ -65,10 +68,11 @@ class OfferArtifactRequest(_message.Message):
         content_type: _builtins.str = ...,
         size: _builtins.int = ...,
         digest: _builtins.str = ...,
+        url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt_id", b"attempt_id", "content_type", b"content_type", "digest", b"digest", "key", b"key", "kind", b"kind", "name", b"name", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt_id", b"attempt_id", "content_type", b"content_type", "digest", b"digest", "key", b"key", "kind", b"kind", "name", b"name", "size", b"size", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,7 @@ from qgjob.cli import render, reports
 from qgjob.cli.reports import KEPT_REPORTS, chosen_report, open_in_browser
 from qgjob.client import Client
 from qgjob.errors import Unreachable
-from qgjob.v1.artifact_pb2 import ARTIFACT_KIND_HTML_REPORT, ARTIFACT_KIND_JUNIT, Artifact
+from qgjob.v1.artifact_pb2 import ARTIFACT_KIND_HTML_REPORT, ARTIFACT_KIND_JUNIT, ARTIFACT_KIND_LINK, Artifact
 from qgjob.v1.artifact_service_pb2 import FetchArtifactResponse
 from tests.cli import records
 
@@ -43,6 +43,22 @@ def test_table_has_a_report_as_one_line_and_says_what_it_hides(capsys: pytest.Ca
         "2        junit        10 B     junit.xml",
     ]
     assert err == "1 file of reports are not shown; -o json has them all\n"
+
+
+def test_links_are_told_whole_below_the_table_and_in_the_status_of_their_job(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    link = an_artifact("sessions/a1/video.url", 1, 30)
+    link.kind, link.url = ARTIFACT_KIND_LINK, "https://cloud.example/" + "a" * 100
+    render.artifacts_table(told(link))
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "1        link  30 B  sessions/a1/video.url",
+        f"sessions/a1/video: {link.url}",
+    ]
+    job = records.job(1)
+    job["artifacts"], job["artifacts_kept_seconds"] = told(link), None
+    render.job_block(job, is_verbose=True)
+    assert f"  sessions/a1/video: {link.url}" in capsys.readouterr().out.splitlines()
 
 
 def test_verbose_job_tells_what_each_attempt_left_and_how_long_it_is_kept(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,13 @@ def test_the_summary_leads_to_the_pages_of_jobs_where_their_address_is_known() -
     assert table[4].startswith("| [8](https://lab.example:8002/#/jobs/8) | tests/login.spec.js | failed |")
 
 
+def test_the_summary_leads_to_what_a_cloud_keeps_of_a_job() -> None:
+    links = [{"name": "sessions/a1/video.url", "url": "https://cloud.example/a1?x=(1)|2"}]
+    jobs = [records.job(8, status="failed", device="browserstack-1@lab", links=links)]
+    row = ci.summary(jobs).splitlines()[4]
+    assert row.endswith("[video](https://cloud.example/a1?x=%281%29%7C2) |")
+
+
 def test_a_failure_in_github_is_labelled_annotated_summed_up_and_reported(stand_in: StandIn, tmp_path: Path) -> None:
     def accept(request: SubmitJobsRequest) -> SubmitJobsResponse:
         return SubmitJobsResponse(jobs=[job_message(7), job_message(8)])

@@ -106,6 +106,8 @@ def test_tests_pass_and_fail_on_devices_of_the_cloud_and_the_key_is_nowhere(
     assert session["video_url"].endswith(f"{session['id']}/video")
     (session,) = sessions_of(grid, failing)
     assert (session["device"], session["status"]) == ("Samsung Galaxy S23", "failed")
+    links = {one["name"]: one["url"] for one in grid.json("artifacts", "list", str(failing)) if one["kind"] == "link"}
+    assert links[f"sessions/{session['id']}/video.url"] == session["video_url"]
     reason = grid.job(failing)["failure_reason"]
     assert (reason["reason"], reason["blame"]) == ("TEST_FAILED", "test")
     assert f"(session {session['id']})" in reason["message"]

@@ -87,6 +87,32 @@ async def test_bytes_that_are_stored_are_recorded_without_being_sent(grid: Grid)
     assert [artifact.name for artifact in await listed(grid)] == ["copy.xml", "junit.xml"]
 
 
+LINK = {"kind": artifact_pb2.ARTIFACT_KIND_LINK, "name": "sessions/a1/video.url", "data": b"https://a.example/v\n"}
+
+
+async def test_link_is_listed_with_its_address(grid: Grid) -> None:
+    lease = await attempted(grid)
+    begun = offer(lease, **LINK, url="https://a.example/v")  # type: ignore[arg-type]
+    await grid.artifacts.UploadArtifact(messages(begun, b"https://a.example/v\n"))
+    (artifact,) = await listed(grid)
+    assert (artifact.kind, artifact.url) == (artifact_pb2.ARTIFACT_KIND_LINK, "https://a.example/v")
+
+
+async def test_address_that_leads_nowhere_or_belongs_to_no_link_is_refused(grid: Grid) -> None:
+    lease = await attempted(grid)
+    refused: list[Offer] = [
+        offer(lease, **LINK, url=url)  # type: ignore[arg-type]
+        for url in ("", "http://a.example/", "javascript:x", "https://a.example/\n", "https://a/" + "x" * 1_024)
+    ]
+    for wrong in (*refused, offer(lease, url="https://a.example/v")):
+        code, _, info = await refusal(grid.artifacts.OfferArtifact(wrong))
+        assert (code, info.reason, info.metadata["field"]) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_REQUEST",
+            "url",
+        )
+
+
 async def test_name_that_is_taken_by_other_bytes_is_refused(grid: Grid) -> None:
     lease = await attempted(grid)
     await grid.artifacts.UploadArtifact(messages(offer(lease)))
