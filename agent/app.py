@@ -222,7 +222,8 @@ class App:
         deadline_us = self._machine.next_deadline()
         delay_s = None if deadline_us is None else max(0, deadline_us - _now().mono_us) / MICROSECONDS
         try:
-            event = await asyncio.wait_for(self._inbox.get(), delay_s)
+            async with asyncio.timeout(delay_s):  # without a task, which wait_for makes of each wait
+                event = await self._inbox.get()
         except TimeoutError:
             await self._follow(self._machine.expire(_now()))
             return
