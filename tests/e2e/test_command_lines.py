@@ -17,7 +17,7 @@ import pytest
 from tests.cli.pseudo_terminal import in_terminal
 from tests.e2e.grid import BIN, PATIENT, Grid, eventually, running_grid
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 JOB_FIELDS = {
     *("id", "org_id", "app_version_id", "test", "priority", "target", "status", "lane", "labels", "tests"),
@@ -97,7 +97,18 @@ BEFORE_THE_END = (
         some_jobs,
         "completed",
     ),
-    Line("qgjob submit --from manifest.toml -o id", None, ""),
+    Line("qgjob submit --from manifest.toml -o id", None, "4\n"),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=f.spec.js --test=g.spec.js --secret TOKEN"
+        " --wait",
+        lambda found: [job["test"] for job in found] == ["f.spec.js", "g.spec.js"] and jobs(found),
+        "g.spec.js",
+    ),
+    Line(
+        "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=h.spec.js --selector model=Pixel* --wait",
+        lambda found: [job["status"] for job in found] == ["completed"] and jobs(found),
+        "completed",
+    ),
     Line(
         "qgjob submit --org-id=qualgent --app-version-id=xyz123 --test=b.spec.js --follow --strict"
         " --cancel-on-interrupt --idempotency-key once",
@@ -131,13 +142,13 @@ BEFORE_THE_END = (
 )
 AFTER_IT = (
     Line("qgjob jobs wait 1 2 --junit report.xml --wait-timeout 30m", some_jobs, "completed"),
-    Line("qgjob jobs wait 1 2 --follow", None, ""),
+    Line("qgjob jobs wait 1 2 --follow", None, "[2] critical.spec.js: passed"),
     Line("qgjob jobs wait --run nightly", some_jobs, "completed"),
     Line("qgjob status job --job-id=1", a_job, "Status:         completed"),
     Line("qgjob status job --job-id=1 --verbose", a_job, "attempt 1 passed"),
     Line("qgjob jobs why 1", record("id", "status", "reason", "message"), "It completed on"),
     Line("qgjob status job --job-id=4711", None, "error: ", 5),
-    Line("qgjob jobs recent --limit=10", some_jobs, "critical"),
+    Line("qgjob jobs recent --limit=10", lambda found: len(found) == 10 and jobs(found), "d.spec.js"),
     Line(
         "qgjob jobs list --status-filter=completed --priority=5 --target=device --app-version-id=abc456"
         " --org-id=qualgent --limit=20",
@@ -155,7 +166,7 @@ AFTER_IT = (
     Line("qgjob jobs cancel --label suite=smoke", lambda found: found == [], "No unfinished job is like that."),
     Line("qgjob logs 1", None, "onboarding"),
     Line("qgjob logs 1 --follow", None, "onboarding"),
-    Line("qgjob logs 1 --attempt 1 --tail 1 --timestamps", None, ""),
+    Line("qgjob logs 1 --attempt 1 --tail 1 --timestamps", None, "Z onboarding.spec.js: passed"),
     Line("qgjob queue status", the_queue, "High Priority Queue:   0 active (0 queued, 0 running)"),
     Line("qgjob queue monitor", the_queue, "Queue Status Summary"),
     Line("qgjob devices list", devices, "idle"),
@@ -186,6 +197,12 @@ AFTER_IT = (
 )
 
 
+LIVE = (
+    Line("qgjob jobs active --watch", a_job, "waiting.spec.js"),
+    Line("qgjob queue monitor --watch", the_queue, "Normal Priority Queue: 1 active (1 queued, 0 running)"),
+)
+
+
 @pytest.mark.parametrize("columns", [None, 80, 200], ids=["pipe", "80 columns", "200 columns"])
 def test_each_line_does_what_is_promised(grid: Grid, columns: int | None) -> None:
     (grid.directory / "app.apk").write_bytes(b"a build")
@@ -197,6 +214,7 @@ def test_each_line_does_what_is_promised(grid: Grid, columns: int | None) -> Non
     (grid.directory / "manifest.toml").write_text(
         'org_id = "qualgent"\napp_version_id = "xyz123"\n[[specs]]\ntest = "m.spec.js"\npriority = 2\n'
     )
+    grid.env["TOKEN"] = "bare-secret"
     grid.agent("lab", *AGENT)
     eventually(lambda: len(grid.json("devices", "list")) == 2, "the agent's devices are known")
     for line in BEFORE_THE_END:
@@ -204,6 +222,9 @@ def test_each_line_does_what_is_promised(grid: Grid, columns: int | None) -> Non
     grid.run("jobs", "wait", "1", "2", "3", "4")
     for line in AFTER_IT:
         check(grid, line, columns)
+    grid.submit("waiting.spec.js", options=("--target", "browserstack"))
+    for line in LIVE:
+        watch(grid, line, columns)
 
 
 def check(grid: Grid, line: Line, columns: int | None) -> None:
@@ -223,6 +244,26 @@ def check(grid: Grid, line: Line, columns: int | None) -> None:
     assert all(len(text) <= columns for text in table), f"{line.text}\n{said}"
 
 
+def watch(grid: Grid, line: Line, columns: int | None) -> None:
+    """Look at what goes on until somebody leaves it."""
+    program, *arguments = shlex.split(line.text)
+    command = [str(BIN / program), *arguments]
+    if columns is None:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=grid.env) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            process.kill()
+        assert line.shape is not None
+        assert line.shape(json.loads(first)), f"{line.text}\n{first}"
+        return
+    with in_terminal(command, grid.env, columns=columns) as terminal:
+        lines = terminal.wait_until(lambda lines: line.shown in "\n".join(lines) and lines[-1].endswith("q: quit"))
+        assert all(len(text) <= columns for text in lines), f"{line.text}\n{lines}"
+        terminal.type(b"q")
+        assert terminal.end() == line.code
+        assert "Traceback" not in terminal.written
+
+
 def on_a_pipe(grid: Grid, line: Line, command: list[str]) -> None:
     done = subprocess.run(
         command, capture_output=True, text=True, env=grid.env, cwd=grid.directory, timeout=60, check=False
@@ -231,6 +272,8 @@ def on_a_pipe(grid: Grid, line: Line, command: list[str]) -> None:
     assert "\x1b" not in done.stdout + done.stderr
     if line.shape is not None:
         assert line.shape(json.loads(done.stdout)), f"{line.text}\n{done.stdout}"
+    else:
+        assert line.shown in done.stdout + done.stderr, f"{line.text}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.jq
