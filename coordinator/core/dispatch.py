@@ -29,6 +29,9 @@ from coordinator.core.model import (
 )
 from coordinator.core.policy import Choice, Policy
 
+MOST_GROWN = 64
+"""So many batches of a family are looked at for room in one step. In a larger family one soon ends, and takes more."""
+
 
 class Coming:
     """Devices that are being taken back: the lease that makes room, and the pool that it was chosen for.
@@ -222,7 +225,7 @@ class Dispatcher:
         """Let jobs that came join a batch of their family that has room."""
         grown, self._ledger.queues.grown = self._ledger.queues.grown, {}
         for key in grown:
-            for lease in self._ledger.fleet.leases_for(key):
+            for lease in self._ledger.fleet.leases_in_turn(key, MOST_GROWN):
                 family = self._ledger.queues.family(key)
                 if family is None or not family.size:
                     break

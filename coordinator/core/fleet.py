@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import defaultdict
 
 from coordinator.core.accounts import Accounts
@@ -165,9 +166,15 @@ class Fleet:
         """Return the family that a live lease works for."""
         return self._families[lease]
 
-    def leases_for(self, family: FamilyKey) -> list[Lease]:
-        """Return the live leases that work for a family, the first granted first."""
-        return [self.leases[lease_id] for lease_id in self._leases_by_family.get(family, ())]
+    def leases_in_turn(self, family: FamilyKey, most: int) -> list[Lease]:
+        """Return so many live leases of a family at most, the first granted first; of more, others the next time."""
+        held = self._leases_by_family.get(family, {})
+        turn = list(itertools.islice(held, most))
+        if len(turn) < len(held):
+            for lease_id in turn:
+                del held[lease_id]
+                held[lease_id] = None
+        return [self.leases[lease_id] for lease_id in turn]
 
     def leases_of(self, agent: AgentId) -> list[Lease]:
         """Return the live leases of an agent."""

@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
-from coordinator.core.families import FamilyKey, family_of
+from coordinator.core.dispatch import MOST_GROWN, Dispatcher
+from coordinator.core.families import Family, FamilyKey, family_of
 from coordinator.core.heads import MOST_RISES
-from coordinator.core.model import SECOND_US, Device, JobId, Rules, Settings
+from coordinator.core.model import SECOND_US, Device, DeviceId, JobId, Lease, Rules, Settings
 from coordinator.core.policy import Choice, Policy
 from tests.core.lab import Lab, emulator, spec
 
@@ -82,6 +83,31 @@ def test_job_that_joins_full_batches_of_many_devices_costs_no_look_at_what_else_
     monkeypatch.setattr(Policy, "next_family", counted)
     lab.submit(spec("one more"))
     assert looks == []
+
+
+def test_job_that_joins_a_family_on_many_devices_is_offered_to_a_few_of_them_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[DeviceId] = []
+
+    def counted(_: Dispatcher, lease: Lease, family: Family) -> bool:
+        looks.append(lease.device)
+        return False
+
+    devices = MOST_GROWN + 6
+    lab = Lab()
+    lab.submit(*(spec(f"t{number}") for number in range(10 * devices)))
+    agent = lab.connect("lab", *(emulator(f"e{number}") for number in range(devices)))
+    at_work = [device.id for device in lab.scheduler.ledger.fleet.devices.values() if device.lease is not None]
+    assert len(at_work) == devices
+    for device in at_work:
+        agent.adopt(device)
+    monkeypatch.setattr(Dispatcher, "_has_room", counted)
+    lab.submit(spec("one more"))
+    assert len(set(looks)) == len(looks) == MOST_GROWN
+    lab.submit(spec("and another"))
+    assert len(looks) == 2 * MOST_GROWN
+    assert set(looks) == set(at_work)
 
 
 def test_job_that_joins_a_batch_with_room_is_given_to_it_at_once() -> None:
