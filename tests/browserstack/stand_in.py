@@ -87,8 +87,6 @@ class StandIn:
     failing: dict[str, int] = field(default_factory=dict)
     """Part of a path -> how many requests for it are answered with 500."""
     uploads_a_minute: int = 5
-    minute_s: float = 60.0
-    """How long the minute of the uploads takes."""
     refuses_builds: bool = False
     """Whether no build is good enough."""
     refused_uploads: int = 0
@@ -133,6 +131,11 @@ class StandIn:
     def note_upload(self) -> None:
         """Let somebody else have uploaded something just now."""
         self.uploads.append(time.monotonic())
+
+    def wait_for_refused_upload(self) -> None:
+        """Wait until an upload was refused for its pace."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.refused_uploads, timeout=60)
 
     def forget_apps(self) -> None:
         """Let all apps expire."""
@@ -196,8 +199,9 @@ class StandIn:
         with self.changed:
             if self.refuses_builds:
                 raise Refused(422, {"error": "Invalid app"})
-            if sum(1 for at in self.uploads if now - at < self.minute_s) >= self.uploads_a_minute:
+            if sum(1 for at in self.uploads if now - at < 60) >= self.uploads_a_minute:
                 self.refused_uploads += 1
+                self.changed.notify_all()
                 raise Refused(429, {"error": "Rate limit exceeded"})
             self.uploads.append(now)
         parts = _parts(content_type, body)
