@@ -214,7 +214,7 @@ class Sessions:
         """Take in what an agent says of a device that it may have."""
         ledger = self._ledger
         agent = ledger.fleet.agents[agent_id]
-        one = replace(told, lanes=agent.lanes, orgs=agent.orgs)
+        one = changed(told, lanes=agent.lanes, orgs=agent.orgs)
         known = ledger.fleet.devices.get(one.id)
         if known is None:
             ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))

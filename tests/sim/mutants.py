@@ -174,8 +174,8 @@ def _restore_without_hold(sound: Any) -> Any:  # noqa: ANN401
 
 
 def _lose_leases_with_the_link(sound: Any) -> Any:  # noqa: ANN401
-    def disconnect(self: Sessions, event: AgentDisconnected, now: CoordinatorNow) -> None:
-        sound(self, replace(event, is_goodbye=True), now)
+    def disconnect(self: Sessions, event: AgentDisconnected, now: CoordinatorNow, lab_us: int) -> None:
+        sound(self, replace(event, is_goodbye=True), now, lab_us)
 
     return disconnect
 
@@ -382,8 +382,8 @@ def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
 
 
 MUTANTS = (
-    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=26),
-    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=40),
+    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=31),
+    Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=1),
     Mutant(
         name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=0
     ),
@@ -393,26 +393,26 @@ MUTANTS = (
     Mutant(
         name="expire before the inbox",
         plant=replacing(CoordinatorProcess, "take_facts", _expire_before_the_inbox),
-        seed=325,
+        seed=84,
     ),
     Mutant(name="pauses count as silence", plant=replacing(Scheduler, "_advance", _count_pauses), seed=0),
-    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=0),
+    Mutant(name="no hold after a start", plant=replacing(Scheduler, "restore", _restore_without_hold), seed=1),
     Mutant(
         name="requeue a revoked tail before its echo",
         plant=replacing(Ledger, "revoke", _requeue_before_the_echo),
-        seed=2,
+        seed=8,
     ),
     Mutant(
         name="close leases before the results of Hello",
         plant=replacing(Sessions, "connect", _close_before_results),
         seed=0,
     ),
-    Mutant(name="accept a stale disconnect", plant=_stale_disconnects_accepted, seed=2),
-    Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=0),
+    Mutant(name="accept a stale disconnect", plant=_stale_disconnects_accepted, seed=3),
+    Mutant(name="counters from the live rows", plant=replacing(Database, "start_epoch", _start_from_live_rows), seed=1),
     Mutant(
         name="acknowledge a log after leadership is lost",
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
-        seed=58,
+        seed=4,
     ),
     Mutant(name="family without the build", plant=_family_without_the_build, seed=0),
     Mutant(
@@ -420,21 +420,21 @@ MUTANTS = (
         plant=replacing(to_agents, "_lease_spec", _lease_without_the_build),
         seed=0,
     ),
-    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=2),
+    Mutant(name="top-up without the gate", plant=replacing(Dispatcher, "_top_up", _top_up_without_the_gate), seed=8),
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=1),
     Mutant(
         name="answer for a closed lease before its end",
         plant=replacing(agent_machine.Machine, "_close_device", _answer_before_the_end),
-        seed=0,
+        seed=1,
     ),
     Mutant(name="holds ignored", plant=replacing(Ledger, "is_held", _hold_nothing), seed=0),
     Mutant(
         name="devices of other agents taken",
         plant=replacing(Contests, "has", _take_any_device),
-        seed=11,
+        seed=14,
     ),
     Mutant(name="lanes of agents ignored", plant=replacing(heads.Heads, "first_bucket", _serve_any_lane), seed=7),
-    Mutant(name="accounts of clouds not shared", plant=replacing(Accounts, "is_full", _find_room_anywhere), seed=7),
+    Mutant(name="accounts of clouds not shared", plant=replacing(Accounts, "is_full", _find_room_anywhere), seed=5),
     Mutant(name="everybody spills", plant=replacing(requests, "may_spill", _let_everybody_spill), seed=5),
     Mutant(name="requests forgotten", plant=replacing(Requests, "submit", _forget_requests), seed=0),
     Mutant(
@@ -445,12 +445,12 @@ MUTANTS = (
     Mutant(
         name="tied tests kept",
         plant=replacing(agent_machine.Machine, "_attempt_ended", _call_every_spec_resumable),
-        seed=4,
+        seed=2,
     ),
     Mutant(
         name="failure of a kept test forgotten",
         plant=replacing(transitions, "failure_of", _forget_kept_failures),
-        seed=12,
+        seed=79,
     ),
     Mutant(
         name="done tests not told to the next agent",
@@ -458,11 +458,11 @@ MUTANTS = (
         seed=1,
     ),
     Mutant(name="results not kept", plant=replacing(Spool, "commit", _forget_results_at_once), seed=0),
-    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=64),
+    Mutant(name="journal lost", plant=replacing(Spool, "recall", _forget_what_was_begun), seed=78),
     Mutant(
         name="log freed before it is whole",
         plant=replacing(LogSender, "answered", _free_logs_that_are_not_whole),
-        seed=2,
+        seed=9,
     ),
     Mutant(
         name="canary in every quarantine",
@@ -472,7 +472,7 @@ MUTANTS = (
     Mutant(
         name="canary forgotten while another flies",
         plant=replacing(Suspicion, "look", _forget_canaries_while_one_flies),
-        seed=60,
+        seed=465,
     ),
     Mutant(name="organisations of agents ignored", plant=replacing(pools, "_is_for", _serve_any_organisation), seed=7),
     Mutant(name="crossings not taken up", plant=replacing(Crossings, "restore", _take_nothing_up), seed=0),
@@ -480,7 +480,7 @@ MUTANTS = (
     Mutant(
         name="lock dropped with the agent",
         plant=replacing(Device, "lose_agent", _drop_the_lock_with_the_agent),
-        seed=36,
+        seed=28,
     ),
 )
 

@@ -54,7 +54,7 @@ class World:
         self.now_us = end_us
 
     def chance(self, percent: int) -> bool:
-        return self.between(0, 99) < percent
+        return self.random.getrandbits(32) * 100 >> 32 < percent
 
     def between(self, low: int, high: int) -> int:
         """Return an integer from `low` to `high`, both possible."""
