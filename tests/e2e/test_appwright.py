@@ -27,7 +27,7 @@ from agent.seals import seal
 from agent.virtual_phone.apk import build_apk
 from agent.virtual_phone.lab import VirtualLab
 from examples import node_packages
-from tests.e2e.grid import Grid, Program, eventually
+from tests.e2e.grid import AGENT, Grid, Program, eventually
 
 LEFT, RIGHT = "org.example.left", "org.example.right"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "wikipedia"
@@ -214,8 +214,11 @@ def test_two_builds_take_turns_on_one_phone_and_every_test_runs_against_its_own(
     assert fetches == 2, "each build is fetched once, however often it is installed"
 
 
+BUNDLES_ONLY = ("--virtual-phones", "1", "--bundles-only")
+
+
 def bundles_only(grid: Grid) -> Program:
-    """Start an agent without a workspace. Its packages are those of the examples, installed once for all tests."""
+    """Start an agent without a workspace. Its own packages are those of the examples, installed once for all tests."""
     node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     packages = packages_of(TOOLBOX)
     assert packages is not None
@@ -225,10 +228,10 @@ def bundles_only(grid: Grid) -> Program:
         shutil.copy(TOOLBOX / name, folder)
     (folder / "node_modules").symlink_to(node_packages.install(EXAMPLE))
     (folder / "done").write_text(seal(folder / "node_modules").digest)
-    return real_agent(grid, "--virtual-phones", "1", "--bundles-only")
+    return real_agent(grid, *BUNDLES_ONLY)
 
 
-def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_nothing(grid: Grid, tmp_path: Path) -> None:
+def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_its_own_packages_alone(grid: Grid, tmp_path: Path) -> None:
     project = tmp_path / "my project"
     shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
     write_spec(project, "dirty.spec.ts", DIRTY)
@@ -238,19 +241,42 @@ def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_nothing(grid: Grid, tm
     refused = grid.run(*submit, "--test", "tests/dirty.spec.ts", code=2)
     assert "looks like secrets: .env" in refused.stderr
     (project / ".qgjobignore").write_text(".env\n")
-    bundles_only(grid)
+    agent = bundles_only(grid)
     tests = ("--app", str(app), "--test", "tests/dir*.ts", "--test", "tests/login.spec.ts")
     jobs = [job["id"] for _ in range(2) for job in grid.json(*submit, *tests)]
     assert len(jobs) == 4
     grid.run("jobs", "wait", *map(str, jobs), seconds=200)
     assert len({grid.job(job)["bundle_digest"] for job in jobs}) == 1, "the same project is the same bundle"
-    assert (grid.directory / "agent-lab.err").read_text().count("bundle_fetched") == 1
+    told = agent.diagnostics.read_text()
+    counts = [told.count(event) for event in ("bundle_fetched", "packages_installed")]
+    assert counts == [1, 0], "what it was given serves the bundle, for its lock file is the same"
     (without,) = grid.submit("tests/login.spec.ts")
     grid.run("jobs", "wait", str(without), code=1, seconds=60)
     assert (
         grid.job(without)["failure_reason"]["message"]
         == "this agent has no workspace; submit the project with --bundle"
     )
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_bundle_runs_on_an_agent_with_an_empty_state(grid: Grid, tmp_path: Path) -> None:
+    app = build_apk(tmp_path / "app.apk", "org.example.wikipedia", 1, "1.0")
+    project = tmp_path / "project"
+    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
+    # npm's cache is the host's; of the rest there is nothing.
+    node_packages.install(EXAMPLE)
+    cache = subprocess.run(["npm", "config", "get", "cache"], capture_output=True, text=True, check=True).stdout.strip()
+    (Path(grid.env["HOME"]) / ".npmrc").write_text(f"cache={cache}\nprefer-offline=true\n")
+    state = grid.directory / "agent-lab"
+    command = [*AGENT, "run", "--coordinator", grid.address, "--name", "lab", "--state-dir", str(state), *BUNDLES_ONLY]
+    assert not state.exists()
+    agent = grid.start("agent-lab", command)
+    eventually(lambda: "ready" in agent.output.read_text(), "the agent has installed its tools", seconds=600)
+    (job,) = grid.submit("tests/login.spec.ts", options=("--bundle", str(project), "--app", str(app)))
+    grid.run("jobs", "wait", str(job), seconds=240)
+    told = agent.diagnostics.read_text()
+    assert [told.count(event) for event in ("packages_installed", "driver_installing")] == [1, 1]
 
 
 def test_build_that_two_phones_refuse_ends_all_its_jobs_and_no_phone_is_blamed(
