@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -179,7 +180,7 @@ async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = Non
     """Run a short command and return its exit code and output.
 
     Raises:
-        TimeoutError: It took longer; it was killed.
+        TimeoutError: It took longer; it was killed, with all that it had started.
         OSError: It cannot be started.
     """
     process = await asyncio.create_subprocess_exec(
@@ -188,13 +189,15 @@ async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=dict(env) if env is not None else None,
+        process_group=0,
     )
     try:
         data, _ = await asyncio.wait_for(process.communicate(), timeout_s)
-    finally:
-        # It took too long, or nobody waits for it any more.
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    except BaseException:
+        # It took too long, or nobody waits for it any more. npm runs scripts of packages: those end with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
     assert process.returncode is not None
     return process.returncode, data.decode(errors="replace")

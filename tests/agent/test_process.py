@@ -1,0 +1,36 @@
+"""Short commands: what they say, and that nothing of them is left when nobody waits for them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from pathlib import Path
+
+import pytest
+
+from agent.process import capture
+
+PATIENCE_S = 60
+
+
+async def test_command_is_told_with_its_code_and_all_that_it_printed() -> None:
+    assert await capture(("sh", "-c", "echo out; echo err >&2; exit 3"), timeout_s=PATIENCE_S) == (3, "out\nerr\n")
+
+
+async def test_command_that_nobody_waits_for_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    running = asyncio.create_task(capture(("sh", "-c", f"sleep 600 & echo $! > {told}; wait"), timeout_s=PATIENCE_S))
+    child = os.pidfd_open(int(await asyncio.to_thread(told.read_text)))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    ended, _, _ = await asyncio.to_thread(select.select, [child], [], [], PATIENCE_S)
+    os.close(child)
+    assert ended, "what the command had started still runs"
+
+
+async def test_command_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(TimeoutError):
+        await capture(("sleep", "600"), timeout_s=0.01)
