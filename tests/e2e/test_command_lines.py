@@ -161,7 +161,7 @@ AFTER_IT = (
         "No job is like that.",
     ),
     Line("qgjob jobs list --run nightly", some_jobs, "completed"),
-    Line("qgjob jobs active", lambda found: found == [], "No job is like that."),
+    Line("qgjob jobs active", lambda found: found == [], "No job waits or runs."),
     Line("qgjob jobs cancel 1 2", some_jobs, "completed"),
     Line("qgjob jobs cancel --label suite=smoke", lambda found: found == [], "No unfinished job is like that."),
     Line("qgjob logs 1", None, "onboarding"),
