@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 from sqlalchemy import create_engine, text
@@ -19,6 +20,10 @@ NEEDS = {
     "node": ("node", "npm"),
     "jq": tuple(tools.HANDY),
 }
+# A busy machine takes long for any example: how long says nothing of the code.
+hypothesis.settings.register_profile("lab", deadline=None)
+hypothesis.settings.load_profile("lab")
+
 MISSING = [*tools.missing_tools(), *tools.missing_handy_tools()]
 
 
