@@ -24,7 +24,7 @@ class HttpGrid(Grid):
 
     def __init__(self, directory: Path, database_url: str = "", settings: Settings | None = None) -> None:
         super().__init__(
-            directory, settings or Settings(), http="127.0.0.1:0", database_url=database_url, leader_ttl_s=1.5
+            directory, settings or Settings(), http="127.0.0.1:0", database_url=database_url, leader_ttl_s=5.0
         )
 
     async def start(self) -> None:

@@ -25,7 +25,7 @@ def open_store(url: str) -> Iterator[OpenStore]:
     opened: list[Store] = []
 
     def open_it() -> Store:
-        opened.append(Store.open(url))
+        opened.append(Store.open(url, leader_ttl_s=60.0))
         return opened[-1]
 
     yield open_it
