@@ -103,7 +103,7 @@ class CloudSession:
     status: str = ""
     device: str = ""
     os_version: str = ""
-    public_url: str = ""
+    browser_url: str = ""
     video_url: str = ""
     appium_logs_url: str = ""
     device_logs_url: str = ""

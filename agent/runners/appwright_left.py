@@ -17,7 +17,7 @@ APPIUM_LOG = "appium.log"
 SESSIONS = "sessions.json"
 """What is kept of the sessions at a cloud: where their videos and logs are."""
 LINKS = {
-    "public_url": "session",
+    "browser_url": "session",
     "video_url": "video",
     "appium_logs_url": "appium-log",
     "device_logs_url": "device-log",

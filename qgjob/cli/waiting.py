@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _HISTORY = ("attempts", "earlier_failures")
 MOST_LINKED = 20
 """Jobs whose artifacts are asked for, for the links in a summary."""
+PAGE_OF_SESSION = "/session.url"
+"""The link that a summary has: it asks for a login. Those of videos and logs let everybody in who knows them."""
 LOG_WAIT_S = 30.0
 """How long the rest of a log is waited for after its job has ended."""
 
@@ -102,7 +104,7 @@ class Waiting:
         if self.junit is not None and is_known:
             _write_junit(self.junit, client, jobs)
         if service is not None and is_known:
-            ci.report(service, _with_links(client, jobs) if service.summary else jobs, self.dashboard_url)
+            ci.report(service, with_links(client, jobs) if service.summary else jobs, self.dashboard_url)
         try:
             if is_shown:
                 show(jobs, output, render.jobs_table)
@@ -161,7 +163,7 @@ def _with_all_attempts(client: Client, jobs: list[dict[str, Any]]) -> list[dict[
     return [{**job, **found.get(job["id"], {})} for job in jobs]
 
 
-def _with_links(client: Client, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_links(client: Client, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return jobs with where a cloud keeps what it saw of those that did not pass, where that can be had already."""
     from qgjob import resources
 
@@ -169,7 +171,7 @@ def _with_links(client: Client, jobs: list[dict[str, Any]]) -> list[dict[str, An
     try:
         for job in [job for job in jobs if ci.is_listed(job) and _was_on_cloud(job)][:MOST_LINKED]:
             artifacts = map(resources.artifact, client.list_artifacts(job["id"]).artifacts)
-            found[job["id"]] = [one for one in artifacts if one["url"]]
+            found[job["id"]] = [one for one in artifacts if one["url"] and one["name"].endswith(PAGE_OF_SESSION)]
     except ClientError as error:
         terminal.say(f"warning: the summary leads to no session of the cloud: {error}")
     return [{**job, "links": found.get(job["id"], [])} for job in jobs]

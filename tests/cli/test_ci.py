@@ -7,10 +7,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from qgjob.cli import ci
+from qgjob.cli.waiting import with_links
+from qgjob.v1.artifact_pb2 import Artifact
 from qgjob.v1.job_pb2 import JOB_STATE_COMPLETED, JOB_STATE_FAILED, Job
 from qgjob.v1.job_service_pb2 import SubmitJobsRequest, SubmitJobsResponse
 from tests.cli import records
@@ -150,6 +153,15 @@ def test_the_summary_leads_to_what_a_cloud_keeps_of_a_job() -> None:
     jobs = [records.job(8, status="failed", device="browserstack-1@lab", links=links)]
     row = ci.summary(jobs).splitlines()[4]
     assert row.endswith("[video](https://cloud.example/a1?x=%281%29%7C2) |")
+
+
+def test_a_summary_has_no_link_that_lets_everybody_in() -> None:
+    names = ("sessions/a1/session.url", "sessions/a1/video.url", "junit.xml")
+    kept = [Artifact(name=name, url=f"https://cloud.example/{name}" if name.endswith("url") else "") for name in names]
+    client = SimpleNamespace(list_artifacts=lambda _: SimpleNamespace(artifacts=kept))
+    job = records.job(8, status="failed", device="browserstack-1@lab")
+    (told,) = with_links(client, [job])  # type: ignore[arg-type]
+    assert [link["name"] for link in told["links"]] == ["sessions/a1/session.url"]
 
 
 def test_a_failure_in_github_is_labelled_annotated_summed_up_and_reported(stand_in: StandIn, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_sessions_of_a_cloud_are_links_to_their_videos_and_logs(tmp_path: Path) 
     base = "https://cloud.example/sessions"
     kept = [
         {"id": "a1", "status": "failed", "video_url": f"{base}/a1/video", "device_logs_url": f"{base}/a1/logs"},
-        {"id": "b2", "public_url": f"{base}/b2", "video_url": "", "appium_logs_url": "javascript:alert(1)"},
+        {"id": "b2", "browser_url": f"{base}/b2", "video_url": "", "appium_logs_url": "javascript:alert(1)"},
     ]
     (tmp_path / "sessions.json").write_text(json.dumps(kept))
     sessions, *links = left_in(tmp_path, has_failed=False)
