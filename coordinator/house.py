@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import grpc
 
 PRUNE_INTERVAL_S = 600.0
+REQUESTS_PER_STEP = 1_000
 TEND_INTERVAL_S = 10.0
 """Between two looks after what nobody waits for."""
 
@@ -142,14 +143,25 @@ class House:
         return self.turning
 
     async def _tend(self) -> None:
-        """Make the ballast whole again once there is room, and forget what is old."""
+        """Learn which requests there are, make the ballast whole again once there is room, and forget what is old."""
         pruned_s = -PRUNE_INTERVAL_S
         while True:
+            if self._space.is_writable:
+                await self._learn_requests()
             await asyncio.sleep(TEND_INTERVAL_S)
             await asyncio.to_thread(self._space.keep_ballast)
             if self._space.is_writable and time.monotonic() - pruned_s >= PRUNE_INTERVAL_S:
                 await self._prune()
                 pruned_s = time.monotonic()
+
+    async def _learn_requests(self) -> None:
+        """Let submits be spared the look-up of their key. A start waits for none of it."""
+        try:
+            while not await asyncio.to_thread(self._store.learn_requests, REQUESTS_PER_STEP):
+                pass
+        except StoreError as error:
+            story = "Submits take longer until it is tried again"
+            structlog.get_logger("coordinator").error("requests_not_learnt", reason=str(error), story=story)
 
     async def _prune(self) -> None:
         try:

@@ -1,4 +1,8 @@
-"""Looks up whether submits were accepted before: those that come at the same time together."""
+"""Looks up whether submits were accepted before: those that come at the same time together.
+
+Nearly all are new, which memory knows of most: only the others cost a look-up. One whose commit is under way may be
+found by neither; the scheduler remembers the newest by itself.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ class AcceptedRequests:
         Raises:
             StoreError: The database did not answer.
         """
-        if not key:
+        if not key or not self._store.may_have_request((org_id, key)):
             return None
         found = self._waiting.get((org_id, key))
         if found is None:

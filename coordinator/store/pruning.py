@@ -12,11 +12,10 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, sel
 
 from coordinator.core.model import TERMINAL_JOB_STATES, AttemptId, JobId
 from coordinator.store import rows, tables
+from coordinator.store.request_keys import RequestKey
 
 IDS_PER_QUERY = 10_000
 _JOB_ENDS = tuple(sorted(state.value for state in TERMINAL_JOB_STATES))
-
-RequestKey = tuple[str, str]
 
 
 def old_jobs(connection: Connection, before_us: int, limit: int) -> list[JobId]:
@@ -62,11 +61,15 @@ def spent_requests(connection: Connection, after: RequestKey, limit: int) -> tup
     return spent, (page[-1].org_id, page[-1].key) if len(page) == limit else None
 
 
-def delete_requests(connection: Connection, keys: Sequence[RequestKey]) -> None:
-    """Delete requests."""
+def delete_requests(connection: Connection, keys: Sequence[RequestKey]) -> list[RequestKey]:
+    """Delete requests; return those that there were."""
+    table = tables.requests
+    deleted: list[RequestKey] = []
     for org_id, key in keys:
-        table = tables.requests
-        connection.execute(delete(table).where(table.c.org_id == org_id, table.c.key == key))
+        gone = connection.execute(delete(table).where(table.c.org_id == org_id, table.c.key == key))
+        if gone.rowcount:
+            deleted.append((org_id, key))
+    return deleted
 
 
 def stray_logs(connection: Connection, limit: int) -> list[AttemptId]:

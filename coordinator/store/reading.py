@@ -31,6 +31,7 @@ from coordinator.core.model import (
 )
 from coordinator.store import rows, tables
 from coordinator.store.filter import JobFilter
+from coordinator.store.request_keys import RequestKey
 
 IDS_PER_QUERY = 10_000
 PAIRS_PER_QUERY = 1_000
@@ -88,7 +89,7 @@ def highest_job(connection: Connection) -> JobId:
     return JobId(connection.scalar(select(func.max(tables.jobs.c.id))) or 0)
 
 
-def requests(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[Request]:
+def requests(connection: Connection, keys: Sequence[RequestKey]) -> list[Request]:
     """Return the requests that exist of organisations and keys."""
     table = tables.requests
     found: list[Request] = []
@@ -96,6 +97,15 @@ def requests(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[Re
         wanted = tuple_(table.c.org_id, table.c.key).in_(keys[first : first + PAIRS_PER_QUERY])
         found += (rows.request(row) for row in connection.execute(select(table).where(wanted)))
     return found
+
+
+def request_keys(connection: Connection, after: RequestKey | None, limit: int) -> list[RequestKey]:
+    """Return the keys of at most `limit` requests in their order, all after one."""
+    columns = tables.requests.c
+    query = select(columns.org_id, columns.key).order_by(columns.org_id, columns.key).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(columns.org_id, columns.key) > after)
+    return [(row.org_id, row.key) for row in connection.execute(query)]
 
 
 def job(connection: Connection, job_id: JobId) -> Job | None:

@@ -46,6 +46,7 @@ from coordinator.store.group import GroupCommit
 from coordinator.store.leader import LeaderRow
 from coordinator.store.lock import DatabaseLock
 from coordinator.store.reading import Snapshot
+from coordinator.store.request_keys import RequestKey, RequestKeys
 from coordinator.store.schema import check_schema, is_led, migrate
 from coordinator.store.writing import BatchWriter
 
@@ -67,6 +68,7 @@ class Store:
         self._turn = threading.Lock()
         self._group = GroupCommit(self._write)
         self._batches: BatchWriter | None = None
+        self._request_keys = RequestKeys()
         self.cluster_id = ""
         """Names this database for all its lives."""
         self.storage_id = ""
@@ -189,6 +191,8 @@ class Store:
             return counters, BatchWriter(connection.dialect, counters.epoch, highest)
 
         counters, self._batches = self._write(raise_epoch)
+        # What others inserted until now is there to be learnt, and from now on nobody else inserts.
+        self._request_keys = RequestKeys()
         return counters
 
     def begin_new_cluster(self) -> None:
@@ -216,6 +220,7 @@ class Store:
         if not writes:
             return
         batch = fold(writes)
+        self._request_keys.add((request.org_id, request.key) for request in batch.requests)
         self._group.do(lambda connection: batches.write(connection, batch))
         batches.note_committed(batch)
 
@@ -299,15 +304,18 @@ class Store:
 
         return self._write_checked(forget)
 
-    def spent_requests(
-        self, after: tuple[str, str], limit: int
-    ) -> tuple[list[tuple[str, str]], tuple[str, str] | None]:
+    def spent_requests(self, after: RequestKey, limit: int) -> tuple[list[RequestKey], RequestKey | None]:
         """Look at `limit` requests after one; return the (org_id, key) of those without a job, and where to go on."""
         return self._read(lambda connection: pruning.spent_requests(connection, after, limit))
 
-    def forget_requests(self, keys: Sequence[tuple[str, str]]) -> None:
+    def forget_requests(self, keys: Sequence[RequestKey]) -> None:
         """Delete requests, in one transaction."""
-        self._write_checked(lambda connection: pruning.delete_requests(connection, keys))
+        known = self._request_keys
+        # Else a row may go before it is learnt: what is discarded then could be the same key, inserted anew.
+        may_discard = known.is_complete
+        deleted = self._write_checked(lambda connection: pruning.delete_requests(connection, keys))
+        if may_discard:
+            known.discard(deleted)
 
     def ended_attempts(self, ids: Sequence[AttemptId]) -> list[AttemptId]:
         """Return those attempts of which nothing more is awaited: their jobs have ended."""
@@ -341,7 +349,23 @@ class Store:
         """Return what is not finished, and the lab."""
         return self._read(reading.snapshot)
 
-    def find_requests(self, keys: Sequence[tuple[str, str]]) -> list[Request]:
+    def learn_requests(self, limit: int) -> bool:
+        """Learn the keys of the next `limit` requests that were accepted before this epoch.
+
+        Returns:
+            Whether all are known: `may_have_request` says anything of use only then.
+        """
+        known = self._request_keys
+        if not known.is_complete:
+            keys = self._read(lambda connection: reading.request_keys(connection, known.last_learnt, limit))
+            known.learn(keys, is_last=len(keys) < limit)
+        return known.is_complete
+
+    def may_have_request(self, key: RequestKey) -> bool:
+        """Whether a submit may have been accepted under an (org_id, key); if not, none is. Asks no database."""
+        return self._request_keys.may_hold(key)
+
+    def find_requests(self, keys: Sequence[RequestKey]) -> list[Request]:
         """Return the submits that were accepted under idempotency keys, each an (org_id, key)."""
         return self._read(lambda connection: reading.requests(connection, keys))
 

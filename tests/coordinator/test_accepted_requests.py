@@ -21,6 +21,9 @@ class Archive:
         self.may_answer = threading.Event()
         self.failure: StoreError | None = None
 
+    def may_have_request(self, key: tuple[str, str]) -> bool:
+        return key[1] != "never seen"
+
     def find_requests(self, keys: Sequence[tuple[str, str]]) -> list[Request]:
         self.reads.append(list(keys))
         self.has_begun.set()
@@ -54,6 +57,13 @@ async def test_those_that_come_during_a_read_share_the_next(archive: Archive, ac
 
 async def test_request_without_a_name_is_looked_up_by_nobody(archive: Archive, accepted: AcceptedRequests) -> None:
     assert await accepted.find("acme", "") is None
+    assert archive.reads == []
+
+
+async def test_request_that_memory_knows_to_be_new_is_looked_up_by_nobody(
+    archive: Archive, accepted: AcceptedRequests
+) -> None:
+    assert await accepted.find("acme", "never seen") is None
     assert archive.reads == []
 
 

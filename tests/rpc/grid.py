@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from coordinator.config import Config
 from coordinator.core.model import Settings
+from coordinator.house import House
 from coordinator.server import Server
 from qgjob.v1 import (
     agent_service_pb2,
@@ -109,6 +111,19 @@ class Grid:
                 if message.job.state == state:
                     return message.job
         raise AssertionError(f"job {job_id} ended, and was never {job_pb2.JobState.Name(state)}")  # type: ignore[arg-type]
+
+    def learning(self, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+        """Return what is set once this coordinator, when it leads from now on, knows all requests of before."""
+        has_learnt = asyncio.Event()
+        learn = House._learn_requests
+
+        async def observed(house: House) -> None:
+            await learn(house)
+            if house is self.server._house:
+                has_learnt.set()
+
+        monkeypatch.setattr(House, "_learn_requests", observed)
+        return has_learnt
 
     def agent(self) -> AgentOnTheWire:
         return AgentOnTheWire(self.agents.Connect())

@@ -121,6 +121,20 @@ async def test_standby_takes_up_what_the_leader_left(pair: tuple[Grid, Grid]) ->
     assert standby.server.engine.epoch == epoch + 1
 
 
+async def test_requests_that_the_leader_accepted_are_known_to_the_standby_that_takes_over(
+    pair: tuple[Grid, Grid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, standby = pair
+    has_learnt = standby.learning(monkeypatch)
+    assert await leader.submit(spec(), request_id="k") == [1]
+    await leader.server.stop()
+    await until_serving(standby)
+    assert await standby.submit(spec(), request_id="k") == [1]
+    await asyncio.wait_for(has_learnt.wait(), PATIENCE_S)
+    assert await standby.submit(spec(), request_id="k") == [1]
+    assert await standby.submit(spec(), request_id="other") == [2]
+
+
 async def test_leader_whose_row_was_taken_refuses_calls_and_ends_its_streams(
     pair: tuple[Grid, Grid], postgresql: str
 ) -> None:

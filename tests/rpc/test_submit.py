@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from coordinator.core.model import Request
+from coordinator.core.step import Write
+from coordinator.engine import Engine
+from coordinator.store import Store
 from qgjob.v1 import job_pb2, job_service_pb2
-from tests.rpc.grid import Grid, phone, refusal, seconds, spec
+from tests.rpc.grid import PATIENCE_S, Grid, phone, refusal, seconds, spec
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -190,6 +196,28 @@ async def test_same_key_gives_the_same_jobs_back_after_a_restart(grid: Grid) -> 
     assert await grid.submit(spec(), request_id="other") == [2]
 
 
+async def test_only_keys_that_came_before_are_looked_up(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+    find = Store.find_requests
+
+    def observed(self: Store, keys: Sequence[tuple[str, str]]) -> list[Request]:
+        looked_up.extend(key for _, key in keys)
+        return find(self, keys)
+
+    assert await grid.submit(spec(), request_id="old") == [1]
+    has_learnt = grid.learning(monkeypatch)
+    await grid.restart()
+    await asyncio.wait_for(has_learnt.wait(), PATIENCE_S)
+    monkeypatch.setattr(Store, "find_requests", observed)
+    twins = await asyncio.gather(*(grid.submit(spec(), request_id="new") for _ in range(20)))
+    assert twins == [[2]] * 20
+    assert await grid.submit(spec(), request_id="newer") == [3]
+    assert looked_up.count("newer") == 0
+    assert await grid.submit(spec(), request_id="old") == [1]
+    assert await grid.submit(spec(), request_id="newer") == [3]
+    assert (looked_up.count("old"), looked_up.count("newer")) == (1, 1)
+
+
 async def test_full_disk_refuses_new_jobs_but_not_the_repetition_of_old_ones(grid: Grid) -> None:
     assert await grid.submit(spec(), request_id="k") == [1]
     grid.server._space._min_free = 2**62
@@ -205,6 +233,37 @@ async def test_twins_in_flight_are_accepted_once(grid: Grid) -> None:
     answers = await asyncio.gather(*(grid.jobs.SubmitJobs(request) for _ in range(50)))
     assert {answer.jobs[0].id for answer in answers} == {1}
     assert sorted(answer.replayed for answer in answers) == [False, *[True] * 49]
+
+
+async def test_twin_that_comes_while_the_first_is_committed_gives_the_same_job(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_learnt = grid.learning(monkeypatch)
+    await grid.restart()
+    await asyncio.wait_for(has_learnt.wait(), PATIENCE_S)
+    has_begun, may_end = threading.Event(), threading.Event()
+    commit = Store.commit
+
+    def held_up(self: Store, writes: Sequence[Write]) -> None:
+        has_begun.set()
+        assert may_end.wait(PATIENCE_S)
+        commit(self, writes)
+
+    monkeypatch.setattr(Store, "commit", held_up)
+    first = asyncio.create_task(grid.submit(spec(), request_id="k"))
+    assert await asyncio.to_thread(has_begun.wait, PATIENCE_S)
+    assert not grid.server._store.may_have_request(("qualgent", "k"))
+    has_posted, post = asyncio.Event(), Engine._post
+
+    async def observed(self: Engine, *arguments: Any) -> None:  # noqa: ANN401 - as they come
+        await post(self, *arguments)
+        has_posted.set()
+
+    monkeypatch.setattr(Engine, "_post", observed)
+    twin = asyncio.create_task(grid.submit(spec(), request_id="k"))
+    await asyncio.wait_for(has_posted.wait(), PATIENCE_S)
+    may_end.set()
+    assert [await first, await twin] == [[1], [1]]
 
 
 async def test_key_with_another_payload_is_refused(grid: Grid) -> None:
