@@ -80,6 +80,18 @@ def test_key_that_was_committed_until_the_epoch_was_raised_is_learnt(open_store:
     assert held(standby, "first", "too late") == ["first"]
 
 
+def test_store_that_begins_another_epoch_learns_what_others_committed_meanwhile(open_store: OpenStore) -> None:
+    store, other = open_store(), open_store()
+    store.start_epoch()
+    learn_all(store)
+    other.start_epoch()
+    other.commit([put("a")])
+    store.start_epoch()
+    assert held(store, "a", "new") == ["a", "new"]
+    learn_all(store)
+    assert held(store, "a", "new") == ["a"]
+
+
 def test_key_that_is_committed_while_others_are_learnt_stays(open_store: OpenStore) -> None:
     before = open_store()
     before.start_epoch()
