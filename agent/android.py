@@ -16,6 +16,8 @@ from agent.process import capture, start
 ADB_TIMEOUT_S = 20.0
 INSTALL_TIMEOUT_S = 180.0
 ANNOUNCE_TIMEOUT_S = 5.0
+HUNG = 124
+"""The exit code of a command that took too long."""
 LOOK_S = 2.0
 LOOKS_MISSED = 2
 # Given as an address and not as "localhost", adb never starts a server of its own: such a one would outlive the lab.
@@ -66,6 +68,17 @@ async def announce_emulator(server_port: int, port: int) -> None:
             writer.close()
 
 
+async def is_taken(port: int) -> bool:
+    """Whether something listens on a port of this host."""
+    try:
+        async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(SERVER_HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 class Adb:
     """One device, through one adb server that somebody else owns."""
 
@@ -82,7 +95,7 @@ class Adb:
         try:
             return await capture(command, timeout_s=timeout_s)
         except TimeoutError:
-            return 124, f"adb {arguments[0]} took longer than {timeout_s:g} s"
+            return HUNG, f"adb {arguments[0]} took longer than {timeout_s:g} s"
 
     async def is_online(self) -> bool:
         """Whether the device answers."""

@@ -104,27 +104,29 @@ class BegunAttempts:
 
     def _append(self, line: bytes) -> None:
         try:
-            left = memoryview(line)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            _write(self._descriptor, line)
         except OSError:
             os.ftruncate(self._descriptor, self._size)  # half a line would spoil the next
             raise
         self._size += len(line)
 
     def _write_anew(self) -> None:
-        """Replace the journal by one of what is open."""
+        """Replace the journal by one of what is open; what fails leaves a descriptor of the one that has the name."""
         data = b"".join(_begun_line(attempt, key) for attempt, key in self._open.items())
         temporary = self._path.with_suffix(".new")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        sync_folder(self._path.parent)
-        os.close(self._descriptor)
-        self._descriptor = _open(self._path)
+        temporary.unlink(missing_ok=True)
+        descriptor = _open(temporary)
+        try:
+            _write(descriptor, data)
+            os.fsync(descriptor)
+            temporary.replace(self._path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        before, self._descriptor = self._descriptor, descriptor
         self._size = self._synced = len(data)
+        os.close(before)
+        sync_folder(self._path.parent)
 
 
 def lease_key(value: dict[str, Any]) -> LeaseKey:
@@ -155,6 +157,12 @@ def _line(value: Mapping[str, object]) -> bytes:
 
 def _begun_line(attempt: AttemptId, key: LeaseKey) -> bytes:
     return _line({"begun": attempt, "key": asdict(key)})
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _open(path: Path) -> int:

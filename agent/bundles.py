@@ -10,6 +10,7 @@ read-only as far as that holds, and looked at before each attempt: what was chan
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import hashlib
 import json
@@ -39,6 +40,10 @@ NPM_OPTIONS = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error", "
 MISTAKES = ("EUSAGE", "EJSONPARSE", "ETARGET", "E404", "EINTEGRITY", "ERESOLVE", "EBADENGINE")
 """What npm says when the project is wrong, and no other host would fare better."""
 MOST_SAID = 300
+NO_NAMES = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
+"""What a file system says of a name that it cannot keep."""
+UNPARSABLE = (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError)
+"""What tarfile raises at headers that make no sense."""
 
 
 class BundleUnusable(Exception):
@@ -64,13 +69,15 @@ def unpack(bundle: Path, folder: Path) -> None:
         with tarfile.open(bundle, mode="r:") as tar:
             for entry in tar:
                 files += 1
+                if entry.size < 0:  # it leads back to what was read before, again and again
+                    raise _invalid(f"{entry.name} has less than nothing in it")
                 size += entry.size
                 if files > MOST_FILES or size > MOST_BYTES:
                     raise _invalid(f"it has over {MOST_FILES} files or {MOST_BYTES // 1_024**2} MiB")
                 if not entry.isreg() and not entry.isdir():
                     raise _invalid(f"{entry.name} is no plain file")
                 _lay_out(tar, entry, folder)
-    except tarfile.TarError as error:
+    except UNPARSABLE as error:
         raise _invalid(f"it cannot be read: {error}") from error
 
 
@@ -95,8 +102,12 @@ def _lay_out(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None
         os.utime(path, (entry.mtime, entry.mtime))
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise _invalid(f"{entry.name} is a file and a folder") from error
-    except ValueError as error:  # of a name that no file can have
+    except (ValueError, OverflowError) as error:  # of a name or a time that no file can have
         raise _invalid(f"{entry.name!r}: {error}") from error
+    except OSError as error:
+        if error.errno not in NO_NAMES:
+            raise
+        raise _invalid(f"{entry.name!r}: {error.strerror}") from error
 
 
 def _invalid(why: str) -> BundleUnusable:

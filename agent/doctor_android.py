@@ -74,7 +74,10 @@ async def _examine_device(adb: Adb, state: str) -> tuple[str, str | None]:
     """Return what is to say of a device, and how it is mended; None where it can be used."""
     if state != "device":
         return f"{adb.udid} is {state}", fix_of(state)
-    sections = await look(adb, EXAMINED)
+    try:
+        sections = await look(adb, EXAMINED)
+    except OSError as error:  # a server runs, and there is no adb to ask it with
+        return f"{adb.udid} cannot be asked: adb cannot be run ({error.strerror or error})", "install adb"
     if sections is None:
         return f"{adb.udid} is connected and answers no command", "restart it"
     complaint = judged(adb.udid, sections, None, Limits())

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.android import Adb, announce_emulator
+from agent.android import Adb, announce_emulator, is_taken
 from agent.core.model import Blame, Failure
 from agent.health import look
 from agent.journal import Claim
@@ -121,6 +121,8 @@ class Emulator:
         program = shutil.which("emulator")
         if program is None:
             raise EmulatorFailed("the program `emulator` is not on PATH; install the Android emulator")
+        if await is_taken(self._port + 1):  # ours would end at once, and the other one would pass for it
+            raise EmulatorFailed(f"something else listens on port {self._port + 1}, where {self._avd} shall; end it")
         self._said.clear()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._out.info("emulator_starting", avd=self._avd, port=self._port)

@@ -197,7 +197,9 @@ async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = Non
         # It took too long, or nobody waits for it any more. npm runs scripts of packages: those end with it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        # Not for its pipe: what has left its group may hold that open for as long as it likes.
+        if process.returncode is None:
+            await _exited(process.pid)
         raise
     assert process.returncode is not None
     return process.returncode, data.decode(errors="replace")

@@ -110,7 +110,9 @@ class Apps:
             url = await off_loop(lambda given_up: self._client.find_app(custom_id, given_up))
             if url is not None:
                 return UploadedApp(url=url, is_new=refusals > 0)
+            asked = self._clock()
             await self._claims.next_turn(digest)
+            end += self._clock() - asked  # to wait for leave is no try
             try:
                 url = await off_loop(lambda given_up: self._client.upload(path, custom_id, given_up))
             except CloudFailed as error:

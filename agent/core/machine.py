@@ -175,7 +175,8 @@ class Machine:
                 self._devices_observed(event, now)
             case UploadsWanted(claims=claims):
                 self._claims = claims
-                self._send(ClaimUploads(claims=claims))
+                if self._shares_uploads:  # a coordinator that knows of no claims would end the session over one
+                    self._send(ClaimUploads(claims=claims))
             case DevicePrepared():
                 self._prepared(event, now)
             case PrepareFailed():
@@ -344,7 +345,7 @@ class Machine:
         for result in self._results.values():
             if result not in self._hello.results:
                 self._sends.append(ReportResult(result=result))
-        if self._claims is not None:
+        if self._claims is not None and self._shares_uploads:
             self._sends.append(ClaimUploads(claims=self._claims))
         self._repeat_rejections()
 

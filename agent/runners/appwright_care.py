@@ -12,7 +12,7 @@ from shlex import quote
 
 import structlog
 
-from agent.android import Adb, Apk
+from agent.android import HUNG, Adb, Apk
 from agent.core.model import Blame, Failure
 from agent.health import REBOOT_REASONS, Limits, complaint, restart
 from agent.runners.protocol import RunFailed
@@ -76,25 +76,36 @@ class Care:
         """End what the last batch left running, and take the data or the whole of its app away if another one comes.
 
         Which that was is asked of the device, so it is also done when another agent ran it, or an earlier life of this.
+
+        Raises:
+            RunFailed: The device does not answer; what it has noted stays.
         """
         last = await self._last_tested()
         if last is not None:
-            await self._adb.run("shell", "; ".join(f"am force-stop {quote(name)}" for name in (last, *DRIVER_PACKAGES)))
+            await self._ask("shell", "; ".join(f"am force-stop {quote(name)}" for name in (last, *DRIVER_PACKAGES)))
         if last is not None and last != package:
             await self._take_away(last)
         if last != package:
             await self._remember(package)
 
     async def _last_tested(self) -> str | None:
-        code, text = await self._adb.run("shell", f"cat {LAST_TESTED}")
+        code, text = await self._ask("shell", f"cat {LAST_TESTED}")
         found = _PACKAGE.fullmatch(text.strip())
         return found[0] if code == 0 and found is not None else None
 
     async def _take_away(self, package: str) -> None:
         if self._options.removes_apps:
-            await self._adb.run("uninstall", package)
+            await self._ask("uninstall", package)
         else:
-            await self._adb.run("shell", f"pm clear {quote(package)}")
+            await self._ask("shell", f"pm clear {quote(package)}")
+
+    async def _ask(self, *arguments: str) -> tuple[int, str]:
+        """Return what the device answers, be it a refusal; an app that is there no more is no matter."""
+        code, text = await self._adb.run(*arguments)
+        if code == HUNG or (code != 0 and text.startswith(("error:", "adb:"))):
+            message = f"{self._adb.udid} cannot be cleaned of its last app: {text.strip()}"
+            raise RunFailed(Failure(reason="CLEAN_UP_FAILED", message=message, blame=Blame.DEVICE))
+        return code, text
 
     async def _remember(self, package: str) -> None:
         """Note on the device what is tested next; last, so that who is interrupted cleans up once more."""

@@ -126,7 +126,7 @@ class DeviceStation:
                 # The coordinator knows of one install a batch, and this one is a test's own doing.
                 structlog.get_logger("agent").warning("build_put_back", device=self.name, digest=self._apk.digest)
             await self._appium.ensure()
-        except (BuildUnusable, InstallFailed) as error:
+        except InstallFailed as error:
             raise RunFailed(error.failure) from error
         except AppiumFailed as error:
             raise RunFailed(_appium_failed(error)) from error
@@ -135,7 +135,7 @@ class DeviceStation:
         """Check the file on this host: a session would install what is newer there than on the device."""
         try:
             digest = (await self._source.read(apk.path)).digest
-        except OSError:
+        except (OSError, BuildUnusable):  # it is gone, or half written just now
             digest = ""
         if digest != apk.digest:
             message = f"{apk.path} has changed since its batch began; `qgjob builds upload` keeps builds as they are"

@@ -65,7 +65,7 @@ def links_in(sessions: Path) -> Iterator[LeftBehind]:
         told = session if isinstance(session, dict) else {}
         for what, name in LINKS.items():
             url = str(told.get(what, ""))
-            if url.startswith("https://"):
+            if url.startswith("https://") and url.isascii():
                 path, content = f"sessions/{told.get('id', '')}/{name}.url", f"{url}\n".encode()
                 yield LeftBehind(name=path, kind=ArtifactKind.LINK, content=content, url=url)
 

@@ -86,6 +86,10 @@ class Accounts:
                 found += kept.devices
         return found
 
+    def of_agent(self, agent: AgentId) -> frozenset[str]:
+        """Return the names of the accounts that an agent has devices of."""
+        return frozenset(name for name, kept in self._kept.items() if agent in kept.devices.values())
+
     def sharers(self) -> dict[AgentId, tuple[tuple[str, int], ...]]:
         """Return, of each connected agent that has an account together with others, which, and with how many."""
         found: dict[AgentId, tuple[tuple[str, int], ...]] = {}

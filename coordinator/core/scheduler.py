@@ -138,7 +138,8 @@ class Scheduler:
             lease = self._ledger.fleet.leases[expiry[1]]
             self._ledger.close_lease(lease, LeaseState.EXPIRED, "the lease ran out without a heartbeat", now)
             has_expired = True
-        if has_expired or now != self._decided:  # else the last fact of the turn has left nothing to decide
+        has_risen = bool(self._ledger.queues.heads.touched)  # this turn's share of heads, beside that of its facts
+        if has_expired or has_risen or now != self._decided:  # else the last fact has left nothing to decide
             self._decide(now, lab_us)
         return self._ledger.take_step()
 

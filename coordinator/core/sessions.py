@@ -233,10 +233,12 @@ class Sessions:
                 self._ledger.send(SendConflicts(session=session, agent=agent_id, conflicts=conflicts))
 
     def claim_uploads(self, event: UploadsClaimed, now: Now) -> None:
-        """Take in which builds an agent would bring to its accounts."""
+        """Take in which builds an agent would bring to its accounts; others have no say in an account."""
         agent_id = self._ledger.fleet.agent_of(event.session)
         if agent_id is not None:
-            self._ledger.uploads.state(agent_id, event.claims, now)
+            served = self._ledger.fleet.accounts.of_agent(agent_id)
+            claims = tuple(claim for claim in event.claims if claim.key.account in served)
+            self._ledger.uploads.state(agent_id, claims, now)
 
     def settle_uploads(self, now: Now, lab_us: int) -> None:
         """Give leave to upload to whoever is next, and tell agents what has changed for them."""

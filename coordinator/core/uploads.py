@@ -37,6 +37,8 @@ class _Contest:
     holder: AgentId | None = None
     turn: int = NO_LEAVE
     """What the holder has leave for."""
+    number: int | None = None
+    """Of the claim that has it; None while an earlier life alone knew."""
     kept_until_us: int | None = None
     """While the holder is away: lab time until when the claim is kept for it."""
 
@@ -54,6 +56,9 @@ class Uploads:
         """When leave for the last uploads to an account was given, on the monotonic clock."""
         self._told: dict[AgentId, tuple[tuple[UploadStatus, ...], tuple[tuple[str, int], ...]]] = {}
         self._has_news = False
+        self._kept_due_us: int | None = None
+        self._turn_due_us: int | None = None
+        """When something is to be settled though nobody says anything: in lab time, and on the monotonic clock."""
 
     def restore(self, uploads: Iterable[Upload], until_us: int) -> None:
         """Take up what an earlier life knew.
@@ -67,6 +72,7 @@ class Uploads:
             if upload.end_us is None:
                 contest = _Contest(holder=upload.agent, turn=FIRST_UPLOAD, kept_until_us=until_us)
                 self._contests[upload.key] = contest
+                self._has_news = True
 
     # What agents say
 
@@ -85,13 +91,12 @@ class Uploads:
             if claim.url:
                 self._withdraw(key, agent, claim.url, now)
                 continue
-            before = self._contests[key].claims.get(agent) if key in self._contests else None
-            if before is not None and before.number != claim.number:
+            if key in self._contests and _is_another(self._contests[key], agent, claim):
                 self._withdraw(key, agent, "", now)
             contest = self._contests.setdefault(key, _Contest())
             contest.claims[agent] = claim
             if contest.holder == agent:
-                contest.kept_until_us = None
+                contest.number, contest.kept_until_us = claim.number, None
         self._has_news = True
 
     def leave(self, agent: AgentId, until_us: int | None, now: Now) -> None:
@@ -118,7 +123,7 @@ class Uploads:
             return
         contest.claims.pop(agent, None)
         if contest.holder == agent:
-            contest.holder, contest.turn, contest.kept_until_us = None, NO_LEAVE, None
+            contest.holder, contest.turn, contest.number, contest.kept_until_us = None, NO_LEAVE, None, None
             self._end(key, agent, url, now)
         if contest.holder is None and not contest.claims:
             del self._contests[key]
@@ -159,7 +164,12 @@ class Uploads:
         return min((self._turns[account][0] + SPAN_US for account in waiting if account in self._turns), default=None)
 
     def settle(self, now: Now, lab_us: int) -> None:
-        """End the claims of those who stayed away, and give leave to whoever is next."""
+        """End the claims of those who stayed away, and give leave to whoever is next.
+
+        Asked after every fact, and mostly nothing has changed.
+        """
+        if not (self._has_news or _is_due(self._kept_due_us, lab_us) or _is_due(self._turn_due_us, now.mono_us)):
+            return
         for key, contest in list(self._contests.items()):
             if contest.kept_until_us is not None and contest.kept_until_us <= lab_us:
                 assert contest.holder is not None, f"{key} is kept for nobody"
@@ -167,9 +177,13 @@ class Uploads:
                 self._has_news = True
         for key, contest in self._contests.items():
             if contest.holder is None:
-                contest.holder, contest.turn = next(iter(contest.claims)), MAY_LOOK
+                contest.holder, claim = next(iter(contest.claims.items()))
+                contest.turn, contest.number = MAY_LOOK, claim.number
                 self._has_news = True
             self._give_turn(key, contest, now)
+        for account in list(self._turns):
+            self._has_room(account, now.mono_us)  # and forget what was too long ago
+        self._kept_due_us, self._turn_due_us = self.next_expiry_us(), self.next_turn_us()
 
     def _give_turn(self, key: UploadKey, contest: _Contest, now: Now) -> None:
         wanted = _wanted_turn(contest)
@@ -232,8 +246,20 @@ class Uploads:
         return None
 
 
+def _is_due(due_us: int | None, now_us: int) -> bool:
+    return due_us is not None and due_us <= now_us
+
+
 def _takes_part(contest: _Contest, agent: AgentId) -> bool:
     return contest.holder == agent or agent in contest.claims
+
+
+def _is_another(contest: _Contest, agent: AgentId, claim: UploadClaim) -> bool:
+    """Whether an agent has ended its claim and begun this one, perhaps while its stream was lost."""
+    before = contest.claims.get(agent)
+    if before is not None:
+        return before.number != claim.number
+    return contest.holder == agent and contest.number not in (None, claim.number)
 
 
 def _wanted_turn(contest: _Contest) -> int | None:

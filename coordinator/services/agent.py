@@ -78,8 +78,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             return False
         finally:
             await _ended(reader)
-            await out.finish_write(writer)
-            await _ended(writer)
+            try:
+                await out.finish_write(writer)
+            finally:
+                await _ended(writer)
 
     async def _read(self, session: Session, context: ConnectContext) -> bool:
         while (message := await _next(context)) is not None:

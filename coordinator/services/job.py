@@ -283,7 +283,7 @@ def told_out(
 ) -> job_pb2.Job:
     """Translate a job with what is foreseen of it, and with what was looked up."""
     outlook = outlook_of(job, forecast)
-    return wire.job_out(
+    told = wire.job_out(
         job,
         position=outlook.place if outlook is not None else 0,
         expected_start_us=outlook.start_us if outlook is not None else None,
@@ -291,6 +291,7 @@ def told_out(
         attempts=attempts,
         earlier_failures=earlier_failures,
     )
+    return wire.within_bounds(told)
 
 
 def job_filter(message: job_pb2.JobFilter) -> JobFilter:

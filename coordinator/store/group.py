@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from coordinator.store.errors import OutcomeUnknown, StaleEpoch
+from coordinator.store.errors import OutcomeUnknown, StaleEpoch, StoreBusy
 
 Work = Callable[[Connection], object]
 
@@ -59,8 +59,8 @@ class GroupCommit:
     def _do_all(self, entries: Sequence[_Entry]) -> None:
         try:
             self._transact(lambda connection: [entry.work(connection) for entry in entries])
-        except (OutcomeUnknown, StaleEpoch) as error:
-            # The one may have happened, the other would happen again: nothing is tried a second time.
+        except (OutcomeUnknown, StaleEpoch, StoreBusy) as error:
+            # The first may have happened, the others would happen again, a wait each: nothing is tried a second time.
             _end(entries, error)
         except Exception as error:  # noqa: BLE001 - each work gets what it raised
             if len(entries) == 1:

@@ -161,11 +161,13 @@ def attempts_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, lis
 
 
 def tests_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[tuple[TestResult, int]]]:
-    """Return (result, number of its attempt) of the jobs' tests, in the order in which they were first reported."""
+    """Return (result, number of its attempt) of the jobs' tests, in the order in which they ran."""
     table = tables.test_results
     found: defaultdict[JobId, list[tuple[TestResult, int]]] = defaultdict(list)
     for part in _parts(ids):
-        query = select(table).where(table.c.job.in_(part)).order_by(table.c.job, table.c.serial)
+        # A report that was lost with its link comes with the result, after those of later tests.
+        order = (table.c.job, table.c.attempt_number, func.coalesce(table.c.begin_us, 0), table.c.serial)
+        query = select(table).where(table.c.job.in_(part)).order_by(*order)
         for row in connection.execute(query):
             found[JobId(row.job)].append((rows.test(row), row.attempt_number))
     return dict(found)
@@ -174,7 +176,8 @@ def tests_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[t
 def earlier_failures_of(connection: Connection, ids: Sequence[JobId]) -> dict[JobId, list[tuple[TestResult, int]]]:
     """Return (failed result, number of its attempt) of the tests that a later attempt ran again, oldest first."""
     table = tables.earlier_failures
-    order = (table.c.job, table.c.attempt_number, table.c.begin_us, table.c.id)
+    # Where the agent told no begin, databases differ in which end it comes at.
+    order = (table.c.job, table.c.attempt_number, func.coalesce(table.c.begin_us, 0), table.c.id)
     found: defaultdict[JobId, list[tuple[TestResult, int]]] = defaultdict(list)
     for part in _parts(ids):
         for row in connection.execute(select(table).where(table.c.job.in_(part)).order_by(*order)):

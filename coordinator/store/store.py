@@ -402,7 +402,7 @@ class Store:
         return self._read(lambda connection: reading.attempts_of(connection, ids))
 
     def tests_of(self, job_id: JobId) -> list[tuple[TestResult, int]]:
-        """Return (result, number of the last attempt that ran it) of a job's tests, the first reported first."""
+        """Return (result, number of the last attempt that ran it) of a job's tests, in the order in which they ran."""
         return self.tests_of_jobs([job_id]).get(job_id, [])
 
     def earlier_failures_of(self, job_id: JobId) -> list[tuple[TestResult, int]]:

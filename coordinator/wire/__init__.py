@@ -42,6 +42,7 @@ from coordinator.wire.views import (
     job_spec_out,
     job_state_out,
     queue_status_out,
+    within_bounds,
 )
 
 __all__ = [
@@ -91,4 +92,5 @@ __all__ = [
     "timestamp",
     "told",
     "welcome",
+    "within_bounds",
 ]

@@ -30,6 +30,9 @@ from qgjob.v1 import (
     queue_pb2,
 )
 
+SHORT_ERROR = 256
+"""Characters of an error that are told of a test where there is no room for all."""
+
 
 def fitting(jobs: Iterable[job_pb2.Job], most_bytes: int = MAX_LISTED_BYTES) -> list[job_pb2.Job]:
     """Return the first jobs that an answer has room for: at least one, for each is far smaller than that."""
@@ -41,6 +44,28 @@ def fitting(jobs: Iterable[job_pb2.Job], most_bytes: int = MAX_LISTED_BYTES) -> 
             break
         listed.append(job)
     return listed
+
+
+def within_bounds(job: job_pb2.Job, most_bytes: int = MAX_LISTED_BYTES) -> job_pb2.Job:
+    """Cut what was looked up for a job until an answer has room for it, in place.
+
+    Earlier failures go first, the oldest before the others; then the errors of tests are shortened.
+    """
+    excess = job.ByteSize() + MAX_FRAMING_BYTES - most_bytes
+    gone = 0
+    for earlier in job.earlier_failures:
+        if excess <= 0:
+            break
+        excess -= earlier.ByteSize()
+        gone += 1
+    del job.earlier_failures[:gone]
+    for test in job.tests:
+        if excess <= 0:
+            break
+        before = test.ByteSize()
+        test.error = test.error[:SHORT_ERROR]
+        excess -= before - test.ByteSize()
+    return job
 
 
 def job_state_out(state: m.JobState) -> job_pb2.JobState.ValueType:

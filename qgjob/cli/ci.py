@@ -23,7 +23,7 @@ MOST_ANNOTATIONS = 10
 MOST_ROWS = 100
 """GitHub takes a summary of at most 1 MiB."""
 MOST_LINKS = 12
-"""Of a job: four for each of its first sessions."""
+"""Of a job: one for each of its first sessions."""
 BAD = ("failed", "timed_out", "errored", "cancelled")
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")

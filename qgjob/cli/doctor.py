@@ -61,10 +61,11 @@ def _show(checks: list[Check], output: str) -> None:
 
 def _settings() -> Check:
     from qgjob.checkup import passed
-    from qgjob.config import access_of, settings
+    from qgjob.config import access_of, dashboard_of, settings
 
     found = settings(GLOBALS.flags(), GLOBALS.profile)
     access = access_of(found)
+    dashboard_of(found)  # Raises where a submit would.
     shown = ", ".join(
         [
             f"coordinator from {found['coordinator'].source}",
@@ -114,12 +115,20 @@ def _devices(devices: list[Device]) -> Check:
 
 
 def _reasons(unusable: list[render.Resource]) -> str:
-    """Return why devices do not work, of the first few; the reason of each says what to do."""
-    told = [f"{device['id']} is {device['state']}: {device['reason']}" for device in unusable if device["reason"]]
+    """Return why devices do not work and what to do about it, of the first few."""
+    told = [_reason(device) for device in unusable if device["reason"] or device["state"] == "quarantined"]
     more = "`qgjob devices list` tells of all"
     if len(told) <= MOST_TOLD and len(told) == len(unusable):
         return "; ".join(told)
     return "; ".join([*told[:MOST_TOLD], more])
+
+
+def _reason(device: render.Resource) -> str:
+    """Return why a device does not work. Reasons of agents say what to do; one that people have written may not."""
+    told = f"{device['id']} is {device['state']}" + (f": {device['reason']}" if device["reason"] else "")
+    if device["state"] == "quarantined":
+        return f"{told} (once it is mended: `qgjob devices readmit {device['id']}`)"
+    return told
 
 
 def _counted(states: Counter[str]) -> str:

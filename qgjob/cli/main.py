@@ -125,6 +125,7 @@ def main() -> NoReturn:
     """Run the program, and turn whatever happens into a line and a code."""
     # Before gRPC is loaded: it would write of its own to stderr, between our lines.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding does not have must not end a command.
         if hasattr(stream, "reconfigure"):
@@ -151,6 +152,13 @@ def main() -> NoReturn:
         tell_bug(error)
         sys.exit(Exit.BUG)
     sys.exit(result if isinstance(result, int) else Exit.OK)
+
+
+def _open_closed_streams() -> None:
+    """Let what goes to a stdout or stderr that the caller has closed, as `2>&-` does, go nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the program
 
 
 def _tell_bug_of_thread(died: threading.ExceptHookArgs) -> None:

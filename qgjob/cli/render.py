@@ -71,9 +71,14 @@ def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
         line_out(line)
 
 
+def in_a_line(text: str) -> str:
+    """Return text as one line without control sequences."""
+    return " ".join(clean(text).expandtabs(1).splitlines())
+
+
 def laid_out(columns: list[Column], rows: list[list[str]], width: int | None) -> list[str]:
     """Return a table as lines; `width` is that of the terminal, None for as wide as it gets."""
-    cleaned = [[" ".join(clean(cell).expandtabs(1).splitlines()) for cell in row] for row in rows]
+    cleaned = [[in_a_line(cell) for cell in row] for row in rows]
     lines = table_lines(console(), columns, cleaned, width=width)
     return lines if is_utf8() else [line.replace("…", "~") for line in lines]
 
@@ -201,7 +206,7 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
     if job["device"]:
         facts.append(("Device", f"{job['device']} of agent {job['agent']}"))
     if job.get("why"):
-        facts.append(("Waits", clean(job["why"])))
+        facts.append(("Waits", job["why"]))
     if is_verbose:
         facts += _wishes(job)
     if job["failure_reason"]:
@@ -210,12 +215,14 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         facts.append(("Reason", f"{reason['reason']}: {reason['message']}{blame}"))
     width = stdout_width()
     for name, value in facts:
-        _fold_out(f"{name + ':':<16}{value}", width, indent=16)
+        # The colours of the state are ours; whatever else stands here may come from a test.
+        shown = value if name == "Status" else in_a_line(value)
+        _fold_out(f"{name + ':':<16}{shown}", width, indent=16)
     is_of_several = len({one["attempt"] for one in job["tests"]}) > 1
     for one in job["tests"]:
         ran_in = f", attempt {one['attempt']}" if is_of_several else ""
         state = painted(one["status"]) + " " * (12 - len(one["status"]))
-        _fold_out(f"  {state}{clean(one['title'])} ({span(one['seconds'])}{ran_in})", width, indent=14)
+        _fold_out(f"  {state}{in_a_line(one['title'])} ({span(one['seconds'])}{ran_in})", width, indent=14)
         if one["error"] and (is_verbose or one["status"] != "passed"):
             for text in clean(one["error"]).splitlines():
                 line_out(marked(f"      {text}", STDOUT))
@@ -291,7 +298,7 @@ def _ran(test: Resource) -> Iterator[tuple[datetime, str]]:
     """Return when a test began, or when it ended with what."""
     begin = parse(test["start_time"])
     if begin is not None:
-        yield begin + timedelta(seconds=test["seconds"]), f"  {clean(test['title'])}: {painted(test['status'])}"
+        yield begin + timedelta(seconds=test["seconds"]), f"  {in_a_line(test['title'])}: {painted(test['status'])}"
 
 
 def _left_behind(job: Resource) -> list[str]:

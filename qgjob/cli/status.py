@@ -40,7 +40,9 @@ def job(
     with client() as opened:
         found = resources.job(opened.get_job(job_id))
         if found["status"] in WAITING:
-            found["why"] = resources.explanation(opened.explain_job(job_id))["message"]
+            explained = resources.explanation(opened.explain_job(job_id))
+            if explained["status"] in WAITING:  # it may have begun between the two calls
+                found["why"] = explained["message"]
         if verbose:
             kept = opened.list_artifacts(job_id)
             found["artifacts"] = [resources.artifact(one) for one in kept.artifacts]

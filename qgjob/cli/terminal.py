@@ -37,11 +37,11 @@ def say(text: str) -> None:
 
 
 def say_as_it_is(text: str) -> None:
-    """Print a message that a CI service may obey."""
+    """Print a message that a CI service may obey. That stderr takes nothing, as on a full disk, changes no verdict."""
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError:
         _abandon(sys.stderr)
 
 
@@ -120,6 +120,10 @@ class LogWriter:
         self._put(b"", is_end=True)
         if self._has_begun_line:
             self._show("\n")
+
+    def abandon(self) -> None:
+        """Let what is still buffered, and all that comes, go where nothing is refused."""
+        _abandon(self._stream)
 
     def _put(self, data: bytes, *, is_end: bool) -> None:
         if self._cleaner is not None:

@@ -121,6 +121,7 @@ class Waiting:
             try:
                 return wait.run(self.timeout_s)
             except KeyboardInterrupt:
+                wait.break_off_logs()
                 _interrupted(client, wait.unfinished(), is_cancelling=self.is_cancelling)
                 return Exit.INTERRUPTED
         except ClientError as error:
@@ -249,6 +250,11 @@ class _Wait:
             self._followers[message.id].start()
         tell(before, job, self._dashboard_url)
 
+    def break_off_logs(self) -> None:
+        """Let what is said next begin a line on a terminal, wherever a log stands."""
+        for follower in self._followers.values():
+            follower.break_off()
+
     def _end_logs(self) -> None:
         """Let the logs come to their end: their last bytes may arrive after the verdict."""
         deadline = time.monotonic() + LOG_WAIT_S
@@ -338,6 +344,10 @@ class _Follower(threading.Thread):
         self._rest = b""
         self._writer = writer
 
+    def break_off(self) -> None:
+        """Show what was held back of the log, and end its line on a terminal."""
+        self._writer.end()
+
     def run(self) -> None:
         is_first = True
         try:
@@ -355,6 +365,11 @@ class _Follower(threading.Thread):
         except BrokenPipeError:
             # Whoever read the log has enough. The wait, and its exit code, go on.
             return
+        except OSError as error:
+            # So they do where the log cannot be written, as on a full disk.
+            self._writer.abandon()
+            terminal.say(f"error: the log of job {self._job_id} cannot be written: {error.strerror or error}")
+            terminal.say(f"hint: look at this computer; `qgjob logs {self._job_id}` has the whole log")
 
     def _write(self, data: bytes) -> None:
         """Write bytes as they are; of several jobs whole lines, each with its job's number."""

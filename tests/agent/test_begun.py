@@ -67,6 +67,43 @@ def test_begin_returns_once_its_line_is_synced(reopen: Open, tmp_path: Path, mon
     assert synced == [(tmp_path / "begun.journal").stat().st_size]
 
 
+def test_journal_that_cannot_be_opened_anew_is_written_on(
+    reopen: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = reopen()
+    journal.begin(ONE, KEY)
+
+    def refuse(path: Path) -> int:
+        raise OSError(24, "Too many open files", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(begun, "_open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            journal.forget_all()
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)  # takes the lowest number that is free
+    journal.begin(TWO, KEY)
+    os.close(other)
+    assert (tmp_path / "other").read_bytes() == b"", "its number must not have been the journal's"
+    assert TWO in reopen().open_attempts()
+
+
+def test_journal_whose_new_name_cannot_be_synced_is_the_one_that_is_written_on(
+    reopen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = reopen()
+    journal.begin(ONE, KEY)
+
+    def refuse(folder: Path) -> None:
+        raise OSError(5, "Input/output error", str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(begun, "sync_folder", refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            journal.forget_all()
+    journal.begin(TWO, KEY)
+    assert reopen().open_attempts() == {TWO: KEY}
+
+
 def test_attempts_that_begin_during_a_sync_share_the_next(reopen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = reopen()
     is_syncing, may_end = threading.Event(), threading.Event()

@@ -95,6 +95,38 @@ def test_absolute_path_stays_inside(tmp_path: Path) -> None:
     assert not Path("/etc/qgjob-test.ts").exists()
 
 
+def test_file_that_no_file_system_here_can_hold_is_the_bundles_fault(tmp_path: Path) -> None:
+    late = entry("late.ts")
+    late.pax_headers = {"mtime": "inf"}
+    for bad in (entry(f"{'n' * 300}.ts"), entry("\u754c" * 100), late):
+        with pytest.raises(BundleUnusable) as refusal:
+            unpack(bundle(tmp_path / "b.tar", bad), tmp_path / "run")
+        assert (refusal.value.failure.reason, refusal.value.failure.blame) == ("BUNDLE_INVALID", Blame.TEST)
+
+
+@pytest.mark.parametrize("map_", ["abc", "1"])
+def test_header_that_makes_no_sense_is_the_bundles_fault(tmp_path: Path, map_: str) -> None:
+    bad = entry("a.ts")
+    bad.pax_headers = {"GNU.sparse.map": map_, "GNU.sparse.size": "x" if map_ == "1" else "4"}
+    deep = tarfile.TarInfo("././@LongLink")
+    deep.type, deep.size = tarfile.GNUTYPE_LONGNAME, 2
+    chain = tmp_path / "chain.tar"
+    chain.write_bytes((deep.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * 3_000 + b"\0" * 1_024)
+    for path in (bundle(tmp_path / "b.tar", bad), chain):
+        with pytest.raises(BundleUnusable, match="cannot be read"):
+            unpack(path, tmp_path / "run")
+
+
+def test_file_of_a_negative_size_is_refused_at_once(tmp_path: Path) -> None:
+    header = bytearray(entry("a.ts").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (256**12 - 512).to_bytes(12, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "b.tar").write_bytes(bytes(header) + b"\0" * 1_024)
+    with pytest.raises(BundleUnusable, match=r"a\.ts has less than nothing"):
+        unpack(tmp_path / "b.tar", tmp_path / "run")
+
+
 def test_bundle_that_is_too_large_or_no_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "none.tar").write_bytes(b"no archive" * 100)
     with pytest.raises(BundleUnusable, match="cannot be read"):

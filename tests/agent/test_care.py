@@ -105,3 +105,23 @@ async def test_canary_alone_starts_the_app_and_fails_where_it_does_not_start(
     with refused if is_canary else contextlib.nullcontext():
         await station.install(replace(LEASE, is_canary=is_canary))
     assert ("am start -W -n org.example/org.example.Main" in phone.asked) is is_canary
+
+
+@pytest.mark.parametrize("hangs", ["cat", "pm clear", "am force-stop"])
+@pytest.mark.parametrize("answer", [(124, "adb shell took longer than 20 s"), (1, "error: device offline\n")])
+async def test_device_that_does_not_answer_keeps_its_note_of_the_last_app(
+    monkeypatch: pytest.MonkeyPatch, hangs: str, answer: tuple[int, str]
+) -> None:
+    asked: list[str] = []
+
+    async def run(_adb: Adb, *arguments: str, **_options: float) -> tuple[int, str]:
+        words = " ".join(arguments).removeprefix("shell ")
+        asked.append(words)
+        if words.startswith(hangs):
+            return answer
+        return 0, "org.example.last\n" if words.startswith("cat") else ""
+
+    monkeypatch.setattr(Adb, "run", run)
+    with pytest.raises(RunFailed, match="cannot be cleaned of its last app"):
+        await Care(Adb("R58M", 1), None, CareOptions()).clean_up(APK.package)
+    assert not any(words.startswith("echo") for words in asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -240,3 +240,17 @@ async def test_emulator_that_cannot_list_its_avds_is_told_with_its_last_word(put
 async def test_devices_are_not_known_before_an_adb_server_runs() -> None:
     (check,) = await examine_devices(1, is_alone=True)
     assert (check.finding, check.message) == (Finding.WARNING, "no adb server on port 1")
+
+
+async def test_device_that_a_server_knows_is_told_where_there_is_no_adb_to_ask_it_with(
+    put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("other", "")  # no adb is on PATH
+
+    async def track(_port: int) -> AsyncIterator[dict[str, str]]:
+        yield {"R58M": "device"}
+
+    monkeypatch.setattr("agent.doctor_android.track", track)
+    (check,) = await examine_devices(1, is_alone=True)
+    assert (check.finding, check.hint) == (Finding.FAILED, "install adb")
+    assert check.message.startswith("R58M cannot be asked: adb cannot be run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -209,3 +210,11 @@ async def test_emulator_that_ends_at_once_is_the_devices_fault_with_its_last_wor
         await bay.emulator().boot()
     assert failed.value.failure.reason == "DEVICE_BOOT_FAILED"
     assert len(bay.calls()) == emulators.BOOT_TRIES
+
+
+async def test_emulator_of_somebody_else_at_its_port_does_not_pass_for_it(bay: Bay) -> None:
+    other = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", bay.port + 1)
+    async with other:
+        with pytest.raises(EmulatorFailed, match=f"something else listens on port {bay.port + 1}"):
+            await bay.emulator().boot()
+    assert bay.calls() == []

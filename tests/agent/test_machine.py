@@ -145,9 +145,10 @@ class Desk:
         self.us = us
         return self.machine.expire(Now(mono_us=us, wall_us=0))
 
-    def welcome(self, session: int = 1, *, cluster: str = "c", epoch: int = 1) -> Step:
+    def welcome(self, session: int = 1, *, cluster: str = "c", epoch: int = 1, shares_uploads: bool = False) -> Step:
         self.handle(SessionOpened(session=session))
-        return self.receive(Welcome(cluster_id=cluster, epoch=epoch, pace=PACE), session)
+        welcome = Welcome(cluster_id=cluster, epoch=epoch, pace=PACE, shares_uploads=shares_uploads)
+        return self.receive(welcome, session)
 
     def receive(self, command: Command, session: int = 1) -> Step:
         return self.handle(Received(session=session, command=command))
@@ -209,13 +210,27 @@ def test_result_is_kept_until_it_is_acknowledged_and_goes_with_hello() -> None:
 
 
 def test_claims_to_uploads_are_stated_whole_and_again_on_every_session() -> None:
-    desk = Desk()
+    desk = Desk(is_connected=False)
+    desk.welcome(shares_uploads=True)
     claims = (UploadClaim(account="a", digest="d", number=1),)
     assert desk.handle(UploadsWanted(claims=claims)).sends == (ClaimUploads(claims=claims),)
     desk.handle(SessionLost(session=1, reason="", jitter=0))
     assert desk.handle(UploadsWanted(claims=())).sends == ()
     desk.expire_at(20_000_000)
-    assert ClaimUploads(claims=()) in desk.welcome(session=2).sends, "the claim that was stated before has ended"
+    step = desk.welcome(session=2, shares_uploads=True)
+    assert ClaimUploads(claims=()) in step.sends, "the claim that was stated before has ended"
+
+
+def test_coordinator_that_knows_of_no_claims_is_told_of_none_and_its_successor_of_all() -> None:
+    desk = Desk()
+    claims = (UploadClaim(account="a", digest="d", number=1),)
+    assert desk.handle(UploadsWanted(claims=claims)).sends == (), "it would end the session over a word it cannot read"
+    desk.handle(SessionLost(session=1, reason="", jitter=0))
+    desk.expire_at(20_000_000)
+    assert ClaimUploads(claims=claims) not in desk.welcome(session=2).sends
+    desk.handle(SessionLost(session=2, reason="", jitter=0))
+    desk.expire_at(40_000_000)
+    assert ClaimUploads(claims=claims) in desk.welcome(session=3, shares_uploads=True).sends
 
 
 def test_answer_to_claims_is_acted_on_and_so_is_a_coordinator_that_gives_none() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,19 @@ async def test_command_that_nobody_waits_for_is_ended_with_all_that_it_started(t
 async def test_command_that_takes_too_long_is_ended() -> None:
     with pytest.raises(TimeoutError):
         await capture(("sleep", "600"), timeout_s=0.01)
+
+
+async def test_what_has_left_the_commands_group_keeps_nobody_waiting(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    script = f"setsid sh -c 'echo $$ > {told}; exec sleep 600' & sleep 600"
+    running = asyncio.create_task(capture(("sh", "-c", script), timeout_s=PATIENCE_S))
+    left = int(await asyncio.to_thread(told.read_text))
+    try:
+        running.cancel()
+        ended, _ = await asyncio.wait((running,), timeout=PATIENCE_S)
+        assert ended, "it is waited for"
+        assert running.cancelled()
+    finally:
+        os.kill(left, signal.SIGKILL)
+        await asyncio.gather(running, return_exceptions=True)

@@ -166,6 +166,21 @@ async def test_nothing_is_looked_for_and_nothing_uploaded_without_leave(
     assert desk.stated[-2:] == [(replace(claim, url=app.url),), ()]
 
 
+async def test_upload_is_tried_again_however_long_the_wait_for_leave_was(
+    stand_in: StandIn, client: Client, build: Path
+) -> None:
+    clock = Clock()
+    desk = Desk(Claims(ACCOUNT, clock))
+    bringing = asyncio.create_task(Apps(client, desk.claims, clock).ensure(DIGEST, build, SLOT))
+    desk.tell(await desk.hears(turn=0))
+    claim = await desk.hears(turn=1)
+    clock.now += 2 * apps_module.UPLOAD_PATIENCE_S
+    stand_in.failing["upload"] = 1
+    desk.tell(claim)
+    desk.tell(await desk.hears(turn=2))
+    assert (await bringing).is_new
+
+
 async def test_build_that_another_agent_has_brought_is_taken_by_its_word(
     stand_in: StandIn, client: Client, build: Path
 ) -> None:

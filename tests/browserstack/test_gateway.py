@@ -6,13 +6,13 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from agent.browserstack import gateway as module
-from agent.browserstack.client import Client
+from agent.browserstack.client import Answer, Client
 from agent.browserstack.gateway import Gateway, Visit
 from tests.browserstack.stand_in import ACCESS_KEY, StandIn
 
@@ -128,6 +128,24 @@ def test_session_that_browserstack_ends_is_its_own_trouble_and_no_end_of_the_tes
     run.ask("DELETE", f"/wd/hub/session/{ended}")
     run.ask("GET", f"/wd/hub/session/{ended}/source")
     assert len(run.visit.troubles) == 1, "the test ended that one itself"
+
+
+def test_session_whose_end_was_answered_too_badly_to_be_heard_was_still_ended_by_its_test(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(gateway)
+    session = run.session_id()
+    ask, lost = gateway.client.ask, [Answer(status=503, body=b"")]
+
+    def lose_one(
+        method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float = 60.0
+    ) -> Answer:
+        answer = ask(method, url, body, headers, timeout_s)
+        return lost.pop() if method == "DELETE" and lost else answer
+
+    monkeypatch.setattr(gateway.client, "ask", lose_one)
+    run.ask("DELETE", f"/wd/hub/session/{session}")
+    assert (run.visit.troubles, gateway.sessions_open) == ([], 0)
 
 
 @pytest.mark.parametrize("trouble", ["tier", "error", "outage"])

@@ -171,3 +171,11 @@ def test_a_dashboard_that_is_no_web_address_is_refused(address: str, monkeypatch
     monkeypatch.setenv("QGJOB_DASHBOARD_URL", address)
     with pytest.raises(UsageError, match=r"from QGJOB_DASHBOARD_URL\) is no web address"):
         dashboard_of(settings(NO_FLAGS))
+
+
+def test_doctor_finds_a_dashboard_with_which_no_submit_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QGJOB_DASHBOARD_URL", "lab:8002")
+    done = subprocess.run([QGJOB, "doctor", "-o", "json"], capture_output=True, text=True, timeout=60, check=False)
+    (check,) = json.loads(done.stdout)
+    assert (done.returncode, check["name"], check["finding"]) == (2, "settings", "failed")
+    assert check["hint"] == "write it as in https://lab.example:8002"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,3 +212,34 @@ def test_ctrl_c_in_a_wait_that_follows_detaches_with_130(stand_in: StandIn) -> N
         out, err = process.communicate(timeout=LONG_S)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "detached; the jobs go on. Wait again with `qgjob jobs wait 7`"
+
+
+def test_ctrl_c_in_a_terminal_ends_the_line_of_a_log_that_is_waited_for(stand_in: StandIn) -> None:
+    is_begun = threading.Event()
+
+    def log(_request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
+        yield cut(1)
+        assert is_begun.wait(LONG_S)
+        yield chunk(1, 0, b"one\nloading")
+        stand_in.released.wait(LONG_S)
+
+    stand_in.follows = [log]
+    job = job_message(7)
+    job.attempt = 1
+
+    def run(_request: object) -> Iterator[object]:
+        yield job
+        stand_in.released.wait(LONG_S)
+
+    stand_in.watches = [run]  # type: ignore[list-item]
+    with in_terminal([QGJOB, "jobs", "wait", "7", "--follow"], env(stand_in)) as terminal:
+        terminal.wait_until(lambda lines: lines[0].startswith("job 7 ") and len(lines) > 1)
+        is_begun.set()
+        terminal.wait_until(lambda lines: lines[-1] == "loading")
+        terminal.type(b"\x03")
+        assert terminal.end() == 130
+        assert terminal.lines[-3:] == [
+            "loading^C",
+            "detached; the jobs go on. Wait again with `qgjob jobs wait 7`",
+            "",
+        ]

@@ -298,3 +298,13 @@ def test_a_result_that_cannot_be_written_is_this_computers_fault() -> None:
         )
     assert done.returncode == 74
     assert done.stderr == "error: No space left on device\nhint: look at this computer; the lab and its jobs go on\n"
+
+
+@pytest.mark.parametrize(("closing", "out"), [("2>&-", "coordinator"), (">&-", "")])
+def test_a_stream_that_the_caller_closed_is_no_bug(closing: str, out: str) -> None:
+    command = f"'{QGJOB}' config view -o jsonl {closing}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert out in done.stdout
+    command = f"'{QGJOB}' --coordinator 127.0.0.1:1 jobs list {closing}"
+    assert subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=False).returncode == 6

@@ -401,3 +401,18 @@ def test_what_is_overdue_may_come_any_moment() -> None:
     assert render.until("2026-01-02T03:04:05.000Z") == "any moment"
     assert render.until("2999-01-02T03:04:05.000Z").startswith("in about ")
     assert render.until(None) == "-"
+
+
+def test_what_a_test_says_of_its_failure_is_one_line_that_no_terminal_obeys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    message = "Error: \x1b[31mexpected\x1b]0;a title\x07 Welcome, but saw\nsomething\telse"
+    told = job(7, status="failed", labels={"suite": "\x1b[2Jsmoke"})
+    told["failure_reason"] = {"reason": "TEST_FAILED", "message": message, "blame": "test"}
+    render.job_block(told, is_verbose=True)
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "Error: expected Welcome, but saw something else (blame: test)" in " ".join(shown.split())
+    assert "suite=smoke" in shown

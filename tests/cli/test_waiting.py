@@ -158,6 +158,37 @@ def test_a_followed_log_is_passed_through_byte_for_byte(stand_in: StandIn) -> No
     assert (done, out) == (0, "one\ntwo\x1b[31m\nthree")
 
 
+def test_a_followed_log_that_cannot_be_written_is_no_bug_and_leaves_the_verdict(stand_in: StandIn) -> None:
+    def log(request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
+        yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_OPEN)
+        yield LogChunk(attempt_id=5, offset=0, data=b"one\n")
+        yield LogCut(attempt_id=5, attempt_number=1, state=LOG_STATE_COMPLETE)
+
+    stand_in.watches = [lambda request: iter([running(), ended(JOB_STATE_FAILED)])]
+    stand_in.follows = [log]
+    env = {**os.environ, "QGJOB_COORDINATOR": stand_in.address}
+    with open("/dev/full", "w") as full:
+        command = [QGJOB, "jobs", "wait", "7", "--follow"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, timeout=60, check=False)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert "error: the log of job 7 cannot be written: No space left on device" in lines
+    assert "hint: look at this computer; `qgjob logs 7` has the whole log" in lines
+    assert "a bug" not in done.stderr
+
+
+@pytest.mark.parametrize(("state", "code"), [(JOB_STATE_COMPLETED, 0), (JOB_STATE_ERRORED, 3)])
+def test_progress_that_cannot_be_written_changes_neither_verdict_nor_result(
+    stand_in: StandIn, state: JobState.ValueType, code: int
+) -> None:
+    stand_in.watches = [lambda request: iter([running(), ended(state)])]
+    env = {**os.environ, "QGJOB_COORDINATOR": stand_in.address}
+    with open("/dev/full", "w") as full:
+        command = [QGJOB, "jobs", "wait", "7", "-o", "id"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, env=env, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, "7\n")
+
+
 @pytest.mark.parametrize("command", [("jobs", "wait", "7"), SUBMIT], ids=["wait", "submit"])
 def test_a_followed_log_leaves_stdout_to_the_result_where_a_format_was_chosen(
     stand_in: StandIn, command: tuple[str, ...]

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.core import uploads
 from coordinator.core.events import UploadClaim, UploadsClaimed
-from coordinator.core.model import SECOND_US, AgentId, DeviceId, Upload, UploadKey
+from coordinator.core.model import SECOND_US, Account, AgentId, DeviceId, Upload, UploadKey
 from coordinator.core.step import SendUploads
 from coordinator.core.uploads import Uploads
 from tests.core.lab import AgentOnPaper, Lab
@@ -79,13 +79,27 @@ def test_claim_that_is_given_up_goes_to_the_next_who_knows_of_no_address() -> No
     assert not lab.records.uploads
 
 
+ANOTHER = Account(name="another@cloud", sessions=1)
+
+
 def test_claims_to_other_builds_and_other_accounts_are_others() -> None:
-    one, two = two_agents(Lab())
+    lab = Lab()
+    one = lab.connect("one", *slots("one", 2))
+    two = lab.connect("two", *slots("two", 1), *slots("two-too", 1, ANOTHER))
     claim(one, 1)
     claim(two, 1, key=UploadKey(KEY.account, "b" * 64))
     assert told(two)[:2] == ("two", 1)
-    claim(two, 1, key=UploadKey("another", KEY.digest))
+    claim(two, 1, key=UploadKey(ANOTHER.name, KEY.digest))
     assert told(two)[:2] == ("two", 1)
+
+
+def test_agent_has_no_say_in_an_account_that_it_does_not_serve() -> None:
+    lab = Lab()
+    stranger, one = lab.connect("stranger", *slots("stranger", 1, ANOTHER)), lab.connect("one", *slots("one", 2))
+    claim(stranger, 1, url="bs://of-a-stranger")
+    claim(stranger, 1)
+    claim(one, 1)
+    assert told(one) == ("one", 1, "")
 
 
 def test_account_sees_no_more_than_five_uploads_a_minute_from_all_its_agents() -> None:
@@ -128,6 +142,19 @@ def test_agent_that_comes_back_in_time_goes_on_with_its_upload() -> None:
     claim(again, 1)
     lab.pass_time(100)
     assert (told(again)[:2], told(two)[:2]) == (("one", 1), ("one", -1))
+
+
+def test_claim_that_an_agent_began_while_it_was_away_has_no_leave_from_the_one_before() -> None:
+    lab = Lab()
+    one = lab.connect("one", *slots("one", 2))
+    for turn in (1, 2, 3):
+        claim(one, turn)
+    assert told(one)[1] == 3
+    one.lose()
+    again = lab.connect("one", *slots("one", 2))
+    another = UploadClaim(key=KEY, turn=0, number=1)
+    lab.handle(UploadsClaimed(session=again.session, claims=(another,)))
+    assert told(again) == ("one", 0, "")
 
 
 @pytest.mark.parametrize("boot", ["boot-1", "boot-2"])
@@ -215,3 +242,24 @@ def test_what_was_brought_the_longest_ago_is_forgotten_first(monkeypatch: pytest
         known.state(AgentId("one"), (UploadClaim(key=key, url=f"bs://{digest}"),), lab.now)
     assert [key.digest for key in known.known] == ["b", "c"]
     assert (put[-1].digest, put[-1].is_given_up) == ("a", True)
+
+
+def test_turns_of_an_account_are_forgotten_after_their_span() -> None:
+    lab = Lab()
+    one = lab.connect("one", *slots("one", 1), *slots("one-too", 1, ANOTHER))
+    claim(one, 1)
+    withdraw(one)
+    lab.mono_us += uploads.SPAN_US
+    claim(one, 1, key=UploadKey(ANOTHER.name, KEY.digest))
+    assert list(lab.scheduler.ledger.uploads._turns) == [ANOTHER.name]
+
+
+def test_facts_that_have_nothing_to_do_with_uploads_look_at_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab()
+    one, two = two_agents(lab)
+    claim(one, 1)
+    claim(two)
+    looked: list[object] = []
+    monkeypatch.setattr(uploads, "_wanted_turn", looked.append)
+    one.beat()
+    assert looked == []

@@ -33,7 +33,8 @@ def test_doctor_says_what_a_lab_lacks(grid: Grid) -> None:
     grid.run("devices", "quarantine", first, "--reason", "its screen is cracked")
     (told,) = (check for check in json.loads(grid.run("doctor").stdout) if check["name"] == "devices")
     assert (told["finding"], told["message"]) == ("warning", "1 idle, 1 quarantined")
-    assert told["hint"] == f"{first} is quarantined: its screen is cracked"
+    mend = f"(once it is mended: `qgjob devices readmit {first}`)"
+    assert told["hint"] == f"{first} is quarantined: its screen is cracked {mend}"
 
 
 def test_doctor_without_a_coordinator_ends_with_the_code_of_that(empty_grid: Grid) -> None:

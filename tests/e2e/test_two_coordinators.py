@@ -34,7 +34,7 @@ def start_a_second(grid: Grid, *options: str, directory: str = "coordinator") ->
 
 def test_second_coordinator_on_one_data_directory_is_refused_and_the_first_goes_on(grid: Grid) -> None:
     grid.agent("lab", "--simulate", "emulator=1", "--sim-install-seconds", "0.1")
-    (job,) = grid.submit("slow.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
+    (job,) = grid.submit("slow.spec.ts", options=("--env", "QGJOB_SIM_OUTCOME=hang"))
     eventually(lambda: grid.status(job) == "running", "the job runs")
     second = start_a_second(grid)
     assert (second.returncode, second.stdout) == (2, "")
@@ -43,8 +43,9 @@ def test_second_coordinator_on_one_data_directory_is_refused_and_the_first_goes_
         r"hint: stop that one first, or give this one a --data-dir of its own\n",
         second.stderr,
     )
-    grid.run("jobs", "wait", str(job))
-    assert [attempt["outcome"] for attempt in grid.job(job)["attempts"]] == ["passed"]
+    grid.run("jobs", "cancel", str(job))
+    grid.run("jobs", "wait", str(job), code=7)
+    assert [attempt["outcome"] for attempt in grid.job(job)["attempts"]] == ["cancelled"]
 
 
 def test_coordinator_on_postgresql_needs_the_storage_of_its_database(tmp_path: Path) -> None:

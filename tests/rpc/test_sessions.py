@@ -303,8 +303,11 @@ def a_claim(**changes: object) -> agent_service_pb2.UploadClaim:
 
 async def test_two_agents_that_want_one_build_at_an_account_upload_it_one_after_the_other(grid: Grid) -> None:
     one, two = grid.agent(), grid.agent()
-    await one.hello(phone())
-    await two.hello(phone("other"), agent_id="other")
+    account = device_pb2.CloudAccount(name="user@cloud", sessions=2)
+    await one.hello(phone(account=account))
+    await two.hello(phone("other", account=account), agent_id="other")
+    for agent in (one, two):
+        assert not (await agent.hear("tell_uploads")).tell_uploads.uploads, "they share the account"
     await one.say(uploads_claimed=agent_service_pb2.UploadsClaimed(claims=[a_claim()]))
     (told,) = (await one.hear("tell_uploads")).tell_uploads.uploads
     assert (told.holder, told.turn, told.number) == ("lab", 0, 1)

@@ -379,6 +379,13 @@ def test_tests_are_listed_as_they_were_first_reported(store: Store) -> None:
     assert {test.state for test, _ in store.tests_of(JobId(1))} == {TestState.PASSED}
 
 
+def test_tests_are_listed_as_they_ran_though_the_first_was_reported_last(store: Store) -> None:
+    commit_a_running_job(store)
+    for name, begin_us in (("zebra", 1), ("mango", 300), ("apple", 20)):
+        store.commit([PutTest(an_attempt(), replace(a_test(name), begin_us=begin_us))])
+    assert [test.id for test, _ in store.tests_of(JobId(1))] == ["zebra", "apple", "mango"]
+
+
 def test_tests_of_many_jobs_are_told_apart(store: Store) -> None:
     commit_a_running_job(store)
     dated = replace(a_test("t2"), begin_us=3)

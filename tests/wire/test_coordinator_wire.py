@@ -429,3 +429,34 @@ def test_organisations_that_could_have_no_job_or_are_too_many_are_refused(orgs: 
     with pytest.raises(InvalidRequest) as refusal:
         wire.agent_connected(SESSION, hello, "c")
     assert refusal.value.fields["field"] == "orgs"
+
+
+def failed_in(attempt: int, number: int, size: int) -> job_pb2.TestResult:
+    return job_pb2.TestResult(id=f"t{number}", state=job_pb2.TEST_STATE_FAILED, error="e" * size, attempt=attempt)
+
+
+def test_job_that_failed_a_great_deal_in_every_attempt_fits_into_an_answer() -> None:
+    earlier = [failed_in(attempt, number, 16_384) for attempt in range(1, 11) for number in range(30)]
+    job = job_pb2.Job(id=1, tests=[failed_in(11, number, 16_384) for number in range(30)], earlier_failures=earlier)
+    assert job.ByteSize() > wire.MAX_MESSAGE_BYTES
+    tests = list(job.tests)
+    cut = wire.within_bounds(job)
+    assert job_service_pb2.ListJobsResponse(jobs=[cut], next_page_token="1").ByteSize() < wire.MAX_MESSAGE_BYTES
+    assert list(cut.tests) == tests, "the newest results come first"
+    assert list(cut.earlier_failures) == earlier[-len(cut.earlier_failures) :] != []
+    assert {test.attempt for test in earlier[: -len(cut.earlier_failures)]} < set(range(1, 11)), "the oldest went"
+
+
+def test_errors_are_shortened_where_the_results_of_one_attempt_have_no_room() -> None:
+    job = job_pb2.Job(id=1, tests=[failed_in(1, number, 16_384) for number in range(400)])
+    cut = wire.within_bounds(job)
+    assert cut.ByteSize() < wire.MAX_LISTED_BYTES
+    assert len(cut.tests) == 400
+    assert all(test.error for test in cut.tests)
+
+
+def test_job_that_fits_is_told_whole() -> None:
+    job = job_pb2.Job(id=1, earlier_failures=[failed_in(1, 1, 100)])
+    whole = job_pb2.Job()
+    whole.CopyFrom(job)
+    assert wire.within_bounds(job) == whole

@@ -10,7 +10,7 @@ import pytest
 from agent.android import Adb, Apk
 from agent.appium import UIAUTOMATOR2, AppiumServer, Toolbox
 from agent.blobs import BlobCache
-from agent.builds import BuildSource
+from agent.builds import BuildSource, BuildUnusable
 from agent.core.model import NO_FENCE, AttemptId, Blame, DeviceId, JobId, LeasedJob, LeaseId, LeaseKey, LeaseSpec
 from agent.downloads import Downloads
 from agent.journal import Claim, Journal
@@ -49,9 +49,11 @@ class Phone(Adb):
 
 
 class Source(BuildSource):
-    """Takes every file for an APK."""
+    """Takes every file for an APK that is not half written."""
 
     async def read(self, path: Path) -> Apk:
+        if path.read_bytes() == b"half":
+            raise BuildUnusable("BUILD_INVALID", f"{path} is no APK; build it again")
         return Apk(path=path, digest=_digest(path), package=PACKAGE, activity=".Main")
 
 
@@ -118,11 +120,12 @@ async def test_file_that_changes_on_the_host_in_mid_batch_is_not_tested_as_the_o
     station: DeviceStation, phone: Phone, tmp_path: Path
 ) -> None:
     await station.install(LEASE)
-    (tmp_path / "v1").write_bytes(b"rebuilt")
-    with pytest.raises(RunFailed) as changed:
-        await station.ready(JOB)
-    assert (changed.value.failure.reason, changed.value.failure.blame) == ("BUILD_CHANGED", Blame.HOST)
-    assert "`qgjob builds upload` keeps builds as they are" in changed.value.failure.message
+    for content in (b"rebuilt", b"half"):
+        (tmp_path / "v1").write_bytes(content)
+        with pytest.raises(RunFailed) as changed:
+            await station.ready(JOB)
+        assert (changed.value.failure.reason, changed.value.failure.blame) == ("BUILD_CHANGED", Blame.HOST)
+        assert "`qgjob builds upload` keeps builds as they are" in changed.value.failure.message
     (tmp_path / "v1").unlink()
     with pytest.raises(RunFailed, match="has changed since its batch began"):
         await station.ready(JOB)

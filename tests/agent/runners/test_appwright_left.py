@@ -52,7 +52,7 @@ def test_sessions_of_a_cloud_are_links_to_their_videos_and_logs(tmp_path: Path) 
         ("sessions/b2/session.url", f"{base}/b2"),
     ]
     assert links[0].content == f"{base}/a1/video\n".encode()
-    for odd in ("{", "{}", "[1, null]"):
+    for odd in ("{", "{}", "[1, null]", '[{"id": "a1", "video_url": "https://\\ud800"}]'):
         (tmp_path / "sessions.json").write_text(odd)
         assert [one.name for one in left_in(tmp_path, has_failed=False)] == ["sessions.json"]
 
