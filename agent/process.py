@@ -200,6 +200,7 @@ async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = Non
         # Not for its pipe: what has left its group may hold that open for as long as it likes.
         if process.returncode is None:
             await _exited(process.pid)
+        process._transport.close()  # type: ignore[attr-defined]  # asyncio offers no other way to let go of a pipe
         raise
     assert process.returncode is not None
     return process.returncode, data.decode(errors="replace")

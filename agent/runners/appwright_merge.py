@@ -101,11 +101,15 @@ class _Run:
         kept = (event for event in self.events if not _is_interruption(event, over))
         return _Run((*kept, *(ends or self._never_begun(cut))))
 
+    def _has_failure(self) -> bool:
+        ends = (event for event in self.events if event.get("method") == "onTestEnd")
+        return any(event["params"]["result"].get("status") in ("failed", "timedOut") for event in ends)
+
     def _never_begun(self, cut: Cut) -> tuple[Event, ...]:
         """Return the first test that has not begun as what the run ended at, or the report would tell of no failure."""
         begun = {event["params"]["testId"] for event in self.events if event.get("method") == "onTestBegin"}
         waiting = [test for test in tests_of(self.project) if test not in begun]
-        if cut.status == INTERRUPTED or not waiting:
+        if cut.status == INTERRUPTED or not waiting or self._has_failure():
             return ()
         start = max((event["params"]["result"]["startTime"] for event in self.events if _has_start(event)), default=0)
         result = {"id": "never-begun", "retry": 0, "workerIndex": 0, "parallelIndex": 0, "startTime": start}

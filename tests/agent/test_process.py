@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 from pathlib import Path
 
@@ -22,14 +21,15 @@ async def test_command_is_told_with_its_code_and_all_that_it_printed() -> None:
 async def test_command_that_nobody_waits_for_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     told = tmp_path / "told"
     os.mkfifo(told)
-    running = asyncio.create_task(capture(("sh", "-c", f"sleep 600 & echo $! > {told}; wait"), timeout_s=PATIENCE_S))
-    child = os.pidfd_open(int(await asyncio.to_thread(told.read_text)))
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    ended, _, _ = await asyncio.to_thread(select.select, [child], [], [], PATIENCE_S)
-    os.close(child)
-    assert ended, "what the command had started still runs"
+    script = f"exec 3>{told}; sleep 600 & echo begun >&3; wait"
+    running = asyncio.create_task(capture(("sh", "-c", script), timeout_s=PATIENCE_S))
+    with await asyncio.to_thread(told.open) as held:
+        assert await asyncio.to_thread(held.readline) == "begun\n"
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        # It ends where nobody holds it any more.
+        assert await asyncio.wait_for(asyncio.to_thread(held.read), PATIENCE_S) == ""
 
 
 async def test_command_that_takes_too_long_is_ended() -> None:

@@ -288,7 +288,7 @@ def test_failures_of_earlier_attempts_are_kept_beside_the_newest_result(store: S
         for test in (running, result, replace(other, state=TestState.SKIPPED)):
             store.commit([PutTest(attempt, test)])
     assert store.earlier_failures_of(JobId(1)) == [(failed, 1), (late, 2)]
-    assert store.tests_of(JobId(1))[0] == (replace(a_test(), begin_us=5), 3)
+    assert (replace(a_test(), begin_us=5), 3) in store.tests_of(JobId(1))
 
 
 def commit_writes(store: Store, writes: Sequence[Write], *, apart: bool) -> None:

@@ -93,6 +93,11 @@ def test_time_that_ran_out_before_the_next_test_began_is_told_of_that_test(tmp_p
     assert told[-1]["params"]["result"]["errors"] == [{"message": "it ran too long"}]
 
 
+def test_run_that_tells_of_a_failure_gets_no_other(tmp_path: Path) -> None:
+    cut_off = run(tmp_path, 1, "ab", began("a", "1"), ended("a", "1", "failed"), end=("failed", 200))
+    assert merged(cut_off)[:-1] == [("a", 0), ("a", "failed")]
+
+
 def test_test_that_passed_on_a_retry_has_a_try_for_each_attempt(tmp_path: Path) -> None:
     first = run(tmp_path, 1, "a", began("a", "1"), ended("a", "1", "failed"), end=("failed", 1))
     second = run(tmp_path, 2, "a", began("a", "2"), ended("a", "2", "interrupted"), end=("interrupted", 2))
