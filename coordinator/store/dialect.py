@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Engine, Table, create_engine, event, func, make_url, select
+from sqlalchemy import URL, ColumnElement, Engine, Table, create_engine, event, func, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -18,6 +18,8 @@ from coordinator.store.errors import OutcomeUnknown, StoreBusy, StoreError, Stor
 
 READERS = 4
 BUSY_TIMEOUT_S = 5.0
+MIGRATION_IDLE_S = 60
+"""How long a migration may stand still before PostgreSQL gives it up."""
 LEADER_TTL_S = 10.0
 """How long a leader counts on leading after it has renewed its leadership, if it is not told otherwise."""
 HISTORY_PATIENCE_S = 60.0
@@ -125,6 +127,8 @@ def _postgresql_engine(url: URL, size: int, leader_ttl_s: float) -> Engine:
 def lock_schema(connection: Any) -> None:  # noqa: ANN401 - a connection of either driver
     """Let nobody else bring the schema up to date until the transaction ends; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
+        # Between two migrations their files are loaded, which may take a while on a busy machine.
+        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MIGRATION_IDLE_S}s'"))
         connection.execute(select(func.pg_advisory_xact_lock(APPLICATION_ID)))
 
 

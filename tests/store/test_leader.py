@@ -12,11 +12,11 @@ from sqlalchemy.exc import DBAPIError
 
 from coordinator.core.step import PutCounters, PutJob
 from coordinator.store import LeaderRow, StaleEpoch, Store, tables
-from coordinator.store.dialect import checked_url
+from coordinator.store.dialect import checked_url, lock_schema
 from tests.store.conftest import OpenStore
 from tests.store.records import a_job
 
-TTL_S = 2.0
+TTL_S = 3.0
 
 MakeRow = Callable[[], LeaderRow]
 
@@ -45,7 +45,7 @@ def test_of_two_who_saw_the_row_free_one_gets_it(row_of: MakeRow) -> None:
     seen = first.read()
     assert [first.take(seen, "a:1"), second.take(seen, "b:1")] == [True, False]
     reign = second.read()
-    assert (reign.holder, reign.address, reign.ttl_us) == (first.holder, "a:1", 2_000_000)
+    assert (reign.holder, reign.address, reign.ttl_us) == (first.holder, "a:1", int(TTL_S * 1_000_000))
 
 
 def test_renewal_keeps_the_row_from_who_saw_it_before(row_of: MakeRow) -> None:
@@ -140,6 +140,17 @@ def test_leader_that_stands_still_within_a_commit_keeps_nobody_out(stores: Calla
     assert (taken.epoch, taken.next_job) == (counters.epoch + 1, counters.next_job)
     with pytest.raises(StaleEpoch):
         frozen.commit([PutJob(a_job())])
+
+
+def test_migration_may_stand_still_for_longer_than_a_commit(stores: Callable[[], Store]) -> None:
+    store = stores()
+    engine = store._writer
+    with engine.begin() as connection:
+        lock_schema(connection)
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "1min"
+    with engine.begin() as connection:
+        usual = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one()
+        assert usual == f"{int(TTL_S * 500)}ms"
 
 
 def test_standby_leaves_the_schema_alone_until_it_has_taken_over(
