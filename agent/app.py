@@ -200,7 +200,8 @@ class App:
         are_had = True
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_seen.wait(), None if are_had else RECLAIM_S)
+                async with asyncio.timeout(None if are_had else RECLAIM_S):
+                    await self._has_seen.wait()
             self._has_seen.clear()
             are_had = await self._offer()
 

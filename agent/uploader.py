@@ -104,7 +104,9 @@ class Uploader:
         """Wait for more to send, or for answers that have not come."""
         is_waiting = any(sender.is_unanswered for sender in self._senders.values())
         try:
-            await asyncio.wait_for(self._has_news.wait(), self._stall_s if is_waiting else None)
+            # Not wait_for: before Python 3.12 it loses a cancel that comes with the news, and the stream's end with it.
+            async with asyncio.timeout(self._stall_s if is_waiting else None):
+                await self._has_news.wait()
         except TimeoutError:
             self._send_again()
 

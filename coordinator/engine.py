@@ -187,7 +187,8 @@ class Engine:
 
     async def _try_to_wake(self) -> None:
         try:
-            await asyncio.wait_for(self._has_mail.wait(), PROBE_INTERVAL_S)
+            async with asyncio.timeout(PROBE_INTERVAL_S):
+                await self._has_mail.wait()
         except TimeoutError:
             scheduler = await asyncio.get_running_loop().run_in_executor(self._writer, self._take_up)
             if scheduler is not None:

@@ -337,7 +337,8 @@ class LogStore:
         if pause_s <= 0:
             return
         try:
-            await asyncio.wait_for(log.is_urgent.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await log.is_urgent.wait()
         except TimeoutError:
             return
 

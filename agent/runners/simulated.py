@@ -203,7 +203,8 @@ class SimulatedRunner:
 
 async def _pause(seconds: float, stop: Stop) -> None:
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return
 

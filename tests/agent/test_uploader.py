@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from agent import uploader
-from agent.core.logsender import MAX_CHUNK_BYTES
+from agent.core.logsender import MAX_CHUNK_BYTES, LogSender
 from agent.core.model import AttemptId, Fence, LeaseId, LeaseKey
 from agent.spool import LogWriter, Spool, SpooledLog
 from agent.times import Mark
@@ -206,6 +206,26 @@ async def test_log_that_is_forgotten_while_it_is_measured_does_not_end_the_uploa
         bench.begin(b"still written").close()
         bench.end(bench.begin(b"next", AttemptId(2)), AttemptId(2))
         await until(lambda: bench.receiver.closed == {2})
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_cancel_that_comes_with_news_is_not_lost(tmp_path: Path, turns: int) -> None:
+    def no_channel() -> grpc.aio.Channel:
+        raise AssertionError("nothing is sent")
+
+    with contextlib.closing(Spool(tmp_path)) as spool:
+        sender = Uploader(spool, no_channel, 60.0)
+        sender._senders[ONE] = LogSender().sent_chunk(1)  # so it waits for an answer, with an end to that
+        waiting = asyncio.create_task(sender._wait_for_news())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        sender._has_news.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_over = waiting.done()
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        assert was_over or waiting.cancelled()
 
 
 async def test_log_that_nobody_wants_is_dropped(tmp_path: Path) -> None:
