@@ -220,6 +220,8 @@ class NodePackages:
 
     async def _install(self, folder: Path, project: Path) -> Path:
         began_s = time.monotonic()
+        story = "installing Node packages, which takes minutes where npm has to fetch them"
+        structlog.get_logger("agent").info("packages_installing", story=story, packages=folder.name[:12])
         await asyncio.to_thread(_begin, folder, project)
         command = ("npm", "ci", "--prefix", str(folder), *NPM_OPTIONS)
         try:

@@ -55,7 +55,7 @@ def virtual_phones(stage: Stage) -> Lab:
         NpmFailed: The Node packages cannot be installed.
         AppiumFailed: Appium's driver cannot be installed.
     """
-    with telling("Node packages (AppWright, Playwright, Appium; the first time takes a minute)"):
+    with telling("Node packages (AppWright, Playwright, Appium: minutes the first time)"):
         workspace = node_packages.lay_out(EXAMPLE, stage.folder / "wikipedia")
     with telling("Appium's UiAutomator2 driver"):
         node_packages.install_driver(workspace, stage.folder / "agent")

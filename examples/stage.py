@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,10 +52,10 @@ def telling(what: str) -> Iterator[None]:
 
     def tick() -> None:
         while not over.wait(1 if IS_TERMINAL else 15):
-            spent = f"{time.monotonic() - begun:.0f} s"
-            say(f"\r{what} ... {spent}" if IS_TERMINAL else f"  ... {spent}", end="" if IS_TERMINAL else "\n")
+            spent = f"... {time.monotonic() - begun:.0f} s"
+            say("\r" + _in_one_line(what, spent) if IS_TERMINAL else f"  {spent}", end="" if IS_TERMINAL else "\n")
 
-    say(f"{what} ...", end="" if IS_TERMINAL else "\n")
+    say(_in_one_line(what, "...") if IS_TERMINAL else f"{what} ...", end="" if IS_TERMINAL else "\n")
     clock = threading.Thread(target=tick)
     clock.start()
     try:
@@ -64,6 +65,12 @@ def telling(what: str) -> Iterator[None]:
         clock.join()
         if IS_TERMINAL:
             say()
+
+
+def _in_one_line(what: str, spent: str) -> str:
+    """Cut a text where the terminal would wrap it: a wrapped line cannot be written over, each tick would add one."""
+    room = shutil.get_terminal_size().columns - len(spent) - 2
+    return f"{what[:room]} {spent}"
 
 
 class Stage:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
 from agent import bundles
 from agent.bundles import BundleUnusable, NodePackages, link_packages, packages_of, unpack
@@ -237,6 +238,14 @@ async def test_failure_of_npm_is_put_down_to_the_project_or_to_the_host_and_trie
             await packages.get("acme", project, "phone")
         assert (failed.value.failure.reason, failed.value.failure.blame) == (reason, blame)
     assert installs(tmp_path) == 2
+
+
+async def test_install_of_packages_is_told_before_it_begins(packages: NodePackages, make_project: MakeProject) -> None:
+    project = make_project("offline")
+    with structlog.testing.capture_logs() as told, pytest.raises(BundleUnusable):
+        await packages.get("acme", project, "phone")
+    assert [entry["event"] for entry in told] == ["packages_installing"]
+    assert "takes minutes" in told[0]["story"]
 
 
 async def test_bundle_without_a_lock_file_is_told_what_to_do(packages: NodePackages, make_project: MakeProject) -> None:
