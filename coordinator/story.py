@@ -35,9 +35,11 @@ from coordinator.core.step import (
     PutDevice,
     PutJob,
     PutLease,
+    PutUpload,
     SendConflicts,
     Write,
 )
+from coordinator.upload_story import UploadStory
 
 
 def span(span_us: int) -> str:
@@ -66,6 +68,7 @@ class Story:
         self._agents: dict[AgentId, Agent] = {}
         self._holds: dict[DeviceId, DeviceHold] = {}
         self._relapses: dict[DeviceId, int] = {}
+        self._uploads = UploadStory()
 
     def tell_asleep(self) -> None:
         """Tell that nothing can be written."""
@@ -83,6 +86,7 @@ class Story:
         self._relapses.update((device.id, device.relapses) for device in ledger.fleet.devices.values())
         for lease in ledger.fleet.leases.values():
             self._lease_states[lease.id] = lease.state
+        self._uploads.tell_restored(ledger.uploads.known.values())
         if ledger.jobs:
             self._out.info(
                 "jobs_taken_up",
@@ -125,6 +129,8 @@ class Story:
                     self._tell_hold(device)
                 case PutJob(job):
                     self._tell_job(job)
+                case PutUpload(upload):
+                    self._uploads.tell(upload)
                 case _:
                     pass
         for write in writes:

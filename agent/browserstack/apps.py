@@ -107,11 +107,13 @@ class Apps:
         """Look for the build before each upload: one whose answer got lost may have arrived."""
         custom_id, refusals, end = custom_id_of(digest), 0, self._clock() + UPLOAD_PATIENCE_S
         while True:
+            looked = self._clock()
             url = await off_loop(lambda given_up: self._client.find_app(custom_id, given_up))
             if url is not None:
                 return UploadedApp(url=url, is_new=refusals > 0)
             asked = self._clock()
-            await self._claims.next_turn(digest)
+            if (told := await self._claims.next_turn(digest, looked)) is not None:
+                return UploadedApp(url=told.url, is_new=False)
             end += self._clock() - asked  # to wait for leave is no try
             try:
                 url = await off_loop(lambda given_up: self._client.upload(path, custom_id, given_up))

@@ -34,6 +34,8 @@ class _Kept:
     slots: dict[str, None] = field(default_factory=dict)
     status: UploadStatus | None = None
     told_at: float = 0.0
+    told: ToldAddress | None = None
+    """The last address, though what was told since may hold none."""
 
 
 class Claims:
@@ -71,6 +73,7 @@ class Claims:
         for digest, kept in self._kept.items():
             kept.status = found.get((self._account, digest, kept.claim.number))
             kept.told_at = self._clock()
+            kept.told = _address(kept) or kept.told
         self._sharing(dict(sharers).get(self._account, 1))
         self._tell_news()
 
@@ -118,13 +121,26 @@ class Claims:
             await self._news.wait()
         return None
 
-    async def next_turn(self, digest: str) -> None:
-        """Wait for leave to begin one more upload of a build for which a slot waits."""
+    async def next_turn(self, digest: str, looked: float) -> ToldAddress | None:
+        """Wait for leave to begin one more upload, or for the word that another agent has brought the build meanwhile.
+
+        Args:
+            digest: The build; a slot waits for it.
+            looked: On the clock of the claims: when the account did not have it.
+
+        Returns:
+            Where the build has been since; None with leave to upload it.
+        """
         kept = self._kept[digest]
         kept.claim = replace(kept.claim, turn=kept.claim.turn + 1)
         self._state_all()
-        while self._is_shared and (kept.status is None or kept.status.turn < kept.claim.turn):
+        while self._is_shared:
+            if kept.told is not None and kept.told.since >= looked:
+                return kept.told
+            if kept.status is not None and kept.status.turn >= kept.claim.turn:
+                break
             await self._news.wait()
+        return None
 
     def found(self, digest: str, url: str) -> None:
         """Say where a build is for which a slot waits."""

@@ -2,7 +2,8 @@
 
 An agent claims a build for an account before it looks whether it is there. The first to come has the claim; the others
 wait, and are told where the build is as soon as the first has said so. Leave to upload is given by turns, each of which
-is one upload: no account sees more of them in a span than its cloud takes, whichever agents they come from.
+is one upload: no account sees more of them in a span than its cloud takes, whichever agents they come from. Who asked
+for a turn while another one had the claim is told first where that has brought the build.
 
 What is being uploaded is durable: after a restart the claim is still its agent's, who may be at it, though another one
 connects first. A claim whose agent is away lasts as long as a lease would, because until then the agent goes on.
@@ -20,6 +21,8 @@ from coordinator.core.model import SECOND_US, AgentId, DeviceId, Now, Upload, Up
 UPLOADS_IN_SPAN = 5
 SPAN_US = 60 * SECOND_US
 """BrowserStack takes five uploads a minute of an account."""
+HEED_US = 5 * SECOND_US
+"""How long an agent has to take an address that it hears of after it asked to upload; then it gets its turn."""
 REMEMBERED = 10_000
 """Builds at accounts that are remembered; those that were brought the longest ago are forgotten first."""
 NO_LEAVE, MAY_LOOK, FIRST_UPLOAD = -1, 0, 1
@@ -41,6 +44,8 @@ class _Contest:
     """Of the claim that has it; None while an earlier life alone knew."""
     kept_until_us: int | None = None
     """While the holder is away: lab time until when the claim is kept for it."""
+    heeds_until_us: int | None = None
+    """On the monotonic clock: until when the holder has no turn, because it asked without knowing the address."""
 
 
 class Uploads:
@@ -123,7 +128,8 @@ class Uploads:
             return
         contest.claims.pop(agent, None)
         if contest.holder == agent:
-            contest.holder, contest.turn, contest.number, contest.kept_until_us = None, NO_LEAVE, None, None
+            contest.holder, contest.turn, contest.number = None, NO_LEAVE, None
+            contest.kept_until_us, contest.heeds_until_us = None, None
             self._end(key, agent, url, now)
         if contest.holder is None and not contest.claims:
             del self._contests[key]
@@ -160,8 +166,17 @@ class Uploads:
 
     def next_turn_us(self) -> int | None:
         """Return the monotonic time at which leave for an upload can be given that an account has no room for now."""
-        waiting = {key.account for key, contest in self._contests.items() if _wanted_turn(contest) is not None}
-        return min((self._turns[account][0] + SPAN_US for account in waiting if account in self._turns), default=None)
+        dues = (
+            max(self._room_us(key.account), contest.heeds_until_us or 0)
+            for key, contest in self._contests.items()
+            if _wanted_turn(contest) is not None
+        )
+        return min((due_us for due_us in dues if due_us > 0), default=None)
+
+    def _room_us(self, account: str) -> int:
+        """Return the monotonic time from which on one more upload to an account may begin; 0 if it may already."""
+        turns = self._turns.get(account)
+        return turns[0] + SPAN_US if turns is not None and len(turns) >= UPLOADS_IN_SPAN else 0
 
     def settle(self, now: Now, lab_us: int) -> None:
         """End the claims of those who stayed away, and give leave to whoever is next.
@@ -177,17 +192,25 @@ class Uploads:
                 self._has_news = True
         for key, contest in self._contests.items():
             if contest.holder is None:
-                contest.holder, claim = next(iter(contest.claims.items()))
-                contest.turn, contest.number = MAY_LOOK, claim.number
-                self._has_news = True
+                self._give_claim(key, contest, now)
             self._give_turn(key, contest, now)
         for account in list(self._turns):
             self._has_room(account, now.mono_us)  # and forget what was too long ago
         self._kept_due_us, self._turn_due_us = self.next_expiry_us(), self.next_turn_us()
 
+    def _give_claim(self, key: UploadKey, contest: _Contest, now: Now) -> None:
+        contest.holder, claim = next(iter(contest.claims.items()))
+        contest.turn, contest.number = MAY_LOOK, claim.number
+        known = self.known.get(key)
+        if claim.turn > MAY_LOOK and known is not None and known.end_us is not None:
+            contest.heeds_until_us = now.mono_us + HEED_US
+        self._has_news = True
+
     def _give_turn(self, key: UploadKey, contest: _Contest, now: Now) -> None:
         wanted = _wanted_turn(contest)
         if wanted is None or not self._has_room(key.account, now.mono_us):
+            return
+        if contest.heeds_until_us is not None and now.mono_us < contest.heeds_until_us:
             return
         assert contest.holder is not None, f"{key} has no holder"
         self._turns.setdefault(key.account, deque()).append(now.mono_us)

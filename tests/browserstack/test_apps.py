@@ -203,6 +203,38 @@ async def test_build_that_another_agent_has_brought_is_taken_by_its_word(
     asking.cancel()
 
 
+async def test_build_that_another_agent_brings_while_this_one_waits_for_its_turn_is_not_uploaded_again(
+    stand_in: StandIn, client: Client, build: Path
+) -> None:
+    clock = Clock(now=10_000.0)
+    desk = Desk(Claims(ACCOUNT, clock))
+    bringing = asyncio.create_task(Apps(client, desk.claims, clock).ensure(DIGEST, build, SLOT))
+    desk.tell(await desk.hears(turn=0))
+    claim = await desk.hears(turn=1)
+    clock.now += 60
+    desk.tell(claim, turn=0, url="bs://theirs", url_age_us=2 * MICROSECONDS)
+    desk.tell(claim, turn=1, upload_age_us=0)  # and at once the turn, before the agent could say a word
+    assert await bringing == UploadedApp(url="bs://theirs", is_new=False)
+    assert not stand_in.uploads
+    assert desk.stated[-2:] == [(replace(claim, url="bs://theirs"),), ()]
+
+
+async def test_address_from_before_this_agent_looked_keeps_it_from_no_upload(
+    stand_in: StandIn, client: Client, build: Path
+) -> None:
+    clock = Clock(now=10_000.0)
+    desk = Desk(Claims(ACCOUNT, clock))
+    apps = Apps(client, desk.claims, clock)
+    apps._doubted[DIGEST] = "bs://gone"
+    bringing = asyncio.create_task(apps.ensure(DIGEST, build, SLOT))
+    desk.tell(await desk.hears(turn=0), url="bs://gone", url_age_us=MICROSECONDS)
+    claim = await desk.hears(turn=1)
+    desk.tell(claim, turn=0, url="bs://gone", url_age_us=MICROSECONDS)
+    assert not bringing.done()
+    desk.tell(claim)
+    assert (await bringing).is_new
+
+
 async def test_address_that_is_old_or_doubted_is_not_taken(stand_in: StandIn, client: Client, build: Path) -> None:
     clock = Clock(now=10_000.0)
     desk = Desk(Claims(ACCOUNT, clock))

@@ -50,7 +50,7 @@ def test_first_agent_uploads_and_the_other_waits_and_is_told_where_the_build_is(
     claim(two, 1)
     assert told(two) == ("one", -1, ""), "it has no leave to upload, whatever it asks for"
     claim(one, url=ADDRESS)
-    assert told(two) == ("two", 1, ""), "it asked to upload before it was told where the build is"
+    assert told(two) == ("two", 0, ADDRESS), "it asked to upload before it was told where the build is"
     withdraw(two)
     claim(two)
     assert told(two)[:2] == ("two", 0)
@@ -183,6 +183,39 @@ def test_agent_that_comes_first_after_a_restart_does_not_get_the_claim_of_one_th
     assert told(one)[:2] == ("one", 1)
     claim(one, url=ADDRESS)
     assert told(two) == ("two", 0, ADDRESS)
+
+
+def test_agent_that_asked_to_upload_before_a_restart_hears_first_where_another_has_brought_the_build() -> None:
+    lab = RestartingLab()
+    one, two = two_agents(lab)
+    claim(two)
+    lab.restart()  # when it had looked in vain, and before it had leave to upload
+    one = lab.connect("one", *slots("one", 2))
+    claim(one)
+    two = lab.connect("two", *slots("two", 2))
+    claim(two, 1)
+    claim(one, 1)
+    claim(one, url=ADDRESS)
+    assert told(two) == ("two", 0, ADDRESS)
+    claim(two, 1, url=ADDRESS)
+    lab.pass_time(uploads.HEED_US // SECOND_US)
+    assert [(one.agent, one.url) for one in lab.records.uploads.values()] == [("two", ADDRESS)]
+
+
+def test_agent_that_does_not_take_the_address_that_it_was_told_gets_its_turn_soon() -> None:
+    lab = Lab()
+    one, two = two_agents(lab)
+    claim(one, 1)
+    claim(two, 1)
+    claim(one, url=ADDRESS)
+    heed_s = uploads.HEED_US // SECOND_US
+    assert lab.scheduler.next_deadline() == lab.mono_us + uploads.HEED_US
+    lab.pass_time(heed_s - 1)
+    assert told(two) == ("two", 0, ADDRESS)
+    lab.pass_time(1)
+    assert told(two) == ("two", 1, "")
+    claim(two, 2)
+    assert told(two) == ("two", 2, ""), "it has looked itself meanwhile"
 
 
 def test_address_outlives_a_restart() -> None:
