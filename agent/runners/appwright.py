@@ -12,6 +12,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from agent.appium import Toolbox
+from agent.artifacts import LeftBehind
 from agent.blobs import BlobUnusable
 from agent.bundles import Bundles, BundleUnusable
 from agent.core.model import (
@@ -112,17 +113,18 @@ class AppwrightRunner:
             if not rest.lines:
                 return Verdict(outcome=Outcome.PASSED)
         await self._station.begin(job, observer)
+        links: tuple[LeftBehind, ...] = ()
         try:
             verdict = await self._run(key, job, spec, out, rest, observer, stop)
         finally:
-            await self._station.end(out)
+            links = await self._station.end(out)
         verdict = await self._station.explain(verdict)
-        return await asyncio.to_thread(self._with_left, verdict, out, spec)
+        return await asyncio.to_thread(self._with_left, verdict, links, out, spec)
 
-    def _with_left(self, verdict: Verdict, out: Path, spec: Path) -> Verdict:
+    def _with_left(self, verdict: Verdict, links: tuple[LeftBehind, ...], out: Path, spec: Path) -> Verdict:
         """Say what a run has left. The events of one that passed are needed for the report of all attempts alone."""
         has_failed = verdict.outcome is not Outcome.PASSED
-        left = left_in(out, has_failed=has_failed)
+        left = left_in(out, links, has_failed=has_failed)
         packed = pack(out)
         if packed is None:
             return replace(verdict, left_behind=left)

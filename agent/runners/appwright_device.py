@@ -12,6 +12,7 @@ import structlog
 
 from agent.android import Adb, Apk, InstallFailed
 from agent.appium import AppiumFailed, AppiumServer, LogMark, Toolbox
+from agent.artifacts import LeftBehind
 from agent.blobs import BlobCache, BlobUnusable
 from agent.builds import BuildSource, BuildUnusable
 from agent.core.model import MICROSECONDS, Blame, Failure, Installation, LeasedJob, LeaseSpec
@@ -162,10 +163,11 @@ class DeviceStation:
         self._begun = await device_time(self._adb)
         self._mark = self._appium.mark()
 
-    async def end(self, out: Path) -> None:
+    async def end(self, out: Path) -> tuple[LeftBehind, ...]:
         """Keep what the device and its Appium have logged. The session is AppWright's to end, or `reset`'s."""
         log = await log_since(self._adb, self._begun)
         await asyncio.to_thread(self._write_logs, out, log)
+        return ()
 
     def _write_logs(self, out: Path, log: str) -> None:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from agent.appium import AppiumFailed, AppiumServer, LogMark
+from agent.artifacts import LeftBehind
 from agent.blobs import BlobCache, BlobUnusable
 from agent.builds import BuildSource, BuildUnusable
 from agent.core.model import MICROSECONDS, Blame, Failure, Installation, LeasedJob, LeaseSpec
@@ -250,9 +251,10 @@ class IosStation:
         """Remember what of Appium's log is older than the run."""
         self._mark = self._appium.mark()
 
-    async def end(self, out: Path) -> None:
+    async def end(self, out: Path) -> tuple[LeftBehind, ...]:
         """Keep what the device's Appium has logged. The session is AppWright's to end, or `reset`'s."""
         await asyncio.to_thread(self._write_log, out)
+        return ()
 
     def _write_log(self, out: Path) -> None:
         try:

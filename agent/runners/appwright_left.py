@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +15,6 @@ DEVICE_LOG = "device.log"
 APPIUM_LOG = "appium.log"
 SESSIONS = "sessions.json"
 """What is kept of the sessions at a cloud: where their videos and logs are."""
-LINKS = {
-    "browser_url": "session",
-    "video_url": "video",
-    "appium_logs_url": "appium-log",
-    "device_logs_url": "device-log",
-}
-"""What is kept of a session at a cloud, and what a link to it is called."""
-MOST_SESSIONS = 100
-"""Of a run whose videos and logs get links of their own: all are in the file."""
 HTML_REPORT = "html-report"
 TEST_RESULTS = "test-results"
 MOST_FILES = 2_000
@@ -40,34 +30,21 @@ _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 _FILMS = frozenset({".mp4", ".webm", ".mov"})
 
 
-def left_in(out: Path, *, has_failed: bool) -> tuple[LeftBehind, ...]:
+def left_in(out: Path, links: tuple[LeftBehind, ...] = (), *, has_failed: bool) -> tuple[LeftBehind, ...]:
     """Return what a run has left; it blocks while it looks.
 
     Args:
         out: The folder of the run.
+        links: What its station says of where more is kept. A test may write whatever it likes into the folder, but
+            nobody is led to an address of its choice.
         has_failed: Whether the run did anything but pass: then Appium's log is of use.
     """
     single = [*_SINGLE, *([(APPIUM_LOG, ArtifactKind.APPIUM_LOG)] if has_failed else [])]
     left = [LeftBehind(path=out / name, name=name, kind=kind) for name, kind in single if (out / name).is_file()]
-    left += links_in(out / SESSIONS)
+    left += links
     left += _folder(out, HTML_REPORT, ArtifactKind.HTML_REPORT)
     left += _folder(out, TEST_RESULTS, None)
     return tuple(left)
-
-
-def links_in(sessions: Path) -> Iterator[LeftBehind]:
-    """Yield where the videos and logs of a run's sessions are, each as a link of its own; it blocks while it looks."""
-    try:
-        kept = json.loads(sessions.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return  # no cloud, and no file of ours
-    for session in kept[:MOST_SESSIONS] if isinstance(kept, list) else ():
-        told = session if isinstance(session, dict) else {}
-        for what, name in LINKS.items():
-            url = str(told.get(what, ""))
-            if url.startswith("https://") and url.isascii():
-                path, content = f"sessions/{told.get('id', '')}/{name}.url", f"{url}\n".encode()
-                yield LeftBehind(name=path, kind=ArtifactKind.LINK, content=content, url=url)
 
 
 def left_of_report(out: Path, folder: str) -> tuple[LeftBehind, ...]:

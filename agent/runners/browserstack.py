@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from agent.artifacts import LeftBehind
 from agent.blobs import BlobCache, BlobUnusable
 from agent.browserstack.apps import Apps, UploadedApp
 from agent.browserstack.choice import NothingOffered, choose
@@ -20,6 +21,7 @@ from agent.browserstack.pace import GivenUp, off_loop
 from agent.builds import BuildSource, BuildUnusable, digest_of
 from agent.core.model import MICROSECONDS, Blame, Failure, Installation, LeasedJob, LeaseSpec, Outcome
 from agent.runners.appwright_left import SESSIONS
+from agent.runners.browserstack_links import links_to
 from agent.runners.protocol import Observer, RunFailed, Verdict
 
 DEVICES_TRUSTED_S = 3_600.0
@@ -177,12 +179,13 @@ class CloudStation:
         self._visit = Visit(_label(job), say, self._name)
         self._path = self._cloud.gateway.begin(self._visit)
 
-    async def end(self, out: Path) -> None:
-        """End the session that is left, and write down where videos and logs of all are."""
+    async def end(self, out: Path) -> tuple[LeftBehind, ...]:
+        """End the session that is left, and tell where videos and logs of all are: in a file, and by links."""
         path, self._path, self._job = self._path, "", None
         sessions = await asyncio.to_thread(self._cloud.gateway.end, path)
         if sessions:
             await asyncio.to_thread(_keep, sessions, out / SESSIONS)
+        return tuple(links_to(sessions))
 
     async def explain(self, verdict: Verdict) -> Verdict:
         """Blame no test for what BrowserStack did not do."""

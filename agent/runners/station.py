@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from agent.artifacts import LeftBehind
 from agent.core.model import Installation, LeasedJob, LeaseSpec
 from agent.runners.protocol import Observer, Verdict
 
@@ -43,8 +44,12 @@ class Station(Protocol):
     async def begin(self, job: LeasedJob, observer: Observer) -> None:
         """A run begins."""
 
-    async def end(self, out: Path) -> None:
-        """A run has ended: end what it left open, and keep what there is to know of its sessions in a folder."""
+    async def end(self, out: Path) -> tuple[LeftBehind, ...]:
+        """A run has ended: end what it left open, and keep what there is to know of its sessions in a folder.
+
+        Returns:
+            Links to what is kept of its sessions elsewhere: by the word of the station, never of a test.
+        """
 
     async def explain(self, verdict: Verdict) -> Verdict:
         """Return the verdict on the run that ended last, with what the station alone can know of its cause."""

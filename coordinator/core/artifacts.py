@@ -7,6 +7,7 @@ refused.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -101,6 +102,19 @@ def checked_url(kind: ArtifactKind, url: str) -> str:
     if len(url) > MAX_URL or _URL.fullmatch(url) is None:
         raise InvalidRequest("url", f"{url[:100]!r} is no address https://... of at most {MAX_URL} characters")
     return url
+
+
+def check_link(artifact: Artifact) -> None:
+    """Check that what is stored of a link is its address: whoever reads the one is led where the other leads.
+
+    Raises:
+        InvalidRequest: The bytes are others than the address and a newline.
+    """
+    if artifact.kind is not ArtifactKind.LINK:
+        return
+    content = f"{artifact.url}\n".encode()
+    if (artifact.size, artifact.digest) != (len(content), hashlib.sha256(content).hexdigest()):
+        raise InvalidRequest("digest", f"the bytes of the link {artifact.name!r} are not its url and a newline")
 
 
 def checked_content_type(content_type: str) -> str:

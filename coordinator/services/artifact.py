@@ -13,7 +13,14 @@ import structlog
 from coordinator import wire
 from coordinator.blobs import BlobStore
 from coordinator.complaints import Complaints
-from coordinator.core.artifacts import MAX_FILE_BYTES, Artifact, checked_content_type, checked_name, checked_url
+from coordinator.core.artifacts import (
+    MAX_FILE_BYTES,
+    Artifact,
+    check_link,
+    checked_content_type,
+    checked_name,
+    checked_url,
+)
 from coordinator.core.errors import (
     ArtifactRecorded,
     BlobTooLarge,
@@ -132,7 +139,7 @@ class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
         if request.size > MAX_FILE_BYTES:
             raise BlobTooLarge(f"{name} has {request.size} bytes, and {MAX_FILE_BYTES} is the limit", name=name)
         attempt = await self._attempt(request)
-        return Artifact(
+        artifact = Artifact(
             job=attempt.job,
             attempt=attempt.id,
             attempt_number=attempt.number,
@@ -144,6 +151,8 @@ class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
             create_us=self._read_wall_us(),
             url=checked_url(kind, request.url),
         )
+        check_link(artifact)
+        return artifact
 
     async def _attempt(self, request: _OfAttempt) -> Attempt:
         """Return the attempt of a request, if it is of the agent that ran it, under the fence of its lease.

@@ -52,7 +52,7 @@ class OfferArtifactRequest(_message.Message):
     digest: _builtins.str
     """SHA-256 of the bytes, in hexadecimal."""
     url: _builtins.str
-    """Of a link: the address that it holds, https://..."""
+    """Of a link: the address that it holds, https://... Its bytes are the address and a newline, and nothing else."""
     @_builtins.property
     def key(self) -> _lease_pb2.LeaseKey:
         """The lease under which the attempt ran, spent or not."""

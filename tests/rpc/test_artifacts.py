@@ -113,6 +113,14 @@ async def test_address_that_leads_nowhere_or_belongs_to_no_link_is_refused(grid:
         )
 
 
+async def test_link_whose_bytes_lead_elsewhere_is_refused(grid: Grid) -> None:
+    lease = await attempted(grid)
+    wrong = offer(lease, **LINK, url="https://b.example/v")  # type: ignore[arg-type]
+    code, message, info = await refusal(grid.artifacts.OfferArtifact(wrong))
+    assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "digest")
+    assert "not its url and a newline" in message
+
+
 async def test_name_that_is_taken_by_other_bytes_is_refused(grid: Grid) -> None:
     lease = await attempted(grid)
     await grid.artifacts.UploadArtifact(messages(offer(lease)))

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from agent.appium import _CappedLog, _mark, _read_since
+from agent.artifacts import LeftBehind
 from agent.core.model import ArtifactKind
 from agent.runners.appwright_left import left_in
 
@@ -36,25 +36,20 @@ def test_reports_come_first_then_logs_then_what_the_tests_left_each_by_its_kind(
     assert all(one.path == tmp_path / one.name for one in left)
 
 
-def test_sessions_of_a_cloud_are_links_to_their_videos_and_logs(tmp_path: Path) -> None:
-    base = "https://cloud.example/sessions"
-    kept = [
-        {"id": "a1", "status": "failed", "video_url": f"{base}/a1/video", "device_logs_url": f"{base}/a1/logs"},
-        {"id": "b2", "browser_url": f"{base}/b2", "video_url": "", "appium_logs_url": "javascript:alert(1)"},
+def test_file_of_sessions_that_a_test_wrote_leads_nobody_anywhere(tmp_path: Path) -> None:
+    planted = '[{"id": "a1", "video_url": "https://evil.example/video"}]'
+    (tmp_path / "sessions.json").write_text(planted)
+    assert [(one.name, one.kind) for one in left_in(tmp_path, has_failed=False)] == [
+        ("sessions.json", ArtifactKind.OTHER)
     ]
-    (tmp_path / "sessions.json").write_text(json.dumps(kept))
-    sessions, *links = left_in(tmp_path, has_failed=False)
-    assert (sessions.name, sessions.kind) == ("sessions.json", ArtifactKind.OTHER)
-    assert {one.kind for one in links} == {ArtifactKind.LINK}
-    assert [(one.name, one.url) for one in links] == [
-        ("sessions/a1/video.url", f"{base}/a1/video"),
-        ("sessions/a1/device-log.url", f"{base}/a1/logs"),
-        ("sessions/b2/session.url", f"{base}/b2"),
-    ]
-    assert links[0].content == f"{base}/a1/video\n".encode()
-    for odd in ("{", "{}", "[1, null]", '[{"id": "a1", "video_url": "https://\\ud800"}]'):
-        (tmp_path / "sessions.json").write_text(odd)
-        assert [one.name for one in left_in(tmp_path, has_failed=False)] == ["sessions.json"]
+
+
+def test_links_of_the_station_are_left_before_the_pages_of_the_report(tmp_path: Path) -> None:
+    write(tmp_path, "sessions.json", "html-report/index.html")
+    url = "https://cloud.example/v"
+    link = LeftBehind(name="sessions/a1/video.url", kind=ArtifactKind.LINK, content=f"{url}\n".encode(), url=url)
+    left = left_in(tmp_path, (link,), has_failed=False)
+    assert [one.name for one in left] == ["sessions.json", "sessions/a1/video.url", "html-report/index.html"]
 
 
 def test_log_of_appium_is_left_only_where_the_run_did_not_pass(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.appium import Toolbox
+from agent.artifacts import LeftBehind
 from agent.blobs import BlobCache
 from agent.bundles import Bundles, NodePackages
 from agent.core.model import (
@@ -52,8 +53,8 @@ class ReadyStation:
     async def begin(self, job: LeasedJob, observer: Observer) -> None:
         pass
 
-    async def end(self, out: Path) -> None:
-        pass
+    async def end(self, out: Path) -> tuple[LeftBehind, ...]:
+        return ()
 
     async def explain(self, verdict: Verdict) -> Verdict:
         return verdict
