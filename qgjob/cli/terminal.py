@@ -7,6 +7,9 @@ import os
 import re
 import select
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from qgjob.cli import harmless
@@ -26,6 +29,32 @@ _MOST_HELD = 4_096
 STDOUT, STDERR = 1, 2
 
 
+class _Line:
+    """The line that a log has begun where messages stand too: a message does not go on with it."""
+
+    def __init__(self) -> None:
+        self._turn = threading.RLock()
+        self._is_open = False
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Let nobody else write there meanwhile."""
+        with self._turn:
+            yield
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what was written last ended no line."""
+        return self._is_open
+
+    def note(self, *, ends_line: bool) -> None:
+        """Note how what was written ended."""
+        self._is_open = not ends_line
+
+
+_beside_messages = _Line()
+
+
 def clean(text: str) -> str:
     """Return text without control sequences."""
     return _CONTROL.sub("", text)
@@ -37,12 +66,18 @@ def say(text: str) -> None:
 
 
 def say_as_it_is(text: str) -> None:
-    """Print a message that a CI service may obey. That stderr takes nothing, as on a full disk, changes no verdict."""
-    try:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-    except OSError:
-        _abandon(sys.stderr)
+    """Print a message that a CI service may obey, on a line of its own also where a log has begun one.
+
+    That stderr takes nothing, as on a full disk, changes no verdict.
+    """
+    with _beside_messages.written():
+        begin = "\n" if _beside_messages.is_open else ""
+        _beside_messages.note(ends_line=True)
+        try:
+            sys.stderr.write(f"{begin}{text}\n")
+            sys.stderr.flush()
+        except OSError:
+            _abandon(sys.stderr)
 
 
 class ReaderGone(Exception):
@@ -75,6 +110,13 @@ def _has_no_reader(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
+def _is_where_messages_go(descriptor: int) -> bool:
+    try:
+        return os.path.sameopenfile(descriptor, STDERR)
+    except OSError:  # closed by the caller
+        return False
+
+
 def _abandon(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -101,7 +143,8 @@ class Cleaner:
 class LogWriter:
     """Writes a log: byte for byte on a pipe, without control sequences on a terminal.
 
-    Where GitHub's runner reads along, the log gives it no commands.
+    Where GitHub's runner reads along, the log gives it no commands. Where it goes to the same place as messages, as on
+    a terminal or with `2>&1`, a message ends the line that the log has begun.
     """
 
     def __init__(self, descriptor: int = STDOUT) -> None:
@@ -109,7 +152,7 @@ class LogWriter:
         self._stream = sys.stderr if descriptor == STDERR else sys.stdout
         self._cleaner = Cleaner() if self._stream.isatty() else None
         self._harmless = harmless.Harmless() if harmless.is_wanted(descriptor) else None
-        self._has_begun_line = False
+        self._line = _beside_messages if _is_where_messages_go(descriptor) else _Line()
 
     def write(self, data: bytes) -> None:
         """Write the next bytes, at once."""
@@ -118,24 +161,28 @@ class LogWriter:
     def end(self) -> None:
         """Write what was held back at the end of an attempt's log; what is said next begins a line on a terminal."""
         self._put(b"", is_end=True)
-        if self._has_begun_line:
-            self._show("\n")
+        with self._line.written():
+            if self._cleaner is not None and self._line.is_open:
+                self._show("\n")
 
     def abandon(self) -> None:
         """Let what is still buffered, and all that comes, go where nothing is refused."""
         _abandon(self._stream)
 
     def _put(self, data: bytes, *, is_end: bool) -> None:
-        if self._cleaner is not None:
-            self._show(self._cleaner.feed(data, is_end=is_end))
-            return
-        if self._harmless is not None:
-            data = self._harmless.feed(data, is_end=is_end)
-        self._stream.buffer.write(data)
-        self._stream.buffer.flush()
+        with self._line.written():
+            if self._cleaner is not None:
+                self._show(self._cleaner.feed(data, is_end=is_end))
+                return
+            if self._harmless is not None:
+                data = self._harmless.feed(data, is_end=is_end)
+            self._stream.buffer.write(data)
+            self._stream.buffer.flush()
+            if data:
+                self._line.note(ends_line=data.endswith(b"\n"))
 
     def _show(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
         if text:
-            self._has_begun_line = not text.endswith("\n")
+            self._line.note(ends_line=text.endswith("\n"))

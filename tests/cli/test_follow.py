@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from qgjob.v1.job_pb2 import JOB_STATE_COMPLETED, LOG_STATE_COMPLETE, LOG_STATE_OPEN, LOG_STATE_TRUNCATED, LogState
+from qgjob.v1.job_pb2 import (
+    JOB_STATE_COMPLETED,
+    JOB_STATE_RUNNING,
+    LOG_STATE_COMPLETE,
+    LOG_STATE_OPEN,
+    LOG_STATE_TRUNCATED,
+    LogState,
+)
 from qgjob.v1.job_service_pb2 import SubmitJobsResponse
 from qgjob.v1.log_pb2 import LogChunk, LogCut
 from qgjob.v1.log_service_pb2 import FollowLogsRequest
@@ -243,3 +250,67 @@ def test_ctrl_c_in_a_terminal_ends_the_line_of_a_log_that_is_waited_for(stand_in
             "detached; the jobs go on. Wait again with `qgjob jobs wait 7`",
             "",
         ]
+
+
+class BreakingOff:
+    """A log that stands in the middle of a line when its job ends, and goes on after it."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        self.is_begun, self.has_ended, self.goes_on = threading.Event(), threading.Event(), threading.Event()
+        stand_in.follows = [self._log]
+        stand_in.watches = [self._run]  # type: ignore[list-item]
+
+    def _log(self, _request: FollowLogsRequest) -> Iterator[LogChunk | LogCut]:
+        yield cut(1)
+        assert self.is_begun.wait(LONG_S)
+        yield chunk(1, 0, b"one\nloading")
+        assert self.goes_on.wait(LONG_S)
+        yield chunk(1, 11, b" done\n")
+        yield cut(1, LOG_STATE_COMPLETE)
+
+    def _run(self, _request: object) -> Iterator[object]:
+        running, ended = job_message(7, state=JOB_STATE_RUNNING), job_message(7, state=JOB_STATE_COMPLETED)
+        running.attempt = ended.attempt = 1
+        ended.end_time.FromJsonString("2026-01-02T03:04:18Z")
+        yield running
+        assert self.has_ended.wait(LONG_S)
+        yield ended
+
+
+def test_a_message_ends_the_line_that_a_log_has_begun_on_the_terminal(stand_in: StandIn) -> None:
+    log = BreakingOff(stand_in)
+    with in_terminal([QGJOB, "jobs", "wait", "7", "--follow"], env(stand_in)) as terminal:
+        terminal.wait_until(lambda lines: lines[0].endswith("running") and len(lines) > 1)
+        log.is_begun.set()
+        terminal.wait_until(lambda lines: lines[-1] == "loading")
+        log.has_ended.set()
+        terminal.wait_until(lambda lines: lines[-2].endswith("completed"))
+        log.goes_on.set()
+        assert terminal.end() == 0
+    about = "job 7 login.spec.js"
+    assert terminal.lines == [f"{about}: running", "one", "loading", f"{about}: completed", " done", ""]
+
+
+@pytest.mark.parametrize(
+    ("stderr", "ended"),
+    [(subprocess.STDOUT, ["\n", "job 7 login.spec.js: completed\n"]), (subprocess.PIPE, [])],
+    ids=["in the same pipe", "in another pipe"],
+)
+def test_a_message_ends_the_line_that_a_log_has_begun_in_the_same_pipe_and_in_no_other(
+    stand_in: StandIn, stderr: int, ended: list[str]
+) -> None:
+    log = BreakingOff(stand_in)
+    command = [QGJOB, "jobs", "wait", "7", "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=env(stand_in)) as process:
+        assert process.stdout is not None
+        said = process.stderr or process.stdout
+        assert said.readline() == "job 7 login.spec.js: running\n"
+        log.is_begun.set()
+        assert process.stdout.read(len("one\nloading")) == "one\nloading"
+        log.has_ended.set()
+        assert [process.stdout.readline() for _ in ended] == ended
+        if not ended:
+            assert said.readline() == "job 7 login.spec.js: completed\n"
+        log.goes_on.set()
+        rest, _ = process.communicate(timeout=LONG_S)
+    assert (process.returncode, rest) == (0, " done\n")
