@@ -66,6 +66,8 @@ class KeptSession:
     reason: str = ""
     is_open: bool = True
     session: Session | None = None
+    heard: float = field(default_factory=time.monotonic)
+    """When the last command came for it."""
 
 
 @dataclass
@@ -78,6 +80,8 @@ class StandIn:
     upload_s: float = 0.0
     takes_uploads: threading.Event = field(default_factory=threading.Event)
     """Whether uploads come to their end; those that come before wait."""
+    idle_s: float = 90.0
+    """A session that hears nothing for so long is ended."""
     start_s: float = 0.0
     """How long a session takes to begin."""
     is_out: bool = False
@@ -115,7 +119,13 @@ class StandIn:
     @property
     def running(self) -> int:
         """Sessions that run, of whomever."""
+        self._end_idle()
         return self.foreign + sum(1 for one in self.sessions.values() if one.is_open)
+
+    def _end_idle(self) -> None:
+        for one in list(self.sessions.values()):
+            if one.is_open and time.monotonic() - one.heard > self.idle_s:
+                self.drop(one.id)
 
     def drop(self, session: str) -> None:
         """End a session from BrowserStack's side, as it does with one that hears nothing."""
@@ -245,12 +255,14 @@ class StandIn:
     def _hub(self, method: str, path: str, body: dict[str, Any]) -> object:
         if path == "/session":
             return self._begin(body["capabilities"]["alwaysMatch"])
+        self._end_idle()
         kept = self.sessions.get(path.split("/")[2])
         if kept is None or not kept.is_open:
             raise Refused(404, _error("invalid session id", "session is either terminated or not started"))
         if method == "DELETE" and path == f"/session/{kept.id}":
             self.drop(kept.id)
             return None
+        kept.heard = time.monotonic()
         if kept.session is None:
             kept.session = self._phone(kept)
         return _command(kept.session, method, path.replace(kept.id, str(kept.session.id)), body)
