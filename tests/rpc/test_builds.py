@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 
 import grpc
+import pytest
 
+from agent.blobs import BlobCache
+from agent.core.model import Fence, LeaseId, LeaseKey
+from agent.transfer import Transfer
+from coordinator.blobs import BlobStore
+from coordinator.services import blob as blob_service
+from coordinator.services.chunks import blocks
 from qgjob.v1 import agent_service_pb2, blob_service_pb2, build_pb2, build_service_pb2, device_pb2, job_pb2, lease_pb2
 from tests.rpc.grid import Grid, phone, refusal, seconds, spec
 
@@ -155,6 +164,44 @@ async def test_agent_fetches_what_its_lease_names_from_any_offset_and_nothing_el
     await agent.hear("close_lease")
     code, _, info = await refusal(fetch(grid, lease, named))
     assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LEASE_FENCED")
+
+
+async def test_build_reaches_ten_agents_once_each_whatever_their_devices_ask(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = list[int]()
+
+    def counted(store: BlobStore, digest: str, offset: int) -> AsyncGenerator[tuple[int, bytes], None]:
+        sent.append(offset)
+        return blocks(store, digest, offset)
+
+    monkeypatch.setattr(blob_service, "blocks", counted)
+    digest = await upload(grid)
+    await register(grid, digest)
+    names = [f"host-{number}" for number in range(10)]
+    phones = [f"{slot}@{name}" for name in names for slot in ("a", "b")]
+    await grid.submit(*(spec(selector={"id": name}) for name in phones), request_id="one")
+    found = await asyncio.gather(*(fetched_by_both_phones(grid, name, digest, tmp_path / name) for name in names))
+    assert set(found) == {digest}
+    assert sent == [0] * 10
+
+
+async def fetched_by_both_phones(grid: Grid, name: str, digest: str, directory: Path) -> str:
+    """Be an agent of which two phones want a build at once, and one once more; return the SHA-256 that they got."""
+    agent = grid.agent()
+    await agent.hello(phone(f"a@{name}"), phone(f"b@{name}"), agent_id=name, boot_id=name)
+    cache = BlobCache(directory, ".apk", len(DATA))
+    cache.connect(Transfer(lambda: grid.channel, name))
+    asked = [((await agent.lease()).key, slot) for slot in ("a", "b")]
+    keys = [(LeaseKey(lease_id=LeaseId(key.lease_id), fence=fence_of(key)), slot) for key, slot in asked]
+    paths = await asyncio.gather(*(cache.get(digest, key, slot) for key, slot in keys))
+    paths.append(await cache.get(digest, *keys[0]))
+    (path,) = set(paths)
+    return digest_of(path.read_bytes())
+
+
+def fence_of(key: lease_pb2.LeaseKey) -> Fence:
+    return Fence(epoch=key.fence.epoch, number=key.fence.number)
 
 
 async def test_device_that_holds_a_registered_build_is_warm_for_it_by_digest(grid: Grid) -> None:
