@@ -122,7 +122,8 @@ class Emulator:
         if program is None:
             raise EmulatorFailed("the program `emulator` is not on PATH; install the Android emulator")
         if await is_taken(self._port + 1):  # ours would end at once, and the other one would pass for it
-            raise EmulatorFailed(f"something else listens on port {self._port + 1}, where {self._avd} shall; end it")
+            what = f"something else listens on port {self._port + 1}, which this agent took for {self._avd}"
+            raise EmulatorFailed(f"{what}; end that, or start the agent again, which takes another port")
         self._said.clear()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._out.info("emulator_starting", avd=self._avd, port=self._port)

@@ -538,9 +538,10 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
     from agent.bundles import Bundles, NodePackages
     from agent.cloud import account_of, cloud_slots
     from agent.devices.adb import AdbDiscovery, start_server
-    from agent.devices.emulators import emulator_devices
+    from agent.devices.emulators import OF_AGENTS, EmulatorPorts, emulator_devices
     from agent.downloads import Downloads
     from agent.emulator import Emulator, Reset
+    from agent.ports import PortsTaken
     from agent.runners.appwright import AppwrightRunner
     from agent.runners.appwright_care import Care, CareOptions
     from agent.runners.appwright_device import DeviceStation
@@ -568,9 +569,14 @@ async def _real(config: Config, blobs: BlobCache, bundles: BlobCache, stack: con
         sources = {kind: source(provider, "ios") for kind, provider in providers.items()}
         apples = ios_devices(config, tools, sources, blobs, Bundles(bundles, packages))
         return _Real(apples.discovery, [], apples.make)
-    emulators = emulator_devices(config.emulators, config.name)
+    try:
+        ports = EmulatorPorts(sum(count for _, count in config.emulators))
+    except PortsTaken as error:
+        raise ConfigError(f"--emulators: {error}", "boot fewer emulators on this host") from error
+    stack.callback(ports.release)
+    emulators = emulator_devices(config.emulators, config.name, ports.consoles)
     ours = frozenset(facts.udid for facts in emulators)
-    adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port, ignored=ours)
+    adb_port, discovery = config.adb_port, AdbDiscovery(config.name, config.adb_port, ignored=OF_AGENTS)
     if config.virtual_phones:
         options = LabOptions(screens=config.virtual_phone_screens, faults=config.virtual_phone_faults)
         directory = config.state_dir / DIRECTORY_NAME

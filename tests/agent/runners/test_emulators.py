@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +22,9 @@ from agent.core.model import (
     LeaseSpec,
     Outcome,
 )
-from agent.devices.emulators import emulator_devices, parse_emulators
+from agent.devices.emulators import OF_AGENTS, PORTS, PORTS_EACH, EmulatorPorts, emulator_devices, parse_emulators
+from agent.emulator import udid_of
+from agent.ports import PortsTaken
 from agent.runners.emulator import EmulatorRunner
 from agent.runners.protocol import INSTALL_STOPPED, Observer, RunFailed, Stop, Verdict
 
@@ -31,13 +36,62 @@ JOB = LeasedJob(attempt_id=AttemptId(1), job_id=JobId(1), attempt_number=1, test
 # What the option says
 
 
-def test_emulators_are_devices_by_the_names_of_their_avds_on_ports_that_follow_each_other() -> None:
-    devices = emulator_devices(parse_emulators("Pixel_8=2,Tablet", "snapshot"), AgentId("lab"))
+def test_emulators_are_devices_by_the_names_of_their_avds_each_at_a_port_of_its_own() -> None:
+    counts = parse_emulators("Pixel_8=2,Tablet", "snapshot")
+    devices = emulator_devices(counts, AgentId("lab"), (5640, 5642, 5650))
     assert [(facts.id, facts.udid) for facts in devices] == [
         ("Pixel_8-1@lab", "emulator-5640"),
         ("Pixel_8-2@lab", "emulator-5642"),
-        ("Tablet-1@lab", "emulator-5644"),
+        ("Tablet-1@lab", "emulator-5650"),
     ]
+
+
+def test_emulators_of_two_agents_of_a_host_never_meet_at_a_port(tmp_path: Path) -> None:
+    one, two = EmulatorPorts(2, tmp_path), EmulatorPorts(3, tmp_path)
+    taken = (*one.consoles, *two.consoles)
+    assert len(set(taken)) == 5
+    assert all(port % 2 == 0 and udid_of(port) in OF_AGENTS for port in taken)
+    one.release()
+    again = EmulatorPorts(2, tmp_path)
+    assert not set(again.consoles) & set(two.consoles)
+    for ports in (again, two):
+        ports.release()
+
+
+def test_port_at_which_something_of_somebody_else_listens_is_passed_over(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        console = bind_above_a_console(other)
+        taken = all_ports(tmp_path)
+    assert (console,) not in [ports.consoles for ports in taken]
+    for ports in taken:
+        ports.release()
+
+
+def all_ports(directory: Path) -> list[EmulatorPorts]:
+    taken: list[EmulatorPorts] = []
+    with contextlib.suppress(PortsTaken):
+        while True:
+            taken.append(EmulatorPorts(1, directory))
+    return taken
+
+
+def bind_above_a_console(other: socket.socket) -> int:
+    """Take the port at which adb would be told of an emulator, and return the port of that one's console."""
+    for console in PORTS[::PORTS_EACH]:
+        try:
+            other.bind(("127.0.0.1", console + 1))
+        except OSError:
+            continue
+        return console
+    raise AssertionError("all ports of emulators are taken")
+
+
+def test_agent_that_finds_too_few_ports_gives_back_what_it_has_reserved(tmp_path: Path) -> None:
+    with pytest.raises(PortsTaken, match="no port from 5640 to 5681 is free"):
+        EmulatorPorts(len(OF_AGENTS) + 1, tmp_path)
+    ports = EmulatorPorts(1, tmp_path)
+    assert ports.consoles
+    ports.release()
 
 
 @pytest.mark.parametrize(
