@@ -12,8 +12,10 @@ from typing import Protocol
 from tests.sim.checker import Pair
 from tests.sim.draw import draw_plan
 from tests.sim.simulation import simulate
+from tests.sim.thaw import thaw_records
 
-SEEDS_AT_A_TIME = 25
+SEEDS_AT_A_TIME = 10
+"""A process that has no more of them waits a second at most for the last that still runs."""
 
 
 @dataclass(slots=True)
@@ -40,8 +42,7 @@ class Summary:
 
 def run_seeds(first: int, count: int) -> Summary:
     """Run seeds one after the other, and sweep after each: to look for garbage all the time takes a tenth of it."""
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # what was there before is not looked at either
     gc.disable()
     try:
         return _run_seeds(first, count)
@@ -77,7 +78,7 @@ class Shelf(Protocol):
 
 
 def run_in_processes(first: int, count: int, processes: int, kept: Shelf | None = None) -> Iterator[Summary]:
-    """Yield the growing sum. Processes are started anew, because gRPC's library must not be forked."""
+    """Yield the growing sum. Processes are started anew, because gRPC's library must not be forked, and thawed."""
     total = Summary()
     pieces = [
         (start, min(SEEDS_AT_A_TIME, first + count - start)) for start in range(first, first + count, SEEDS_AT_A_TIME)
@@ -87,7 +88,8 @@ def run_in_processes(first: int, count: int, processes: int, kept: Shelf | None 
         for summary in known.values():
             total.add(summary)
         pieces = [piece for piece in pieces if piece not in known]
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=thaw_records) as pool:
         done = pool.map(run_seeds, [start for start, _ in pieces], [size for _, size in pieces])
         for piece, summary in zip(pieces, done, strict=True):
             if kept is not None:
