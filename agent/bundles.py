@@ -19,6 +19,7 @@ import secrets
 import shutil
 import tarfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -121,6 +122,10 @@ class _Install:
     waiting: int = 0
 
 
+def _untold() -> None:
+    """Tell nobody."""
+
+
 class NodePackages:
     """The installed packages of this host. Everything is called on one event loop."""
 
@@ -152,8 +157,14 @@ class NodePackages:
         """
         self._lender, self._lender_seal = project, seal(project / "node_modules").digest
 
-    async def get(self, org_id: str, project: Path, user: str) -> Path:
+    async def get(self, org_id: str, project: Path, user: str, on_install: Callable[[], None] = _untold) -> Path:
         """Return the node_modules of a project; they stay while nobody asks for others as the same user.
+
+        Args:
+            org_id: Whose project it is.
+            project: Its manifest and its lock file say which packages.
+            user: Who runs with them: a device.
+            on_install: Is called before they are waited for, where they are not there yet.
 
         Raises:
             BundleUnusable: They cannot be had.
@@ -171,7 +182,7 @@ class NodePackages:
             if await asyncio.to_thread(_is_whole, lent, self._lender_seal):
                 return lent
             self._lender = None
-        return await self._installed(packages_key(org_id, lock, await self._node()), project, user)
+        return await self._installed(packages_key(org_id, lock, await self._node()), project, user, on_install)
 
     async def _node(self) -> str:
         if not self._release:
@@ -179,7 +190,7 @@ class NodePackages:
             self._release = text.strip()
         return self._release
 
-    async def _installed(self, key: str, project: Path, user: str) -> Path:
+    async def _installed(self, key: str, project: Path, user: str, on_install: Callable[[], None]) -> Path:
         async with self._looking:
             # Whoever asks has ended what it ran before: its old packages may go.
             self._used.pop(user, None)
@@ -192,6 +203,7 @@ class NodePackages:
             self._used[user] = folder.name
         if install is None:
             return folder / "node_modules"
+        on_install()
         # An install that nobody waits for any more is ended: its project may be gone by now.
         install.waiting += 1
         try:
@@ -327,7 +339,9 @@ class Bundles:
         self._cache = cache
         self._packages = packages
 
-    async def lay_out(self, org_id: str, digest: str, key: LeaseKey, user: str, folder: Path) -> None:
+    async def lay_out(
+        self, org_id: str, digest: str, key: LeaseKey, user: str, folder: Path, on_install: Callable[[], None] = _untold
+    ) -> None:
         """Make a folder a clean copy of a bundle, ready to run.
 
         Args:
@@ -336,6 +350,7 @@ class Bundles:
             key: A lease that names it.
             user: Who runs it: a device.
             folder: Is made anew.
+            on_install: Is called before its packages are waited for, where they are not there yet.
 
         Raises:
             BlobUnusable: The bundle cannot be had.
@@ -349,4 +364,4 @@ class Bundles:
             # Who is stopped meanwhile must not leave a thread behind that writes into the next run's folder.
             await asyncio.wait((unpacking,))
         if not (folder / "node_modules").exists():
-            link_packages(await self._packages.get(org_id, folder, user), folder)
+            link_packages(await self._packages.get(org_id, folder, user, on_install), folder)

@@ -1,7 +1,8 @@
 """Packs an AppWright project into one file: the same project gives the same bytes, whoever packs it and when.
 
 What `.gitignore` and `.qgjobignore` name is left out, and `node_modules` always: agents install packages by the lock
-file. What looks like a secret is refused, for a bundle is kept by the lab and read by its agents.
+file. So is what `qgjob artifacts download` left there: it would make each bundle another one. What looks like a secret
+is refused, for a bundle is kept by the lab and read by its agents.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathspec import GitIgnoreSpec
 from qgjob.errors import UsageError
 from qgjob.ignored import IgnoreRules
 
-ALWAYS_LEFT_OUT = (".git/", ".hg/", ".svn/", "node_modules/")
+ALWAYS_LEFT_OUT = (".git/", ".hg/", ".svn/", "node_modules/", "/qgjob-artifacts/")
 SECRETS = GitIgnoreSpec.from_lines(
     (
         ".env",

@@ -37,6 +37,7 @@ from agent.runners.station import Station
 
 TIMEOUT_GRACE_S = 5.0
 KEPT_ATTEMPTS = 5
+INSTALLING = b"Installing the Node packages of the bundle, which this agent does not have yet ...\n"
 CUT_STATUS: Mapping[Outcome | None, str] = {Outcome.TIMED_OUT: "timedOut", Outcome.ERRORED: "failed"}
 """What becomes, in a report, of a test that was at work when its run was ended."""
 
@@ -90,7 +91,7 @@ class AppwrightRunner:
     async def run(self, key: LeaseKey, job: LeasedJob, observer: Observer, stop: Stop) -> Verdict:
         """Run one spec to its end."""
         try:
-            self._project = await until_stopped(self._find_project(key, job), stop)
+            self._project = await until_stopped(self._find_project(key, job, observer), stop)
         except RunFailed as error:
             return _verdict_without_run(error, stop)
         spec = self._find_spec(job.test)
@@ -154,8 +155,12 @@ class AppwrightRunner:
             return Verdict(outcome=Outcome.ERRORED, failure=_failure("RUN_BROKEN", message, Blame.HOST))
         return await self._judge(job, seen, code, end, stop)
 
-    async def _find_project(self, key: LeaseKey, job: LeasedJob) -> Path:
+    async def _find_project(self, key: LeaseKey, job: LeasedJob, observer: Observer) -> Path:
         """Return the project of a job; that of a bundle is a clean copy in this slot's working directory."""
+
+        def tell_install() -> None:
+            observer.output(INSTALLING)
+
         if not job.bundle_digest:
             if not self._tools.has_workspace:
                 message = "this agent has no workspace; submit the project with --bundle"
@@ -163,7 +168,8 @@ class AppwrightRunner:
             return self._tools.project
         try:
             user = self._station.name
-            await self._bundles.lay_out(self._org_id, job.bundle_digest, key, user, self._working_directory)
+            folder = self._working_directory
+            await self._bundles.lay_out(self._org_id, job.bundle_digest, key, user, folder, tell_install)
             check_project(self._working_directory)
         except (BlobUnusable, BundleUnusable) as error:
             raise RunFailed(error.failure) from error

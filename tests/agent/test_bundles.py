@@ -203,6 +203,16 @@ async def test_what_a_project_is_called_does_not_tell_its_packages_apart(
     assert installs(tmp_path) == 1
 
 
+async def test_user_is_told_of_an_install_once_and_not_of_packages_that_are_there(
+    packages: NodePackages, make_project: MakeProject
+) -> None:
+    told: list[str] = []
+    project = make_project("app")
+    for user in ("phone-1", "phone-1", "phone-2"):
+        await packages.get("acme", project, user, lambda: told.append("installing"))
+    assert told == ["installing"]
+
+
 async def test_scripts_of_the_project_itself_are_not_run(packages: NodePackages, make_project: MakeProject) -> None:
     project = make_project("app")
     (project / "package.json").write_text('{"scripts": {"postinstall": "rm -rf /"}, "dependencies": {"a": "1"}}')

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qgjob.bundles import choose, expand, write
+from qgjob.cli.artifacts import DEFAULT_FOLDER
 from qgjob.errors import UsageError
 
 FILES = {
@@ -23,6 +24,7 @@ FILES = {
     "build/app.apk": "binary",
     "docs/readme.md": "words",
     "node_modules/appwright/index.js": "code",
+    f"{DEFAULT_FOLDER}/12/attempt-1/results.json": "of an earlier run",
     "tests/login.spec.ts": "one",
     "tests/deep/.gitignore": "*.tmp\n",
     "tests/deep/checkout.spec.ts": "two",
