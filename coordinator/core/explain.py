@@ -12,7 +12,7 @@ from enum import StrEnum
 from coordinator.core.families import family_of
 from coordinator.core.forecast import free_us, lease_of
 from coordinator.core.ledger import Ledger
-from coordinator.core.model import Device, DeviceId, DeviceState, Job, JobId, JobState, Now, Upload
+from coordinator.core.model import AgentState, Device, DeviceId, DeviceState, Job, JobId, JobState, Now, Upload
 from coordinator.core.pools import Miss, misses
 
 
@@ -116,10 +116,23 @@ def _waits_for_account(ledger: Ledger, device: Device) -> bool:
     return is_there and ledger.fleet.accounts.is_full(device)
 
 
-def account_detail(ledger: Ledger, device: Device) -> str:
+def offline_detail(ledger: Ledger, device: Device) -> str:
+    """Return why a device is offline; empty for one that is not.
+
+    What an agent that has gone said of its device last is past: that it was stopping, or how the device was then.
+    """
+    if device.state is not DeviceState.OFFLINE:
+        return ""
+    agent = ledger.fleet.agents[device.agent]
+    if agent.state is not AgentState.CONNECTED:
+        return f"agent {agent.id} is {agent.state}"
+    return _account_detail(ledger, device) or device.facts.reason
+
+
+def _account_detail(ledger: Ledger, device: Device) -> str:
     """Return why a slot of a cloud can have no session now; empty if that is not what keeps it."""
     account = device.facts.account
-    if account is None or device.state is not DeviceState.OFFLINE or not _waits_for_account(ledger, device):
+    if account is None or not _waits_for_account(ledger, device):
         return ""
     ours, others = ledger.fleet.accounts.used(account.name)
     most = ledger.fleet.accounts.most(account.name)
@@ -173,11 +186,9 @@ def _kept_for(device: Device, why: Why) -> str:
 def _detail(ledger: Ledger, device: Device) -> str:
     agent = ledger.fleet.agents[device.agent]
     match device.state:
-        case DeviceState.OFFLINE if detail := account_detail(ledger, device):
-            return detail
-        case DeviceState.OFFLINE if not device.facts.is_usable:
-            return device.facts.reason
-        case DeviceState.OFFLINE | DeviceState.FENCING:
+        case DeviceState.OFFLINE:
+            return offline_detail(ledger, device)
+        case DeviceState.FENCING:
             return f"agent {agent.id} is {agent.state}"
         case _:
             return device.hold_reason or (f"agent {agent.id} is drained" if agent.is_draining else "")

@@ -251,7 +251,7 @@ class Sessions:
                 self._ledger.send(SendUploads(session=session, statuses=statuses, sharers=sharers, told_us=now.wall_us))
 
     def _unplug(self, device: Device) -> None:
-        gone = replace(device.facts, is_usable=False, reason=device.facts.reason or "its agent does not see it")
+        gone = replace(device.facts, is_usable=False, reason="its agent does not see it")
         state = DeviceState.OFFLINE if self._ledger.fleet.is_at_rest(device) else device.state
         unplugged = replace(device, facts=gone, state=state)
         if unplugged != device:

@@ -10,7 +10,7 @@ import grpc
 from coordinator import wire
 from coordinator.core.errors import NotFound
 from coordinator.core.events import ReadmitRequested
-from coordinator.core.explain import account_detail
+from coordinator.core.explain import offline_detail
 from coordinator.core.fleet import HOUR_US, worked
 from coordinator.core.model import Device, DeviceHold, DeviceId, JobId
 from coordinator.engine import Engine
@@ -85,5 +85,5 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
             utilisation_ppm=busy_us * 1_000_000 // HOUR_US,
             contested_by=ledger.contests.of_device(device.id),
         )
-        message.facts.reason = message.facts.reason or account_detail(ledger, device)
+        message.facts.reason = offline_detail(ledger, device) or message.facts.reason
         return message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.core.events import DevicesReported, HoldRequested
-from coordinator.core.explain import Explanation, Why, explain
+from coordinator.core.explain import Explanation, Why, explain, offline_detail
 from coordinator.core.model import SECOND_US, DeviceHold, DeviceId, DeviceKind, JobId, Rules, Settings, Target
 from coordinator.core.pools import Miss
 from tests.core.lab import START_WALL_US, Lab, emulator, spec
@@ -67,6 +67,20 @@ def test_device_whose_agent_was_lost_in_a_batch_is_fencing() -> None:
     lab.pass_time(60)
     found = why(lab, 2)
     assert (found.why, found.device, found.detail) == (Why.FENCING, E1, "agent lab is disconnected")
+
+
+def test_device_of_an_agent_that_has_stopped_is_not_said_to_be_stopping() -> None:
+    lab = Lab()
+    agent = lab.connect("lab", emulator("e1"))
+    stopping = emulator("e1", is_usable=False, reason="its agent is stopping")
+    lab.handle(DevicesReported(session=agent.session, devices=(stopping,)))
+    lab.submit(spec("a"))
+    assert why(lab, 1).detail == "its agent is stopping"
+    agent.lose(goodbye=True)
+    assert why(lab, 1).detail == "agent lab is stopped"
+    lab.connect("lab", emulator("e2"))
+    device = lab.scheduler.ledger.fleet.devices[E1]
+    assert offline_detail(lab.scheduler.ledger, device) == "its agent does not see it"
 
 
 @pytest.mark.parametrize(
