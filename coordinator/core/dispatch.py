@@ -9,8 +9,7 @@ from __future__ import annotations
 import heapq
 
 from coordinator.core.endings import Patience
-from coordinator.core.families import Family, Signature, effective_priority
-from coordinator.core.heads import Head
+from coordinator.core.families import Family, Head, Signature, effective_priority
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
     MIN_PRIORITY,
@@ -166,6 +165,9 @@ class Dispatcher:
         if not device.facts.is_usable or ledger.is_held(device):
             return False
         family = ledger.fleet.family_of(lease.id)
+        waiting = ledger.queues.family(family)
+        if waiting is None or not waiting.size:
+            return False
         choice = self._policy.next_family(
             device, now.wall_us, current=family, age_us=max(0, now.wall_us - lease.grant_us)
         )

@@ -173,6 +173,25 @@ class Level:
 
 
 @dataclass(slots=True, eq=False)
+class Head:
+    """The first of a level: its organisation's virtual time, and its bucket.
+
+    Never changed, but not frozen: a decision makes a dozen.
+    """
+
+    level: int
+    time: int
+    org: str
+    rank: Rank
+    bucket: Bucket
+
+    @property
+    def order(self) -> tuple[int, int, str, Rank]:
+        """Its place among all heads: the lower, the earlier."""
+        return (-self.level, self.time, self.org, self.rank)
+
+
+@dataclass(slots=True, eq=False)
 class Pool:
     """The families with one signature."""
 
@@ -191,6 +210,9 @@ class Pool:
     burden: Burden = field(default_factory=Burden)
     resting: dict[int, list[Resting]] = field(default_factory=dict)
     """Submitted priority -> buckets that rest."""
+    first: dict[tuple[Lane, ...], Head | None] = field(default_factory=dict)
+    """Lanes -> the first head of the pool in them, as far as it was looked for since anything of the pool has changed:
+    a decision asks a dozen times, and changes one or two of the pools that its device serves."""
     passed: dict[tuple[Lane, ...], int] = field(default_factory=dict)
     """Lanes -> decisions on devices that serve exactly these since the oldest head was served there for its age."""
     size: int = 0

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from coordinator.core.families import (
     LARGE,
@@ -33,6 +32,7 @@ from coordinator.core.families import (
     Bucket,
     Entry,
     Family,
+    Head,
     Level,
     Line,
     Pool,
@@ -59,25 +59,6 @@ MOST_RISES = 64
 """So many heads rise in one turn. Of thousands that were submitted together the others rise in the turns after it."""
 
 
-@dataclass(slots=True, eq=False)
-class Head:
-    """The first of a level: its organisation's virtual time, and its bucket.
-
-    Never changed, but not frozen: a decision makes a dozen.
-    """
-
-    level: int
-    time: int
-    org: str
-    rank: Rank
-    bucket: Bucket
-
-    @property
-    def order(self) -> tuple[int, int, str, Rank]:
-        """Its place among all heads: the lower, the earlier."""
-        return (-self.level, self.time, self.org, self.rank)
-
-
 class Heads:
     """The heads of all buckets, in line for devices of their pools."""
 
@@ -101,7 +82,7 @@ class Heads:
         self._risen: dict[Bucket, None] = {}
         """Buckets that stand higher than they were submitted: they fall if the wall clock is put back."""
         self._parked: dict[str, dict[tuple[Signature, int, Lane], None]] = {}
-        self._eased: dict[Signature, None] = {}
+        self._weighed: dict[Pool, None] = {}
         """Pools that may have less before them than when their families were looked at."""
         self._number = 0
         self.touched: dict[Signature, None] = {}
@@ -219,7 +200,9 @@ class Heads:
         if entry is None:
             bucket.rests_us = None
         if entry is None or kind is None:
-            bucket.rank = None
+            if bucket.rank is not None:
+                bucket.rank = None
+                bucket.family.pool.first.clear()
             self._risen.pop(bucket, None)
             return
         level = self.level_at(bucket, entry)
@@ -229,6 +212,7 @@ class Heads:
         if bucket.rank == rank and bucket.level == level:
             return
         bucket.rank, bucket.level = rank, level
+        bucket.family.pool.first.clear()
         self._guarantee.note(bucket, rank)
         if kind is not RESTS:
             self._line_up(bucket, rank, level)
@@ -267,22 +251,25 @@ class Heads:
                 heapq.heapify(resting)
         return True
 
-    def ease(self, signature: Signature) -> None:
-        """Note that the devices of a pool may have less before them than they had."""
-        self._eased[signature] = None
+    def weigh(self, pool: Pool) -> None:
+        """Note that a family of a pool, or all of its devices together, may have less before them than they had.
+
+        Who was first may be for no other device any more, and who rests may be for one.
+        """
+        pool.first.clear()
+        self._weighed[pool] = None
 
     def wake(self) -> None:
         """Offer those again that rest no more, now that the devices of their pools have less before them.
 
         Not at once when that changes: a batch is counted out of the queue before it is counted as leased.
         """
-        if not self._eased:
+        if not self._weighed:
             return
-        eased, self._eased = self._eased, {}
-        for signature in eased:
-            pool = self._pools.get(signature)
-            for priority in pool.resting if pool is not None else ():
-                self._wake(self._pools[signature], priority)
+        weighed, self._weighed = self._weighed, {}
+        for pool in weighed:
+            for priority in pool.resting if pool.families else ():
+                self._wake(pool, priority)
 
     def _wake(self, pool: Pool, priority: int) -> None:
         resting = pool.resting[priority]
@@ -323,14 +310,26 @@ class Heads:
         pool = self._pools.get(signature)
         if pool is None:
             return None
-        for level in range(MAX_PRIORITY, least - 1, -1):
-            best: Head | None = None
-            for lane, at in pool.levels[level].items():
-                if at.orgs and lane in lanes and (head := self._first_at(at, level, lane, signature)) is not None:
-                    best = head if best is None or head.order < best.order else best
-            if best is not None:
-                return best
-        return None
+        head = pool.first[lanes] if lanes in pool.first else self._look_for_first(pool, lanes)
+        if head is not None and (self._shares.time_of(head.org) != head.time or self._shares.is_full(head.org)):
+            head = self._look_for_first(pool, lanes)
+        return head if head is not None and head.level >= least else None
+
+    def _look_for_first(self, pool: Pool, lanes: tuple[Lane, ...]) -> Head | None:
+        """Look for the first head of a pool, and keep it until anything of the pool changes.
+
+        What changes elsewhere is the virtual time of an organisation and whether it has its quota. Times only rise: so
+        who was first stays it while its own time is the same.
+        """
+        found: Head | None = None
+        for level, by_lane in pool.levels.items():
+            for lane, at in by_lane.items():
+                if at.orgs and lane in lanes and (head := self._first_at(at, level, lane, pool)) is not None:
+                    found = head if found is None or head.order < found.order else found
+            if found is not None:
+                break
+        pool.first[lanes] = found
+        return found
 
     def first_of(self, org: str, signature: Signature, least: int, lanes: tuple[Lane, ...]) -> Head | None:
         """Return the first head of an organisation in a pool, of at least a level, whether or not it has its quota.
@@ -351,7 +350,7 @@ class Heads:
                 return Head(level, self._shares.time_of(org), org, first[0], first[2])
         return None
 
-    def _first_at(self, at: Level, level: int, lane: Lane, signature: Signature) -> Head | None:
+    def _first_at(self, at: Level, level: int, lane: Lane, pool: Pool) -> Head | None:
         while at.orgs:
             time, org = at.orgs[0]
             true = self._shares.time_of(org)
@@ -367,7 +366,7 @@ class Heads:
             elif self._shares.is_full(org):
                 heapq.heappop(at.orgs)
                 at.parked[org] = None
-                self._parked.setdefault(org, {})[signature, level, lane] = None
+                self._parked.setdefault(org, {})[pool.signature, level, lane] = None
             else:
                 return Head(level, time, org, first[0], first[2])
         return None
@@ -413,6 +412,7 @@ class Heads:
         for signature, level, lane in self._parked.pop(org, {}):
             pool = self._pools.get(signature)
             at = pool.levels[level].get(lane) if pool is not None else None  # it may have been made anew
-            if at is not None and at.parked.pop(org, org) is None:
+            if pool is not None and at is not None and at.parked.pop(org, org) is None:
                 heapq.heappush(at.orgs, (self._shares.time_of(org), org))
+                pool.first.clear()
                 self.touched[signature] = None

@@ -97,6 +97,7 @@ class Queues:
         family.pool.size += 1
         family.waiting_us += expected_us
         family.pool.burden.add(job.spec.priority, expected_us)
+        family.pool.first.clear()  # who was first may rest, now that others have more before them
         self._count_urgent(bucket, 1, expected_us)
         if job.spec.priority >= URGENT_PRIORITY:
             self.heads.touched[family.key.signature] = None  # behind a head it may want a device more all the same
@@ -122,7 +123,7 @@ class Queues:
         family.pool.size -= 1
         family.waiting_us -= entry[4]
         family.pool.burden.add(bucket.priority, -entry[4])
-        self.heads.ease(family.key.signature)
+        self.heads.weigh(family.pool)
         self._count_urgent(bucket, -1, -entry[4])
         self._queued_per_org[org] -= 1
         if not self._queued_per_org[org]:
@@ -283,7 +284,7 @@ class Queues:
         family = self._family(key, self._family_install_us(key))
         family.held_us += change_us
         family.pool.burden.add(priority, change_us)
-        self.heads.ease(key.signature)
+        self.heads.weigh(family.pool)
         self._drop_if_done(family)
 
     def offer_again(self, key: FamilyKey) -> None:
@@ -297,7 +298,7 @@ class Queues:
         pool = self._pools.get(signature)
         if pool is not None and pool.burden.devices != devices:
             pool.burden.devices = devices
-            self.heads.ease(signature)
+            self.heads.weigh(pool)
 
     def note_install(self, app: AppKey, install_us: int) -> None:
         """Let the families of a build stand where they belong now that it is known better how long its install takes.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.core.families import NO_DEVICE, Bucket, Family, FamilyKey, Signature
-from coordinator.core.heads import Head
+from coordinator.core.families import NO_DEVICE, Bucket, Family, FamilyKey, Head, Signature
 from coordinator.core.lanes import Queues
 from coordinator.core.model import (
     URGENT_PRIORITY,

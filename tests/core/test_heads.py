@@ -1,0 +1,152 @@
+"""The first head of a pool is kept from one question to the next: it must be the one that a new look finds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from coordinator.core.families import FamilyKey, Head, family_of
+from coordinator.core.lanes import Queues
+from coordinator.core.model import (
+    ALL_LANES,
+    NO_NUMBERS,
+    SECOND_US,
+    URGENT_PRIORITY,
+    Job,
+    JobId,
+    JobState,
+    Lane,
+    Rules,
+    SubmitSequence,
+)
+from coordinator.core.shares import Shares
+from tests.core.lab import spec
+
+AGE_US = Rules().age_us
+QUOTA = 2
+LANES = (ALL_LANES, (Lane.HIGH,), (Lane.NORMAL, Lane.LOW))
+
+
+class Churn:
+    """Queues that change at random in every way in which the scheduler changes them."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.shares = Shares(NO_NUMBERS, {"x": QUOTA}, 0)
+        self.queues = Queues(Rules(), self.shares)
+        self.wall_us = 100 * AGE_US
+        self.waiting: dict[JobId, Job] = {}
+        self.working: list[FamilyKey] = []
+        self.held: list[tuple[FamilyKey, int, int]] = []
+        self.keys: dict[FamilyKey, None] = {}
+
+    def change(self, number: int) -> None:
+        for _ in range(self.chance.randint(1, 3)):
+            change = self.chance.choice(
+                (
+                    self.push,
+                    self.push,
+                    self.remove,
+                    self.take,
+                    self.join,
+                    self.part,
+                    self.hold,
+                    self.install,
+                    self.wait,
+                )
+            )
+            change(number)
+
+    def push(self, number: int) -> None:
+        number = 10 * number + len(self.waiting) % 10
+        if JobId(number) in self.waiting:
+            return
+        wanted = spec(
+            org_id=self.chance.choice("xyz"),
+            app_version_id=self.chance.choice("abc"),
+            selector=(("model", self.chance.choice("mn")),),
+            priority=self.chance.choice((1, 2, 3, 4, 5)),
+        )
+        job = Job(
+            id=JobId(number),
+            sequence=SubmitSequence(number),
+            spec=wanted,
+            state=JobState.QUEUED,
+            create_us=self.wall_us,
+            attempt_count=self.chance.choice((0, 0, 1)),
+        )
+        self.waiting[job.id] = job
+        self.keys[family_of(job)] = None
+        self.shares.enter(job.spec.org_id)
+        self.queues.push(job, self.chance.choice((30, 300)) * SECOND_US, 10 * SECOND_US)
+
+    def remove(self, _number: int) -> None:
+        if self.waiting:
+            self.queues.remove(self.waiting.pop(self.chance.choice(sorted(self.waiting))))
+
+    def take(self, _number: int) -> None:
+        if self.waiting:
+            family = self.queues.family(family_of(self.waiting[self.chance.choice(sorted(self.waiting))]))
+            assert family is not None
+            for job_id in self.queues.take(family, 3, 100 * SECOND_US, 0):
+                del self.waiting[job_id]
+
+    def join(self, _number: int) -> None:
+        key = self.chance.choice(list(self.keys)) if self.keys else None
+        if key is not None:
+            self.queues.join(key, 10 * SECOND_US, ALL_LANES)
+            self.shares.hold(key.app.org_id, 1)
+            self.working.append(key)
+
+    def part(self, _number: int) -> None:
+        if self.working:
+            key = self.working.pop(self.chance.randrange(len(self.working)))
+            self.queues.part(key)
+            self.shares.hold(key.app.org_id, -1)
+            self.queues.unpark(key.app.org_id)
+
+    def hold(self, _number: int) -> None:
+        if self.held and self.chance.random() < 0.5:
+            key, priority, work_us = self.held.pop()
+            self.queues.hold(key, priority, -work_us)
+        elif self.keys:
+            key, priority = self.chance.choice(list(self.keys)), self.chance.choice((1, 3, 5))
+            self.queues.hold(key, priority, 200 * SECOND_US)
+            self.held.append((key, priority, 200 * SECOND_US))
+            self.shares.charge(key.app.org_id, 200 * SECOND_US)
+
+    def install(self, _number: int) -> None:
+        if self.keys:
+            key = self.chance.choice(list(self.keys))
+            self.queues.note_install(key.app, self.chance.choice((5, 10, 60)) * SECOND_US)
+            self.queues.note_devices(key.signature, self.chance.randint(1, 4))
+
+    def wait(self, _number: int) -> None:
+        self.wall_us += self.chance.choice((1, AGE_US // 3, AGE_US, -AGE_US // 2))
+        self.queues.advance(self.wall_us)
+
+
+def told(head: Head | None) -> object:
+    return None if head is None else (head.order, id(head.bucket))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_first_head_that_is_kept_is_the_one_that_a_new_look_finds(seed: int) -> None:
+    churn = Churn(seed)
+    heads = churn.queues.heads
+    found = 0
+    for number in range(400):
+        churn.change(number)
+        heads.wake()
+        places = [(key, lanes) for key in churn.keys for lanes in LANES]
+        kept = [heads.first(key.signature, 1, lanes) for key, lanes in places]
+        for family in (churn.queues.family(key) for key in churn.keys):
+            if family is not None:
+                family.pool.first.clear()
+        for (key, lanes), head in zip(places, kept, strict=True):
+            assert told(heads.first(key.signature, 1, lanes)) == told(head)
+            urgent = head if head is not None and head.level >= URGENT_PRIORITY else None
+            assert told(heads.first(key.signature, URGENT_PRIORITY, lanes)) == told(urgent)
+            found += head is not None
+    assert found > 1_000
