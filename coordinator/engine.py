@@ -24,7 +24,7 @@ from coordinator.core.explain import Explanation, explain
 from coordinator.core.forecast import Forecast
 from coordinator.core.model import SECOND_US, AttemptId, Counters, DeviceState, Job, JobId, Lane, Lease, Now, Settings
 from coordinator.core.scheduler import Scheduler
-from coordinator.core.step import JobsAccepted, PutJob, PutTest, SendConflicts, Step, Write
+from coordinator.core.step import JobsAccepted, PutAttempt, PutJob, PutTest, SendConflicts, Step, Write
 from coordinator.forecasts import Forecasts
 from coordinator.metrics import Metrics
 from coordinator.sessions import Sessions
@@ -96,6 +96,7 @@ class Engine:
         self._has_room.set()
         self._is_stopping = False
         self._forecasts = Forecasts()
+        self._job_changes = 0
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         awake = self._take_up()
         self._scheduler = awake if awake is not None else self._restored(store.load().counters)[0]
@@ -268,6 +269,7 @@ class Engine:
             if isinstance(reply, QgjobError):
                 self._tell_refused(envelope, reply)
             envelope.answer_with(reply)
+        self._job_changes += any(isinstance(write, PutJob | PutAttempt | PutTest) for write in writes)
         self._publish(writes)
         self._story.tell(writes, [preemption for step in steps for preemption in step.preemptions])
 
@@ -298,6 +300,11 @@ class Engine:
     def forecast(self) -> Forecast:
         """Return how the waiting jobs stand, as far as that is known: see `Forecasts`."""
         return self._forecasts.newest(self._scheduler.ledger, self._clock())
+
+    def revision(self) -> tuple[int, int]:
+        """Return what is another one after each change of what is told of jobs: committed, or foreseen."""
+        has_outlooks = bool(self.forecast().outlooks)
+        return self._job_changes, self._forecasts.made if has_outlooks else 0
 
     def explain(self, job_id: JobId) -> tuple[Job, Explanation, Now] | None:
         """Return why a job does not run, or where it does, and when that was so; None for one that is not live."""

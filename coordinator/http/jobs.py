@@ -32,6 +32,9 @@ Key = Annotated[
 LastEventId = Annotated[
     str, Header(max_length=64, description="Id of the last event that was read: the events go on after it.")
 ]
+KnownTags = Annotated[
+    str, Header(max_length=1_000, description="An `ETag` of before: while nothing has changed, the answer is 304.")
+]
 
 
 SCHEMA_OF_AN_EVENT = {
@@ -82,15 +85,28 @@ def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Eve
             headers["Qgjob-Warning"] = told.encode("ascii", "replace").decode()
         return await answer(find, lambda: resources.jobs(accepted.jobs), 201, headers)
 
-    @router.get("", response_model=list[Job], responses=problems(400), summary="List jobs")
-    async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Response:
+    @router.get(
+        "",
+        response_model=list[Job],
+        responses={304: {"description": "Nothing has changed since the answer with this `ETag`."}, **problems(400)},
+        summary="List jobs",
+    )
+    async def list_jobs(
+        request: Request, query: Annotated[JobQuery, Query()], if_none_match: KnownTags = ""
+    ) -> Response:
         """Return a page of jobs, newest first; a `Link` header with `rel="next"` leads to the next page."""
-        found = await find().jobs.ListJobs(
+        jobs = find().jobs
+        # What a token opens is to lie in no cache on a disk: who asks again keeps the tag himself.
+        tag = {"ETag": f'W/"{jobs.revision()}"', "Cache-Control": "no-store"}
+        if tag["ETag"] in (known.strip() for known in if_none_match.split(",")):
+            return Response(status_code=304, headers=tag)
+        found = await jobs.ListJobs(
             job_service_pb2.ListJobsRequest(
-                filter=_filter(query), page_size=query.limit, page_token=query.page_token, with_history=True
+                filter=_filter(query), page_size=query.limit, page_token=query.page_token, with_history=query.history
             )
         )
-        return await answer(find, lambda: resources.jobs(found.jobs), headers=next_link(request, found.next_page_token))
+        headers = {**tag, **next_link(request, found.next_page_token)}
+        return await answer(find, lambda: resources.jobs(found.jobs), headers=headers)
 
     @router.get("/{job_id}", response_model=Job, responses=problems(400, 404), summary="Look at a job")
     async def get_job(job_id: JobNumber) -> Response:

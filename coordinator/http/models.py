@@ -137,6 +137,9 @@ class JobQuery(_Asked):
         Field(max_length=MAX_ENTRIES, description="KEY=VALUE; of several, all.", examples=[["branch=main"]]),
     ] = []
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
+    history: Annotated[
+        bool, Field(description="With `attempts`, `tests` and `earlier_failures`; without, these are empty.")
+    ] = True
     page_token: Annotated[
         str, Field(max_length=18, pattern=r"^\d*$", description="From the `next` link of the page before.")
     ] = ""

@@ -41,6 +41,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         self._space = space
         self._blobs = blobs
         self._requests = AcceptedRequests(store)
+        self._life = uuid.uuid4().hex
 
     async def SubmitJobs(
         self, request: job_service_pb2.SubmitJobsRequest, context: object = None
@@ -118,6 +119,14 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         listed = wire.fitting(shown)
         token = str(listed[-1].id) if len(jobs) > len(listed) else ""
         return job_service_pb2.ListJobsResponse(jobs=listed, next_page_token=token)
+
+    def revision(self) -> str:
+        """Return a text that is another one once a list of jobs may tell anything else.
+
+        To be taken before the jobs are read: they may be newer than it then, and never older.
+        """
+        committed, foreseen = self._engine.revision()
+        return f"{self._life}-{committed}-{foreseen}-{self._store.jobs_forgotten}"
 
     async def CancelJobs(
         self, request: job_service_pb2.CancelJobsRequest, context: object = None

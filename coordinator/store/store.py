@@ -75,6 +75,8 @@ class Store:
         """Names the directory of logs and blobs that belongs to this database."""
         self.is_new = False
         """Whether no coordinator had served from this database when that was last asked."""
+        self.jobs_forgotten = 0
+        """Since it was opened."""
 
     @classmethod
     def open(
@@ -302,7 +304,9 @@ class Store:
             pruning.delete_jobs(connection, ids)
             return digests
 
-        return self._write_checked(forget)
+        digests = self._write_checked(forget)
+        self.jobs_forgotten += len(ids)
+        return digests
 
     def spent_requests(self, after: RequestKey, limit: int) -> tuple[list[RequestKey], RequestKey | None]:
         """Look at `limit` requests after one; return the (org_id, key) of those without a job, and where to go on."""

@@ -52,4 +52,6 @@ def test_forecast_is_made_anew_after_a_while_though_nothing_changed() -> None:
     first = forecasts.newest(lab.scheduler.ledger, lab.now)
     assert forecasts.newest(lab.scheduler.ledger, lab.now) is first
     later = replace(lab.now, mono_us=lab.now.mono_us + LASTS_US + SECOND_US)
+    assert forecasts.made == 1
     assert forecasts.newest(lab.scheduler.ledger, later) is not first
+    assert forecasts.made == 2

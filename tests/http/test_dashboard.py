@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.core.model import AgentState, AttemptOutcome, DeviceState, JobState, TestState
 from coordinator.http.dashboard import FOLDER
 from qgjob.v1.artifact_pb2 import ArtifactKind
 from tests.http.grid import HttpGrid
@@ -44,6 +45,13 @@ async def test_file_that_has_not_changed_is_not_sent_again(grid: HttpGrid) -> No
     first = await grid.web.get("/dashboard/app.js")
     again = await grid.web.get("/dashboard/app.js", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_each_state_has_its_colour() -> None:
+    rules = re.findall(r"^([.\w, ]+) { color: var", (Path(FOLDER) / "style.css").read_text(), re.MULTILINE)
+    coloured = {name.strip(" .") for rule in rules for name in rule.split(",")}
+    words = {state.value for kind in (JobState, AttemptOutcome, TestState, DeviceState, AgentState) for state in kind}
+    assert words - coloured == set()
 
 
 @pytest.mark.parametrize("path", ["/dashboard/nothing.js", "/dashboard/..%2fdocs.html", "/dashboard/"])

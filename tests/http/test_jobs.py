@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import httpx2
 
 from coordinator.http import models
 from qgjob import resources
 from qgjob.v1 import agent_service_pb2, device_service_pb2, job_pb2, job_service_pb2, queue_service_pb2
-from tests.http.grid import HttpGrid
+from tests.http.grid import PATIENCE_S, HttpGrid, services
 from tests.rpc.grid import phone
 
 
@@ -105,6 +108,59 @@ async def test_link_leads_through_all_pages(grid: HttpGrid) -> None:
         seen += [job["id"] for job in answer.json()]
         path = answer.links.get("next", {}).get("url", "")
     assert seen == [5, 4, 3, 2, 1]
+
+
+class Poller:
+    """Asks for the list of jobs again and again, as the dashboard does."""
+
+    def __init__(self, grid: HttpGrid) -> None:
+        self._grid = grid
+        self._tag = '"of-another-list"'
+
+    async def answer(self, status: int) -> httpx2.Response:
+        """The next answer with this status: what is committed may be read a moment before it is told to be new."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                headers = {"If-None-Match": f'"older", {self._tag}'}
+                answer = await self._grid.web.get("/jobs?limit=50", headers=headers)
+                self._tag = answer.headers["etag"]
+                if answer.status_code == status:
+                    return answer
+
+    async def states(self) -> list[str]:
+        return [job["status"] for job in (await self.answer(200)).json()]
+
+
+async def test_list_is_answered_anew_only_after_a_change(grid: HttpGrid) -> None:
+    poller = Poller(grid)
+    assert await poller.states() == []
+    assert (await poller.answer(304)).content == b""
+    running = await grid.running_job()
+    while await poller.states() != ["running"]:
+        pass
+    await poller.answer(304)
+    await running.finish()
+    while await poller.states() != ["completed"]:
+        pass
+    await poller.answer(304)
+    store = services(grid).jobs._store
+    await asyncio.to_thread(store.forget_jobs, await asyncio.to_thread(store.old_jobs, 2**62, 10))
+    assert await poller.states() == []
+
+
+async def test_tag_of_a_coordinator_says_nothing_to_the_next_one(grid: HttpGrid) -> None:
+    tag = (await grid.web.get("/jobs")).headers["etag"]
+    await grid.stop()
+    await grid.start()
+    assert (await grid.web.get("/jobs", headers={"If-None-Match": tag})).status_code == 200
+
+
+async def test_list_goes_without_the_history_of_its_jobs_where_nobody_wants_it(grid: HttpGrid) -> None:
+    await (await grid.running_job()).finish()
+    await grid.job_when(1, job_pb2.JOB_STATE_COMPLETED)
+    (whole,), (short,) = await grid.get("/jobs"), await grid.get("/jobs?history=false")
+    assert len(whole["attempts"]) == 1
+    assert short == {**whole, "attempts": [], "tests": [], "earlier_failures": []}
 
 
 async def test_cancelled_job_is_told_and_stays_as_it_is(grid: HttpGrid) -> None:

@@ -29,7 +29,7 @@ export async function call(path, { headers = {}, ...options } = {}) {
   const token = sessionStorage.getItem(TOKEN);
   const access = token ? { Authorization: `Bearer ${token}` } : {};
   const answer = await fetch(path, { ...options, headers: { ...headers, ...access } });
-  if (!answer.ok) throw new Refusal(answer.status, await answer.json().catch(() => ({})));
+  if (!answer.ok && answer.status !== 304) throw new Refusal(answer.status, await answer.json().catch(() => ({})));
   return answer;
 }
 
@@ -39,11 +39,16 @@ export function usePolled(path, everyMs = 2_000) {
   useEffect(() => {
     const leaving = new AbortController();
     let timer = 0;
+    let tag = "";
     async function look() {
       try {
         if (!document.hidden) {
-          const data = await (await call(path, { signal: leaving.signal })).json();
-          setSeen({ path, data, error: null });
+          const answer = await call(path, { signal: leaving.signal, headers: tag ? { "If-None-Match": tag } : {} });
+          const isNew = answer.status !== 304;
+          const data = isNew ? await answer.json() : null;
+          if (isNew) tag = answer.headers.get("ETag") ?? "";
+          // What has not changed is painted again too: how long ago something was has.
+          setSeen((before) => ({ path, data: isNew ? data : before.data, error: null }));
         }
       } catch (error) {
         if (!leaving.signal.aborted) setSeen((before) => ({ ...before, path, error }));

@@ -4,7 +4,7 @@ import { html, useState } from "./vendor/preact-htm.js";
 import { call, usePolled } from "./api.js";
 import { Artifacts } from "./artifacts.js";
 import { Log } from "./log.js";
-import { Polled, State } from "./parts.js";
+import { deviceOf, Polled, State } from "./parts.js";
 import { ago, queueSeconds, ran, span, until } from "./words.js";
 
 export function Job({ id }) {
@@ -32,7 +32,7 @@ function facts(job) {
     ["App version", `${job.app_version_id} of ${job.org_id}`],
     ["Priority", `${job.priority} (${job.lane} lane)`],
     ["Target", job.target],
-    ["Device", job.device && `${job.device} of agent ${job.agent}`],
+    ["Device", deviceOf(job) && `${job.device} of agent ${job.agent}`],
     ["Submitted", `${job.create_time} (${ago(job.create_time)})`],
     ["In queue", span(queueSeconds(job))],
     ["Expected start", job.expected_start_time && until(job.expected_start_time)],

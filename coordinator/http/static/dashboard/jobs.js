@@ -18,7 +18,7 @@ export function Jobs() {
   const [choice, setChoice] = useState("all");
   const [run, setRun] = useState("");
   const [limit, setLimit] = useState(STEP);
-  const query = new URLSearchParams([["limit", limit], ...CHOICES[choice].map((state) => ["status", state])]);
+  const query = new URLSearchParams([["limit", limit], ["history", "false"], ...CHOICES[choice].map((state) => ["status", state])]);
   if (run.trim()) query.set("run", run.trim());
   const choose = (name) => () => {
     setChoice(name);

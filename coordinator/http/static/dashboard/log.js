@@ -6,6 +6,7 @@ import { Save } from "./parts.js";
 
 const MOST_LINES = 5_000;
 const PAINT_MS = 100;
+const NO_LOG = "there is no log";
 const NEAR_END_PX = 40;
 const CONTROL = /\x1b(?:\[[0-?]*[ -\/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
 
@@ -42,7 +43,7 @@ export function Log({ id }) {
       const excess = Math.max(0, lines.length - MOST_LINES);
       lines = excess ? lines.slice(excess) : lines;
       hidden += excess;
-      state = event.name === "end" ? "the log is complete" : "live";
+      state = event.name !== "end" ? "live" : lines.length ? "the log is complete" : NO_LOG;
       soon();
     };
     const onLost = () => {
@@ -69,7 +70,7 @@ export function Log({ id }) {
   return html`
     <p class="quiet" role="status">
       ${shown.state}${shown.hidden > 0 && `; the first ${shown.hidden} lines are left out here`}
-      ${" "}<${Save} path=${`/jobs/${id}/logs`} name=${`job-${id}.log`}>Save the log<//>
+      ${" "}${shown.lines.length > 0 && html`<${Save} path=${`/jobs/${id}/logs`} name=${`job-${id}.log`}>Save the log<//>`}
     </p>
-    <pre class="log" ref=${box} onScroll=${onScroll} tabindex="0" aria-label="Log of job ${id}">${shown.lines.join("\n")}</pre>`;
+    <pre hidden=${shown.state === NO_LOG} class="log" ref=${box} onScroll=${onScroll} tabindex="0" aria-label="Log of job ${id}">${shown.lines.join("\n")}</pre>`;
 }

@@ -21,7 +21,8 @@ export function Polled({ seen, children }) {
 }
 
 function troubleOf({ data, error }) {
-  const what = error.status ? error.message : "The coordinator does not answer";
+  const said = error.status ? error.message : "the coordinator does not answer";
+  const what = said[0].toUpperCase() + said.slice(1);
   return data ? `${what}; this is how things were, and it is tried again.` : `${what}.`;
 }
 
@@ -42,6 +43,16 @@ function TokenForm({ reason }) {
   `;
 }
 
+/** A path of a spec, which a narrow column breaks after its folders first. */
+export function SpecPath({ of }) {
+  return of.split("/").map((part, index) => (index ? html`/<wbr />${part}` : part));
+}
+
+/** The device that a job is on, or was on last; one that waits again after a pre-emption is on none. */
+export function deviceOf(job) {
+  return (job.status !== "queued" && job.device) || "";
+}
+
 const link = (id) => html`<a href="#/jobs/${id}">${id}</a>`;
 
 /** A table of jobs; a narrow screen leaves its last columns out. */
@@ -50,7 +61,7 @@ export function JobTable({ jobs, empty }) {
   return html`
     <table>
       <thead>
-        <tr><th>ID</th><th>State</th><th>Priority</th><th>Test</th><th class="wide">Device</th><th class="wide">App</th>
+        <tr><th>ID</th><th>State</th><th>Pri</th><th>Test</th><th class="wide">Device</th><th class="wide">App</th>
         <th class="wide">In queue</th><th>Ran</th></tr>
       </thead>
       <tbody>
@@ -59,8 +70,8 @@ export function JobTable({ jobs, empty }) {
             <td>${link(job.id)}</td>
             <td><${State} of=${job.status} />${job.flaky && html` <span class="quiet">flaky</span>`}</td>
             <td>P${job.priority}</td>
-            <td class="path" title=${job.test}>${job.test}</td>
-            <td class="wide text">${job.device || "-"}</td>
+            <td class="path" title=${job.test}><${SpecPath} of=${job.test} /></td>
+            <td class="wide text device">${deviceOf(job) || "-"}</td>
             <td class="wide text">${job.app_version_id}</td>
             <td class="wide">${span(queueSeconds(job))}</td>
             <td>${ran(job) || "-"}</td>
