@@ -82,6 +82,8 @@ from agent.uploader import Uploader
 FLUSH_TIMEOUT_S = 10.0
 GOODBYE_TIMEOUT_S = 3.0
 RECLAIM_S = 1.0
+NOT_PASSED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.ERRORED, Outcome.LOST)
+"""What counts as failed in the story of a batch, as it does in that of the coordinator."""
 
 
 @dataclass(slots=True)
@@ -462,9 +464,10 @@ class App:
         if batch is None or batch.lease.is_canary:
             return
         passed = batch.outcomes[Outcome.PASSED.value]
+        failed = sum(batch.outcomes[outcome.value] for outcome in NOT_PASSED)
         self._out.info(
             "batch_done",
-            story=f"Batch done: {batch.outcomes.total()} total, {passed} successful"
+            story=f"Batch done: {batch.outcomes.total()} total, {passed} successful, {failed} failed"
             f" on {device} in {time.monotonic() - batch.begun:.1f} s",
             app_version=batch.lease.app_version_id,
         )

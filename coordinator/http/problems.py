@@ -156,5 +156,7 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequest:
         return InvalidRequest("body", "the body must be a JSON object, sent with Content-Type: application/json")
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     field = ".".join(place) or "body"
+    if first["type"] == "extra_forbidden":
+        return InvalidRequest(field, f"there is no parameter {field} here; /docs shows those that there are")
     sentence = str(first["msg"]).removeprefix("Value error, ")
     return InvalidRequest(field, f"{field}: {sentence}")

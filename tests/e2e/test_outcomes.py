@@ -54,7 +54,7 @@ def test_the_diagnostics_tell_the_story_of_a_batch(lab: Grid) -> None:
         "installing",
         "installed installed in *",
         *ran,
-        f"batch_done Batch done: 3 total, 3 successful on {device} in *",
+        f"batch_done Batch done: 3 total, 3 successful, 0 failed on {device} in *",
     ]
     assert [told[0][name] for name in ("app_version", "device")] == ["xyz123", device]
 

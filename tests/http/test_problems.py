@@ -118,7 +118,7 @@ async def test_request_whose_query_fails_may_be_repeated(grid: HttpGrid, monkeyp
         ({"tests": ["a.spec.ts"]}, "body", "give test or tests"),
         ({"org_id": "\ud800"}, "org_id", "valid string"),
         ({"env": {"PATH": "/evil"}}, "env", "it would change the lab's tools"),
-        ({"prioritty": 3}, "prioritty", "not permitted"),
+        ({"prioritty": 3}, "prioritty", "no parameter prioritty here; /docs shows"),
     ],
 )
 async def test_wrong_submit_names_the_field(grid: HttpGrid, body: dict[str, Any], field: str, sentence: str) -> None:
