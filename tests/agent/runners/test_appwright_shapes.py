@@ -132,7 +132,7 @@ class Runner(AppwrightRunner):
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the stub, on a host that writes down whatever of the forbidden is called."""
-    project = tmp_path / "project"
+    project = tmp_path / "my project"  # AppWright's own program would split it at the space
     (project / "tests").mkdir(parents=True)
     (project / "tests" / "own.spec.ts").write_text(EACH_ITS_OWN)
     (project / "tests" / "shared.spec.ts").write_text(SHARED)
@@ -237,14 +237,16 @@ async def test_session_that_cannot_be_made_is_asked_for_once(project: Path, tmp_
     packages = node_packages.install(node_packages.ROOT / "examples" / "wikipedia")
     shutil.rmtree(project / "node_modules" / "appwright")
     (project / "node_modules" / "appwright").symlink_to(packages / "appwright")
+    (project / "appwright.config.ts").write_text(CONFIG.replace("PROVIDER", "local-device"))
     (project / "tests" / "one.spec.ts").write_text(ONE)
     sessions.refusal = "Device 127.0.0.1:5601 was not in the list of connected devices"
-    runner = Runner(project, tmp_path / "state", sessions.port, "emulator")
+    runner = Runner(project, tmp_path / "state", sessions.port, "local-device")
     verdict = await runner.play("tests/one.spec.ts")
     assert len(sessions.asked) == 1, runner.said.decode()
     assert verdict.failure is not None
     assert (verdict.outcome, verdict.failure.reason) == (Outcome.ERRORED, "SESSION_FAILED")
     assert "was not in the list of connected devices" in verdict.failure.message
+    assert called(project) == "", "the published AppWright touches nothing of the host either"
 
 
 @needs_node
