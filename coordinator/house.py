@@ -110,6 +110,7 @@ class House:
         self.turning: asyncio.Task[None] | None = None
         """Ends with what ended the engine."""
         self._tending: asyncio.Task[None] | None = None
+        self._pruned_s = -PRUNE_INTERVAL_S
 
     def connect(self, switchboard: Switchboard, version: str) -> Services:
         """Connect every service, and return those that answer over HTTP too."""
@@ -144,15 +145,21 @@ class House:
 
     async def _tend(self) -> None:
         """Learn which requests there are, make the ballast whole again once there is room, and forget what is old."""
-        pruned_s = -PRUNE_INTERVAL_S
         while True:
-            if self._space.is_writable:
-                await self._learn_requests()
-            await asyncio.sleep(TEND_INTERVAL_S)
-            await asyncio.to_thread(self._space.keep_ballast)
-            if self._space.is_writable and time.monotonic() - pruned_s >= PRUNE_INTERVAL_S:
-                await self._prune()
-                pruned_s = time.monotonic()
+            try:
+                await self._tend_once()
+            except Exception:  # noqa: BLE001 - the top of a task: without it the disk would fill, and nobody would know why
+                structlog.get_logger("coordinator").exception("not_tended", story="It is tried again later")
+                await asyncio.sleep(TEND_INTERVAL_S)
+
+    async def _tend_once(self) -> None:
+        if self._space.is_writable:
+            await self._learn_requests()
+        await asyncio.sleep(TEND_INTERVAL_S)
+        await asyncio.to_thread(self._space.keep_ballast)
+        if self._space.is_writable and time.monotonic() - self._pruned_s >= PRUNE_INTERVAL_S:
+            await self._prune()
+            self._pruned_s = time.monotonic()
 
     async def _learn_requests(self) -> None:
         """Let submits be spared the look-up of their key. A start waits for none of it."""

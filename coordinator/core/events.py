@@ -33,7 +33,10 @@ from coordinator.core.model import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsSubmitted:
-    """A user asked for jobs. `known` is the earlier request under the same key, if there is one."""
+    """A user asked for jobs.
+
+    `known` is the earlier request under the same key, if there is one; `spent` are the jobs of one, all of them pruned.
+    """
 
     org_id: str
     key: str
@@ -41,6 +44,7 @@ class JobsSubmitted:
     specs: tuple[JobSpec, ...]
     is_strict: bool = False
     known: Request | None = None
+    spent: tuple[JobId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class RetryRequested:
     key: str
     payload_sha256: str
     known: Request | None = None
+    spent: tuple[JobId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

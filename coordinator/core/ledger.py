@@ -277,6 +277,7 @@ class Ledger:
     def remember_request(self, request: Request) -> None:
         """Keep a request in memory until its row can be found by the next caller."""
         self.requests[(request.org_id, request.key)] = request
+        self.requests.move_to_end((request.org_id, request.key))
         if len(self.requests) > REMEMBERED_REQUESTS:
             self.requests.popitem(last=False)
 

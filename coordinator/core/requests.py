@@ -60,7 +60,7 @@ class Requests:
 
     def submit(self, event: JobsSubmitted, now: Now) -> JobsAccepted:
         """Accept jobs, or say again which a request was accepted as."""
-        known = self._ledger.requests.get((event.org_id, event.key)) or event.known
+        known = self._earlier(event.org_id, event)
         if known is not None:
             return _replayed(known, event.payload_sha256)
         specs = with_demands(event.specs, self._ledger.builds)
@@ -75,7 +75,7 @@ class Requests:
     def retry(self, event: RetryRequested, now: Now) -> JobsAccepted:
         """Accept a job that has ended once more."""
         old = event.job
-        known = self._ledger.requests.get((old.spec.org_id, event.key)) or event.known
+        known = self._earlier(old.spec.org_id, event)
         if known is not None:
             return _replayed(known, event.payload_sha256)
         if not old.is_terminal or old.id in self._ledger.jobs:
@@ -87,6 +87,11 @@ class Requests:
         digests = (old.build_digest,) if old.build_digest else self._digests((old.spec,))
         jobs = self._accept(old.spec.org_id, event.key, event.payload_sha256, (old.spec,), digests, old.id, now)
         return JobsAccepted(jobs=jobs, job_ids=(jobs[0].id,), warnings=_waiting(self._unserved((old.spec,))))
+
+    def _earlier(self, org_id: str, event: JobsSubmitted | RetryRequested) -> Request | None:
+        """Return what was accepted under a key before. The time of a key is over when nothing of that is left."""
+        known = self._ledger.requests.get((org_id, event.key)) or event.known
+        return None if known is not None and known.jobs == event.spent else known
 
     def _refuse_overflow(self, org_id: str, specs: tuple[JobSpec, ...]) -> None:
         """Keep both the queue and what each decision has to look at bounded."""

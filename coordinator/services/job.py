@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequest
 from coordinator.core.forecast import Forecast, Outlook
 from coordinator.core.logfile import LogState
 from coordinator.core.model import TERMINAL_JOB_STATES, Attempt, Job, JobId, JobState, TestResult
+from coordinator.core.step import JobsAccepted
 from coordinator.engine import Engine
 from coordinator.environment import MAX_ENTRIES
 from coordinator.logstore import LogStore
@@ -49,10 +51,15 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         """Accept jobs, all or none."""
         specs = wire.job_specs(request)
         known = await self._requests.find(specs[0].org_id, request.request_id)
-        if known is None:
+
+        async def check_new() -> None:
             await self._space.check_new()
             await self._check_bundles({spec.bundle_digest for spec in specs if spec.bundle_digest})
-        accepted = await self._engine.submit(
+
+        if known is None:
+            await check_new()
+        accepted, jobs = await self._accept(
+            specs[0].org_id,
             JobsSubmitted(
                 org_id=specs[0].org_id,
                 key=request.request_id or uuid.uuid4().hex,
@@ -61,10 +68,9 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
                 specs=specs,
                 is_strict=request.strict,
                 known=known,
-            )
+            ),
+            check_new,
         )
-        assert accepted is not None
-        jobs = list(accepted.jobs) or await self._read([JobId(job_id) for job_id in accepted.job_ids])
         return job_service_pb2.SubmitJobsResponse(
             jobs=self._jobs_out(jobs), replayed=accepted.is_replayed, warnings=accepted.warnings
         )
@@ -153,17 +159,37 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         known = await self._requests.find(old.spec.org_id, named)
         if known is None:
             await self._space.check_new()
-        accepted = await self._engine.submit(
+        _, jobs = await self._accept(
+            old.spec.org_id,
             RetryRequested(
                 job=old,
                 key=named or uuid.uuid4().hex,
                 payload_sha256=wire.payload_sha256([old.spec], old.id),
                 known=known,
-            )
+            ),
+            self._space.check_new,
         )
-        assert accepted is not None
-        jobs = list(accepted.jobs) or await self._read([JobId(job_id) for job_id in accepted.job_ids])
         return job_service_pb2.RetryJobResponse(job=self._jobs_out(jobs)[0])
+
+    async def _accept(
+        self, org_id: str, event: JobsSubmitted | RetryRequested, check_new: Callable[[], Awaitable[None]]
+    ) -> tuple[JobsAccepted, list[Job]]:
+        """Accept jobs, or find those that were accepted under the key before: there is at least one.
+
+        A key of which all jobs were pruned, and which is remembered still, is free again. Only what pruning has left
+        of its request is deleted: under the same key others may have come first.
+        """
+        while True:
+            accepted = await self._engine.submit(event)
+            assert accepted is not None
+            # Whoever is told of an earlier request is told when it is durable: jobs that are not found are pruned.
+            ids = [JobId(job_id) for job_id in accepted.job_ids]
+            jobs = list(accepted.jobs) or await self._read(ids)
+            if jobs:
+                return accepted, jobs
+            await check_new()
+            await asyncio.to_thread(self._store.forget_requests, [(org_id, event.key)])
+            event = replace(event, known=None, spent=tuple(ids))
 
     async def WatchJobs(  # type: ignore[override]  # it writes through the context
         self,

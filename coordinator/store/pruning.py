@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_
 
-from coordinator.core.model import TERMINAL_JOB_STATES, AttemptId, JobId
-from coordinator.store import rows, tables
+from coordinator.core.model import TERMINAL_JOB_STATES, AttemptId, JobId, Request
+from coordinator.store import reading, rows, tables
 from coordinator.store.request_keys import RequestKey
 
 IDS_PER_QUERY = 10_000
@@ -52,20 +52,27 @@ def spent_requests(connection: Connection, after: RequestKey, limit: int) -> tup
     key = tuple_(table.c.org_id, table.c.key)
     query = select(table).where(key > after).order_by(table.c.org_id, table.c.key).limit(limit)
     page = [rows.request(row) for row in connection.execute(query)]
-    wanted = [job_id for request in page for job_id in request.jobs]
+    return _spent(connection, page), (page[-1].org_id, page[-1].key) if len(page) == limit else None
+
+
+def _spent(connection: Connection, requests: Sequence[Request]) -> list[RequestKey]:
+    wanted = [job_id for request in requests for job_id in request.jobs]
     left: set[int] = set()
     for first in range(0, len(wanted), IDS_PER_QUERY):
         part = wanted[first : first + IDS_PER_QUERY]
         left.update(connection.scalars(select(tables.jobs.c.id).where(tables.jobs.c.id.in_(part))))
-    spent = [(request.org_id, request.key) for request in page if left.isdisjoint(request.jobs)]
-    return spent, (page[-1].org_id, page[-1].key) if len(page) == limit else None
+    return [(request.org_id, request.key) for request in requests if left.isdisjoint(request.jobs)]
 
 
 def delete_requests(connection: Connection, keys: Sequence[RequestKey]) -> list[RequestKey]:
-    """Delete requests; return those that there were."""
+    """Delete those of these requests of which no job is left: since they were found a key may have come anew.
+
+    Returns:
+        Those that were deleted.
+    """
     table = tables.requests
     deleted: list[RequestKey] = []
-    for org_id, key in keys:
+    for org_id, key in _spent(connection, reading.requests(connection, keys)):
         gone = connection.execute(delete(table).where(table.c.org_id == org_id, table.c.key == key))
         if gone.rowcount:
             deleted.append((org_id, key))

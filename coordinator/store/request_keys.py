@@ -57,12 +57,25 @@ class RequestKeys:
                 bucket, mark = _place(key)
                 self._buckets[bucket] += mark
 
-    def discard(self, keys: Iterable[RequestKey]) -> None:
-        """Forget keys whose rows are deleted. They must have been in here when those rows still were."""
+    def discard(self, keys: Iterable[RequestKey]) -> bool:
+        """Forget keys whose rows are deleted. They must have been in here when those rows still were.
+
+        Returns:
+            Whether they were. If not, a row was held to be none: any key may have one again, until all rows are learnt
+            anew. What is in here stays then, for what is inserted meanwhile must not be lost.
+        """
+        were_held = True
         with self._lock:
             for key in keys:
                 bucket, mark = _place(key)
-                self._buckets[bucket] = _without(self._buckets[bucket], mark)
+                left = _without(self._buckets[bucket], mark)
+                if left is None:
+                    were_held = False
+                else:
+                    self._buckets[bucket] = left
+            if not were_held:
+                self.is_complete, self.last_learnt = False, None
+        return were_held
 
 
 def _place(key: RequestKey) -> tuple[int, bytes]:
@@ -71,8 +84,8 @@ def _place(key: RequestKey) -> tuple[int, bytes]:
     return digest & _BUCKET_MASK, (digest >> BUCKET_BITS).to_bytes(MARK_BYTES, "little")
 
 
-def _without(bucket: bytes, mark: bytes) -> bytes:
+def _without(bucket: bytes, mark: bytes) -> bytes | None:
     for at in range(0, len(bucket), MARK_BYTES):
         if bucket[at : at + MARK_BYTES] == mark:
             return bucket[:at] + bucket[at + MARK_BYTES :]
-    raise AssertionError("a key was deleted that was never known")
+    return None

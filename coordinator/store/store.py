@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
+import structlog
 from sqlalchemy import URL, Connection, select, update
 
 from coordinator.core.artifacts import Artifact
@@ -313,13 +314,17 @@ class Store:
         return self._read(lambda connection: pruning.spent_requests(connection, after, limit))
 
     def forget_requests(self, keys: Sequence[RequestKey]) -> None:
-        """Delete requests, in one transaction."""
+        """Delete those of these requests of which no job is left, in one transaction."""
         known = self._request_keys
         # Else a row may go before it is learnt: what is discarded then could be the same key, inserted anew.
         may_discard = known.is_complete
         deleted = self._write_checked(lambda connection: pruning.delete_requests(connection, keys))
-        if may_discard:
-            known.discard(deleted)
+        if may_discard and not known.discard(deleted):
+            structlog.get_logger("coordinator").error(
+                "request_keys_incomplete",
+                keys=len(deleted),
+                story="A key had a row and was not known: all are learnt anew, and submits look theirs up until then",
+            )
 
     def ended_attempts(self, ids: Sequence[AttemptId]) -> list[AttemptId]:
         """Return those attempts of which nothing more is awaited: their jobs have ended."""

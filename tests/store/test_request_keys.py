@@ -185,6 +185,15 @@ def test_key_that_is_inserted_anew_before_it_is_discarded_stays(keys: RequestKey
     assert keys.may_hold(("acme", "a"))
 
 
+def test_row_that_was_held_to_be_none_makes_any_key_possible_until_all_are_learnt_anew(keys: RequestKeys) -> None:
+    keys.add(acme("a", "b"))
+    assert not keys.discard(acme("never", "a"))
+    assert keys.may_hold(("acme", "new"))
+    keys.add(acme("meanwhile"))
+    keys.learn(acme("b"), is_last=True)
+    assert [name for name in ("a", "b", "meanwhile", "new") if keys.may_hold(("acme", name))] == ["b", "meanwhile"]
+
+
 def test_mark_is_taken_out_where_one_begins(keys: RequestKeys, monkeypatch: pytest.MonkeyPatch) -> None:
     marks = {"first": b"xxxabc", "second": b"defxxx", "across": b"abcdef"}
     monkeypatch.setattr(request_keys, "_place", lambda key: (0, marks[key[1]]))
@@ -198,3 +207,16 @@ def test_of_new_keys_hardly_any_is_taken_for_an_old_one(keys: RequestKeys) -> No
     keys.add(acme(*(str(number) for number in range(20_000))))
     assert all(keys.may_hold(key) for key in acme(*(str(number) for number in range(20_000))))
     assert sum(keys.may_hold(("acme", f"new {number}")) for number in range(20_000)) <= 1
+
+
+def test_deletion_of_a_row_that_was_not_known_is_told_and_the_rows_are_learnt_anew(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn_all(store)
+    store.commit([put("a"), put("b")])
+    store._request_keys.discard(acme("a"))
+    store.forget_requests(acme("a"))
+    assert "request_keys_incomplete" in capsys.readouterr().out
+    assert held(store, "b", "new") == ["b", "new"]
+    learn_all(store)
+    assert held(store, "a", "b", "new") == ["b"]
