@@ -159,7 +159,8 @@ class Adb:
             what=f"install of {apk.package}",
         )
         try:
-            code = await asyncio.wait_for(asyncio.shield(install.wait()), INSTALL_TIMEOUT_S)
+            async with asyncio.timeout(INSTALL_TIMEOUT_S):
+                code = await asyncio.shield(install.wait())
         except TimeoutError:
             return 124, f"adb install took longer than {INSTALL_TIMEOUT_S:g} s"
         finally:

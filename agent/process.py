@@ -83,7 +83,8 @@ class Supervised:
             self._process.stdin.write(f"stop {grace_s:g}\n".encode())
             await self._process.stdin.drain()
         try:
-            await asyncio.wait_for(asyncio.shield(self._end), grace_s + KILL_MARGIN_S)
+            async with asyncio.timeout(grace_s + KILL_MARGIN_S):
+                await asyncio.shield(self._end)
         except TimeoutError:
             self._process.kill()
             await self._end
@@ -192,7 +193,8 @@ async def capture(command: Sequence[str], *, env: Mapping[str, str] | None = Non
         process_group=0,
     )
     try:
-        data, _ = await asyncio.wait_for(process.communicate(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            data, _ = await process.communicate()
     except BaseException:
         # It took too long, or nobody waits for it any more. npm runs scripts of packages: those end with it.
         with contextlib.suppress(ProcessLookupError):

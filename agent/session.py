@@ -79,12 +79,12 @@ class Session:
         """Send what waits, and end the stream."""
         self._is_quiet = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._outbox.join(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._outbox.join()
             # The coordinator ends the stream when it has read the goodbye; a cancel could overtake it.
-            await asyncio.wait_for(asyncio.shield(self._task), timeout_s)
+            await asyncio.wait((self._task,), timeout=timeout_s)
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         try:

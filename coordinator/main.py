@@ -506,7 +506,8 @@ async def _leave(server: Server, error: Exception) -> NoReturn:
     from coordinator.core.errors import NotLeader
 
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(server.fall_silent(NotLeader(str(error))), LONGEST_LEAVE_S)
+        async with asyncio.timeout(LONGEST_LEAVE_S):
+            await server.fall_silent(NotLeader(str(error)))
     structlog.get_logger("coordinator").error(
         "not_leading", reason=str(error), story="The process ends; started again it stands by"
     )

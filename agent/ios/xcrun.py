@@ -81,7 +81,8 @@ class Xcrun:
         except OSError as error:
             raise XcrunFailed(f"xcrun cannot be started: {error}") from error
         try:
-            code = await asyncio.wait_for(asyncio.shield(install.wait()), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                code = await asyncio.shield(install.wait())
         except TimeoutError:
             raise XcrunFailed(f"the install took longer than {timeout_s:g} s") from None
         finally:
@@ -107,7 +108,8 @@ async def _run(arguments: tuple[str, ...], timeout_s: float) -> tuple[int, bytes
     except OSError as error:
         raise XcrunFailed(f"xcrun cannot be started: {error.strerror}; install Xcode") from error
     try:
-        told, complaints = await asyncio.wait_for(process.communicate(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            told, complaints = await process.communicate()
     except TimeoutError:
         raise XcrunFailed(f"xcrun {' '.join(arguments[:2])} took longer than {timeout_s:g} s") from None
     finally:

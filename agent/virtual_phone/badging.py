@@ -161,7 +161,8 @@ async def _run(*command: str) -> str:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, complaint = await asyncio.wait_for(process.communicate(), AAPT_TIMEOUT_SECONDS)
+        async with asyncio.timeout(AAPT_TIMEOUT_SECONDS):
+            output, complaint = await process.communicate()
     except BaseException:
         process.kill()
         await process.wait()

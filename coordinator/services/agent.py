@@ -49,7 +49,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def _read_hello(self, context: ConnectContext) -> agent_service_pb2.Hello:
         try:
-            first = await asyncio.wait_for(_next(context), HELLO_TIMEOUT_S)
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await _next(context)
         except TimeoutError as error:
             raise InvalidRequest("hello", "no Hello came in time") from error
         if first is None or first.WhichOneof("event") != "hello":

@@ -114,7 +114,8 @@ class ArtifactService(artifact_service_pb2_grpc.ArtifactServiceServicer):
 
     async def _first(self, context: UploadContext) -> artifact_service_pb2.OfferArtifactRequest:
         try:
-            first = await asyncio.wait_for(_next(context), IDLE_S)
+            async with asyncio.timeout(IDLE_S):
+                first = await _next(context)
         except TimeoutError as error:
             raise UploadBroken("nothing came; begin the upload again") from error
         if first is None or first.WhichOneof("event") != "begun":

@@ -177,3 +177,20 @@ async def test_token_that_cannot_be_read_loses_the_session_and_a_mended_one_open
     assert await line.next() == SessionOpened(session=7)
     await line.session.finish(0)
     await channel.close()
+
+
+async def test_session_that_was_given_up_can_be_finished(line: Line) -> None:
+    line.session.close("the coordinator is silent")
+    await line.next()
+    await line.session.finish(10)
+
+
+@pytest.mark.parametrize("turns", range(1, 9))
+async def test_finish_that_is_given_up_while_the_session_ends_is_given_up(line: Line, turns: int) -> None:
+    finishing = asyncio.create_task(line.session.finish(0))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    was_over = finishing.done()
+    finishing.cancel()
+    await asyncio.wait((finishing,))
+    assert was_over or finishing.cancelled()
