@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 60.0
+MOST_PAUSE_S = 0.2
+LOOK_S = 10.0
+"""After which an HTTP port is taken for one that does not answer."""
 BIN = Path(sys.executable).parent
 COORDINATOR = (str(BIN / "qgjob-coordinator"),)
 AGENT = (str(BIN / "qgjob-agent"),)
+CLIENT = (str(BIN / "qgjob"),)
 
 QUICK = ("--heartbeat", "0.2", "--lease-ttl", "1.5", "--signal-grace", "1", "--preempt-grace", "2")
 PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1", "--preempt-grace", "2")
@@ -25,15 +30,16 @@ PATIENT = ("--heartbeat", "0.2", "--lease-ttl", "10", "--signal-grace", "1", "--
 
 
 def eventually(is_so: Callable[[], object], what: str, *, seconds: float = DEADLINE_S) -> None:
-    """Wait until a condition of another process holds.
+    """Wait until a condition of another process holds, at first with short pauses.
 
     Raises:
         AssertionError: It did not in time.
     """
-    deadline = time.monotonic() + seconds
+    deadline, pause_s = time.monotonic() + seconds, 0.02
     while not is_so():
         assert time.monotonic() < deadline, f"in {seconds:g} s it did not happen: {what}"
-        selectors.DefaultSelector().select(0.02)
+        threading.Event().wait(pause_s)
+        pause_s = min(1.25 * pause_s, MOST_PAUSE_S)
 
 
 class Program:
@@ -108,7 +114,7 @@ class Grid:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.address = ""
-        self.client: Sequence[str] = (str(BIN / "qgjob"),)
+        self.client: Sequence[str] = CLIENT
         """What a command of a user begins with."""
         self.http_address = ""
         self._programs: list[Program] = []
@@ -180,9 +186,45 @@ class Grid:
         jobs = self.json("submit", "--org-id", "qualgent", "--app-version-id", app, *flags, *options)
         return [job["id"] for job in jobs]
 
+    # Looks. A command is a process that starts for a third of a second, and tests look often while they wait: the
+    # HTTP port, where it answers, tells the same.
+
     def job(self, job_id: int) -> dict[str, Any]:
-        found: dict[str, Any] = self.json("status", "job", "--job-id", str(job_id))
+        told = self._look(f"/jobs/{job_id}")
+        found: dict[str, Any] = (
+            self.json("status", "job", "--job-id", str(job_id)) if told is None else json.loads(told)
+        )
         return found
+
+    def devices(self) -> list[dict[str, Any]]:
+        return self._list("devices")
+
+    def agents(self) -> list[dict[str, Any]]:
+        return self._list("agents")
+
+    def log(self, job_id: int, attempt: int | None = None) -> str:
+        """Return what there is of the log of a job, or of one of its attempts."""
+        told = self._look(f"/jobs/{job_id}/logs" + ("" if attempt is None else f"?attempt={attempt}"))
+        options = () if attempt is None else ("--attempt", str(attempt))
+        return self.run("logs", str(job_id), *options).stdout if told is None else told.decode()
+
+    def _list(self, what: str) -> list[dict[str, Any]]:
+        told = self._look(f"/{what}")
+        found: list[dict[str, Any]] = self.json(what, "list") if told is None else json.loads(told)
+        return found
+
+    def _look(self, path: str) -> bytes | None:
+        """Return what the HTTP port tells; None where it cannot be asked, and a command must find out more."""
+        if not self.http_address or self.client != CLIENT:
+            return None
+        with closing(http.client.HTTPConnection(self.http_address, timeout=LOOK_S)) as connection:
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                told = answer.read()
+            except (OSError, http.client.HTTPException):
+                return None
+        return told if answer.status == http.HTTPStatus.OK else None
 
     def status(self, job_id: int) -> str:
         return str(self.job(job_id)["status"])

@@ -295,13 +295,13 @@ def test_build_that_two_phones_refuse_ends_all_its_jobs_and_no_phone_is_blamed(
     failures = [grid.job(job)["failure_reason"] for job in jobs]
     assert {(failure["reason"], failure["blame"]) for failure in failures} == {("BUILD_REJECTED", "build")}
     assert "INSTALL_PARSE_FAILED_NO_CERTIFICATES" in failures[0]["message"]
-    assert {device["state"] for device in grid.json("devices", "list")} == {"idle"}
+    assert {device["state"] for device in grid.devices()} == {"idle"}
 
 
 def test_slow_spec_is_cancelled_and_timed_out_and_the_phone_is_usable_again(grid: Grid, workspace: Path) -> None:
     phones(grid, workspace, 1)
     (cancelled,) = grid.submit("tests/slow.spec.ts")
-    eventually(lambda: "second 1" in grid.run("logs", str(cancelled)).stdout, "the spec is at work", seconds=120)
+    eventually(lambda: "second 1" in grid.log(cancelled), "the spec is at work", seconds=120)
     assert playwrights_of(grid)
     begun = time.monotonic()
     grid.run("jobs", "cancel", str(cancelled))
@@ -461,7 +461,7 @@ def submit_gated(grid: Grid, workspace: Path) -> int:
 def test_killed_agent_leaves_no_process_and_its_job_ends_elsewhere(grid: Grid, workspace: Path, how: str) -> None:
     first = phones(grid, workspace, 1, "one")
     job = submit_gated(grid, workspace)
-    eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
+    eventually(lambda: "at work" in grid.log(job), "the spec is at work", seconds=120)
     assert processes_of(grid)
     (first.kill if how == "process" else first.kill_group)()
     eventually(lambda: not processes_of(grid), "nothing of the agent is left")
@@ -480,7 +480,7 @@ def test_phone_that_outlives_its_agent_never_runs_two_tests(grid: Grid, workspac
         options = (*project, "--adb-port", str(adb_port))
         first = real_agent(grid, *options)
         job = submit_gated(grid, workspace)
-        eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
+        eventually(lambda: "at work" in grid.log(job), "the spec is at work", seconds=120)
         first.kill_group()
         real_agent(grid, *options)
         eventually(lambda: len(journal(grid.directory / "journal")) == 2, "the job runs again", seconds=120)
@@ -496,7 +496,7 @@ def test_phone_whose_agent_and_supervisors_were_killed_never_runs_two_tests(grid
         options = (*project, "--adb-port", str(adb_port))
         first = real_agent(grid, *options)
         job = submit_gated(grid, workspace)
-        eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
+        eventually(lambda: "at work" in grid.log(job), "the spec is at work", seconds=120)
         entries = [json.loads(path.read_text()) for path in grid.directory.glob("agent-*/processes/*.json")]
         assert {entry["what"].split()[0] for entry in entries} == {"Appium", "attempt"}
         for entry in entries:

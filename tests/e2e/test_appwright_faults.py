@@ -55,7 +55,7 @@ def control(grid: Grid, *arguments: str) -> None:
 
 
 def device(grid: Grid, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(entry for entry in grid.json("devices", "list") if entry["id"].startswith(name))
+    found: dict[str, Any] = next(entry for entry in grid.devices() if entry["id"].startswith(name))
     return found
 
 
@@ -64,7 +64,7 @@ def test_phone_that_goes_offline_in_mid_test_is_blamed_and_the_job_passes_on_ano
 ) -> None:
     phones(grid, workspace, 2)
     job = submit_gated(grid, workspace)
-    eventually(lambda: "at work" in grid.run("logs", str(job)).stdout, "the spec is at work", seconds=120)
+    eventually(lambda: "at work" in grid.log(job), "the spec is at work", seconds=120)
     first = grid.job(job)["device"]
     control(grid, "begin", first, "offline")
     eventually(
@@ -138,7 +138,7 @@ def test_app_that_crashes_fails_its_test_with_a_readable_error(grid: Grid, works
 
 def test_unauthorized_phone_is_listed_with_the_fix_and_works_once_it_is_allowed(grid: Grid, workspace: Path) -> None:
     phones(grid, workspace, 1, "1:unauthorized")
-    eventually(lambda: grid.json("devices", "list"), "the phone is listed")
+    eventually(lambda: grid.devices(), "the phone is listed")
     listed = device(grid, "virtual-1")
     assert (listed["kind"], listed["state"]) == ("emulator", "offline")
     assert listed["reason"] == "unauthorized: unlock the phone and allow USB debugging from this computer"
@@ -160,12 +160,12 @@ def test_emulator_is_booted_when_work_comes_and_ended_with_its_agent(
     adb = grid.start("adb-server", ["adb", "-P", port, "nodaemon", "server"])
     options = ("--workspace", str(workspace), "--build-source", SOURCE, "--adb-port", port)
     agent = real_agent(grid, "--emulators", "Pixel_8", *options)
-    eventually(lambda: grid.json("devices", "list"), "the emulator is listed")
+    eventually(lambda: grid.devices(), "the emulator is listed")
     assert (device(grid, "Pixel_8-1")["state"], program.with_name("calls").exists()) == ("idle", False)
     (job,) = grid.submit("tests/signup.spec.ts")
     grid.run("jobs", "wait", str(job), seconds=200)
     assert grid.job(job)["device"] == "Pixel_8-1@lab"
-    assert len(grid.json("devices", "list")) == 1, "adb's own list does not name it a second time"
+    assert len(grid.devices()) == 1, "adb's own list does not name it a second time"
     agent.stop()
     assert adb.process is not None
     assert adb.process.poll() is None, "the host's adb server outlives batches and agents"

@@ -57,9 +57,9 @@ def left_by(grid: Grid, job: int, attempt: str) -> list[str]:
     return [one["name"] for one in grid.json("artifacts", "list", str(job), "--attempt", attempt)]
 
 
-def at_work(grid: Grid, job: int, *attempt: str) -> list[str]:
+def at_work(grid: Grid, job: int, attempt: int | None = None) -> list[str]:
     """The tests that a job's log says to have been at work."""
-    lines = grid.run("logs", str(job), *attempt).stdout.splitlines()
+    lines = grid.log(job, attempt).splitlines()
     return [line.removeprefix("at work: ") for line in lines if line.startswith("at work: ")]
 
 
@@ -74,8 +74,8 @@ def test_preempted_spec_runs_only_the_rest_unless_its_tests_belong_together(grid
     phones(grid, workspace, 1)
 
     job = preempt_after(grid, "two", write_spec(workspace, "four.spec.ts", GATED_TESTS % four), report)
-    assert at_work(grid, job, "--attempt", "1") == ["one", "two"]
-    assert at_work(grid, job, "--attempt", "2") == ["three", "four"]
+    assert at_work(grid, job, 1) == ["one", "two"]
+    assert at_work(grid, job, 2) == ["three", "four"]
     assert at_work(grid, job) == ["one", "two", "three", "four"]
     told = grid.json("status", "job", "--job-id", str(job), "--verbose")
     assert [attempt["outcome"] for attempt in told["attempts"]] == ["preempted", "passed"]

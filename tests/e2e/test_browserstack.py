@@ -123,7 +123,7 @@ def test_tests_pass_and_fail_on_devices_of_the_cloud_and_the_key_is_nowhere(
 
 def outage_is_told_by_why_and_loses_nothing(grid: Grid, stand_in: StandIn) -> None:
     stand_in.is_out = True
-    eventually(lambda: {one["state"] for one in grid.json("devices", "list")} == {"offline"}, "the outage is seen")
+    eventually(lambda: {one["state"] for one in grid.devices()} == {"offline"}, "the outage is seen")
     (job,) = on_cloud(grid, "tests/login.spec.ts")
     why = grid.json("jobs", "why", str(job))["message"]
     assert "2 are offline" in why
@@ -160,7 +160,7 @@ def log_of(grid: Grid, job: int, attempt: int) -> str:
     """What an attempt has printed; nothing where it was not begun."""
     if len(grid.job(job)["attempts"]) < attempt:
         return ""
-    return grid.run("logs", str(job), "--attempt", str(attempt)).stdout
+    return grid.log(job, attempt)
 
 
 def run_through_an_outage(grid: Grid, stand_in: StandIn, workspace: Path, *, jobs: int, outage_s: float) -> None:

@@ -26,7 +26,7 @@ def make_build(path: Path, size: int = 3_000_000) -> str:
 def test_build_reaches_each_agent_once_and_all_its_devices_install_it(grid: Grid, tmp_path: Path, count: int) -> None:
     digest = make_build(tmp_path / "app.apk")
     agents = [grid.agent(f"host-{number}", *FAST) for number in range(count)]
-    devices = [device["id"] for device in grid.json("devices", "list")]
+    devices = [device["id"] for device in grid.devices()]
     assert len(devices) == 2 * count
     jobs = []
     for device in devices:

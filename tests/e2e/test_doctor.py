@@ -27,9 +27,9 @@ def agent_doctor(grid: Grid, *options: str) -> subprocess.CompletedProcess[str]:
 def test_doctor_says_what_a_lab_lacks(grid: Grid) -> None:
     assert findings(grid, 3) == {"settings": "ok", "coordinator": "ok", "agents": "failed", "devices": "failed"}
     grid.agent()
-    eventually(lambda: grid.json("devices", "list"), "the agent's devices are known")
+    eventually(lambda: grid.devices(), "the agent's devices are known")
     assert findings(grid, 0) == {"settings": "ok", "coordinator": "ok", "agents": "ok", "devices": "ok"}
-    first = grid.json("devices", "list")[0]["id"]
+    first = grid.devices()[0]["id"]
     grid.run("devices", "quarantine", first, "--reason", "its screen is cracked")
     (told,) = (check for check in json.loads(grid.run("doctor").stdout) if check["name"] == "devices")
     assert (told["finding"], told["message"]) == ("warning", "1 idle, 1 quarantined")
@@ -91,7 +91,7 @@ def test_a_shell_completes_ids(grid: Grid) -> None:
     grid.submit("a.spec.ts", "b.spec.ts")
     grid.run("jobs", "cancel", "2")
     grid.agent("lab", "--simulate", "browserstack=1")
-    eventually(lambda: grid.json("devices", "list"), "the agent's devices are known")
+    eventually(lambda: grid.devices(), "the agent's devices are known")
     assert completed(grid, "qgjob jobs wait ") == ["2", "1"]
     assert completed(grid, "qgjob jobs cancel ") == ["1"]
     assert completed(grid, "qgjob jobs retry ") == ["2"]

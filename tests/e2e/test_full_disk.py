@@ -62,7 +62,7 @@ def test_full_disk_uses_the_ballast_and_loses_nothing(grid: Grid, disk: Path) ->
     free(disk)
     grid.run("jobs", "wait", *map(str, grid.submit("later.spec.ts")))
     for job in jobs:
-        eventually(lambda job=job: "passed" in grid.run("logs", str(job)).stdout, "the log arrives")  # type: ignore[misc]  # bound at once
+        eventually(lambda job=job: "passed" in grid.log(job), "the log arrives")  # type: ignore[misc]  # bound at once
 
 
 def test_disk_without_any_room_ends_the_process_and_the_next_serves_reads_until_there_is_room(
@@ -108,7 +108,7 @@ def test_agent_with_a_full_disk_keeps_results_marks_logs_and_begins_nothing(tmp_
         fill(disk)
         eventually(lambda: grid.status(running) == "completed", "the test that runs keeps its result")
         mark = "the rest of the log is missing, the agent could not keep it: No space left on device"
-        eventually(lambda: mark in grid.run("logs", str(running)).stdout, "the log says that bytes are missing")
+        eventually(lambda: mark in grid.log(running), "the log says that bytes are missing")
 
         def is_refused_by_the_full_disk() -> bool:
             fill(disk)

@@ -68,7 +68,7 @@ def test_agent_without_its_token_says_so_and_is_let_in_when_the_file_is_mended(g
     agent = grid.agent("lab-1", *SIMULATED, *shown(grid))
     eventually(lambda: "does not know the token" in agent.diagnostics.read_text(), "the agent says why")
     (grid.directory / "agent-token").write_text(AGENT)
-    eventually(lambda: [one["state"] for one in grid.json("agents", "list")] == ["connected"], "the agent is let in")
+    eventually(lambda: [one["state"] for one in grid.agents()] == ["connected"], "the agent is let in")
 
 
 def test_agent_says_in_plain_words_whose_certificate_it_does_not_trust(grid: Grid) -> None:
@@ -87,4 +87,4 @@ def test_agent_goes_on_when_its_token_file_is_gone_for_a_moment(grid: Grid) -> N
     token.unlink()
     eventually(lambda: "No such file" in agent.diagnostics.read_text(), "the agent misses its file")
     away.rename(token)
-    eventually(lambda: [one["state"] for one in grid.json("agents", "list")] == ["connected"], "the agent is let in")
+    eventually(lambda: [one["state"] for one in grid.agents()] == ["connected"], "the agent is let in")

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120 + 2 * OUTAGE_S)]
 
 
 def attempts_of(grid: Grid, job: int) -> list[dict[str, Any]]:
-    attempts: list[dict[str, Any]] = grid.json("status", "job", "--job-id", str(job), "--verbose")["attempts"]
+    attempts: list[dict[str, Any]] = grid.job(job)["attempts"]
     return attempts
 
 
@@ -61,7 +61,7 @@ def send(program: Program, number: int) -> None:
 
 
 def device_states(grid: Grid) -> set[str]:
-    return {device["state"] for device in grid.json("devices", "list")}
+    return {device["state"] for device in grid.devices()}
 
 
 @pytest.mark.parametrize("times", [0.5, 1.0, 2.0])
@@ -72,7 +72,7 @@ def test_agent_that_freezes_around_the_life_of_its_lease_has_one_counted_outcome
         (job,) = grid.submit("t.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=8", "--env", "QGJOB_SIM_LOG_LINES=100"))
         eventually(lambda: grid.status(job) == "running", "the test runs")
         grid.agent("two", *ONE)
-        eventually(lambda: len(grid.json("devices", "list")) == 2, "there is somewhere to go")
+        eventually(lambda: len(grid.devices()) == 2, "there is somewhere to go")
         send(one, signal.SIGSTOP)
         threading.Event().wait(times * TTL_S)
         if times > 1:

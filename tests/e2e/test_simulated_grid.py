@@ -103,7 +103,7 @@ def test_agent_that_serves_some_lanes_and_organisations_leaves_the_others_to_the
     other = grid.json("submit", "--org-id", "globex", "--app-version-id", "v", "--test", "other.spec.ts")[0]["id"]
     (normal,) = grid.submit("normal.spec.ts", options=("--priority", "3"))
     grid.run("jobs", "wait", str(normal))
-    assert [agent["orgs"] for agent in grid.json("agents", "list")] == [["acme", "qualgent"]]
+    assert [agent["orgs"] for agent in grid.agents()] == [["acme", "qualgent"]]
     why = grid.json("jobs", "why", str(other))
     assert (why["status"], why["reason"]) == ("queued", "other_orgs")
     assert "(agent kept serves acme and qualgent)" in why["message"]
@@ -113,7 +113,7 @@ def test_agent_that_serves_some_lanes_and_organisations_leaves_the_others_to_the
     grid.agent("lab", *FAST)
     grid.run("jobs", "wait", str(low), str(other))
     assert {grid.job(job)["agent"] for job in (low, other)} == {"lab"}
-    assert {agent["name"]: agent["lanes"] for agent in grid.json("agents", "list")} == {
+    assert {agent["name"]: agent["lanes"] for agent in grid.agents()} == {
         "kept": ["high", "normal"],
         "lab": ["high", "normal", "low"],
     }
@@ -183,9 +183,9 @@ def test_history_survives_a_restart(tmp_path: Path) -> None:
 
 def test_agent_that_is_told_to_stop_leaves_cleanly(grid: Grid) -> None:
     agent = grid.agent("lab", *FAST)
-    eventually(lambda: [one["state"] for one in grid.json("agents", "list")] == ["connected"], "the agent is connected")
+    eventually(lambda: [one["state"] for one in grid.agents()] == ["connected"], "the agent is connected")
     assert agent.stop() == 0
-    (listed,) = grid.json("agents", "list")
+    (listed,) = grid.agents()
     assert listed["state"] == "stopped"
 
 
@@ -226,8 +226,8 @@ def test_drained_agent_ends_what_it_runs_and_gets_no_more_until_it_is_resumed(gr
     told = [json.loads(line) for line in grid.run("agents", "drain", "lab", "-o", "jsonl").stdout.splitlines()]
     assert [(change["batches"], change["jobs"]) for change in (told[0], told[-1])] == [(1, [first]), (0, [])]
     assert [grid.status(job) for job in (first, second)] == ["completed", "queued"]
-    assert [one["draining"] for one in grid.json("agents", "list")] == [True]
-    assert [one["state"] for one in grid.json("devices", "list")] == ["draining"]
+    assert [one["draining"] for one in grid.agents()] == [True]
+    assert [one["state"] for one in grid.devices()] == ["draining"]
     grid.run("agents", "resume", "lab")
     grid.run("jobs", "wait", str(second))
 
@@ -251,7 +251,7 @@ def test_device_whose_host_is_gone_is_freed_by_an_explicit_word_alone(grid: Grid
     agent = grid.agent("lab", *FAST)
     (job,) = grid.submit("hang.spec.ts", options=("--env", "QGJOB_SIM_OUTCOME=hang"))
     eventually(lambda: grid.status(job) == "running", "the job runs")
-    (device,) = (one["id"] for one in grid.json("devices", "list") if one["job"] == job)
+    (device,) = (one["id"] for one in grid.devices() if one["job"] == job)
     agent.kill_group()
     eventually(lambda: state_of(grid, device) == "fencing", "its lease has expired")
     done = grid.run("devices", "readmit", device)
@@ -261,12 +261,12 @@ def test_device_whose_host_is_gone_is_freed_by_an_explicit_word_alone(grid: Grid
 
 
 def state_of(grid: Grid, device: str) -> str:
-    return str(next(one["state"] for one in grid.json("devices", "list") if one["id"] == device))
+    return str(next(one["state"] for one in grid.devices() if one["id"] == device))
 
 
 def test_quarantined_device_says_why_and_works_again_when_it_is_readmitted(grid: Grid) -> None:
     grid.agent("lab", *SLOW)
-    eventually(lambda: grid.json("devices", "list"), "the device is there")
+    eventually(lambda: grid.devices(), "the device is there")
     held = grid.json("devices", "quarantine", "emulator-1@lab", "--reason", "its screen is broken")
     assert (held["state"], held["reason"]) == ("quarantined", "its screen is broken")
     (job,) = grid.submit("a.spec.ts")

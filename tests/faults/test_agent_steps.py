@@ -34,7 +34,7 @@ def truth(grid: Grid) -> list[dict[str, Any]]:
 
 
 def attempts_of(grid: Grid, job: int) -> list[dict[str, Any]]:
-    attempts: list[dict[str, Any]] = grid.json("status", "job", "--job-id", str(job), "--verbose")["attempts"]
+    attempts: list[dict[str, Any]] = grid.job(job)["attempts"]
     return attempts
 
 

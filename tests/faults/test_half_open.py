@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def agent_state(grid: Grid) -> str:
-    (agent,) = grid.json("agents", "list")
+    (agent,) = grid.agents()
     return str(agent["state"])
 
 
