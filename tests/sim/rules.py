@@ -9,9 +9,20 @@ from collections.abc import Callable, Iterator
 
 from agent.core.model import AttemptId, DeviceId, TestState
 from coordinator.core.events import AgentConnected, AgentDisconnected, AttemptFinished, Event
-from coordinator.core.model import Attempt, AttemptOutcome, DeviceHold, DeviceKind, Job, JobState, LeaseId, LeaseState
+from coordinator.core.model import (
+    AgentState,
+    Attempt,
+    AttemptOutcome,
+    DeviceHold,
+    DeviceKind,
+    DeviceState,
+    Job,
+    JobState,
+    LeaseId,
+    LeaseState,
+)
 from coordinator.core.model import AttemptId as CoordinatorAttemptId
-from coordinator.core.step import PutAttempt, PutCounters, PutJob, PutLease, PutTest, Write
+from coordinator.core.step import PutAgent, PutAttempt, PutCounters, PutDevice, PutJob, PutLease, PutTest, Write
 from tests.sim.draw import SESSIONS
 from tests.sim.history import Committed, LogAcknowledged, TestEnded, WorkBegan
 from tests.sim.oracle import is_asked_for, order_is_kept
@@ -26,6 +37,8 @@ WorkRule = Callable[[Scene, WorkBegan], Breaches]
 FREED_STATES = frozenset({JobState.QUEUED, JobState.CANCELLED})
 BROKEN_BUILD = ("BUILD_INVALID", "BUILD_REJECTED")
 """Reasons that end a job without a run of its test."""
+LOST_STATES = frozenset({LeaseState.DISCONNECTED, LeaseState.RELEASED})
+"""What the end of a stream makes of its agent's leases."""
 TRUE_ENDINGS = {AttemptOutcome.PASSED: Ending.PASSED, AttemptOutcome.FAILED: Ending.FAILED}
 
 
@@ -298,12 +311,33 @@ def _outcome_in(step: Committed, attempt: Attempt) -> AttemptOutcome | None:
 
 
 def old_session_says_nothing(scene: Scene, step: Committed) -> Breaches:
-    """I4: the end of a stream that another one has replaced changes nothing."""
+    """I4: the end of a stream that another one has replaced takes nothing away.
+
+    What had become due by then may be written with it: a canary's lease, or work that a device was waiting for.
+    """
     event = step.event
     if isinstance(event, AgentConnected):
         scene.sessions[event.agent] = event.session
     elif isinstance(event, AgentDisconnected) and event.session not in scene.sessions.values():
-        yield f"I4: session {event.session} was replaced, and its end writes {len(step.step.writes)} records"
+        lost = ", ".join(_lost_by(scene, step))
+        if lost:
+            yield f"I4: session {event.session} was replaced, and its end loses {lost}"
+
+
+def _lost_by(scene: Scene, step: Committed) -> Iterator[str]:
+    """Name what a step makes of agents, leases and devices that is done to them where a stream ends."""
+    for write in step.step.writes:
+        match write:
+            case PutAgent(agent) if agent.state is not AgentState.CONNECTED:
+                yield agent.id
+            case PutLease(lease) if lease.state in LOST_STATES:
+                if scene.records.leases[lease.id].state is not lease.state:
+                    yield f"lease {lease.id}"
+            case PutDevice(device) if device.state is DeviceState.OFFLINE:
+                if scene.records.devices[device.id].state is not device.state:
+                    yield device.id
+            case _:
+                pass
 
 
 # What happens on devices
