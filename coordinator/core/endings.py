@@ -96,6 +96,8 @@ class Patience:
 
     def spend(self, mono_us: int) -> list[Signature]:
         """Return the pools whose time is over now."""
+        if not self._until:
+            return []
         over = [pool for pool, until_us in self._until.items() if until_us <= mono_us]
         for pool in over:
             del self._until[pool]
@@ -104,4 +106,4 @@ class Patience:
 
     def next_us(self) -> int | None:
         """Return when the time of the next pool is over, on the monotonic clock."""
-        return min(self._until.values(), default=None)
+        return min(self._until.values()) if self._until else None

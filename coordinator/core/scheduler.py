@@ -104,23 +104,18 @@ class Scheduler:
 
     def next_deadline(self) -> int | None:
         """Return the monotonic time of the next turn that must happen, None while nothing lives that has an end."""
-        if self._last_turn is None:
+        last, ledger = self._last_turn, self._ledger
+        if last is None:
             return None
-        aging_us = self._ledger.queues.heads.next_aging_us()
-        due = [] if aging_us is None else [self._last_turn.mono_us + max(0, aging_us - self._last_turn.wall_us)]
-        look_us = self._dispatcher.next_look_us()
-        due += [] if look_us is None else [look_us]
-        expiry = self._ledger.fleet.next_expiry()
-        canary_us = self._suspicion.next_due_us()
-        kept_us = self._ledger.uploads.next_expiry_us()
-        turn_us = self._ledger.uploads.next_turn_us()
-        due += [] if turn_us is None else [turn_us]
-        in_lab_time = [] if expiry is None else [expiry[0]]
-        in_lab_time += [] if kept_us is None else [kept_us]
-        in_lab_time += [] if canary_us is None else [canary_us]
-        if in_lab_time:
-            due += [min(in_lab_time) + self._paused_us, self._last_turn.mono_us + self._settings.heartbeat_us // 2]
-        return min(due, default=None)
+        aging_us = ledger.queues.heads.next_aging_us()
+        rise_us = None if aging_us is None else last.mono_us + max(0, aging_us - last.wall_us)
+        due_us = _first(rise_us, self._dispatcher.next_look_us(), ledger.uploads.next_turn_us())
+        expiry = ledger.fleet.next_expiry()
+        expiry_us = None if expiry is None else expiry[0]
+        lab_us = _first(expiry_us, self._suspicion.next_due_us(), ledger.uploads.next_expiry_us())
+        if lab_us is None:
+            return due_us
+        return _first(due_us, lab_us + self._paused_us, last.mono_us + self._settings.heartbeat_us // 2)
 
     def expire(self, now: Now, behind_us: int = 0) -> Step:
         """End the leases whose deadline has passed.
@@ -139,7 +134,8 @@ class Scheduler:
             self._ledger.close_lease(lease, LeaseState.EXPIRED, "the lease ran out without a heartbeat", now)
             has_expired = True
         has_risen = bool(self._ledger.queues.heads.touched)  # this turn's share of heads, beside that of its facts
-        if has_expired or has_risen or now != self._decided:  # else the last fact has left nothing to decide
+        is_decided = now is self._decided or now == self._decided
+        if has_expired or has_risen or not is_decided:  # else the last fact has left nothing to decide
             self._decide(now, lab_us)
         return self._ledger.take_step()
 
@@ -269,3 +265,12 @@ class Scheduler:
                 self._reports.attempt_finished(event, now)
         self._decide(now, lab_us)
         return self._ledger.take_step(reply)
+
+
+def _first(*times_us: int | None) -> int | None:
+    """Return the earliest of times that may be unknown."""
+    first_us: int | None = None
+    for time_us in times_us:
+        if time_us is not None and (first_us is None or time_us < first_us):
+            first_us = time_us
+    return first_us

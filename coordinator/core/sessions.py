@@ -166,7 +166,7 @@ class Sessions:
         ledger.fleet.renew(lease.id, lab_us + self._settings.lease_ttl_us)
         device = ledger.fleet.devices[lease.device]
         if device.state is DeviceState.RESERVED:
-            ledger.put_device(replace(device, state=DeviceState.LEASED))
+            ledger.put_device(changed(device, state=DeviceState.LEASED))
         settled = LeaseState.REVOKING if lease.revoked else LeaseState.ACTIVE
         if lease.state is not settled:
             ledger.put_lease(moved_lease(lease, settled))
@@ -270,8 +270,9 @@ class Sessions:
 
     def _ask_to_close(self, session: SessionId, agent_id: AgentId, echoes: tuple[LeaseEcho, ...]) -> None:
         """Ask again for the answers that FENCING devices wait for; those whose lease is echoed were just asked for."""
-        held = {echo.lease for echo in echoes}
-        for device in self._ledger.fleet.fencing_of(agent_id):
+        fencing = self._ledger.fleet.fencing_of(agent_id)
+        held = {echo.lease for echo in echoes} if fencing else frozenset()
+        for device in fencing:
             if device.lease not in held:
                 self._ledger.ask_to_close(session, device)
 

@@ -161,11 +161,15 @@ class Uploads:
 
     def next_expiry_us(self) -> int | None:
         """Return the lab time at which the first claim of an agent that is away ends."""
+        if not self._contests:
+            return None
         kept = (one.kept_until_us for one in self._contests.values() if one.kept_until_us is not None)
         return min(kept, default=None)
 
     def next_turn_us(self) -> int | None:
         """Return the monotonic time at which leave for an upload can be given that an account has no room for now."""
+        if not self._contests:
+            return None
         dues = (
             max(self._room_us(key.account), contest.heeds_until_us or 0)
             for key, contest in self._contests.items()

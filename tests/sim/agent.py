@@ -38,6 +38,7 @@ from agent.core.step import (
     StopAttempt,
     StopPreparing,
     TakeUploads,
+    Write,
 )
 from agent.runners.protocol import Verdict
 from qgjob.v1 import agent_service_pb2
@@ -51,6 +52,8 @@ from tests.sim.world import SECOND_US, Act, Process, World
 RECLAIM_US = SECOND_US
 FLUSH_TIMEOUT_US = 10 * SECOND_US
 BACKOFF_US = 1_000
+SPARED = (Hello, ReportDevices)
+"""What rests on the order of a stream, and is neither lost nor doubled singly."""
 
 
 class Bench(Protocol):
@@ -88,7 +91,7 @@ class _Session:
         if isinstance(send, Heartbeat) and self._agent.world.now_us < self._agent.beats_lost_until_us:
             return
         if self._stream is not None:
-            self._stream.send_up(wire.fact(send), is_spared=isinstance(send, Hello | ReportDevices))
+            self._stream.send_up(wire.fact(send), is_spared=isinstance(send, SPARED))
 
     def close(self) -> None:
         if self._stream is not None:
@@ -189,12 +192,7 @@ class AgentProcess(Process):
     def _follow(self, step: Step) -> None:
         if step is NOTHING:
             return
-        self._spool.commit(step.writes)
-        results = [write.result for write in step.writes if isinstance(write, KeepResult)]
-        kept = [result.attempt_id for result in results if result.outcome is not Outcome.LOST]
-        for attempt in kept:
-            self._history.add(ResultKept(self.world.now_us, attempt))
-        if self.dies_at_commit and kept:
+        if step.writes and self._keep(step.writes) and self.dies_at_commit:
             self._doors.agent_exited(self)
             return
         for send in step.sends:
@@ -202,6 +200,15 @@ class AgentProcess(Process):
                 self._session.put(send)
         for action in step.actions:
             self._begin(action)
+
+    def _keep(self, writes: tuple[Write, ...]) -> bool:
+        """Put on the disk what is to stay. Returns whether it was the result of a run."""
+        self._spool.commit(writes)
+        results = [write.result for write in writes if isinstance(write, KeepResult)]
+        kept = [result.attempt_id for result in results if result.outcome is not Outcome.LOST]
+        for attempt in kept:
+            self._history.add(ResultKept(self.world.now_us, attempt))
+        return bool(kept)
 
     def _begin(self, action: Action) -> None:
         match action:

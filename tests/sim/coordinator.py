@@ -227,7 +227,7 @@ class CoordinatorProcess(Process):
         answers: Answers = []
         for _ in range(min(MAX_EVENTS_PER_TURN, len(self._inbox))):
             event, reply, arrived_us = self._inbox.popleft()
-            if self._is_of_old_session(event):
+            if isinstance(event, HeartbeatReceived) and self._is_of_old_session(event):
                 # Its echoes renew nothing: another stream of the agent has said since what it holds.
                 self._refuse_echoes(event, arrived_us)
             try:
@@ -242,9 +242,7 @@ class CoordinatorProcess(Process):
                 answers.append((reply, step.reply))
         return facts, answers
 
-    def _is_of_old_session(self, event: Event) -> bool:
-        if not isinstance(event, HeartbeatReceived):
-            return False
+    def _is_of_old_session(self, event: HeartbeatReceived) -> bool:
         return self.scheduler.ledger.fleet.agent_of(event.session) is None
 
     def _refuse_echoes(self, event: Event, arrived_us: int) -> None:

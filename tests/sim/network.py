@@ -116,7 +116,9 @@ class Network:
         if not sender.is_open:
             return
         world = self._world
-        leaves_us = max(world.now_us, self._cut_until.get((stream.host, direction), 0))
+        leaves_us = world.now_us
+        if self._cut_until:
+            leaves_us = max(leaves_us, self._cut_until.get((stream.host, direction), 0))
         is_ordered = is_spared or not self._weather.is_raw
         for _ in range(1 if is_ordered else self._copies()):
             arrival_us = leaves_us + self._delay_us()
@@ -124,7 +126,7 @@ class Network:
                 side.last_us = arrival_us
             elif is_ordered:
                 arrival_us = side.last_us
-            world.at(arrival_us, self._deliver, stream, side, message)
+            world.plan(arrival_us, None, self._deliver, (stream, side, message))
 
     def _deliver(self, stream: Stream, side: Side, message: object) -> None:
         if not side.is_open:

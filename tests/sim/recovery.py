@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from coordinator.core.ledger import Ledger
-from coordinator.core.model import AgentState, DeviceState, LeaseState, Now, Settings
+from coordinator.core.model import AgentState, DeviceState, LeaseState, Now, Settings, changed
 from coordinator.core.scheduler import Scheduler
 from tests.sim.database import Records
 
@@ -45,13 +44,13 @@ def durable(ledger: Ledger) -> dict[str, object]:
         "queue": ledger.queues.in_order(),
         "queued": ledger.queued,
         "running": ledger.running,
-        "leases": {lease.id: replace(lease, state=LeaseState.DISCONNECTED) for lease in fleet.leases.values()},
+        "leases": {lease.id: changed(lease, state=LeaseState.DISCONNECTED) for lease in fleet.leases.values()},
         "devices": {
-            device.id: replace(device, state=DeviceState.OFFLINE) if fleet.is_at_rest(device) else device
+            device.id: changed(device, state=DeviceState.OFFLINE) if fleet.is_at_rest(device) else device
             for device in fleet.devices.values()
         },
         "agents": {
-            agent.id: replace(agent, seen_us=0, state=AgentState.DISCONNECTED)
+            agent.id: changed(agent, seen_us=0, state=AgentState.DISCONNECTED)
             for agent in fleet.agents.values()
             if agent.state is not AgentState.STOPPED
         },

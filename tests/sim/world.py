@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 SECOND_US = 1_000_000
@@ -33,19 +33,19 @@ class World:
         self.plan(time_us, None, act, args)
 
     def after(self, delay_us: int, act: Act, *args: object) -> None:
-        self.at(self.now_us + delay_us, act, *args)
+        self.plan(self.now_us + delay_us, None, act, args)
 
     def plan(self, time_us: int, process: Process | None, act: Act, args: tuple[Any, ...]) -> None:
         """Plan what happens by itself, or what a process hears."""
         self._serial += 1
         if time_us < self.now_us:  # a call of max() would be one more for each event
             time_us = self.now_us
-        heapq.heappush(self._heap, (time_us, self._serial, process, act, args))
+        heappush(self._heap, (time_us, self._serial, process, act, args))
 
     def run_until(self, end_us: int) -> None:
         heap = self._heap
         while heap and heap[0][0] <= end_us:
-            self.now_us, _, process, act, args = heapq.heappop(heap)
+            self.now_us, _, process, act, args = heappop(heap)
             self.events += 1
             if process is None or process.is_awake:
                 act(*args)
