@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Table, and_, bindparam, delete, insert, or_, select, update
 
 from coordinator.core.logfile import LogEnd, LogPart, LogRestart, LogWrite
-from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId, TestState, Upload
+from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId, JobState, TestState, Upload
 from coordinator.store import rows, tables
 from coordinator.store.batch import Batch
 from coordinator.store.dialect import Guard, upsert
@@ -17,6 +17,7 @@ from coordinator.store.statement import Statement, Values
 
 IDS_PER_QUERY = 10_000
 _JOB_ENDS = tuple(sorted(state.value for state in TERMINAL_JOB_STATES))
+_AT_WORK = frozenset({JobState.ASSIGNED, JobState.RUNNING})
 _FAILED = (TestState.FAILED.value, TestState.TIMED_OUT.value)
 
 
@@ -34,6 +35,8 @@ class BatchWriter:
         self.epoch = epoch
         """Ours."""
         self._highest_job = highest_job
+        self._at_work: set[JobId] = set()
+        """Jobs that the table holds, for they are on devices by our own word; the others are looked for."""
         ours = tables.counters.c.epoch == epoch
         # On PostgreSQL the lock keeps the epoch from rising before our commit; SQLite has one writer anyway.
         self._find_epoch = Statement(dialect, select(tables.counters.c.id).where(ours).with_for_update(read=True))
@@ -144,8 +147,13 @@ class BatchWriter:
         self._check_epoch(connection, None)
 
     def note_committed(self, batch: Batch) -> None:
-        """Remember which jobs the table holds."""
+        """Remember which jobs the table holds: the highest, and those at work, which are soon written again."""
         self._highest_job = max(self._highest_job, *batch.jobs, JobId(0)) if batch.jobs else self._highest_job
+        for job in batch.jobs.values():
+            if job.state in _AT_WORK:
+                self._at_work.add(job.id)
+            else:
+                self._at_work.discard(job.id)
 
     def _check_epoch(self, connection: Connection, counters: Counters | None) -> None:
         if counters is None:
@@ -157,7 +165,9 @@ class BatchWriter:
             raise StaleEpoch(f"another coordinator has taken over: epoch {self.epoch} is not the newest any more")
 
     def _write_jobs(self, connection: Connection, jobs: list[Job]) -> None:
-        known = _known_jobs(connection, [job.id for job in jobs if job.id <= self._highest_job])
+        asked = [job.id for job in jobs if job.id <= self._highest_job and job.id not in self._at_work]
+        found = _known_jobs(connection, asked)
+        known = {job.id for job in jobs if job.id in self._at_work or job.id in found}
         added = [job for job in jobs if job.id not in known]
         self._insert_job.run_all(connection, [rows.accepted_values(job) | rows.progress_values(job) for job in added])
         self._insert_label.run_all(connection, [values for job in added for values in rows.label_values(job)])

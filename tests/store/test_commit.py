@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import event
 
 from coordinator.core.model import (
     Account,
@@ -438,6 +439,26 @@ def test_new_jobs_are_told_from_known_ones_after_reopening(open_store: OpenStore
     again.commit([PutJob(a_job(number, labels={"n": str(number)})) for number in (1, 3, 5)])
     for number in (1, 3, 5):
         assert [job.id for job in again.list_jobs(JobFilter(labels=(("n", str(number)),)), 9)] == [number]
+
+
+def test_jobs_at_work_are_known_without_a_query(store: Store) -> None:
+    queries: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("SELECT jobs."):
+            queries.append(statement)
+
+    store.commit([PutJob(a_job())])
+    store.commit([PutJob(a_job(state=JobState.ASSIGNED))])
+    event.listen(store._writer, "before_cursor_execute", note)
+    store.commit([PutJob(a_job(state=JobState.RUNNING))])
+    store.commit([PutJob(a_job(state=JobState.COMPLETED))])
+    assert queries == []
+    store.commit([PutJob(a_job(state=JobState.COMPLETED))])
+    assert len(queries) == 1
+    found = store.get_job(JobId(1))
+    assert found is not None
+    assert found.state is JobState.COMPLETED
 
 
 def test_reads_never_see_an_open_commit(store: Store) -> None:
