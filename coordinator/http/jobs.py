@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from coordinator.core.model import JobState, Target
 from coordinator.http.answers import answer, next_link
 from coordinator.http.logs import END_ID, Events, LogResponse, Place, Text
-from coordinator.http.models import MAX_ID, Explanation, Job, JobQuery, LogQuery, Submission
+from coordinator.http.models import MAX_ID, Explanation, Job, JobQuery, LogQuery, Retry, Submission
 from coordinator.http.problems import problems
 from coordinator.http.services import FindServices
 from coordinator.wire import MAX_NAME, duration
@@ -96,8 +96,8 @@ def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Eve
     ) -> Response:
         """Return a page of jobs, newest first; a `Link` header with `rel="next"` leads to the next page."""
         jobs = find().jobs
-        # What a token opens is to lie in no cache on a disk: who asks again keeps the tag himself.
-        tag = {"ETag": f'W/"{jobs.revision()}"', "Cache-Control": "no-store"}
+        # No answer lies in a cache (see the gate): who asks again keeps what it was told with this tag.
+        tag = {"ETag": f'W/"{jobs.revision()}"'}
         if tag["ETag"] in (known.strip() for known in if_none_match.split(",")):
             return Response(status_code=304, headers=tag)
         found = await jobs.ListJobs(
@@ -130,6 +130,18 @@ def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Eve
         """Ask for the end of a job. One that has ended stays as it is; one that runs is `cancel_requested` first."""
         cancelled = await find().jobs.CancelJobs(job_service_pb2.CancelJobsRequest(job_ids=[job_id]))
         return await answer(find, lambda: resources.job(cancelled.jobs[0]))
+
+    @router.post(
+        "/{job_id}/retry",
+        status_code=201,
+        response_model=Job,
+        responses=problems(400, 404, 409, 413, 429, 507),
+        summary="Submit a job again",
+    )
+    async def retry_job(job_id: JobNumber, body: Retry, idempotency_key: Key = "") -> Response:
+        """Return a new job with the spec of one that has ended. The body is `{}`, as JSON."""
+        again = await find().jobs.RetryJob(job_service_pb2.RetryJobRequest(job_id=job_id, request_id=idempotency_key))
+        return await answer(find, lambda: resources.job(again.job), 201)
 
     @router.get(
         "/{job_id}/logs",

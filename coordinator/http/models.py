@@ -119,6 +119,10 @@ class BuildPage(Page):
     org_id: Annotated[str, Field(max_length=MAX_NAME, description="An organisation; all without.")] = ""
 
 
+class Retry(_Asked):
+    """Nothing is to be chosen. It is asked for as JSON all the same, which a foreign web page cannot send here."""
+
+
 class JobQuery(_Asked):
     """Which jobs, and which part of their list."""
 

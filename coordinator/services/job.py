@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import grpc
 
@@ -151,7 +150,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         return job_service_pb2.CancelJobsResponse(jobs=wire.fitting(self._jobs_out(shown)), selected=len(ids))
 
     async def RetryJob(
-        self, request: job_service_pb2.RetryJobRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: job_service_pb2.RetryJobRequest, context: object = None
     ) -> job_service_pb2.RetryJobResponse:
         """Submit a new job with the spec of a terminal one."""
         named = wire.optional_text("request_id", request.request_id)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qgjob.v1.artifact_pb2 import Artifact
 
-app = typer.Typer(help="Show and fetch what jobs left behind: reports, pictures, films, logs.", no_args_is_help=True)
+app = typer.Typer(help="Show and fetch what jobs left behind.", no_args_is_help=True)
 
 DEFAULT_FOLDER = "qgjob-artifacts"
 

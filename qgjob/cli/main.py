@@ -24,9 +24,15 @@ from qgjob.cli.terminal import ReaderGone, abandon_broken_stdout, abandon_reader
 from qgjob.errors import ClientError
 from qgjob.program import print_release, refuse_usage
 
+EXIT_CODES = (
+    "Exit codes: 0 passed or done, 1 a test failed, 2 wrong use, 3 the lab's fault, 4 not allowed, 5 not found,"
+    " 6 no coordinator answers, 7 cancelled, 8 the wait timed out, 9 no matching device, 130 Ctrl-C; more on them,"
+    " and on 70 and 74, in docs/cli.md."
+)
 app = typer.Typer(
     name="qgjob",
     help="Run AppWright tests on the devices of your lab.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -170,7 +170,7 @@ def job_rows(jobs: Iterable[Resource]) -> list[list[str]]:
             str(job["status"]),
             f"P{job['priority']}",
             job["test"],
-            job["device"] or "-",
+            (job["status"] != "queued" and job["device"]) or "-",
             job["app_version_id"],
             ago(job["create_time"]).removesuffix(" ago"),
             took(job),
@@ -203,7 +203,7 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         facts.append(("Started", f"{job['start_time']} (after {span(queue_seconds(job))} in queue)"))
     if job["end_time"]:
         facts.append(("Ended", f"{job['end_time']} (ran {took(job)})"))
-    if job["device"]:
+    if job["device"] and job["status"] != "queued":
         facts.append(("Device", f"{job['device']} of agent {job['agent']}"))
     if job.get("why"):
         facts.append(("Waits", job["why"]))
@@ -493,7 +493,7 @@ def builds_table(builds: list[Resource]) -> None:
         Column("Org", is_flexible=True),
         Column("App version", is_flexible=True),
         Column("SHA-256"),
-        Column("Registered"),
+        Column("Registered", is_optional=True),
         Column("Platform", is_optional=True),
         Column("Installs", is_optional=True),
         Column("Last", is_optional=True),

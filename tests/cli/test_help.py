@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 import agent.main
 import coordinator.main
 import qgjob.cli.main
+from qgjob.cli.exits import Exit
+from qgjob.cli.main import EXIT_CODES
 from qgjob.counts import counted
 from qgjob.parameters import Bounded
 
@@ -69,3 +72,10 @@ def test_bounds_are_numbers_and_no_inequality(
 def test_a_number_of_things_is_told_as_people_say_it() -> None:
     assert [counted(count, "job") for count in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]
     assert [counted(count, "retry") for count in (1, 3)] == ["1 retry", "3 retries"]
+
+
+def test_help_and_the_page_tell_every_exit_code() -> None:
+    told = {int(code) for code in re.findall(r"\b\d+\b", EXIT_CODES)}
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    table = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert told == table == {code.value for code in Exit}

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx2
+import pytest
 
 from coordinator.http import models
 from qgjob import resources
@@ -168,6 +169,25 @@ async def test_cancelled_job_is_told_and_stays_as_it_is(grid: HttpGrid) -> None:
     first = await grid.web.delete("/jobs/1")
     assert (first.status_code, first.json()["status"]) == (200, "cancelled")
     assert (await grid.web.delete("/jobs/1")).json() == first.json()
+
+
+async def test_ended_job_is_submitted_again_once_under_a_key(grid: HttpGrid) -> None:
+    await grid.post_jobs(run="nightly")
+    early = await grid.web.post("/jobs/1/retry", json={})
+    assert (early.status_code, early.json()["reason"]) == (409, "INVALID_TRANSITION")
+    await grid.web.delete("/jobs/1")
+    again = [await grid.web.post("/jobs/1/retry", json={}, headers={"Idempotency-Key": "press"}) for _ in range(2)]
+    assert [(one.status_code, one.json()["id"], one.json()["retry_of"]) for one in again] == [(201, 2, 1)] * 2
+    assert again[0].json()["run"] == "nightly"
+    assert (await grid.web.post("/jobs/9/retry", json={})).status_code == 404
+
+
+@pytest.mark.parametrize("content", [b"", b"{}"])
+async def test_foreign_page_cannot_submit_a_job_again(grid: HttpGrid, content: bytes) -> None:
+    await grid.post_jobs()
+    await grid.web.delete("/jobs/1")
+    answer = await grid.web.post("/jobs/1/retry", content=content, headers={"Content-Type": "text/plain"})
+    assert (answer.status_code, len(await grid.get("/jobs"))) == (400, 1)
 
 
 async def test_lab_is_told_over_both_ports_alike(grid: HttpGrid) -> None:

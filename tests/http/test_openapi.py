@@ -27,6 +27,7 @@ PROMISED = {
     ("get", "/jobs/{job_id}/why"),
     ("get", "/jobs"),
     ("delete", "/jobs/{job_id}"),
+    ("post", "/jobs/{job_id}/retry"),
     ("get", "/jobs/{job_id}/logs"),
     ("get", "/jobs/{job_id}/artifacts"),
     ("get", "/jobs/{job_id}/artifacts/{attempt}/{name}"),

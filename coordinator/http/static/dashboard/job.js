@@ -17,7 +17,7 @@ function Details({ job }) {
     ${job.failure_reason && html`<${Reason} reason=${job.failure_reason} />`}
     ${!job.end_time && html`<${Why} id=${job.id} />`}
     <dl class="facts">${facts(job).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>
-    ${!job.end_time && html`<${Cancel} job=${job} />`}
+    ${job.end_time ? html`<${Retry} job=${job} />` : html`<${Cancel} job=${job} />`}
     ${job.tests.length > 0 && html`<h2>Tests</h2><${Tests} tests=${job.tests} />`}
     ${job.attempts.length > 0 && html`<h2>Attempts</h2><${Attempts} attempts=${job.attempts} />`}
     <${Artifacts} id=${job.id} />
@@ -38,6 +38,7 @@ function facts(job) {
     ["Expected start", job.expected_start_time && until(job.expected_start_time)],
     ["Ran", ran(job)],
     ["Run", job.run],
+    ["Retry of", job.retry_of && html`<a href="#/jobs/${job.retry_of}">job ${job.retry_of}</a>`],
     ["Selector", pairs(job.selector)],
     ["Labels", pairs(job.labels)],
     ["Build", job.build_digest && `sha256 ${job.build_digest.slice(0, 16)}`],
@@ -67,6 +68,22 @@ function Cancel({ job }) {
   };
   if (job.cancel_requested) return html`<p class="quiet">Cancel requested.</p>`;
   return html`<p><button onClick=${cancel}>Cancel this job</button> <span role="status">${told}</span></p>`;
+}
+
+function Retry({ job }) {
+  const [told, setTold] = useState("");
+  // The same for each press of this page: what is repeated after a broken connection submits nothing twice.
+  const [key] = useState(() => `dashboard-${Array.from(crypto.getRandomValues(new Uint32Array(4))).join("-")}`);
+  const retry = async () => {
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
+    try {
+      const answer = await call(`/jobs/${job.id}/retry`, { method: "POST", body: "{}", headers });
+      location.hash = `#/jobs/${(await answer.json()).id}`;
+    } catch (error) {
+      setTold(error.status ? error.message : "The coordinator does not answer; try again.");
+    }
+  };
+  return html`<p><button onClick=${retry}>Submit this job again</button> <span role="status">${told}</span></p>`;
 }
 
 function Tests({ tests }) {
