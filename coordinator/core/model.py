@@ -6,13 +6,15 @@ epoch for records that people read. Spans end in `_us`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple, NewType, TypeVar
+from typing import NamedTuple, NewType
+
+from coordinator.core.records import changed as changed
+from coordinator.core.records import drafted
 
 JobId = NewType("JobId", int)
 AttemptId = NewType("AttemptId", int)
@@ -44,30 +46,6 @@ BUILD_REFUSED = "BUILD_REFUSED"
 """What an agent calls an install that fails for the build's own reason: its bytes, its signature, its ABI."""
 BUILD_REJECTED = "BUILD_REJECTED"
 """What ends the jobs of a build that several devices have refused."""
-
-
-Record = TypeVar("Record")
-_DRAFTS: dict[type, tuple[Callable[..., Any], Callable[[Any], tuple[Any, ...]]]] = {}
-
-
-def changed(record: Record, **changes: object) -> Record:
-    """Return a copy of a frozen record with other values, as `dataclasses.replace` does.
-
-    For records of two fields at least and without a `__post_init__`, where a decision makes a dozen of them. The copy
-    is a draft, which has the same slots and is not frozen, until its values are there: an eighth of the time.
-    """
-    kind = record.__class__
-    known = _DRAFTS.get(kind)
-    if known is None:
-        names = [one.name for one in fields(kind)]  # type: ignore[arg-type]
-        draft_kind = make_dataclass(f"{kind.__name__}Draft", names, slots=True, eq=False, repr=False)
-        known = _DRAFTS[kind] = (draft_kind, attrgetter(*names))
-    draft = known[0](*known[1](record))
-    for name, value in changes.items():
-        setattr(draft, name, value)
-    draft.__class__ = kind
-    copy: Record = draft
-    return copy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +214,7 @@ class Failure:
         return self.reason in FATAL_REASONS
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """What a user asked for; never changed after it was accepted."""
@@ -272,6 +251,7 @@ class KeptTest:
     """Why it did not pass, in a line; empty if it did."""
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One requested run of one spec file."""
@@ -318,6 +298,7 @@ class Job:
         return app_key(self.spec.org_id, self.spec.app_version_id, self.build_digest)
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try of a job on one device."""
@@ -401,6 +382,7 @@ def app_key(org_id: str, app_version_id: str, digest: str) -> AppKey:
     return AppKey(org_id=org_id, app_version_id=app_version_id, digest=digest)
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchTally:
     """What a batch has done so far."""
@@ -413,6 +395,10 @@ class BatchTally:
     install_us: int = 0
 
 
+NO_TALLY = BatchTally()
+
+
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The fenced, renewable right of an agent to run a batch on a device."""
@@ -432,7 +418,7 @@ class Lease:
     """Attempts that have not ended, in the order in which they shall run."""
     revoked: tuple[tuple[AttemptId, RevokeReason], ...] = ()
     """Those of `attempts` that must not run on."""
-    tally: BatchTally = field(default_factory=BatchTally)
+    tally: BatchTally = field(default_factory=lambda: NO_TALLY)
     install_end_us: int | None = None
     """When the build had been put on the device; None while it has not, and where the device held it already."""
     is_canary: bool = False
@@ -471,6 +457,7 @@ class Account:
     """How many run that are not the agent's own."""
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
     """What an agent knows about one of its devices."""
@@ -504,6 +491,7 @@ class Mark:
     """Attempts that have ended on the device since."""
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One phone, emulator or cloud slot."""
@@ -679,17 +667,18 @@ class Crossing:
     """When it failed last."""
 
 
-@dataclass(frozen=True, slots=True)
-class TestKey:
+class TestKey(NamedTuple):
     """Names what the durations of a test are kept under."""
-
-    __test__ = False
 
     org_id: str
     test: str
     kind: DeviceKind
 
 
+TestKey.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's, and no field either
+
+
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
     """How long a test took; see `durations`."""

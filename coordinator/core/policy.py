@@ -17,11 +17,13 @@ from coordinator.core.model import (
     lane_of,
 )
 from coordinator.core.pools import Pools, Sort
+from coordinator.core.records import drafted
 from coordinator.core.shares import Shares
 
 _COST_RANK = {DeviceKind.EMULATOR: 0, DeviceKind.DEVICE: 1, DeviceKind.BROWSERSTACK: 2}
 
 
+@drafted
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What a device shall do next."""
@@ -162,7 +164,7 @@ class Policy:
         found: DeviceId | None = None
         found_rank: tuple[int, int, int, bool, int, int, int] | None = None
         for sort in self._pools.sorts_of(signature):
-            if lane not in sort.facts.lanes:
+            if not sort.idle or lane not in sort.facts.lanes:
                 continue
             device_id, is_warm = _first_idle(sort, app, priority, avoid)
             if device_id is None:

@@ -29,6 +29,7 @@ from coordinator.core.model import (
     Upload,
     UploadStatus,
 )
+from coordinator.core.records import drafted
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,7 @@ class SendWelcome:
     session: SessionId
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendLease:
     """Tell what a lease is now."""
@@ -166,6 +168,7 @@ class SendLease:
     grace_us: int
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendClose:
     """Tell that a lease is over: end what still runs under it."""
@@ -258,6 +261,7 @@ class Preemption:
     """The first of those that wait for the device."""
 
 
+@drafted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """Commit every write in one transaction, then deliver the sends, then answer."""

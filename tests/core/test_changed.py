@@ -1,12 +1,14 @@
-"""Copies of frozen records with other values."""
+"""Frozen records: how they are made, and copies with other values."""
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields, replace
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 
 import pytest
 
 from coordinator.core.model import Counters, Device, DeviceState, Job, JobState, changed
+from coordinator.core.records import drafted
 from tests.core.lab import Lab, emulator, spec
 
 
@@ -47,3 +49,56 @@ def test_changing_a_field_that_the_record_has_not_is_refused() -> None:
     job, _ = some_job_and_device()
     with pytest.raises(AttributeError, match="priority"):
         changed(job, priority=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Has a field of each sort."""
+
+    name: str
+    size: int = 3
+    marks: Mapping[str, str] = field(default_factory=dict)
+    owner: str = field(kw_only=True)
+    hold: str | None = field(default=None, kw_only=True, compare=False)
+
+
+@drafted
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """The same, made as a draft."""
+
+    name: str
+    size: int = 3
+    marks: Mapping[str, str] = field(default_factory=dict)
+    owner: str = field(kw_only=True)
+    hold: str | None = field(default=None, kw_only=True, compare=False)
+
+
+def values(record: Slow | Quick) -> list[object]:
+    return [getattr(record, one.name) for one in fields(record)]
+
+
+def test_record_that_is_made_as_a_draft_has_the_values_that_it_would_have_had() -> None:
+    assert values(Quick("a", owner="x")) == values(Slow("a", owner="x"))
+    assert values(Quick("a", 5, {"b": "c"}, owner="x", hold="h")) == values(
+        Slow("a", 5, {"b": "c"}, owner="x", hold="h")
+    )
+    assert Quick("a", owner="x").marks is not Quick("a", owner="x").marks, "a default that is made is made each time"
+
+
+def test_record_that_is_made_as_a_draft_is_frozen_and_equal_by_its_fields() -> None:
+    record = Quick("a", owner="x", hold="h")
+    assert type(record) is Quick
+    assert record == replace(record, hold=None)
+    assert record != replace(record, size=4)
+    with pytest.raises(FrozenInstanceError):
+        record.size = 9  # type: ignore[misc]
+
+
+def test_record_that_is_made_as_a_draft_refuses_what_it_would_have_refused() -> None:
+    with pytest.raises(TypeError, match="owner"):
+        Quick("a")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="positional"):
+        Quick("a", 3, {}, "x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="colour"):
+        Quick("a", owner="x", colour="red")  # type: ignore[call-arg]
