@@ -40,6 +40,10 @@ def from_log(logarithm: int) -> int:
     return (((1 << FRACTION_BITS) + fraction) << exponent) >> FRACTION_BITS
 
 
+def _log_of(span_us: int) -> int:
+    return to_log(max(1, span_us))
+
+
 @dataclass(slots=True)
 class Average:
     """A moving average of logarithms, and how far from it runs lie."""
@@ -48,9 +52,8 @@ class Average:
     mean: int = 0
     deviation: int = 0
 
-    def add(self, span_us: int) -> None:
-        """Take one more run into account."""
-        logarithm = to_log(max(1, span_us))
+    def add(self, logarithm: int) -> None:
+        """Take one more run into account, by the logarithm of what it took."""
         if not self.count:
             self.mean = logarithm
         else:
@@ -84,9 +87,9 @@ class Durations:
         for one in expectations:
             average = Average(one.count, one.mean, one.deviation)
             self._tests[one.key] = average
-            self._note_of_others(one.key.org_id, average.median_us)
+            self._note_of_others(one.key.org_id, _log_of(average.median_us))
         for install_us in installs_us:
-            self._installs.add(install_us)
+            self.note_install(install_us)
 
     def known(self) -> dict[TestKey, Expectation]:
         """Return what is remembered of each test."""
@@ -101,17 +104,21 @@ class Durations:
         average = self._tests.get(key)
         if average is None:
             average = self._tests[key] = Average()
-        average.add(span_us)
-        self._note_of_others(spec.org_id, span_us)
+        logarithm = _log_of(span_us)
+        average.add(logarithm)
+        self._note_of_others(spec.org_id, logarithm)
         return Expectation(key=key, count=average.count, mean=average.mean, deviation=average.deviation)
 
-    def _note_of_others(self, org_id: str, span_us: int) -> None:
-        self._orgs.setdefault(org_id, Average()).add(span_us)
-        self._all.add(span_us)
+    def _note_of_others(self, org_id: str, logarithm: int) -> None:
+        average = self._orgs.get(org_id)
+        if average is None:
+            average = self._orgs[org_id] = Average()
+        average.add(logarithm)
+        self._all.add(logarithm)
 
     def note_install(self, install_us: int) -> None:
         """Learn how long an install took."""
-        self._installs.add(install_us)
+        self._installs.add(_log_of(install_us))
 
     def _average(self, spec: JobSpec) -> Average | None:
         """Return the nearest that is known: of the test, else of its organisation, else of all."""

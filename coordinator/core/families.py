@@ -32,6 +32,8 @@ Long = tuple[int, int, int, Entry]
 Resting = tuple[int, int, "Bucket"]
 """(less the work for each device with which it rests, a number that keeps buckets from being compared, which)."""
 
+IDENTITY = ("id", "udid")
+"""Demands that name single devices."""
 COMPACT_ABOVE = 64
 KNOWN_SIGNATURES = 16_384
 
@@ -49,10 +51,14 @@ class Signature:
     """Whether slots of a cloud serve it besides what its target names."""
     org: str = ""
     """The organisation of its jobs, where agents are kept for that; such agents serve no other pools."""
+    is_of_sorts: bool = field(init=False, repr=False, compare=False)
+    """Whether the sort of a device says all: it names no single devices, and none to avoid."""
     hash: int = field(init=False, repr=False, compare=False)
     """Worked out once: every decision looks pools up."""
 
     def __post_init__(self) -> None:
+        is_of_sorts = not self.avoid and all(name not in IDENTITY for name, _ in self.selector)
+        object.__setattr__(self, "is_of_sorts", is_of_sorts)
         told = (self.target, self.selector, self.avoid, self.lane, self.spills, self.org)
         object.__setattr__(self, "hash", hash(told))
 

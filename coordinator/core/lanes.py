@@ -281,7 +281,7 @@ class Queues:
 
     def hold(self, key: FamilyKey, priority: int, change_us: int) -> None:
         """Note that a family's leased work has grown or shrunk, by a job of a submitted priority."""
-        family = self._family(key, self._family_install_us(key))
+        family = self.family(key) or self._family(key, 0)
         family.held_us += change_us
         family.pool.burden.add(priority, change_us)
         self.heads.weigh(family.pool)
@@ -310,10 +310,6 @@ class Queues:
             if family is not None and family.install_us != install_us:
                 family.install_us = install_us
                 self.heads.offer_all(family)
-
-    def _family_install_us(self, key: FamilyKey) -> int:
-        family = self.family(key)
-        return family.install_us if family is not None else 0
 
     def unpark(self, org: str) -> None:
         """Offer an organisation again that has a device less."""

@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from coordinator.core.families import Signature
+from coordinator.core.families import IDENTITY, Signature
 from coordinator.core.model import (
     ALL_LANES,
     ANDROID,
@@ -29,7 +29,6 @@ from coordinator.core.model import (
     Target,
 )
 
-IDENTITY = ("id", "udid")
 ASKING = (PLATFORM, *IDENTITY)
 """Demands by which a job may come to an iOS device."""
 WHATEVER_IS_ASKED_FOR = "*"
@@ -203,6 +202,8 @@ class Pools:
         """Lower-case id or udid -> devices."""
         self._live: dict[Signature, tuple[Sort, ...]] = {}
         self._number = 0
+        self._idle = 0
+        """Free devices of all sorts."""
         self._kept = 0
         """Sorts that do not serve all lanes."""
         self.touched: dict[Signature, None] = {}
@@ -229,7 +230,7 @@ class Pools:
     def _move(self, before: Device, device: Device, sort: Sort) -> None:
         was_idle, is_idle = before.state is DeviceState.IDLE, device.state is DeviceState.IDLE
         if was_idle and (not is_idle or before.app != device.app):
-            sort.remove_idle(before)
+            self._unset_idle(before, sort)
             was_idle = False
         was_available, is_available = before.state not in UNAVAILABLE, device.state not in UNAVAILABLE
         self._change_available(sort, is_available - was_available)
@@ -254,8 +255,13 @@ class Pools:
 
     def _set_idle(self, device: Device, sort: Sort) -> None:
         self._number += 1
+        self._idle += 1
         sort.add_idle(device, self._number)
         self.touched.update(sort.signatures)
+
+    def _unset_idle(self, device: Device, sort: Sort) -> None:
+        self._idle -= 1
+        sort.remove_idle(device)
 
     def _touch_avoiding(self, sort: Sort) -> None:
         """Look again at pools that avoid devices: what could take their place has become less."""
@@ -280,7 +286,7 @@ class Pools:
     def _leave(self, device: Device) -> None:
         sort = self._sort_of.pop(device.id)
         if device.state is DeviceState.IDLE:
-            sort.remove_idle(device)
+            self._unset_idle(device, sort)
         self._change_available(sort, -int(device.state not in UNAVAILABLE))
         sort.size -= 1
         self._touch_avoiding(sort)
@@ -336,7 +342,7 @@ class Pools:
     def signatures_of(self, device: Device) -> list[Signature]:
         """Return the pools with waiting jobs that a device serves."""
         sort = self._sort_of[device.id]
-        return [signature for signature in sort.signatures if self._serves(device, signature)]
+        return [one for one in sort.signatures if one.is_of_sorts or self._serves(device, one)]
 
     def serves(self, device: Device, signature: Signature, lane: Lane) -> bool:
         """Whether a device may run jobs of a pool that were submitted in a lane."""
@@ -406,6 +412,8 @@ class Pools:
 
     def has_free(self, signature: Signature, lane: Lane) -> bool:
         """Whether a free device may serve a lane of a pool."""
+        if not self._idle:  # as nearly always in a busy lab, once the device that fell free has its work
+            return False
         return any(sort.idle and lane in sort.facts.lanes for sort in self._live.get(signature, ()))
 
     def free_for(self, signature: Signature, lane: Lane) -> int:
