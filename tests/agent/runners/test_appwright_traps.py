@@ -47,7 +47,7 @@ TRAPS = (
         "shape.cjs: installDriver does nothing; appium.install_driver installs a pinned one, once",
         (
             (SHAPES, "test_newer_appwright_gets_our_session_and_touches_nothing_of_the_host"),
-            (SHAPES, "test_session_that_cannot_be_made_is_asked_for_once"),
+            (SHAPES, "test_published_appwright_touches_nothing_of_the_host_either"),
             ("agent/test_appium.py", "test_driver_of_another_release_is_replaced"),
         ),
     ),
@@ -56,7 +56,7 @@ TRAPS = (
         "shape.cjs: getAppBundleId answers at once",
         (
             (SHAPES, "test_newer_appwright_gets_our_session_and_touches_nothing_of_the_host"),
-            (SHAPES, "test_session_that_cannot_be_made_is_asked_for_once"),
+            (SHAPES, "test_published_appwright_touches_nothing_of_the_host_either"),
         ),
     ),
     Trap(
@@ -69,7 +69,7 @@ TRAPS = (
         "shape.cjs: startAppiumServer does nothing; appium.AppiumServer has a free port, a secret path, and its group",
         (
             (SHAPES, "test_newer_appwright_gets_our_session_and_touches_nothing_of_the_host"),
-            (SHAPES, "test_session_that_cannot_be_made_is_asked_for_once"),
+            (SHAPES, "test_published_appwright_touches_nothing_of_the_host_either"),
             (GRID, "test_two_specs_on_two_phones_overlap_and_share_nothing"),
             (GRID, "test_killed_agent_leaves_no_process_and_its_job_ends_elsewhere"),
         ),
