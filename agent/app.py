@@ -38,7 +38,8 @@ from agent.core.events import (
     UploadsWanted,
     Welcome,
 )
-from agent.core.machine import JITTER_RANGE, Machine
+from agent.core.link import JITTER_RANGE
+from agent.core.machine import Machine
 from agent.core.model import (
     MICROSECONDS,
     Blame,

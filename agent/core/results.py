@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from agent.core.events import AttemptEnded
 from agent.core.model import (
     AttemptId,
     AttemptResult,
@@ -9,12 +10,13 @@ from agent.core.model import (
     Blame,
     Failure,
     LeaseSpec,
+    Now,
     Outcome,
     RevokeReason,
     TestResult,
     TestState,
 )
-from agent.core.slots import reason_of
+from agent.core.slots import Slot, reason_of
 
 RESULT_BYTES = 256 * 1_024
 """What the tests of one result may take. A message that is too long would end the stream, again at every reconnect."""
@@ -32,6 +34,23 @@ def stopped_outcome(lease: LeaseSpec, attempt: AttemptId) -> Outcome:
             return Outcome.PREEMPTED
         case RevokeReason.RELEASE | None:
             return Outcome.RELEASED
+
+
+def result_of(slot: Slot, ended: AttemptEnded, now: Now) -> AttemptResult:
+    """Return the result of the attempt that a slot has run."""
+    assert slot.lease is not None
+    assert slot.installation is not None
+    return AttemptResult(
+        attempt_id=ended.attempt_id,
+        key=ended.key,
+        outcome=ended.outcome or stopped_outcome(slot.lease, ended.attempt_id),
+        failure=ended.failure,
+        tests=bounded(tuple(ended_test(test) for test in slot.tests.values())),
+        log=ended.log,
+        duration_us=now.mono_us - slot.start_us,
+        build_digest=slot.installation.digest,
+        is_resumable=ended.outcome is None and ended.is_resumable,
+    )
 
 
 def lost(begun: BegunAttempt) -> AttemptResult:

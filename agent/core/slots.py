@@ -6,6 +6,7 @@ from enum import StrEnum
 from agent.core.model import (
     AttemptId,
     DeviceFacts,
+    DeviceKind,
     Failure,
     Installation,
     LeasedJob,
@@ -57,6 +58,28 @@ class Slot:
     def is_alive(self) -> bool:
         """Whether something of the lease runs on the host."""
         return self.phase in (Phase.PREPARING, Phase.RUNNING)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more may start under a lease: a canary wants no more, and what ran may have hurt the device.
+
+        A canary is given back after its word was sent; should that be lost, the coordinator sends another one.
+        """
+        return not self.facts.usable or (self.lease is not None and self.lease.is_canary)
+
+    @property
+    def is_leased_cloud(self) -> bool:
+        """Whether it is a slot of a cloud and has a lease that goes on."""
+        return self.facts.kind is DeviceKind.BROWSERSTACK and self.lease is not None and not self.is_over
+
+    def may_start(self, job: LeasedJob) -> bool:
+        """Whether a job of the lease was neither started nor revoked."""
+        assert self.lease is not None
+        return job.attempt_id not in self.started and reason_of(self.lease, job.attempt_id) is None
+
+    def is_preempted(self, attempt: AttemptId) -> bool:
+        """Whether an attempt is to make room for a job of higher priority."""
+        return self.lease is not None and reason_of(self.lease, attempt) is RevokeReason.PREEMPT
 
     def dated(self, test: TestResult, mono_us: int) -> TestResult:
         """Return how a test of the running attempt stands, with when it began: as it was seen first."""

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from agent.app import jitter
-from agent.core.machine import JITTER_RANGE
+from agent.core.link import JITTER_RANGE
 
 
 @pytest.mark.parametrize("addresses", [1, 2, 3])

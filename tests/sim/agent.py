@@ -16,7 +16,8 @@ from agent.core.events import (
     SessionOpened,
     Started,
 )
-from agent.core.machine import JITTER_RANGE, Machine
+from agent.core.link import JITTER_RANGE
+from agent.core.machine import Machine
 from agent.core.model import AgentId, AttemptId, DeviceFacts, DeviceId, Identity, Lane, LeaseKey, Now, Outcome
 from agent.core.step import (
     NOTHING,

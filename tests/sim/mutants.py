@@ -15,8 +15,8 @@ from typing import Any
 from unittest.mock import patch
 
 from agent import wire
-from agent.core import machine as agent_machine
 from agent.core.events import AttemptEnded
+from agent.core.leases import Leases
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
@@ -102,7 +102,7 @@ def _forget_canaries_while_one_flies(sound: Any) -> Any:  # noqa: ANN401
 
 
 def _adopt_whatever_comes(sound: Any) -> Any:  # noqa: ANN401 - the sound function
-    def adopt(self: agent_machine.Machine, lease: LeaseSpec, now: Now) -> None:
+    def adopt(self: Leases, lease: LeaseSpec, now: Now) -> None:
         self._fences.pop(lease.device_id, None)
         sound(self, lease, now)
 
@@ -221,9 +221,9 @@ def _free_devices_at_expiry(sound: Any) -> Any:  # noqa: ANN401
 
 
 def _answer_before_the_end(sound: Any) -> Any:  # noqa: ANN401
-    def close_device(self: agent_machine.Machine, device: DeviceId, key: LeaseKey, now: Now) -> None:
+    def close_device(self: Leases, device: DeviceId, key: LeaseKey, now: Now) -> None:
         sound(self, device, key, now)
-        self._send(ReportClosed(key=key, device_id=device))
+        self._outbox.send(ReportClosed(key=key, device_id=device))
 
     return close_device
 
@@ -325,7 +325,7 @@ def _let_everybody_spill(_sound: Any) -> Any:  # noqa: ANN401
 
 
 def _call_every_spec_resumable(sound: Any) -> Any:  # noqa: ANN401
-    def attempt_ended(self: agent_machine.Machine, event: AttemptEnded, now: Now) -> None:
+    def attempt_ended(self: Leases, event: AttemptEnded, now: Now) -> None:
         sound(self, replace(event, is_resumable=True), now)
 
     return attempt_ended
@@ -344,7 +344,7 @@ def _tell_nothing_of_done_tests(sound: Any) -> Any:  # noqa: ANN401
 
 
 def _start_what_was_taken_back(sound: Any) -> Any:  # noqa: ANN401
-    def revise(self: agent_machine.Machine, slot: Any, lease: LeaseSpec, now: Now) -> None:  # noqa: ANN401
+    def revise(self: Leases, slot: Any, lease: LeaseSpec, now: Now) -> None:  # noqa: ANN401
         kept = [job for job in slot.lease.jobs if job not in lease.jobs]
         sound(self, slot, replace(lease, jobs=(*kept, *lease.jobs), revoked=()), now)
 
@@ -382,7 +382,7 @@ def _drop_the_lock_with_the_agent(sound: Any) -> Any:  # noqa: ANN401
 
 
 MUTANTS = (
-    Mutant(name="no fence test", plant=replacing(agent_machine.Machine, "_adopt", _adopt_whatever_comes), seed=31),
+    Mutant(name="no fence test", plant=replacing(Leases, "adopt", _adopt_whatever_comes), seed=31),
     Mutant(name="epoch not checked by the database", plant=replacing(Database, "commit", _write_in_any_epoch), seed=1),
     Mutant(
         name="acknowledge before commit", plant=replacing(CoordinatorProcess, "commit", _tell_before_commit), seed=0
@@ -424,7 +424,7 @@ MUTANTS = (
     Mutant(name="device free at expiry", plant=replacing(Ledger, "close_lease", _free_devices_at_expiry), seed=1),
     Mutant(
         name="answer for a closed lease before its end",
-        plant=replacing(agent_machine.Machine, "_close_device", _answer_before_the_end),
+        plant=replacing(Leases, "_close_device", _answer_before_the_end),
         seed=1,
     ),
     Mutant(name="holds ignored", plant=replacing(Ledger, "is_held", _hold_nothing), seed=0),
@@ -439,12 +439,12 @@ MUTANTS = (
     Mutant(name="requests forgotten", plant=replacing(Requests, "submit", _forget_requests), seed=0),
     Mutant(
         name="start what was taken back",
-        plant=replacing(agent_machine.Machine, "_revise", _start_what_was_taken_back),
+        plant=replacing(Leases, "_revise", _start_what_was_taken_back),
         seed=0,
     ),
     Mutant(
         name="tied tests kept",
-        plant=replacing(agent_machine.Machine, "_attempt_ended", _call_every_spec_resumable),
+        plant=replacing(Leases, "attempt_ended", _call_every_spec_resumable),
         seed=2,
     ),
     Mutant(
