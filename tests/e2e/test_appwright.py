@@ -24,9 +24,9 @@ import pytest
 from agent.bundles import packages_key, packages_of
 from agent.runners.appwright_project import TOOLBOX
 from agent.seals import seal
-from agent.virtual_phone.apk import build_apk
 from agent.virtual_phone.lab import VirtualLab
 from examples import node_packages
+from tests.apks import lay_apk
 from tests.e2e.grid import AGENT, Grid, Program, eventually
 
 LEFT, RIGHT = "org.example.left", "org.example.right"
@@ -45,8 +45,8 @@ def workspace(tmp_path: Path) -> Path:
     """The example project with the builds of two app versions, and one that is broken."""
     workspace = node_packages.lay_out(EXAMPLE, tmp_path / "wikipedia")
     (workspace / "apps").mkdir()
-    build_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
-    build_apk(workspace / "apps" / "other.apk", "org.example.wikipedia", 2, "2.0")
+    lay_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    lay_apk(workspace / "apps" / "other.apk", "org.example.wikipedia", 2, "2.0")
     (workspace / "apps" / "broken.apk").write_bytes(b"no APK at all")
     return workspace
 
@@ -126,8 +126,8 @@ def probe(grid: Grid, job: int) -> dict[str, Any]:
 
 def test_two_specs_on_two_phones_overlap_and_share_nothing(grid: Grid, workspace: Path) -> None:
     spec = write_spec(workspace, "probe.spec.ts", PROBE)
-    build_apk(workspace / "apps" / "left.apk", "org.example.left", 1, "1.0")
-    build_apk(workspace / "apps" / "right.apk", "org.example.right", 1, "1.0")
+    lay_apk(workspace / "apps" / "left.apk", "org.example.left", 1, "1.0")
+    lay_apk(workspace / "apps" / "right.apk", "org.example.right", 1, "1.0")
     before = fingerprint(workspace)
     jobs = [*grid.submit(spec, app="left"), *grid.submit(spec, app="right")]
     phones(grid, workspace, 2)
@@ -188,7 +188,7 @@ def test_two_builds_take_turns_on_one_phone_and_every_test_runs_against_its_own(
     digests = {}
     for app, padding in (("one", 1), ("two", 2)):
         # The same to whoever compares versions: only the bytes tell them apart.
-        apk = build_apk(tmp_path / f"{app}.apk", "org.example.wikipedia", 7, "7.0", padding)
+        apk = lay_apk(tmp_path / f"{app}.apk", "org.example.wikipedia", 7, "7.0", padding)
         digests[app] = upload(grid, apk, app)
     swap = write_spec(workspace, "swap.spec.ts", SWAP)
     phones(grid, workspace, 1)
@@ -236,7 +236,7 @@ def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_its_own_packages_alone
     shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
     write_spec(project, "dirty.spec.ts", DIRTY)
     (project / ".env").write_text("SECRET=1")
-    app = build_apk(tmp_path / "my app.apk", "org.example.wikipedia", 1, "1.0")
+    app = lay_apk(tmp_path / "my app.apk", "org.example.wikipedia", 1, "1.0")
     submit = ("submit", "--org-id", "qualgent", "--app-version-id", "xyz123", "--bundle", str(project))
     refused = grid.run(*submit, "--test", "tests/dirty.spec.ts", code=2)
     assert "looks like secrets: .env" in refused.stderr
@@ -261,7 +261,7 @@ def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_its_own_packages_alone
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_bundle_runs_on_an_agent_with_an_empty_state(grid: Grid, tmp_path: Path) -> None:
-    app = build_apk(tmp_path / "app.apk", "org.example.wikipedia", 1, "1.0")
+    app = lay_apk(tmp_path / "app.apk", "org.example.wikipedia", 1, "1.0")
     project = tmp_path / "project"
     shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("node_modules"))
     # npm's cache is the host's; of the rest there is nothing.
@@ -282,7 +282,7 @@ def test_bundle_runs_on_an_agent_with_an_empty_state(grid: Grid, tmp_path: Path)
 def test_build_that_two_phones_refuse_ends_all_its_jobs_and_no_phone_is_blamed(
     grid: Grid, workspace: Path, tmp_path: Path
 ) -> None:
-    signed = build_apk(tmp_path / "signed.apk", "org.example.wikipedia", 7, "7.0")
+    signed = lay_apk(tmp_path / "signed.apk", "org.example.wikipedia", 7, "7.0")
     unsigned = tmp_path / "unsigned.apk"
     with zipfile.ZipFile(signed) as source, zipfile.ZipFile(unsigned, "w") as target:
         for entry in source.infolist():
@@ -552,7 +552,7 @@ def processes_of(grid: Grid) -> list[str]:
 def test_without_a_build_source_the_projects_own_build_is_run_and_known_by_its_digest(
     grid: Grid, workspace: Path
 ) -> None:
-    own = build_apk(workspace / "apps" / "wikipedia.apk", "org.example.wikipedia", 7, "7.0")
+    own = lay_apk(workspace / "apps" / "wikipedia.apk", "org.example.wikipedia", 7, "7.0")
     real_agent(grid, "--virtual-phones", "1", "--workspace", str(workspace))
     (job,) = grid.submit("tests/login.spec.ts", app="whatever-ci-calls-it")
     grid.run("jobs", "wait", str(job), seconds=200)

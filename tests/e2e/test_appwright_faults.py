@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.virtual_phone.apk import build_apk
 from examples import node_packages
 from tests.agent.emulator_stand_in import install_stand_in
+from tests.apks import lay_apk
 from tests.e2e.grid import Grid, eventually, running_grid
 from tests.e2e.test_appwright import EXAMPLE, real_agent, submit_gated
 
@@ -35,7 +35,7 @@ def grid(tmp_path: Path) -> Iterator[Grid]:
 def workspace(tmp_path: Path) -> Path:
     """The example project with the build of one app version."""
     workspace = node_packages.lay_out(EXAMPLE, tmp_path / "my projects" / "wikipedia")
-    build_apk(workspace / APPS / "build xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    lay_apk(workspace / APPS / "build xyz123.apk", "org.example.wikipedia", 1, "1.0")
     return workspace
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.virtual_phone.apk import build_apk
 from examples import node_packages
+from tests.apks import lay_apk
 from tests.e2e.grid import QUICK, Grid, eventually, running_grid
 from tests.e2e.test_appwright import EXAMPLE, phones, write_spec
 
@@ -66,7 +66,7 @@ def at_work(grid: Grid, job: int, attempt: int | None = None) -> list[str]:
 def test_preempted_spec_runs_only_the_rest_unless_its_tests_belong_together(grid: Grid, tmp_path: Path) -> None:
     workspace = node_packages.lay_out(EXAMPLE, tmp_path / "wikipedia")
     (workspace / "apps").mkdir()
-    build_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    lay_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
     four = {"mode": "", "titles": '["one", "two", "three", "four"]', "gated": "two"}
     tied = {"mode": SERIAL, "titles": '["first", "second"]', "gated": "first"}
     write_spec(workspace, "urgent.spec.ts", 'import { test } from "appwright"; test("is over at once", () => {});')

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.virtual_phone.apk import build_apk
 from examples import node_packages
+from tests.apks import lay_apk
 from tests.browserstack.leaks import files_with, spellings, watched_processes
 from tests.browserstack.stand_in import ACCESS_KEY, USERNAME, StandIn, running_stand_in
 from tests.e2e.grid import Grid, Program, eventually
@@ -55,7 +55,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = node_packages.lay_out(EXAMPLE, tmp_path_factory.mktemp("project") / "wikipedia")
     (workspace / "tests" / "reading.spec.ts").write_text(READING)
     (workspace / "apps").mkdir()
-    build_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
+    lay_apk(workspace / "apps" / "xyz123.apk", "org.example.wikipedia", 1, "1.0")
     shutil.copyfile(workspace / "apps" / "xyz123.apk", workspace / "apps" / "again.apk")
     return workspace
 
