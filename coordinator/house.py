@@ -77,7 +77,7 @@ class House:
         """
         self._store = store
         self._space = space
-        self._logs = LogStore(storage, store, may_acknowledge=leadership.leads)
+        self._logs = LogStore(storage, store, may_acknowledge=leadership.leads, is_sole=True)
         self._blobs = BlobStore(storage.shelf(), config.data_dir / "uploads")
         self._most_blob_bytes = config.max_upload
         ages = [age for age in (config.retain_us, config.retain_artifacts_us) if age is not None]

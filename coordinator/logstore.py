@@ -38,6 +38,7 @@ from coordinator.core.logfile import (
 )
 from coordinator.core.model import SECOND_US, Attempt, AttemptId
 from coordinator.logtimes import MARK, LogTimes, Mark
+from coordinator.newlogs import NewLogs
 from coordinator.storage import Storage, Stored
 from coordinator.store import StaleEpoch, Store, StoreError, StoreFull
 
@@ -130,6 +131,11 @@ class _Log:
     hash: _Hash = field(default_factory=_Hash)
     tail: bytes = b""
     """The last bytes that are durable, for the followers who wait for them."""
+
+    @classmethod
+    def begun(cls, attempt: AttemptId) -> _Log:
+        """Return a log of which there is nothing yet."""
+        return cls(attempt=attempt, file=LogFile(), parts=(), durable=0, grown_us=0)
 
     def with_times(self, loaded: LogTimes) -> LogTimes:
         """Keep and return what was loaded, unless somebody else was first."""
@@ -224,6 +230,7 @@ class LogStore:
         patience_us: int = PATIENCE_US,
         read_wall_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
         may_acknowledge: Callable[[], bool] = lambda: True,
+        is_sole: bool = False,
     ) -> None:
         """Use a storage and a database that belong together.
 
@@ -233,12 +240,15 @@ class LogStore:
             patience_us: How long the rest of an ended attempt's log is waited for.
             read_wall_us: The wall clock.
             may_acknowledge: Whether this coordinator still leads; asked after each write and before each word of it.
+            is_sole: Whether all logs of the store's epoch come here, so that one that never came is new.
         """
         self._storage = storage
         self._store = store
         self._patience_us = patience_us
         self._read_wall_us = read_wall_us
         self._may_acknowledge = may_acknowledge
+        self._is_sole = is_sole
+        self._new = NewLogs()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="logs")
         self._recorder = _Recorder(store, self._run)
         # Whoever uses a log holds it, so all who use it share one; the queue holds the last few for those to come.
@@ -614,6 +624,7 @@ class LogStore:
         """Close in memory those logs that nobody writes to now, so that nobody begins to, and return them."""
         idle: list[AttemptId] = []
         for attempt in attempts:
+            self._is_new(attempt)  # what is recorded of it now must be read by whoever comes later
             log = self._logs.get(attempt)
             if log is not None:
                 if log.flush is not None:
@@ -652,10 +663,14 @@ class LogStore:
         if log is None:
             if attempt < 1:
                 raise InvalidRequest("attempt_id", f"attempt {attempt} cannot be")
-            loaded = await self._run(self._load, attempt)
+            loaded = _Log.begun(attempt) if self._is_new(attempt) else await self._run(self._load, attempt)
             log = self._logs.setdefault(attempt, loaded)
             self._recent.append(log)
         return log
+
+    def _is_new(self, attempt: AttemptId) -> bool:
+        """Whether a log cannot be there yet: most that are asked for begin just then. From now on it can."""
+        return self._is_sole and self._new.meet(attempt, self._store.first_attempt)
 
     def _load(self, attempt: AttemptId) -> _Log:
         record = self._store.log_of(attempt)

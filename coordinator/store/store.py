@@ -69,6 +69,8 @@ class Store:
         self._turn = threading.Lock()
         self._group = GroupCommit(self._write)
         self._batches: BatchWriter | None = None
+        self.first_attempt: AttemptId | None = None
+        """No attempt from here on was before our epoch; None before there is one."""
         self._request_keys = RequestKeys()
         self.cluster_id = ""
         """Names this database for all its lives."""
@@ -194,6 +196,7 @@ class Store:
             return counters, BatchWriter(connection.dialect, counters.epoch, highest)
 
         counters, self._batches = self._write(raise_epoch)
+        self.first_attempt = AttemptId(counters.next_attempt)
         # What others inserted until now is there to be learnt, and from now on nobody else inserts.
         self._request_keys = RequestKeys()
         return counters

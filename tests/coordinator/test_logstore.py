@@ -13,8 +13,9 @@ import pytest
 
 from coordinator import logstore
 from coordinator.core.errors import InvalidRequest
-from coordinator.core.logfile import LogRestart, LogState, LogWrite
-from coordinator.core.model import AttemptId, AttemptOutcome
+from coordinator.core.logfile import LogRecord, LogRestart, LogState, LogWrite
+from coordinator.core.model import AttemptId, AttemptOutcome, Counters
+from coordinator.core.step import PutCounters
 from coordinator.logstore import Committed, LogStore
 from coordinator.storage import Directory
 from coordinator.store import Store
@@ -424,3 +425,61 @@ async def test_files_lie_in_shards_and_belong_to_us_alone(logs: LogStore, tmp_pa
     paths = [path.relative_to(tmp_path / "logs") for path in (tmp_path / "logs").rglob("*.log")]
     assert sorted(str(path) for path in paths) == ["00/256.1.log", f"00/{2**62}.1.log", "01/1.1.log", "ff/255.1.log"]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.log")} == {0o600}
+
+
+@pytest.fixture
+async def sole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[LogStore, list[AttemptId]]]:
+    """The only log store of an epoch, and the attempts that it looks for in the database; it remembers one log."""
+    monkeypatch.setattr(logstore, "REMEMBERED_LOGS", 1)
+    store = open_store(tmp_path)
+    asked: list[AttemptId] = []
+    look_up = store.log_of
+
+    def note(attempt: AttemptId) -> LogRecord:
+        asked.append(attempt)
+        return look_up(attempt)
+
+    monkeypatch.setattr(store, "log_of", note)
+    logs = LogStore(storage(tmp_path), store, is_sole=True)
+    yield logs, asked
+    await logs.close()
+    store.close()
+
+
+async def test_log_that_begins_is_looked_for_nowhere(sole: tuple[LogStore, list[AttemptId]]) -> None:
+    logs, asked = sole
+    await append(logs, TEXT)
+    await logs.finish(ONE, len(TEXT), SHA256)
+    assert (await logs.committed(ONE)).is_closed
+    assert asked == []
+
+
+async def test_log_that_has_left_memory_is_read_again(sole: tuple[LogStore, list[AttemptId]]) -> None:
+    logs, asked = sole
+    await append(logs, TEXT)
+    await append(logs, b"another", attempt=AttemptId(2))
+    assert await content(logs) == TEXT
+    assert asked == [ONE]
+
+
+async def test_log_whose_bytes_were_taken_is_truncated_though_nobody_had_asked_for_it(
+    sole: tuple[LogStore, list[AttemptId]],
+) -> None:
+    logs, asked = sole
+    assert await logs.empty([ONE]) == 1
+    assert await logs.state(RUNNING) is LogState.TRUNCATED
+    assert asked == [ONE]
+
+
+async def test_log_of_an_earlier_epoch_is_looked_for(tmp_path: Path) -> None:
+    first = open_store(tmp_path)
+    logs = LogStore(storage(tmp_path), first, is_sole=True)
+    await append(logs, TEXT)
+    first.commit([PutCounters(Counters(epoch=first.epoch, next_attempt=2))])
+    await logs.close()
+    first.close()
+    second = open_store(tmp_path)
+    logs = LogStore(storage(tmp_path), second, is_sole=True)
+    assert await content(logs) == TEXT
+    await logs.close()
+    second.close()
