@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import completion, render, terminal
+from qgjob.cli import completion, printing, render, terminal, words
 from qgjob.cli.command import Command
 from qgjob.cli.fields import MAX_ID, MAX_NUMBER
 from qgjob.cli.progress import showing_progress
 from qgjob.cli.session import Json, Output, chosen_format, client, show, show_one
 from qgjob.counts import counted
 from qgjob.errors import UsageError
+from qgjob.resources import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,18 +101,18 @@ def open_report(
         page = keep_report(opened, job_id, attempt)
     is_open = sys.stdout.isatty() and open_in_browser(page)
     if chosen == "table":
-        render.line_out(str(page))
+        printing.line_out(str(page))
         if not is_open:
             terminal.say("no browser was opened; open this file in one")
         return
     show_one({"job": job_id, "path": str(page), "opened": is_open}, chosen, lambda _: None, key="path")
 
 
-def _tell_downloaded(records: list[render.Resource], job_id: int, folder: Path) -> None:
+def _tell_downloaded(records: list[Resource], job_id: int, folder: Path) -> None:
     if not records:
         terminal.say(f"job {job_id} has left nothing behind that was asked for")
         return
-    render.line_out(f"{counted(len(records), 'file')}, {render.size(sum(one['size'] for one in records))} in {folder}")
+    printing.line_out(f"{counted(len(records), 'file')}, {words.size(sum(one['size'] for one in records))} in {folder}")
 
 
 def _chosen(artifacts: Sequence[Artifact], attempt: int, kinds: set[int]) -> list[Artifact]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import fields, render, terminal
+from qgjob.cli import fields, lab_tables, terminal, words
 from qgjob.cli.command import Command
 from qgjob.cli.progress import showing_progress
 from qgjob.cli.session import Json, Output, chosen_format, client, organisation, show, show_one
@@ -52,7 +52,7 @@ def upload_build(
     names = fields.name("org-id", org), fields.name("app-version-id", app_version_id)
     with client() as opened:
         build = bring(opened, *names, file, is_replacing=replace)
-    show_one(resources.build(build), chosen, render.build_block, key="digest")
+    show_one(resources.build(build), chosen, lab_tables.build_block, key="digest")
 
 
 @app.command("list", cls=Command)
@@ -69,7 +69,7 @@ def list_builds(
     chosen = chosen_format(output, json)
     with client() as opened:
         found = [resources.build(build) for build in opened.list_builds(org_id or "")]
-    show(found, chosen, render.builds_table, key="app_version_id")
+    show(found, chosen, lab_tables.builds_table, key="app_version_id")
 
 
 def bring(opened: Client, org_id: str, app_version_id: str, file: Path, *, is_replacing: bool = False) -> Build:
@@ -90,7 +90,7 @@ def bring(opened: Client, org_id: str, app_version_id: str, file: Path, *, is_re
         platform=app.platform,
         kind=app.kind,
     )
-    how = "was there already" if blob.was_there else f"uploaded, {render.size(blob.size)}"
+    how = "was there already" if blob.was_there else f"uploaded, {words.size(blob.size)}"
     what = f" for {app.platform}" if app.platform else ""
     terminal.say(f"{file.name}: {how}; {app_version_id} is sha256 {blob.digest[:16]}{what}")
     return registered

@@ -7,12 +7,13 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from qgjob.cli import render, terminal
+from qgjob.cli import printing, terminal
 from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.globals import GLOBALS
 from qgjob.cli.session import Json, Output, chosen_format, client, show
 from qgjob.errors import ClientError
 from qgjob.program import stdout_width
+from qgjob.resources import Resource
 
 if TYPE_CHECKING:
     from qgjob.checkup import Check
@@ -50,9 +51,9 @@ def doctor(output: Output = None, json: Json = False) -> None:
 def _show(checks: list[Check], output: str) -> None:
     from qgjob import checkup
 
-    def table(_records: list[render.Resource]) -> None:
+    def table(_records: list[Resource]) -> None:
         for line in checkup.lines(checks, stdout_width()):
-            render.line_out(terminal.clean(line))
+            printing.line_out(terminal.clean(line))
 
     records = [{**dataclasses.asdict(check), "hint": check.hint or None} for check in checks]
     show(records, output, table, key="name")
@@ -114,7 +115,7 @@ def _devices(devices: list[Device]) -> Check:
     return warned("devices", counted, _reasons(unusable)) if unusable else passed("devices", counted)
 
 
-def _reasons(unusable: list[render.Resource]) -> str:
+def _reasons(unusable: list[Resource]) -> str:
     """Return why devices do not work and what to do about it, of the first few."""
     told = [_reason(device) for device in unusable if device["reason"] or device["state"] == "quarantined"]
     more = "`qgjob devices list` tells of all"
@@ -123,7 +124,7 @@ def _reasons(unusable: list[render.Resource]) -> str:
     return "; ".join([*told[:MOST_TOLD], more])
 
 
-def _reason(device: render.Resource) -> str:
+def _reason(device: Resource) -> str:
     """Return why a device does not work. Reasons of agents say what to do; one that people have written may not."""
     told = f"{device['id']} is {device['state']}" + (f": {device['reason']}" if device["reason"] else "")
     if device["state"] == "quarantined":
@@ -146,6 +147,6 @@ def say_coordinators_release() -> None:
         target = found["coordinator"].value
         with Client(target, access=access_of(found), call_patience_s=0) as opened:
             release = opened.release(timeout_s=ANSWER_S) or "of an unknown release"
-            render.line_out(f"coordinator {release} at {terminal.clean(target)}")
+            printing.line_out(f"coordinator {release} at {terminal.clean(target)}")
     except ClientError as error:
         terminal.say(f"coordinator: {error}")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import completion, fields, render, terminal
+from qgjob.cli import completion, fields, lab_tables, printing, terminal
 from qgjob.cli.command import Command
 from qgjob.cli.exits import Exit
 from qgjob.cli.session import Json, Output, chosen_format, client, show_one
+from qgjob.resources import Resource
 
 if TYPE_CHECKING:
     from qgjob.client import Client
@@ -67,7 +68,7 @@ def drain_agent(
         show_one(drained, chosen, lambda agent: terminal.say(_story(agent)), key="name")
 
 
-def _wait_until_drained(opened: Client, name: str, deadline_s: float | None, chosen: str) -> render.Resource:
+def _wait_until_drained(opened: Client, name: str, deadline_s: float | None, chosen: str) -> Resource:
     begun = time.monotonic()
     told: tuple[object, ...] = ()
     while True:
@@ -77,7 +78,7 @@ def _wait_until_drained(opened: Client, name: str, deadline_s: float | None, cho
         if news != told:
             told = news
             if chosen == "jsonl":
-                render.jsonl_out({**agent, "jobs": jobs})
+                printing.jsonl_out({**agent, "jobs": jobs})
             else:
                 terminal.say(_progress(agent, jobs))
         if not agent["batches"]:
@@ -89,19 +90,19 @@ def _wait_until_drained(opened: Client, name: str, deadline_s: float | None, cho
         time.sleep(LOOK_S)
 
 
-def _agent(opened: Client, name: str) -> render.Resource:
+def _agent(opened: Client, name: str) -> Resource:
     from qgjob import resources
 
     return next(resources.agent(agent) for agent in opened.list_agents() if agent.id == name)
 
 
-def _devices(opened: Client, name: str) -> list[render.Resource]:
+def _devices(opened: Client, name: str) -> list[Resource]:
     from qgjob import resources
 
     return [resources.device(device) for device in opened.list_devices() if device.agent == name]
 
 
-def _progress(agent: render.Resource, jobs: list[int]) -> str:
+def _progress(agent: Resource, jobs: list[int]) -> str:
     if not agent["batches"]:
         return f"{agent['name']} holds no batch"
     running = f", job {', '.join(map(str, jobs))} running" if jobs else ""
@@ -109,7 +110,7 @@ def _progress(agent: render.Resource, jobs: list[int]) -> str:
     return f"{agent['name']} still holds {batches}{running}"
 
 
-def _story(agent: render.Resource) -> str:
+def _story(agent: Resource) -> str:
     if agent["batches"]:
         return f"{agent['name']} is draining. `qgjob agents list` shows how many batches it still holds"
     return f"{agent['name']} is drained. `qgjob agents resume {agent['name']}` lets it work again"
@@ -147,18 +148,18 @@ def readmit_device(device: DeviceId, gone: Gone = False, output: Output = None, 
         terminal.say(_fencing(readmitted, is_said_gone=gone))
 
 
-def _fencing(device: render.Resource, *, is_said_gone: bool) -> str:
+def _fencing(device: Resource, *, is_said_gone: bool) -> str:
     waits = f"{device['id']} waits until its agent, {device['agent']}, has confirmed that nothing runs on it any more"
     if is_said_gone:
         return f"{waits}; that agent is connected, so its host is not gone"
     return f"{waits}. If its host is gone for good: qgjob devices readmit {device['id']} --gone"
 
 
-def _show_device(ask: Callable[[Client], Device], output: str | None, *, is_json: bool) -> render.Resource:
+def _show_device(ask: Callable[[Client], Device], output: str | None, *, is_json: bool) -> Resource:
     from qgjob import resources
 
     chosen = chosen_format(output, is_json)
     with client() as opened:
         device = resources.device(ask(opened))
-    show_one(device, chosen, lambda one: render.devices_table([one]))
+    show_one(device, chosen, lambda one: lab_tables.devices_table([one]))
     return device

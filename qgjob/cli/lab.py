@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from qgjob.cli import render, terminal
+from qgjob.cli import lab_tables, printing, render, terminal
 from qgjob.cli.command import Command
 from qgjob.cli.globals import GLOBALS
 from qgjob.cli.session import Json, Output, chosen_format, client, show
 from qgjob.cli.table import Column
 from qgjob.errors import UsageError
+from qgjob.resources import Resource
 
 queue = typer.Typer(help="Show the queue.", no_args_is_help=True)
 devices = typer.Typer(help="Show devices, and keep work off them.", no_args_is_help=True)
@@ -38,12 +39,12 @@ def queue_status(output: Output = None, json: Json = False) -> None:
     if chosen == "table":
         render.queue_block(status)
     elif chosen == "jsonl":
-        render.jsonl_out(status)
+        printing.jsonl_out(status)
     elif chosen == "id":
         for job in (*status["running"], *status["waiting"]):
-            render.line_out(str(job["id"]))
+            printing.line_out(str(job["id"]))
     else:
-        render.json_out(status)
+        printing.json_out(status)
 
 
 @queue.command("monitor", cls=Command)
@@ -79,7 +80,7 @@ def list_devices(output: Output = None, json: Json = False) -> None:
 
     chosen = chosen_format(output, json)
     with client() as opened:
-        show([resources.device(device) for device in opened.list_devices()], chosen, render.devices_table)
+        show([resources.device(device) for device in opened.list_devices()], chosen, lab_tables.devices_table)
 
 
 @agents.command("list", cls=Command)
@@ -89,7 +90,7 @@ def list_agents(output: Output = None, json: Json = False) -> None:
 
     chosen = chosen_format(output, json)
     with client() as opened:
-        show([resources.agent(agent) for agent in opened.list_agents()], chosen, render.agents_table, key="name")
+        show([resources.agent(agent) for agent in opened.list_agents()], chosen, lab_tables.agents_table, key="name")
 
 
 @config.command("view", cls=Command)
@@ -112,9 +113,9 @@ def view_config(output: Output = None, json: Json = False) -> None:
         for name, one in found.items()
     ]
 
-    def table(listed: list[render.Resource]) -> None:
+    def table(listed: list[Resource]) -> None:
         rows = [[str(one["name"]), str(one["value"]), str(one["source"])] for one in listed]
         columns = [Column(name, is_flexible=name != "Setting") for name in ("Setting", "Value", "From")]
-        render.table(columns, rows, empty="No settings.")
+        printing.table(columns, rows, empty="No settings.")
 
     show(list(records), chosen, table, key="name")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
-from qgjob.cli import render, styles
+from qgjob.cli import printing, styles
 from qgjob.cli.session import client
 from qgjob.errors import ClientError
 from qgjob.program import stdout_width
@@ -127,7 +127,7 @@ def _print_all(feed: _Feed, view: View) -> None:
     while True:
         width = stdout_width() or PIPE_WIDTH
         for line in (*view.draw(0, view.size(width), width), ""):
-            render.line_out(line)
+            printing.line_out(line)
         sys.stdout.flush()
         shown = view
         while view is shown:
@@ -188,7 +188,7 @@ class _Screen:
         self._top = min(self._top, self._last_top())
         last = min(self._size, self._top + self._room)
         lines = self._view.draw(self._top, last, width)[: height - 1]
-        overflow: OverflowMethod = "ellipsis" if render.is_utf8() else "crop"
+        overflow: OverflowMethod = "ellipsis" if printing.is_utf8() else "crop"
         shown = [Text.from_ansi(line, no_wrap=True, overflow=overflow) for line in lines]
         shown += [Text("")] * (height - 1 - len(shown))
         shown.append(Text(self._status_line(last), style="dim", no_wrap=True, overflow=overflow))

@@ -1,149 +1,27 @@
-"""How things look: tables for people, JSON for scripts."""
+"""How jobs, the queue and artifacts look to people."""
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 from qgjob.cli.folding import folded
 from qgjob.cli.harmless import marked
-from qgjob.cli.styles import console, painted
-from qgjob.cli.table import Column, table_lines
+from qgjob.cli.printing import fold_out, in_a_line, line_out, table
+from qgjob.cli.styles import painted
+from qgjob.cli.table import Column
 from qgjob.cli.terminal import STDOUT, clean, say
+from qgjob.cli.words import ago, parse, queue_seconds, rough_span, size, span, spec_name, took, until
 from qgjob.counts import counted
 from qgjob.program import stdout_width
+from qgjob.resources import Resource
 
-Resource = dict[str, Any]
-
-_OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-MIB = 1_024 * 1_024
 MOST_LISTED = 20
 """How many running and how many waiting jobs the queue shows to people; JSON has all that the coordinator sends."""
 
 NO_ACTIVE_JOBS = "No job waits or runs."
+
 NO_JOBS = "No jobs. Submit one with `qgjob submit`."
-
-
-def line_out(text: str) -> None:
-    """Print one line of result."""
-    sys.stdout.write(text + "\n")
-
-
-def line_out_now(text: str) -> None:
-    """Print one line of result, and let whoever reads it wait no longer."""
-    line_out(text)
-    sys.stdout.flush()
-
-
-def json_out(value: object) -> None:
-    """Print a value as JSON."""
-    line_out(_json(value, indent=2))
-
-
-def jsonl_out(value: object) -> None:
-    """Print a value as one line of JSON, at once."""
-    line_out_now(_json(value))
-
-
-def _json(value: object, indent: int | None = None) -> str:
-    """Return JSON. The control characters that JSON allows are written as escapes: a terminal obeys them."""
-    text = json.dumps(value, indent=indent, ensure_ascii=not is_utf8())
-    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def is_utf8() -> bool:
-    """Whether stdout can show every character."""
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def table(columns: list[Column], rows: list[list[str]], *, empty: str) -> None:
-    """Print a table that fits the terminal, or say on stderr that there is nothing to show."""
-    if not rows:
-        say(empty)
-        return
-    for line in laid_out(columns, rows, stdout_width()):
-        line_out(line)
-
-
-def in_a_line(text: str) -> str:
-    """Return text as one line without control sequences."""
-    return " ".join(clean(text).expandtabs(1).splitlines())
-
-
-def laid_out(columns: list[Column], rows: list[list[str]], width: int | None) -> list[str]:
-    """Return a table as lines; `width` is that of the terminal, None for as wide as it gets."""
-    cleaned = [[in_a_line(cell) for cell in row] for row in rows]
-    lines = table_lines(console(), columns, cleaned, width=width)
-    return lines if is_utf8() else [line.replace("…", "~") for line in lines]
-
-
-def parse(instant: str | None) -> datetime | None:
-    """Return an RFC 3339 instant as a datetime."""
-    return datetime.fromisoformat(instant) if instant else None
-
-
-def span(seconds: float) -> str:
-    """Return a span as people read it: 0.4s, 12s, 3m 10s, 2h 5m, 3d."""
-    if seconds < 9.95:
-        return f"{max(0.0, seconds):.1f}s".replace(".0s", "s")
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m {rest}s" if rest and 0 < minutes < 10 else rough_span(seconds)
-
-
-def rough_span(seconds: float) -> str:
-    """Return a span in whole units: 0s, 12s, 3m, 2h 5m, 3d."""
-    if seconds < 60:
-        return f"{max(0, int(seconds))}s"
-    minutes = int(seconds) // 60
-    if minutes < 60:
-        return f"{minutes}m"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours}h {minutes}m" if minutes else f"{hours}h"
-    return f"{hours // 24}d"
-
-
-def ago(instant: str | None) -> str:
-    """Return how long ago an instant was."""
-    when = parse(instant)
-    return f"{span((datetime.now(UTC) - when).total_seconds())} ago" if when is not None else "-"
-
-
-def until(instant: str | None) -> str:
-    """Return in how long an instant will be; what is overdue may come any moment."""
-    when = parse(instant)
-    if when is None:
-        return "-"
-    seconds = (when - datetime.now(UTC)).total_seconds()
-    return f"in about {rough_span(seconds)}" if seconds >= 1 else "any moment"
-
-
-def took(job: Resource) -> str:
-    """Return how long a job ran, or has been running."""
-    start, end = parse(job["start_time"]), parse(job["end_time"])
-    if start is None:
-        return "-"
-    return span(((end or datetime.now(UTC)) - start).total_seconds())
-
-
-def queue_seconds(job: Resource) -> float:
-    """Return how long a job waited before its first start, or has been waiting if it waits now."""
-    create, start = parse(job["create_time"]), parse(job["start_time"])
-    assert create is not None
-    until = datetime.now(UTC) if start is None or job["status"] == "queued" else start
-    return (until - create).total_seconds()
-
-
-def spec_name(job: Resource) -> str:
-    """Return the file name of a job's spec."""
-    return clean(str(job["test"])).rsplit("/", 1)[-1]
-
 
 JOB_COLUMNS = [
     Column("ID"),
@@ -217,32 +95,26 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
     for name, value in facts:
         # The colours of the state are ours; whatever else stands here may come from a test.
         shown = value if name == "Status" else in_a_line(value)
-        _fold_out(f"{name + ':':<16}{shown}", width, indent=16)
+        fold_out(f"{name + ':':<16}{shown}", width, indent=16)
     is_of_several = len({one["attempt"] for one in job["tests"]}) > 1
     for one in job["tests"]:
         ran_in = f", attempt {one['attempt']}" if is_of_several else ""
         state = painted(one["status"]) + " " * (12 - len(one["status"]))
-        _fold_out(f"  {state}{in_a_line(one['title'])} ({span(one['seconds'])}{ran_in})", width, indent=14)
+        fold_out(f"  {state}{in_a_line(one['title'])} ({span(one['seconds'])}{ran_in})", width, indent=14)
         if one["error"] and (is_verbose or one["status"] != "passed"):
             for text in clean(one["error"]).splitlines():
                 line_out(marked(f"      {text}", STDOUT))
     if is_verbose:
         for line in (*_timeline(job), *_left_behind(job)):
-            _fold_out(line, width, indent=13)
+            fold_out(line, width, indent=13)
         for line in _links(job.get("artifacts", [])):
             line_out(marked(f"  {line}", STDOUT))
-
-
-def _fold_out(line: str, width: int | None, *, indent: int) -> None:
-    """Print a line in several that fit the terminal; on a narrow one these are moved to the right by less."""
-    for part in folded(line, width, indent=indent if width is None or width >= 4 * indent else 4):
-        line_out(marked(part, STDOUT))
 
 
 def explanation_lines(explanation: Resource) -> None:
     """Print why a job waits, in lines that fit the terminal."""
     line_out(f"Job {explanation['id']} ({painted(explanation['status'])})")
-    _fold_out(clean(explanation["message"]), stdout_width(), indent=0)
+    fold_out(clean(explanation["message"]), stdout_width(), indent=0)
 
 
 def _wishes(job: Resource) -> list[tuple[str, str]]:
@@ -403,122 +275,6 @@ def _short(job: Resource) -> str:
 
 def _queued_for(job: Resource) -> str:
     return rough_span(queue_seconds(job))
-
-
-def devices_table(devices: list[Resource]) -> None:
-    """Print devices."""
-    rows = [
-        [
-            device["id"],
-            device["state"],
-            device["kind"],
-            str(device["job"] or "-"),
-            f"{device['utilisation']:.0%}",
-            device["reason"] or "",
-            _model(device),
-        ]
-        for device in devices
-    ]
-    columns = [
-        Column("ID"),
-        Column("State"),
-        Column("Kind", is_optional=True),
-        Column("Job"),
-        Column("Used", is_optional=True),
-        # Why a device cannot be used says more than what it is: the last column leaves a narrow terminal first.
-        Column("Reason", is_flexible=True, is_optional=True),
-        Column("Model", is_optional=True),
-    ]
-    table(columns, rows, empty="No devices. Start an agent with `qgjob-agent run`.")
-
-
-def _model(device: Resource) -> str:
-    """Return what a device is, as far as its agent could ask it."""
-    system = f"{device['platform']} {device['os_version']}".strip()
-    return f"{device['model']} ({system})" if device["model"] else "-"
-
-
-def _devices_of(agent: Resource) -> str:
-    """Return how many devices an agent has, and how many it announces that other agents have."""
-    conflicts = len(agent["conflicting_devices"])
-    return f"{agent['devices']} + {conflicts} in conflict" if conflicts else str(agent["devices"])
-
-
-def agents_table(agents: list[Resource]) -> None:
-    """Print agents."""
-    rows = [
-        [
-            agent["name"],
-            f"{agent['state']}, draining" if agent["draining"] else agent["state"],
-            _devices_of(agent),
-            str(agent["batches"]),
-            ", ".join(agent["lanes"]),
-            ", ".join(agent["orgs"]) or "all",
-            ago(agent["seen_time"]),
-            agent["host"],
-            agent["version"],
-        ]
-        for agent in agents
-    ]
-    columns = [
-        Column("Name"),
-        Column("State"),
-        Column("Devices"),
-        Column("Batches", is_optional=True),
-        Column("Lanes", is_optional=True),
-        Column("Orgs", is_flexible=True, is_optional=True),
-        Column("Heard", is_optional=True),
-        Column("Host", is_flexible=True, is_optional=True),
-        Column("Version", is_optional=True),
-    ]
-    table(columns, rows, empty="No agents. Start one with `qgjob-agent run`.")
-
-
-def builds_table(builds: list[Resource]) -> None:
-    """Print builds."""
-    rows = [
-        [
-            build["org_id"],
-            build["app_version_id"],
-            build["digest"][:16],
-            "yes" if build["registered"] else "no",
-            build["platform"] or "",
-            str(build["installs"]),
-            ago(build["install_time"]),
-            build["file_name"] or "",
-        ]
-        for build in builds
-    ]
-    columns = [
-        Column("Org", is_flexible=True),
-        Column("App version", is_flexible=True),
-        Column("SHA-256"),
-        Column("Registered", is_optional=True),
-        Column("Platform", is_optional=True),
-        Column("Installs", is_optional=True),
-        Column("Last", is_optional=True),
-        Column("File", is_flexible=True, is_optional=True),
-    ]
-    table(columns, rows, empty="No build was registered or installed yet. Upload one with `qgjob builds upload`.")
-
-
-def build_block(build: Resource) -> None:
-    """Print a build."""
-    line_out(f"Build {build['app_version_id']} of {build['org_id']}")
-    line_out(f"SHA-256:    {build['digest']}")
-    if build["registered"]:
-        line_out(f"Registered: {ago(build['register_time'])}, {size(build['size'])}, {build['file_name']}")
-    if build["platform"]:
-        alone = f", for {build['device_kind']}s alone" if build["device_kind"] else ""
-        line_out(f"Platform:   {build['platform']}{alone}")
-    line_out(f"Installs:   {build['installs']}")
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people read it."""
-    if count < 1_024:
-        return f"{count} B"
-    return f"{count / 1_024:.1f} KiB" if count < MIB else f"{count / MIB:.1f} MiB"
 
 
 ARTIFACT_COLUMNS = [

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qgjob.cli import completion, render, terminal
+from qgjob.cli import completion, printing, terminal
 from qgjob.cli.globals import FORMATS, GLOBALS
 from qgjob.errors import ClientError, UsageError
+from qgjob.resources import Resource
 
 if TYPE_CHECKING:
     from qgjob.client import Client
@@ -92,36 +93,34 @@ def organisation() -> str | None:
 
 
 def show(
-    records: list[render.Resource],
+    records: list[Resource],
     output: str,
-    table: Callable[[list[render.Resource]], None],
+    table: Callable[[list[Resource]], None],
     *,
     key: str = "id",
 ) -> None:
     """Print a list: JSON array, one JSON object a line, ids, or a table."""
     match output:
         case "json":
-            render.json_out(records)
+            printing.json_out(records)
         case "jsonl":
             for record in records:
-                render.jsonl_out(record)
+                printing.jsonl_out(record)
         case "id":
             for record in records:
-                render.line_out(str(record[key]))
+                printing.line_out(str(record[key]))
         case _:
             table(records)
 
 
-def show_one(
-    record: render.Resource, output: str, block: Callable[[render.Resource], None], *, key: str = "id"
-) -> None:
+def show_one(record: Resource, output: str, block: Callable[[Resource], None], *, key: str = "id") -> None:
     """Print one item: a JSON object, its id, or what a person reads."""
     match output:
         case "json":
-            render.json_out(record)
+            printing.json_out(record)
         case "jsonl":
-            render.jsonl_out(record)
+            printing.jsonl_out(record)
         case "id":
-            render.line_out(str(record[key]))
+            printing.line_out(str(record[key]))
         case _:
             block(record)

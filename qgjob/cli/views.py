@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qgjob.cli import render
+from qgjob.cli import printing, render
 from qgjob.cli.session import client
+from qgjob.resources import Resource
 
 if TYPE_CHECKING:
     from qgjob.client import Client
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class ActiveJobs:
     """The jobs that wait or run, newest first."""
 
-    jobs: list[render.Resource]
+    jobs: list[Resource]
 
     def heading_size(self, width: int) -> int:
         """Return the one line of the names of the columns."""
@@ -30,7 +31,7 @@ class ActiveJobs:
     def draw(self, first: int, last: int, width: int) -> list[str]:
         """Return a table of some of the jobs."""
         rows = render.job_rows(self.jobs[first:last])
-        lines = render.laid_out(render.JOB_COLUMNS, rows, width)
+        lines = printing.laid_out(render.JOB_COLUMNS, rows, width)
         return lines if rows else [*lines, render.NO_ACTIVE_JOBS]
 
 
@@ -38,7 +39,7 @@ class ActiveJobs:
 class Queue:
     """The queue at a glance."""
 
-    status: render.Resource
+    status: Resource
 
     def heading_size(self, width: int) -> int:
         """Return how many lines the lanes take."""
@@ -61,7 +62,7 @@ def read_active_jobs(opened: Client) -> Iterator[ActiveJobs]:
     """Yield the active jobs after each change."""
     from qgjob import resources
 
-    active: dict[int, render.Resource] = {}
+    active: dict[int, Resource] = {}
     for changed in opened.follow_active_jobs():
         for job in resources.jobs(changed):
             active[job["id"]] = job
@@ -86,9 +87,9 @@ def stream_active_jobs(output: str) -> None:
         for changed in opened.follow_active_jobs():
             for job in resources.jobs(changed):
                 if output == "id":
-                    render.line_out_now(str(job["id"]))
+                    printing.line_out_now(str(job["id"]))
                 else:
-                    render.jsonl_out(job)
+                    printing.jsonl_out(job)
 
 
 def stream_queue() -> None:
@@ -97,4 +98,4 @@ def stream_queue() -> None:
 
     with client() as opened:
         for status in opened.follow_queue():
-            render.jsonl_out(resources.queue_status(status))
+            printing.jsonl_out(resources.queue_status(status))

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qgjob.cli import ci, fields, render, terminal
+from qgjob.cli import ci, fields, render, terminal, words
 from qgjob.cli.exits import Exit, exit_of
 from qgjob.cli.session import dashboard, show
 from qgjob.cli.styles import say_with_state
@@ -309,10 +309,10 @@ def tell(before: dict[str, Any] | None, job: dict[str, Any], dashboard_url: str 
     preposition = "to" if job["status"] == "assigned" else "on"
     where = f" {preposition} {job['device']}" if job["device"] and job["status"] != "queued" else ""
     place = f" (place {job['queue_position']})" if job["queue_position"] else ""
-    took = f" after {render.took(job)}" if job["end_time"] and job["start_time"] else ""
+    took = f" after {words.took(job)}" if job["end_time"] and job["start_time"] else ""
     attempt = f" (attempt {job['attempt']})" if job["attempt"] > 1 and not job["end_time"] else ""
     flaky = " (flaky)" if job["flaky"] else ""
-    about = f"job {job['id']} {render.spec_name(job)}: "
+    about = f"job {job['id']} {words.spec_name(job)}: "
     say_with_state(about, job["status"], f"{where}{place}{took}{attempt}{flaky}")
     reason = job["failure_reason"]
     if reason is not None and job["end_time"]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qgjob import resources
-from qgjob.cli import render
+from qgjob.cli import lab_tables, printing, render, words
 from tests.cli.records import ago, job, job_message
 
 QUIET: dict[str, object] = {"expected_drain_time": None, "batches": [], "devices": {}}
@@ -279,10 +279,10 @@ def test_a_test_begins_as_long_after_its_attempt_as_the_agent_says() -> None:
     ("show", "said"),
     [
         (render.jobs_table, "No jobs. Submit one with `qgjob submit`.\n"),
-        (render.devices_table, "No devices. Start an agent with `qgjob-agent run`.\n"),
-        (render.agents_table, "No agents. Start one with `qgjob-agent run`.\n"),
+        (lab_tables.devices_table, "No devices. Start an agent with `qgjob-agent run`.\n"),
+        (lab_tables.agents_table, "No agents. Start one with `qgjob-agent run`.\n"),
         (
-            render.builds_table,
+            lab_tables.builds_table,
             "No build was registered or installed yet. Upload one with `qgjob builds upload`.\n",
         ),
     ],
@@ -310,7 +310,7 @@ def test_devices_and_agents_keep_their_whole_names_on_a_narrow_terminal(
         "utilisation": 0.5,
         "reason": None,
     }
-    render.devices_table([device])
+    lab_tables.devices_table([device])
     assert capsys.readouterr().out == (
         "ID                  State   Kind          Job  Used  Reason\n"
         "browserstack-1@lab  leased  browserstack  12   50%\n"
@@ -334,12 +334,12 @@ def test_reason_of_a_held_device_is_seen_on_80_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    render.devices_table([{**DEVICE, "state": "quarantined", "reason": "its screen is broken"}])
+    lab_tables.devices_table([{**DEVICE, "state": "quarantined", "reason": "its screen is broken"}])
     assert "its screen is broken" in capsys.readouterr().out
 
 
 def test_phone_that_nobody_could_ask_yet_has_no_model(capsys: pytest.CaptureFixture[str]) -> None:
-    render.devices_table([{**DEVICE, "model": "", "os_version": ""}])
+    lab_tables.devices_table([{**DEVICE, "model": "", "os_version": ""}])
     assert capsys.readouterr().out.splitlines()[1].split() == ["emulator-1@lab", "idle", "emulator", "-", "50%", "-"]
 
 
@@ -348,10 +348,10 @@ def test_no_colour_means_no_control_sequence_at_all(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    render.devices_table([DEVICE])
+    lab_tables.devices_table([DEVICE])
     assert "\x1b[32midle" in capsys.readouterr().out
     monkeypatch.setenv("NO_COLOR", "1")
-    render.devices_table([DEVICE])
+    lab_tables.devices_table([DEVICE])
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -365,12 +365,12 @@ def test_a_terminal_without_the_ellipsis_gets_a_tilde(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\u2029", "\x85"])
 def test_a_line_end_in_a_name_does_not_break_the_table(end: str, capsys: pytest.CaptureFixture[str]) -> None:
-    render.devices_table([{**DEVICE, "id": f"one{end}two@lab"}])
+    lab_tables.devices_table([{**DEVICE, "id": f"one{end}two@lab"}])
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_json_escapes_the_controls_that_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
-    render.jsonl_out({"test": "a\x9b31m\u202eb\x1b"})
+    printing.jsonl_out({"test": "a\x9b31m\u202eb\x1b"})
     shown = capsys.readouterr().out
     assert shown == '{"test": "a\\u009b31m\\u202eb\\u001b"}\n'
     assert json.loads(shown) == {"test": "a\x9b31m\u202eb\x1b"}
@@ -392,7 +392,7 @@ def test_json_escapes_the_controls_that_a_terminal_would_obey(capsys: pytest.Cap
     ],
 )
 def test_spans_read_as_people_say_them(seconds: float, fine: str, rough: str) -> None:
-    assert (render.span(seconds), render.rough_span(seconds)) == (fine, rough)
+    assert (words.span(seconds), words.rough_span(seconds)) == (fine, rough)
 
 
 UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -400,16 +400,16 @@ UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 @given(st.floats(0, 10**9))
 def test_a_rough_span_is_never_too_long_and_names_the_last_whole_unit(seconds: float) -> None:
-    words = render.rough_span(seconds).split()
-    told = sum(int(word[:-1]) * UNITS[word[-1]] for word in words)
-    smallest = UNITS[words[-1][-1]] if seconds < 3_600 or seconds >= 172_800 else 60
+    units = words.rough_span(seconds).split()
+    told = sum(int(unit[:-1]) * UNITS[unit[-1]] for unit in units)
+    smallest = UNITS[units[-1][-1]] if seconds < 3_600 or seconds >= 172_800 else 60
     assert 0 <= seconds - told < smallest
 
 
 def test_what_is_overdue_may_come_any_moment() -> None:
-    assert render.until("2026-01-02T03:04:05.000Z") == "any moment"
-    assert render.until("2999-01-02T03:04:05.000Z").startswith("in about ")
-    assert render.until(None) == "-"
+    assert words.until("2026-01-02T03:04:05.000Z") == "any moment"
+    assert words.until("2999-01-02T03:04:05.000Z").startswith("in about ")
+    assert words.until(None) == "-"
 
 
 def test_what_a_test_says_of_its_failure_is_one_line_that_no_terminal_obeys(

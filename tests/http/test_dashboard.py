@@ -71,7 +71,7 @@ def run_module(script: str) -> object:
 
 @pytest.mark.node
 def test_times_are_told_as_the_command_line_tells_them() -> None:
-    from qgjob.cli.render import rough_span, size, span
+    from qgjob.cli.words import rough_span, size, span
 
     seconds = [0, 0.04, 0.4, 1, 9.94, 9.96, 12, 59.9, 60, 190, 600, 3_599, 3_600, 7_500, 172_800, 400_000]
     script = f"""
