@@ -108,13 +108,15 @@ class Apps:
         custom_id, refusals, end = custom_id_of(digest), 0, self._clock() + UPLOAD_PATIENCE_S
         while True:
             looked = self._clock()
-            url = await off_loop(lambda given_up: self._client.find_app(custom_id, given_up))
+            url = await self._find(custom_id)
             if url is not None:
                 return UploadedApp(url=url, is_new=refusals > 0)
             asked = self._clock()
             if (told := await self._claims.next_turn(digest, looked)) is not None:
                 return UploadedApp(url=told.url, is_new=False)
             end += self._clock() - asked  # to wait for leave is no try
+            if self._claims.is_overtaken(digest) and (url := await self._find(custom_id)) is not None:
+                return UploadedApp(url=url, is_new=False)  # the other one gave up, and its upload had arrived
             try:
                 url = await off_loop(lambda given_up: self._client.upload(path, custom_id, given_up))
             except CloudFailed as error:
@@ -125,3 +127,6 @@ class Apps:
                 await asyncio.sleep(wait_s)
             else:
                 return UploadedApp(url=url, is_new=True)
+
+    async def _find(self, custom_id: str) -> str | None:
+        return await off_loop(lambda given_up: self._client.find_app(custom_id, given_up))

@@ -36,6 +36,8 @@ class _Kept:
     told_at: float = 0.0
     told: ToldAddress | None = None
     """The last address, though what was told since may hold none."""
+    is_overtaken: bool = False
+    """Whether another agent has had the claim since this one looked."""
 
 
 class Claims:
@@ -74,6 +76,8 @@ class Claims:
             kept.status = found.get((self._account, digest, kept.claim.number))
             kept.told_at = self._clock()
             kept.told = _address(kept) or kept.told
+            if kept.status is not None and kept.status.holder and kept.status.turn < MAY_LOOK:
+                kept.is_overtaken = True
         self._sharing(dict(sharers).get(self._account, 1))
         self._tell_news()
 
@@ -132,6 +136,7 @@ class Claims:
             Where the build has been since; None with leave to upload it.
         """
         kept = self._kept[digest]
+        kept.is_overtaken = False
         kept.claim = replace(kept.claim, turn=kept.claim.turn + 1)
         self._state_all()
         while self._is_shared:
@@ -141,6 +146,10 @@ class Claims:
                 break
             await self._news.wait()
         return None
+
+    def is_overtaken(self, digest: str) -> bool:
+        """Whether another agent has had the claim while this one waited for its turn: it may have begun an upload."""
+        return self._kept[digest].is_overtaken
 
     def found(self, digest: str, url: str) -> None:
         """Say where a build is for which a slot waits."""

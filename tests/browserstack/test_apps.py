@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -217,6 +218,22 @@ async def test_build_that_another_agent_brings_while_this_one_waits_for_its_turn
     assert await bringing == UploadedApp(url="bs://theirs", is_new=False)
     assert not stand_in.uploads
     assert desk.stated[-2:] == [(replace(claim, url="bs://theirs"),), ()]
+
+
+@pytest.mark.parametrize("has_arrived", [True, False])
+async def test_build_is_looked_for_again_when_another_agent_had_the_claim_and_gave_it_up(
+    stand_in: StandIn, client: Client, build: Path, has_arrived: bool
+) -> None:
+    desk = Desk(Claims(ACCOUNT))
+    bringing = asyncio.create_task(Apps(client, desk.claims).ensure(DIGEST, build, SLOT))
+    desk.tell(await desk.hears(turn=0))
+    claim = await desk.hears(turn=1)
+    desk.tell(claim, turn=-1, holder="other", upload_age_us=7)
+    if has_arrived:
+        await asyncio.to_thread(client.upload, build, custom_id_of(DIGEST), threading.Event())
+    desk.tell(claim)
+    app = await bringing
+    assert (app.is_new, len(stand_in.uploads)) == (not has_arrived, 1)
 
 
 async def test_address_from_before_this_agent_looked_keeps_it_from_no_upload(
