@@ -19,7 +19,6 @@ from coordinator.core.model import (
     Lease,
     LeaseId,
     SessionId,
-    changed,
 )
 from coordinator.core.pools import Pools
 
@@ -29,15 +28,15 @@ RESTING = frozenset({DeviceState.IDLE, DeviceState.QUARANTINED, DeviceState.DRAI
 HOUR_US = 3600 * SECOND_US
 
 
-def worked(device: Device, granted_us: int, wall_us: int) -> Device:
-    """Return the device with its moving average of leased time in an hour after a lease from `granted_us` to now.
+def busy_after(device: Device, granted_us: int, wall_us: int) -> int:
+    """Return a device's moving average of leased time in an hour after a lease from `granted_us` to now.
 
     The average decays linearly: a span of an hour replaces it whole.
     """
     idle_us = min(HOUR_US, max(0, granted_us - device.free_us)) if device.free_us else 0
     leased_us = min(HOUR_US, max(0, wall_us - granted_us))
     rested = device.busy_us * (HOUR_US - idle_us) // HOUR_US
-    return changed(device, busy_us=rested * (HOUR_US - leased_us) // HOUR_US + leased_us, free_us=wall_us)
+    return rested * (HOUR_US - leased_us) // HOUR_US + leased_us
 
 
 class Fleet:

@@ -10,7 +10,7 @@ from coordinator.core.crossings import Crossings
 from coordinator.core.durations import Durations
 from coordinator.core.endings import Endings
 from coordinator.core.families import Signature, family_of, signature_of
-from coordinator.core.fleet import Fleet, worked
+from coordinator.core.fleet import Fleet, busy_after
 from coordinator.core.lanes import Queues
 from coordinator.core.model import (
     Agent,
@@ -220,6 +220,10 @@ class Ledger:
             self.fleet.put_lease(lease)
             return
         before = self.fleet.leases.get(lease.id)
+        if before is not None and before.state is lease.state:  # what it holds has changed, and nothing else
+            self.fleet.put_lease(lease)
+            self._price(lease)
+            return
         family = self.fleet.family_of(lease.id)
         self.fleet.put_lease(lease)
         if before is None:
@@ -303,14 +307,16 @@ class Ledger:
     def grant_canary(self, device: Device, app: AppKey, now: Now, deadline_us: int) -> None:
         """Offer a suspected device's agent the canary."""
         lease = changed(self._offered(device, app, Target(device.facts.kind.value), now), is_canary=True)
+        self.put_counters(self.counters)
         self.put_device(changed(device, lease=lease.id, fence_number=device.fence_number + 1))
         self.fleet.renew(lease.id, deadline_us)
         self.revise(lease)
 
     def _offered(self, device: Device, app: AppKey, target: Target, now: Now) -> Lease:
+        """Return a new lease; whoever grants it writes the counters."""
         agent = self.fleet.agents[device.agent]
         counters = self.counters
-        self.put_counters(changed(counters, next_lease=counters.next_lease + 1))
+        self.counters = changed(counters, next_lease=counters.next_lease + 1)
         return Lease(
             id=LeaseId(counters.next_lease),
             fence=Fence(counters.epoch, device.fence_number + 1),
@@ -457,14 +463,19 @@ class Ledger:
         failure: Failure | None,
         now: Now,
         kept: tuple[KeptTest, ...] | None = None,
-    ) -> None:
-        """End an attempt and settle its job, which then keeps these tests. The lease keeps the rest."""
+        **told: object,
+    ) -> Attempt:
+        """End an attempt and settle its job, which then keeps these tests. The lease keeps the rest.
+
+        Returns the attempt as it ended, with what else was told of it.
+        """
         self.guaranteed.pop(attempt.job, None)
         self._boundaries.pop(attempt.id, None)
         if attempt.start_us is not None:
             self.endings.drop(attempt.lease)
         self._release_work(attempt, outcome, self.jobs[attempt.job], now)
-        self.put_attempt(ended_attempt(attempt, outcome, failure, now.wall_us))
+        ended = ended_attempt(attempt, outcome, failure, now.wall_us, **told)
+        self.put_attempt(ended)
         job = self.jobs[attempt.job]
         if kept is not None and kept != job.kept:
             job = changed(job, kept=kept)
@@ -474,6 +485,7 @@ class Ledger:
         rest = tuple(other for other in lease.attempts if other != attempt.id)
         revoked = tuple(entry for entry in lease.revoked if entry[0] != attempt.id)
         self.put_lease(changed(lease, attempts=rest, revoked=revoked, tally=_tallied(lease.tally, outcome)))
+        return ended
 
     def close_lease(self, lease: Lease, state: LeaseState, why: str, now: Now) -> None:
         """End a lease: what has started under it is lost, what has not is released, its device falls free.
@@ -487,15 +499,16 @@ class Ledger:
         self._save_avoided_installs(lease)
         self.hurried.pop(lease.id, None)
         self.put_lease(moved_lease(lease, state, end_us=now.wall_us))
-        device = worked(self.fleet.devices[lease.device], lease.grant_us, now.wall_us)
+        device = self.fleet.devices[lease.device]
+        used = {"busy_us": busy_after(device, lease.grant_us, now.wall_us), "free_us": now.wall_us}
         fenced = device.id if state is LeaseState.EXPIRED else None
         session = self.fleet.session_of(lease.agent)
         if session is not None:
             self.send(SendClose(session=session, lease=lease.id, fence=lease.fence, why=why, device=fenced))
         if fenced is not None:
-            self.put_device(changed(device, state=DeviceState.FENCING))
+            self.put_device(changed(device, state=DeviceState.FENCING, **used))
         else:
-            self.free_device(device)
+            self.free_device(device, **used)
 
     def ask_to_close(self, session: SessionId, device: Device) -> None:
         """Ask an agent once more to say that nothing of the expired lease of a FENCING device is left.
@@ -517,9 +530,9 @@ class Ledger:
         )
         self.end_attempt(attempt, AttemptOutcome.LOST, failure, now)
 
-    def free_device(self, device: Device) -> None:
-        """Take the lease off a device and let it be what its agent and the operator say it is."""
-        self.put_device(changed(device, state=self._resting_state(device), lease=None))
+    def free_device(self, device: Device, **changes: object) -> None:
+        """Take the lease off a device and let it be what its agent and the operator say it is, with other changes."""
+        self.put_device(changed(device, state=self._resting_state(device), lease=None, **changes))
 
     def is_held(self, device: Device) -> bool:
         """Whether new work is kept off a device, or off its agent."""

@@ -505,7 +505,7 @@ class Device:
     """The app version whose build was installed last, with its digest."""
     app_digest: str = ""
     busy_us: int = 0
-    """Leased time in the last hour, as a moving average; see `fleet.worked`."""
+    """Leased time in the last hour, as a moving average; see `fleet.busy_after`."""
     free_us: int = 0
     """Wall time at which its last lease ended; 0 if it never had one."""
     seen_us: int = 0

@@ -169,17 +169,21 @@ class Reports:
             return
         if event.outcome not in (AttemptOutcome.REJECTED, AttemptOutcome.RELEASED):
             ledger.start_attempt(attempt, now)
-        attempt = changed(
-            ledger.attempts[attempt.id],
+        attempt = ledger.attempts[attempt.id]
+        for test in event.tests:
+            ledger.write(PutTest(attempt, test))
+        outcome, job = self._true_outcome(attempt, event.outcome), ledger.jobs[attempt.job]
+        ended = ledger.end_attempt(
+            attempt,
+            outcome,
+            event.failure,
+            now,
+            self._kept(attempt, outcome, event),
             log_size=event.log_size,
             log_sha256=event.log_sha256,
             build_digest=event.build_digest,
         )
-        for test in event.tests:
-            ledger.write(PutTest(attempt, test))
-        outcome, job = self._true_outcome(attempt, event.outcome), ledger.jobs[attempt.job]
-        ledger.end_attempt(attempt, outcome, event.failure, now, self._kept(attempt, outcome, event))
-        self._suspicion.attempt_ended(attempt, job, outcome, event.failure, now)
+        self._suspicion.attempt_ended(ended, job, outcome, event.failure, now)
         self._dispatcher.settle(event.lease, now)
 
     def _kept(self, attempt: Attempt, outcome: AttemptOutcome, event: AttemptFinished) -> tuple[KeptTest, ...]:

@@ -157,15 +157,17 @@ def moved_lease(lease: Lease, state: LeaseState, **changes: object) -> Lease:
     return changed(lease, state=state, **changes)
 
 
-def ended_attempt(attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Attempt:
-    """Return the attempt with its outcome.
+def ended_attempt(
+    attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, wall_us: int, **told: object
+) -> Attempt:
+    """Return the attempt with its outcome, and with what else was told of it.
 
     Raises:
         IllegalTransition: It has ended before.
     """
     if attempt.outcome is not None:
         raise IllegalTransition(f"attempt {attempt.id} ended {attempt.outcome}, and again {outcome}")
-    return changed(attempt, outcome=outcome, failure=failure, end_us=wall_us)
+    return changed(attempt, outcome=outcome, failure=failure, end_us=wall_us, **told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

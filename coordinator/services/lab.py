@@ -11,7 +11,7 @@ from coordinator import wire
 from coordinator.core.errors import NotFound
 from coordinator.core.events import ReadmitRequested
 from coordinator.core.explain import offline_detail
-from coordinator.core.fleet import HOUR_US, worked
+from coordinator.core.fleet import HOUR_US, busy_after
 from coordinator.core.model import Device, DeviceHold, DeviceId, JobId
 from coordinator.engine import Engine
 from qgjob.v1 import device_pb2, device_service_pb2, device_service_pb2_grpc
@@ -74,11 +74,11 @@ class DeviceService(device_service_pb2_grpc.DeviceServiceServicer):
         lease = ledger.fleet.leases.get(device.lease) if device.lease is not None else None
         job: JobId | None = None
         wall_us = time.time_ns() // 1_000
-        busy_us = worked(device, wall_us, wall_us).busy_us
+        busy_us = busy_after(device, wall_us, wall_us)
         if lease is not None:
             running = (attempt for attempt in lease.attempts if ledger.attempts[attempt].start_us is not None)
             job = next((ledger.attempts[attempt].job for attempt in running), None)
-            busy_us = worked(device, lease.grant_us, wall_us).busy_us
+            busy_us = busy_after(device, lease.grant_us, wall_us)
         message = wire.device_out(
             device,
             job=job,
