@@ -18,6 +18,7 @@ from qgjob.cli.complaints import tell_bug, tell_error, tell_trouble_of_host
 from qgjob.cli.doctor import doctor, say_coordinators_release
 from qgjob.cli.exits import Exit, exit_of_error
 from qgjob.cli.globals import GLOBALS
+from qgjob.cli.interrupts import heed_first_interrupt
 from qgjob.cli.logs import logs
 from qgjob.cli.submit import submit
 from qgjob.cli.terminal import ReaderGone, abandon_broken_stdout, abandon_readers
@@ -131,6 +132,7 @@ def main() -> NoReturn:
     """Run the program, and turn whatever happens into a line and a code."""
     # Before gRPC is loaded: it would write of its own to stderr, between our lines.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    heed_first_interrupt()
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding does not have must not end a command.

@@ -202,7 +202,8 @@ def test_a_wait_in_ci_gives_signs_of_life_and_elsewhere_none(
 
     heartbeat = ci.heartbeat
     monkeypatch.setattr(ci, "heartbeat", quick)
-    # The program sets both for its whole process; that of the tests has other uses for them.
+    # The program sets these for its whole process; that of the tests has other uses for them.
+    monkeypatch.setattr(main, "heed_first_interrupt", lambda: None)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
     monkeypatch.setenv("QGJOB_COORDINATOR", stand_in.address)

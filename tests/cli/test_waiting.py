@@ -300,7 +300,7 @@ def test_a_cancel_that_fails_on_an_interrupt_tells_how_to_go_on(stand_in: StandI
     assert err.splitlines()[-1].endswith("; wait again with `qgjob jobs wait 7`")
 
 
-def interrupted(stand_in: StandIn, *options: str) -> tuple[int, str]:
+def interrupted(stand_in: StandIn, *options: str, signals: int = 1) -> tuple[int, str]:
     """Ctrl-C as soon as the job runs."""
 
     def hang(request: WatchJobsRequest) -> Iterator[Job]:
@@ -312,7 +312,8 @@ def interrupted(stand_in: StandIn, *options: str) -> tuple[int, str]:
     process = start(stand_in, *SUBMIT, "--wait", *options)
     assert process.stderr is not None
     assert process.stderr.readline() == "job 7 login.spec.js: running on emulator-1@lab\n"
-    process.send_signal(signal.SIGINT)
+    for _ in range(signals):
+        process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     return process.returncode, err
 
@@ -326,6 +327,10 @@ def test_ctrl_c_detaches_and_the_printed_command_takes_the_wait_up_again(stand_i
 def test_ctrl_c_cancels_where_that_was_asked_for(stand_in: StandIn) -> None:
     assert interrupted(stand_in, "--cancel-on-interrupt") == (130, "cancel requested: 7\n")
     assert CancelJobsRequest(job_ids=[7]) in stand_in.asked
+
+
+def test_ctrl_c_that_comes_twice_at_once_is_one(stand_in: StandIn) -> None:
+    assert interrupted(stand_in, "--cancel-on-interrupt", signals=2) == (130, "cancel requested: 7\n")
 
 
 def test_ctrl_c_before_an_answer_says_how_to_submit_nothing_twice(stand_in: StandIn) -> None:
