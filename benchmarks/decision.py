@@ -43,7 +43,7 @@ from coordinator.core.model import (
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import PutAttempt
-from coordinator.main import COLLECTION_THRESHOLDS
+from coordinator.process import COLLECTION_THRESHOLDS
 
 ORGS = 40
 MODELS = 12

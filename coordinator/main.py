@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -32,22 +28,7 @@ from qgjob.parameters import PlainCommand
 from qgjob.program import print_release, run_program
 from qgjob.sizes import parse_size
 
-if TYPE_CHECKING:
-    import asyncio
-
-    import structlog
-
-    from coordinator.server import Server
-
-EX_SOFTWARE = 70
-EX_TEMPFAIL = 75
-"""Of a coordinator that does not lead any more."""
-LONGEST_LEAVE_S = 5.0
 LONGEST_SPAN_S = 86_400
-WANTED_FILES = 32_768
-"""Enough for the agents and followers of a large lab; every connection holds one."""
-COLLECTION_THRESHOLDS = (20_000, 10, 10)
-"""New objects between two looks at them; Python's own 700 took a tenth of the processor."""
 HTTP_DEFAULT = "127.0.0.1:8002"
 NO_HTTP = "off"
 MOST_DEVICES = 100_000
@@ -170,9 +151,10 @@ def serve(
     """Serve until SIGTERM or Ctrl-C."""
     import uvloop
 
+    from coordinator import diagnostics
     from coordinator.store import StoreError, StoreInUse
 
-    _set_up_diagnostics()
+    diagnostics.set_up()
     try:
         config = _config(
             listen=listen,
@@ -204,8 +186,10 @@ def serve(
             ),
             leader_ttl_s=_checked_span("--leader-ttl", leader_ttl),
         )
-        _raise_file_limit()
-        sys.exit(uvloop.run(_serve(config)))
+        from coordinator import process
+
+        process.raise_file_limit()
+        sys.exit(uvloop.run(process.serve(config)))
     except ConfigError as error:
         _die(str(error), error.hint)
     except StoreInUse as error:
@@ -409,154 +393,9 @@ def _config(
     )
 
 
-@contextlib.contextmanager
-def _sparing_collections() -> Iterator[None]:
-    """Collect no garbage while a queue is taken up, and look less often afterwards, never at what is there by then.
-
-    Next to nothing here is a cycle, and with a million jobs in memory each look at all of them is a pause.
-    """
-    import gc
-
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(*COLLECTION_THRESHOLDS)
-        gc.enable()
-
-
-def _raise_file_limit() -> None:
-    """Let thousands of agents and followers connect: each holds a file, and many hosts begin with 1,024."""
-    import resource
-
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FILES if most == resource.RLIM_INFINITY else min(WANTED_FILES, most)
-    if now < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
 def _http_default(listen: str) -> str:
     """Return where HTTP listens if nothing is said: whoever takes any port for gRPC takes any for HTTP."""
     return "127.0.0.1:0" if listen.endswith(":0") else HTTP_DEFAULT
-
-
-async def _serve(config: Config) -> int:
-    import asyncio
-    from importlib.metadata import version
-
-    import structlog
-
-    from coordinator.core.errors import NotLeader
-    from coordinator.server import Server
-    from coordinator.store import SchemaTooNew, StaleEpoch
-
-    release = version("qgjob")
-    server = Server(config, release)
-    with _sparing_collections():
-        address = await server.start()
-    stopping = _stop_on_signal(asyncio.get_running_loop())
-    http = f" http={server.http_address}" if server.http_address is not None else ""
-    role = "" if server.leads else " role=standby"
-    print(f"ready grpc={address}{http}{role}", flush=True)  # noqa: T201 - the promised line on stdout
-    out = structlog.get_logger("coordinator")
-    epoch = server.engine.epoch if server.leads else None
-    out.info(
-        "standing_by" if epoch is None else "serving",
-        release=release,
-        address=address,
-        http=server.http_address,
-        data_dir=str(config.data_dir),
-        epoch=epoch,
-    )
-    try:
-        await server.wait(stopping)
-    except (NotLeader, StaleEpoch) as error:
-        await _leave(server, error)
-    except (ConfigError, SchemaTooNew):  # found at a takeover
-        raise
-    except Exception:  # noqa: BLE001 - the top of the program
-        event, story = _failure(server)
-        out.exception(event, story=story)
-        return EX_SOFTWARE
-    finally:
-        await server.stop()
-    out.info("stopped")
-    return 0
-
-
-def _failure(server: Server) -> tuple[str, str]:
-    """Return what is told of the end of a server: event and story."""
-    if server.is_alive:
-        return "http_failed", "The HTTP port cannot be served, so the process ends"
-    if server.leads:
-        return "engine_failed", "Nothing more can be made durable, so the process ends; start it again"
-    return "takeover_failed", "The queue could not be taken over, so the process ends; started again it stands by"
-
-
-async def _leave(server: Server, error: Exception) -> NoReturn:
-    """End the process of a coordinator that does not lead any more, as surely as a kill would.
-
-    A database that does not answer would hold an orderly end up, and nothing that is left in memory counts.
-    """
-    import asyncio
-
-    import structlog
-
-    from coordinator.core.errors import NotLeader
-
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LONGEST_LEAVE_S):
-            await server.fall_silent(NotLeader(str(error)))
-    structlog.get_logger("coordinator").error(
-        "not_leading", reason=str(error), story="The process ends; started again it stands by"
-    )
-    os._exit(EX_TEMPFAIL)
-
-
-def _stop_on_signal(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
-    """Return what the first SIGTERM or Ctrl-C sets; the second ends the process at once, and loses nothing told."""
-    import asyncio
-
-    stopping = asyncio.Event()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def told() -> None:
-        stopping.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in numbers:
-        loop.add_signal_handler(number, told)
-    return stopping
-
-
-def _drop_empty(_logger: object, _name: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _set_up_diagnostics() -> None:
-    import structlog
-
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    is_terminal = sys.stderr.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
-        if is_terminal
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "story"], drop_missing=True)
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _drop_empty,
-            *(() if is_terminal else (structlog.processors.format_exc_info,)),
-            renderer,
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 def _die(message: str, hint: str) -> None:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from coordinator.config import Config
 from coordinator.core.model import Settings
 from coordinator.leadership import Sole
-from coordinator.main import EX_SOFTWARE, _serve, app
+from coordinator.main import app
+from coordinator.process import EX_SOFTWARE, serve
 from coordinator.server import Server
 from coordinator.store import StoreUnreadable
 
@@ -62,5 +63,5 @@ async def test_takeover_that_the_database_refuses_ends_the_process_with_its_line
     database = f"sqlite:///{tmp_path / 'qgjob.db'}"
     config = Config(listen="127.0.0.1:0", data_dir=tmp_path, database_url=database, settings=Settings())
     with capture_logs() as told:
-        assert await _serve(config) == EX_SOFTWARE
+        assert await serve(config) == EX_SOFTWARE
     assert [line["event"] for line in told if line["log_level"] == "error"] == ["takeover_failed"]
