@@ -1,6 +1,7 @@
 """Why a job waits: the first constraint that keeps it from a device, in the words of the state that decides.
 
-For people, not for decisions: it goes through all devices. When the job is expected to start is a matter of `forecast`.
+For people, not for decisions: it goes through all devices, though what they share with their sort is looked at once.
+When the job is expected to start is a matter of `forecast`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coordinator.core.families import family_of
+from coordinator.core.families import Signature, family_of
 from coordinator.core.forecast import free_us, lease_of
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import AgentState, Device, DeviceId, DeviceState, Job, JobId, JobState, Now, Upload
-from coordinator.core.pools import Miss, misses
+from coordinator.core.pools import Miss
 
 
 class Why(StrEnum):
@@ -87,9 +88,9 @@ def explain(ledger: Ledger, job: Job, now: Now) -> Explanation:
     if job.state is not JobState.QUEUED:
         return _assigned(ledger, job)
     signature = family_of(job).signature
-    matching = [one for one in ledger.fleet.devices.values() if ledger.fleet.pools.matches(one, signature)]
+    matching = ledger.fleet.pools.matching(signature)
     if not matching:
-        return _unmatched(ledger, job)
+        return _unmatched(ledger, signature)
     usable = [one for one in matching if _held_by(ledger, one, job) is None]
     return _waiting(ledger, job, matching, usable, now) if usable else _unusable(ledger, job, matching)
 
@@ -153,14 +154,12 @@ def _assigned(ledger: Ledger, job: Job) -> Explanation:
     )
 
 
-def _unmatched(ledger: Ledger, job: Job) -> Explanation:
-    def lacks(device: Device) -> tuple[Miss, ...]:
-        return misses(device.facts, job.spec.target, job.spec.selector)
-
-    nearest = min(ledger.fleet.devices.values(), key=lambda one: (len(lacks(one)), one.id), default=None)
+def _unmatched(ledger: Ledger, signature: Signature) -> Explanation:
+    nearest = ledger.fleet.pools.nearest(signature)
     if nearest is None:
         return Explanation(why=Why.NOTHING_MATCHES)
-    return Explanation(why=Why.NOTHING_MATCHES, device=nearest.id, misses=lacks(nearest))
+    device, misses = nearest
+    return Explanation(why=Why.NOTHING_MATCHES, device=device.id, misses=misses)
 
 
 def _unusable(ledger: Ledger, job: Job, matching: list[Device]) -> Explanation:

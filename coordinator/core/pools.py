@@ -304,11 +304,7 @@ class Pools:
     # Pools
 
     def _suits(self, sort: Sort, signature: Signature) -> bool:
-        if not _is_of_kind(sort.facts, signature.target, signature.spills) or not _takes(sort.facts, signature):
-            return False
-        if not _is_asked_for(sort.facts, signature.selector):
-            return False
-        return all(_meets(sort.facts, name, pattern) for name, pattern in signature.selector if name not in IDENTITY)
+        return _takes(sort.facts, signature) and _satisfies_but_identity(sort.facts, signature)
 
     def open(self, signature: Signature) -> int:
         """Match a pool in which jobs wait now, and return about how many devices could serve it."""
@@ -355,6 +351,30 @@ class Pools:
         A device that failed a job is avoided only while another one could take its place.
         """
         return _satisfies(device.facts, signature) and self._serves(device, signature)
+
+    def matching(self, signature: Signature) -> list[Device]:
+        """Return all devices that match a pool. What they share with their sort is looked at once for all of them."""
+        sorts = {sort for sort in self._sorts.values() if _satisfies_but_identity(sort.facts, signature)}
+        found = [device for device_id, device in self._devices.items() if self._sort_of[device_id] in sorts]
+        if signature.is_of_sorts:
+            return found
+        return [device for device in found if self._serves(device, signature)]
+
+    def nearest(self, signature: Signature) -> tuple[Device, tuple[Miss, ...]] | None:
+        """Return the device that misses least of what a pool asks for, and what that is; None if there is no device."""
+
+        def lacks(facts: DeviceFacts) -> tuple[Miss, ...]:
+            return misses(facts, signature.target, signature.selector)
+
+        devices = self._devices.values()
+        if _is_narrow(signature):
+            found = min(devices, key=lambda one: (len(lacks(one.facts)), one.id), default=None)
+        else:
+            counts = {sort: len(lacks(sort.facts)) for sort in self._sorts.values()}
+            least = min(counts.values(), default=0)
+            near = (one for one in devices if counts[self._sort_of[one.id]] == least)
+            found = min(near, key=lambda one: one.id, default=None)
+        return (found, lacks(found.facts)) if found is not None else None
 
     def _serves(self, device: Device, signature: Signature) -> bool:
         """Tell what the device's sort could not."""
@@ -437,6 +457,12 @@ def _is_alike(before: DeviceFacts, after: DeviceFacts) -> bool:
 
 def _satisfies(facts: DeviceFacts, signature: Signature) -> bool:
     return satisfies(facts, signature.target, signature.selector, spills=signature.spills)
+
+
+def _satisfies_but_identity(facts: DeviceFacts, signature: Signature) -> bool:
+    if not _is_of_kind(facts, signature.target, signature.spills) or not _is_asked_for(facts, signature.selector):
+        return False
+    return all(_meets(facts, name, pattern) for name, pattern in signature.selector if name not in IDENTITY)
 
 
 def _names(facts: DeviceFacts) -> tuple[str, ...]:
