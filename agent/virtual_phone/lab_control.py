@@ -89,7 +89,9 @@ async def ask(directory: Path, request: Request) -> dict[str, Any]:
         where = json.loads((directory / FILE_NAME).read_bytes())
         reader, writer = await asyncio.open_connection(LOOPBACK, where["port"], limit=MAX_LINE_BYTES)
     except (OSError, ValueError, KeyError) as error:
-        raise LabFailed(f"no virtual phones run in {directory} ({error})") from error
+        raise LabFailed(
+            f"no virtual phones run in {directory}; --state-dir names the folder of another agent ({error})"
+        ) from error
     try:
         writer.write(json.dumps({**request, "secret": where["secret"]}).encode() + b"\n")
         async with asyncio.timeout(REQUEST_SECONDS):
