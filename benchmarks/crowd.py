@@ -57,8 +57,8 @@ SENT_NS = "SENT_NS"
 @contextmanager
 def crowd(
     address: str, agents: int, *, devices: int = 1, processes: int = 1, notes: Path | None = None
-) -> Iterator[None]:
-    """Run agents in processes of their own, from when all have connected.
+) -> Iterator[list[int]]:
+    """Run agents in processes of their own, from when all have connected; yields the ids of the processes.
 
     Args:
         address: Of the coordinator.
@@ -80,7 +80,7 @@ def crowd(
         for process in started:
             assert process.stdout is not None
             assert process.stdout.readline().strip() == "connected"
-        yield
+        yield [process.pid for process in started]
 
 
 class CrowdAgent:

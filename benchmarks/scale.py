@@ -5,7 +5,8 @@ python -m benchmarks scale [--agents N] [--jobs N] [--json]
 The queued jobs want devices that nobody has, so they stay; the rows are written before the coordinator starts. Beside
 them 210 jobs a second come for devices that are free, and each notes how long it took from its submit to its start by
 an agent. Agents run in processes of their own, with heartbeats each 5 s. Meanwhile the health of the coordinator is
-asked for each 20 ms: the longest answer is the longest pause of its loop, or of the machine.
+asked for each 20 ms: the longest answer is the longest pause of its loop, or of the machine. Which of them is full is
+told by the shares of a processor: of the coordinator, of its loop alone, and of the agents.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.crowd import SENT_NS, crowd
 from benchmarks.recorded import completed_in_sqlite, wait_for
-from benchmarks.rounds import processor_s, shares
+from benchmarks.rounds import loop_s, processor_s, shares
 from benchmarks.store import jobs as made_jobs
 from coordinator.config import DATABASE
 from coordinator.core.model import Job, Target
@@ -69,10 +70,10 @@ def run(is_telling: bool, agents: int = AGENTS, jobs: int = JOBS) -> tuple[dict[
         metrics["resident_gb_queued"] = _resident_gb(coordinator)
         _tell(metrics, is_telling=is_telling)
         began_s = time.perf_counter()
-        with crowd(grid.address, agents, devices=DEVICES, processes=PROCESSES, notes=Path(folder)):
+        with crowd(grid.address, agents, devices=DEVICES, processes=PROCESSES, notes=Path(folder)) as crowded:
             metrics["connect_s"] = round(time.perf_counter() - began_s, 1)
             _tell(metrics, is_telling=is_telling)
-            metrics |= _dispatch(grid, coordinator, Path(folder))
+            metrics |= _dispatch(grid, coordinator, crowded, Path(folder))
             metrics["resident_gb"] = _resident_gb(coordinator)
             _tell(metrics, is_telling=is_telling)
             coordinator.kill()
@@ -129,15 +130,16 @@ def _resident_gb(coordinator: Program) -> float:
     return round(int(status.partition("VmRSS:")[2].split()[0]) / 1_024**2, 2)
 
 
-def _dispatch(grid: Grid, coordinator: Program, notes: Path) -> dict[str, Any]:
+def _dispatch(grid: Grid, coordinator: Program, agents: Sequence[int], notes: Path) -> dict[str, Any]:
     """Let jobs come for some time; return how fast they were given out, and what the loop did meanwhile."""
     assert coordinator.process is not None
-    used_s = processor_s(coordinator.process.pid)
+    pid = coordinator.process.pid
+    began_with = _used(pid, agents)
     began_s = time.perf_counter()
     pauses_ms = asyncio.run(_trickle(grid.address))
     wait_for(partial(completed_in_sqlite, grid.directory / "coordinator"), A_SECOND * SECONDS, PATIENCE_S)
     took_s = time.perf_counter() - began_s
-    used_s = processor_s(coordinator.process.pid) - used_s
+    used = {name: round((s - began_with[name]) / took_s, 2) for name, s in _used(pid, agents).items()}
     taken_us = [int(line) for file in notes.glob("*.txt") for line in file.read_text().split()]
     assert len(taken_us) == A_SECOND * SECONDS, f"{len(taken_us)} jobs began"
     return {
@@ -145,7 +147,16 @@ def _dispatch(grid: Grid, coordinator: Program, notes: Path) -> dict[str, Any]:
         "dispatch_ms": shares([taken / 1_000 for taken in taken_us]),
         "answer_ms": shares(pauses_ms),
         "longest_answer_ms": round(max(pauses_ms), 1),
-        "processor_share": round(used_s / took_s, 2),
+        **used,
+    }
+
+
+def _used(coordinator: int, agents: Sequence[int]) -> dict[str, float]:
+    """Return the processor time of each side, and of the coordinator's loop alone: both share the processors here."""
+    return {
+        "processor_share": processor_s(coordinator),
+        "loop_share": loop_s(coordinator),
+        "agents_share": sum(map(processor_s, agents)),
     }
 
 
