@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.core.model import Blame, Failure
 from agent.disk import UNREADABLE
 from agent.journal import Claim
 from agent.ports import DevicePorts, PortsTaken, free_port
@@ -61,6 +62,11 @@ XCUITEST = Driver(
 
 class AppiumFailed(Exception):
     """The server or its driver cannot be had; the sentence says why."""
+
+    @property
+    def failure(self) -> Failure:
+        """Why no job can run so."""
+        return Failure(reason="APPIUM_FAILED", message=str(self), blame=Blame.HOST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,10 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -36,6 +37,15 @@ class BlobUnusable(Exception):
         """Take the reason and the sentence."""
         super().__init__(message)
         self.failure = Failure(reason=reason, message=message, blame=blame)
+
+
+class _Digested(Protocol):
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes that were read."""
+
+
+Content = TypeVar("Content", bound=_Digested)
 
 
 class BlobCache:
@@ -80,6 +90,21 @@ class BlobCache:
             return path
         await self._join(digest, path, key)
         return path
+
+    async def read(self, digest: str, key: LeaseKey, user: str, read: Callable[[Path], Awaitable[Content]]) -> Content:
+        """Return what the file of a blob is read as, as `get` would give it.
+
+        Where the disk keeps something else than was written it is fetched anew, once: the coordinator has the right
+        bytes still.
+
+        Raises:
+            BlobUnusable: It cannot be had.
+        """
+        content = await read(await self.get(digest, key, user))
+        if content.digest != digest:
+            await self.drop(digest)
+            content = await read(await self.get(digest, key, user))
+        return content
 
     async def drop(self, digest: str) -> None:
         """Forget a blob whose file is not what it was."""

@@ -81,10 +81,8 @@ class DeviceStation:
             await self._appium.ensure()
             if lease.is_canary:
                 await self._care.try_out(self._apk)
-        except (BlobUnusable, BuildUnusable, InstallFailed) as error:
+        except (BlobUnusable, BuildUnusable, InstallFailed, AppiumFailed) as error:
             raise RunFailed(error.failure) from error
-        except AppiumFailed as error:
-            raise RunFailed(_appium_failed(error)) from error
         return installation
 
     async def _find(self, lease: LeaseSpec) -> Apk:
@@ -92,12 +90,7 @@ class DeviceStation:
         digest = lease.build_digest
         if not digest:
             return await self._source.find(lease.app_version_id)
-        apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
-        if apk.digest != digest:
-            # The disk kept something else than was written; the coordinator has the right bytes still.
-            await self._blobs.drop(digest)
-            apk = await self._source.read(await self._blobs.get(digest, lease.key, self._adb.udid))
-        return apk
+        return await self._blobs.read(digest, lease.key, self._adb.udid, self._source.read)
 
     async def _put(self, apk: Apk) -> Installation:
         """Install, and look at what the device holds then: a stale build must never be tested."""
@@ -127,10 +120,8 @@ class DeviceStation:
                 # The coordinator knows of one install a batch, and this one is a test's own doing.
                 structlog.get_logger("agent").warning("build_put_back", device=self.name, digest=self._apk.digest)
             await self._appium.ensure()
-        except InstallFailed as error:
+        except (InstallFailed, AppiumFailed) as error:
             raise RunFailed(error.failure) from error
-        except AppiumFailed as error:
-            raise RunFailed(_appium_failed(error)) from error
 
     async def _check_unchanged(self, apk: Apk) -> None:
         """Check the file on this host: a session would install what is newer there than on the device."""
@@ -208,7 +199,3 @@ class DeviceStation:
     async def close(self) -> None:
         """End the device's Appium."""
         await self._appium.stop()
-
-
-def _appium_failed(error: AppiumFailed) -> Failure:
-    return Failure(reason="APPIUM_FAILED", message=str(error), blame=Blame.HOST)

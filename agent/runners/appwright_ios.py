@@ -7,6 +7,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -110,10 +111,8 @@ class IosStation:
             await self._appium.ensure()
             if lease.is_canary:
                 await self._try_out(app)
-        except (BlobUnusable, BuildUnusable) as error:
+        except (BlobUnusable, BuildUnusable, AppiumFailed) as error:
             raise RunFailed(error.failure) from error
-        except AppiumFailed as error:
-            raise RunFailed(_appium_failed(error)) from error
         except OSError as error:
             raise RunFailed(_storage_failed(error)) from error
         return installation
@@ -123,12 +122,8 @@ class IosStation:
         digest = lease.build_digest
         if not digest:
             return self._fitting(await self._apps.get(await self._source.locate(lease.app_version_id), self.name))
-        app = await self._apps.get(await self._blobs.get(digest, lease.key, self.name), self.name)
-        if app.digest != digest:
-            # The disk kept something else than was written; the coordinator has the right bytes still.
-            await self._blobs.drop(digest)
-            app = await self._apps.get(await self._blobs.get(digest, lease.key, self.name), self.name)
-        return self._fitting(app)
+        read = partial(self._apps.get, user=self.name)
+        return self._fitting(await self._blobs.read(digest, lease.key, self.name, read))
 
     def _fitting(self, app: IosApp) -> IosApp:
         is_simulator = self._target.is_simulator
@@ -203,7 +198,7 @@ class IosStation:
                 structlog.get_logger("agent").warning("build_put_back", device=self.name, digest=self._app.digest)
             await self._appium.ensure()
         except AppiumFailed as error:
-            raise RunFailed(_appium_failed(error)) from error
+            raise RunFailed(error.failure) from error
         except OSError as error:
             raise RunFailed(_storage_failed(error)) from error
 
@@ -294,10 +289,6 @@ class IosStation:
 def _storage_failed(error: OSError) -> Failure:
     message = f"the app cannot be unpacked on this host: {error.strerror or error}"
     return _failure("HOST_STORAGE_FAILED", message, Blame.HOST)
-
-
-def _appium_failed(error: AppiumFailed) -> Failure:
-    return _failure("APPIUM_FAILED", str(error), Blame.HOST)
 
 
 def _failure(reason: str, message: str, blame: Blame) -> Failure:

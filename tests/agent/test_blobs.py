@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -127,6 +128,22 @@ async def test_fetch_that_was_given_up_goes_on_in_a_later_life(
     path = await connected(channel, tmp_path / "builds").get(DIGEST, KEY, "phone")
     assert path.read_bytes() == DATA
     assert stand_in.asked == [(1, CHUNK)]
+
+
+@dataclass(frozen=True)
+class Read:
+    digest: str
+
+
+async def read(path: Path) -> Read:
+    return Read(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+async def test_file_that_is_read_as_another_is_fetched_anew_once(stand_in: StandIn, cache: BlobCache) -> None:
+    (await cache.get(DIGEST, KEY, "phone")).write_bytes(b"rotten")
+    assert await cache.read(DIGEST, KEY, "phone", read) == Read(DIGEST)
+    assert await cache.read(DIGEST, KEY, "phone", read) == Read(DIGEST)
+    assert stand_in.asked == [(1, 0)] * 2
 
 
 async def test_part_that_went_bad_on_the_disk_is_fetched_anew(
