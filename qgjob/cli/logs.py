@@ -52,7 +52,9 @@ def logs(
             writer.end()
             terminal.say(f"detached; follow again with `qgjob logs {job_id} --follow`")
             raise typer.Exit(Exit.INTERRUPTED) from None
-    if is_first:
+    if is_first and follow:
+        terminal.say(f"job {job_id} has ended without a log")
+    elif is_first:
         terminal.say(f"job {job_id} has no log yet; `qgjob logs {job_id} --follow` waits for it")
 
 

@@ -162,13 +162,17 @@ def test_on_a_terminal_what_is_told_between_attempts_begins_a_line_of_its_own(st
         ]
 
 
-def test_a_job_without_a_log_yet_is_said_to_have_none(stand_in: StandIn) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "job 7 has no log yet; `qgjob logs 7 --follow` waits for it\n"),
+        (("--follow",), "job 7 has ended without a log\n"),
+    ],
+)
+def test_a_job_without_a_log_is_said_to_have_none(stand_in: StandIn, options: tuple[str, ...], said: str) -> None:
     stand_in.follows = [lambda request: iter([])]
-    process = start(stand_in, [QGJOB, "logs", "7"])
-    assert process.communicate(timeout=LONG_S) == (
-        "",
-        "job 7 has no log yet; `qgjob logs 7 --follow` waits for it\n",
-    )
+    process = start(stand_in, [QGJOB, "logs", "7", *options])
+    assert process.communicate(timeout=LONG_S) == ("", said)
     assert process.returncode == 0
 
 
