@@ -24,7 +24,7 @@ from coordinator.core.explain import Explanation, explain
 from coordinator.core.forecast import Forecast
 from coordinator.core.model import SECOND_US, AttemptId, Counters, DeviceState, Job, JobId, Lane, Lease, Now, Settings
 from coordinator.core.scheduler import Scheduler
-from coordinator.core.step import JobsAccepted, PutAttempt, PutJob, PutTest, SendConflicts, Step, Write
+from coordinator.core.step import JobsAccepted, PutAttempt, PutJob, PutLease, PutTest, SendConflicts, Step, Write
 from coordinator.forecasts import Forecasts
 from coordinator.metrics import Metrics
 from coordinator.sessions import Sessions
@@ -34,6 +34,8 @@ from coordinator.story import Story
 
 MAX_EVENTS_PER_TURN = 256
 MAX_INBOX = 10_000
+REMEMBERED_LEASES = 4_096
+"""Of attempts that ended last."""
 PROBE_INTERVAL_S = 1.0
 """Between two looks whether a database that could not be written to takes writes again."""
 
@@ -95,6 +97,8 @@ class Engine:
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_stopping = False
+        self._lately: dict[AttemptId, Lease] = {}
+        """Leases of attempts that have ended, the oldest first."""
         self._forecasts = Forecasts()
         self._job_changes = 0
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
@@ -271,6 +275,7 @@ class Engine:
             envelope.answer_with(reply)
         self._job_changes += any(isinstance(write, PutJob | PutAttempt | PutTest) for write in writes)
         self._publish(writes)
+        self._remember_leases(writes)
         self._story.tell(writes, [preemption for step in steps for preemption in step.preemptions])
 
     def _publish(self, writes: list[Write]) -> None:
@@ -284,6 +289,18 @@ class Engine:
                     changed.setdefault(live.id, live)
         for job in changed.values():
             self.changes.publish(job)
+
+    def _remember_leases(self, writes: list[Write]) -> None:
+        """Keep the leases of attempts that have just ended: the ends of their logs are still on their way."""
+        written = {write.lease.id: write.lease for write in writes if isinstance(write, PutLease)}
+        for write in writes:
+            if isinstance(write, PutAttempt) and write.attempt.outcome is not None:
+                lease_id = write.attempt.lease
+                lease = self._scheduler.ledger.fleet.leases.get(lease_id) or written.get(lease_id)
+                if lease is not None:
+                    self._lately[write.attempt.id] = lease
+        while len(self._lately) > REMEMBERED_LEASES:
+            del self._lately[next(iter(self._lately))]
 
     def _tell_refused(self, envelope: _Envelope, refusal: QgjobError) -> None:
         event = envelope.event
@@ -312,10 +329,12 @@ class Engine:
         job = ledger.jobs.get(job_id)
         return (job, explain(ledger, job, now), now) if job is not None else None
 
-    def live_lease(self, attempt_id: AttemptId) -> Lease | None:
-        """Return the lease under which an attempt goes on; None for one that has ended, or never was."""
+    def known_lease(self, attempt_id: AttemptId) -> Lease | None:
+        """Return the lease of an attempt that goes on or ended lately, as it was; None for any other."""
         attempt = self._scheduler.ledger.attempts.get(attempt_id)
-        return self._scheduler.ledger.fleet.leases.get(attempt.lease) if attempt is not None else None
+        if attempt is None:
+            return self._lately.get(attempt_id)
+        return self._scheduler.ledger.fleet.leases.get(attempt.lease)
 
     def waiting(self) -> list[JobId]:
         """Return the waiting jobs, the first first."""

@@ -131,7 +131,7 @@ class House:
             self._store, self._blobs, self._space, lambda: read_clocks().wall_us, retain_us=self._retain_artifacts_us
         )
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(artifacts, server)
-        logs = LogService(self._store, self._logs, self.engine.changes, self._space, self.engine.live_lease)
+        logs = LogService(self._store, self._logs, self.engine.changes, self._space, self.engine.known_lease)
         log_service_pb2_grpc.add_LogServiceServicer_to_server(logs, server)
         return Services(
             jobs=jobs, logs=logs, queue=queue, devices=devices, agents=agents, builds=builds, artifacts=artifacts

@@ -60,10 +60,10 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
         logs: LogStore,
         changes: Changes,
         space: Space,
-        live_lease: Callable[[AttemptId], Lease | None] = lambda _attempt: None,
+        known_lease: Callable[[AttemptId], Lease | None] = lambda _attempt: None,
     ) -> None:
-        """Take what it is thin over, and what tells from memory the lease of an attempt that goes on."""
-        self._live_lease = live_lease
+        """Take what it is thin over, and what tells from memory the lease of an attempt if it can."""
+        self._known_lease = known_lease
         self._store = store
         self._logs = logs
         self._changes = changes
@@ -77,7 +77,7 @@ class LogService(log_service_pb2_grpc.LogServiceServicer):
 
     async def _lease_of(self, attempt: AttemptId) -> Lease | None:
         """Return the lease under which an attempt runs or ran."""
-        return self._live_lease(attempt) or await asyncio.to_thread(self._store.lease_of, attempt)
+        return self._known_lease(attempt) or await asyncio.to_thread(self._store.lease_of, attempt)
 
     async def FollowLogs(self, request: log_service_pb2.FollowLogsRequest, context: FollowContext) -> None:  # type: ignore[override]  # it writes through the context
         """Send a job's log through its attempts in order.

@@ -15,12 +15,13 @@ from coordinator.core.errors import Conflict, NotLeader, ShuttingDown
 from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
+    AttemptFinished,
     HeartbeatReceived,
     JobsSubmitted,
     LeaseAdopted,
     LeaseEcho,
 )
-from coordinator.core.model import SECOND_US, AgentId, Now, SessionId, Settings
+from coordinator.core.model import SECOND_US, AgentId, AttemptId, AttemptOutcome, Now, SessionId, Settings
 from coordinator.core.step import PutJob, SendWelcome
 from coordinator.engine import Engine
 from coordinator.sessions import Session, Sessions
@@ -214,3 +215,31 @@ async def test_stopped_engine_refuses_what_comes_later(lab: EngineLab) -> None:
     with pytest.raises(ShuttingDown):
         await lab.engine.submit(lab.submitted("later"))
     assert len(lab.store.load().jobs) == 1
+
+
+async def test_lease_of_an_attempt_is_known_until_newer_ones_have_ended(
+    lab: EngineLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "REMEMBERED_LEASES", 2)
+    session, hello = lab.connected()
+    running = asyncio.create_task(lab.engine.run())
+    async with asyncio.timeout(PATIENCE_S):
+        await lab.engine.submit(hello)
+        leases = []
+        for number in range(1, 4):
+            await lab.engine.submit(lab.submitted(str(number)))
+            lease = lab.engine.known_lease(AttemptId(number))
+            assert lease is not None
+            leases.append((lease.id, lease.fence))
+            ended = AttemptFinished(
+                session=session.id,
+                lease=lease.id,
+                fence=lease.fence,
+                attempt=AttemptId(number),
+                outcome=AttemptOutcome.PASSED,
+            )
+            await lab.engine.submit(ended)
+        known = [lab.engine.known_lease(AttemptId(number)) for number in range(1, 5)]
+        lab.engine.stop()
+        await running
+    assert [lease and (lease.id, lease.fence) for lease in known] == [None, *leases[1:], None]
