@@ -12,8 +12,9 @@ from agent.app import App
 from agent.artifacts import ArtifactSpool
 from agent.blobs import BlobCache
 from agent.config import BUNDLE_CACHE_BYTES, Config, ConfigError
-from agent.core.model import DeviceFacts, DeviceKind
+from agent.core.model import DeviceFacts
 from agent.devices.bench import Bench, Discovery
+from agent.devices.lock import lock_name
 from agent.devices.simulated import SimulatedDiscovery, simulated_devices
 from agent.journal import Claim, Journal
 from agent.runners.protocol import Runner
@@ -43,15 +44,11 @@ async def serve(config: Config) -> int:
                 return _simulated_runner(config, blobs, facts)
             return real.make(facts, slot, claim)
 
-        def lock_name(facts: DeviceFacts) -> str:
-            # The id of an emulator speaks of its agent; two agents that see the same one must meet at one lock.
-            is_local = facts.kind is DeviceKind.EMULATOR and facts.id not in names
-            return facts.udid if is_local else facts.id
-
         discoveries: list[Discovery] = [SimulatedDiscovery(simulated)] if simulated else []
         if real is not None:
             discoveries += [real.discovery, *([SimulatedDiscovery(real.emulators)] if real.emulators else [])]
-        bench = Bench(make, lock_name, Journal(config.state_dir / "processes"))
+        own = names | ({facts.id for facts in real.emulators} if real is not None else set())
+        bench = Bench(make, lambda facts: lock_name(facts, own), Journal(config.state_dir / "processes"))
         artifacts = ArtifactSpool(config.state_dir / "artifacts")
         claims = real.claims if real is not None else None
         agent = App(config, version("qgjob"), spool, bench, discoveries, (blobs, bundles), artifacts, claims)

@@ -6,7 +6,10 @@ import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Container
 from pathlib import Path
+
+from agent.core.model import DeviceFacts, DeviceId, DeviceKind
 
 
 class DeviceBusy(Exception):
@@ -17,6 +20,19 @@ def lock_directory() -> Path:
     """Return the host-wide folder of lock files, one for each user."""
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     return Path(base) / f"qgjob-locks-{os.getuid()}"
+
+
+def lock_name(facts: DeviceFacts, own: Container[DeviceId]) -> str:
+    """Return what a device is called on this host by every agent, and in every life of its agent.
+
+    Args:
+        facts: The device.
+        own: Devices that no other agent can see: the simulated ones, and emulators that this agent boots.
+    """
+    # The id of an emulator speaks of its agent; two agents that see the same one must meet at one lock. One that an
+    # agent boots has another port, and so another name at adb, in the next life, while the last may still run on it.
+    is_seen_by_all = facts.kind is DeviceKind.EMULATOR and facts.id not in own
+    return facts.udid if is_seen_by_all else facts.id
 
 
 class DeviceLock:

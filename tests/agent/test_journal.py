@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from agent.blobs import BlobCache
-from agent.core.model import DeviceFacts, DeviceId, DeviceKind
+from agent.core.model import AgentId, DeviceFacts, DeviceId, DeviceKind
 from agent.devices import bench
 from agent.devices.bench import BEING_ENDED, CANNOT_BE_ENDED, Bench
-from agent.devices.lock import DeviceBusy, DeviceLock
+from agent.devices.emulators import emulator_devices
+from agent.devices.lock import DeviceBusy, DeviceLock, lock_name
 from agent.disk import replace_file
 from agent.journal import MARK, Claim, Entry, Journal
 from agent.process import start
@@ -79,7 +80,7 @@ def claimed(journal: Journal) -> Iterator[Claim]:
     lock.release()
 
 
-def bench_of(journal: Journal, folder: Path) -> Bench:
+def bench_of(journal: Journal, folder: Path, called: Callable[[DeviceFacts], str] = lambda facts: facts.id) -> Bench:
     def make(facts: DeviceFacts, _slot: int, _claim: Claim) -> SimulatedRunner:
         blobs = BlobCache(folder.parent / "builds", ".apk", 1_000)
         return SimulatedRunner(
@@ -91,7 +92,7 @@ def bench_of(journal: Journal, folder: Path) -> Bench:
             left_behind=folder.parent / "left",
         )
 
-    return Bench(make, lambda facts: facts.id, journal)
+    return Bench(make, called, journal)
 
 
 async def offered(lab: Bench) -> None:
@@ -526,3 +527,33 @@ async def test_stale_entry_does_not_say_of_another_agents_device_that_it_is_bein
     with claimed(journal):
         facts = await bench_of(journal, folder).claimed(FACTS)
     assert "used by another agent" in facts.reason
+
+
+async def test_emulator_of_an_agent_is_offered_when_nothing_runs_on_it_at_the_port_of_an_earlier_life(
+    journal: Journal, folder: Path
+) -> None:
+    ((before,), (now,)) = (emulator_devices((("Pixel_8", 1),), AgentId("lab"), (port,)) for port in (5640, 5642))
+    assert (before.id, before.udid != now.udid) == (now.id, True)
+    own = {now.id}
+    lab = bench_of(journal, folder, lambda facts: lock_name(facts, own))
+    name = lock_name(before, own)
+    lock = DeviceLock(name)
+    lock.acquire()
+    with bystander() as supervisor:
+        left = journal.note(supervisor, "a" * 32, name, "attempt 7")
+        facts = await lab.claimed(now)
+        assert (facts.usable, facts.reason) == (False, BEING_ENDED)
+        journal.forget(left)
+    lock.release()
+    assert (await lab.claimed(now)).usable
+    await lab.close()
+
+
+def test_emulator_that_several_agents_can_see_has_one_lock_and_the_simulated_ones_of_each_their_own() -> None:
+    seen = [
+        DeviceFacts(id=DeviceId(f"emulator-5554@{agent}"), kind=DeviceKind.EMULATOR, udid="emulator-5554")
+        for agent in ("one", "two")
+    ]
+    assert {lock_name(facts, ()) for facts in seen} == {"emulator-5554"}
+    assert {lock_name(facts, {facts.id}) for facts in seen} == {facts.id for facts in seen}
+    assert lock_name(FACTS, ()) == PHONE
