@@ -107,7 +107,7 @@ class Apps:
         """Look for the build before each upload: one whose answer got lost may have arrived."""
         custom_id, refusals, end = custom_id_of(digest), 0, self._clock() + UPLOAD_PATIENCE_S
         while True:
-            looked = self._clock()
+            looked = self._claims.begin_look(digest)
             url = await self._find(custom_id)
             if url is not None:
                 return UploadedApp(url=url, is_new=refusals > 0)

@@ -37,7 +37,7 @@ class _Kept:
     told: ToldAddress | None = None
     """The last address, though what was told since may hold none."""
     is_overtaken: bool = False
-    """Whether another agent has had the claim since this one looked."""
+    """Whether another agent has had the claim since this one began to look."""
 
 
 class Claims:
@@ -125,18 +125,22 @@ class Claims:
             await self._news.wait()
         return None
 
+    def begin_look(self, digest: str) -> float:
+        """Note that the account is asked now for a build for which a slot waits; returns the time of the claims."""
+        self._kept[digest].is_overtaken = False
+        return self._clock()
+
     async def next_turn(self, digest: str, looked: float) -> ToldAddress | None:
         """Wait for leave to begin one more upload, or for the word that another agent has brought the build meanwhile.
 
         Args:
             digest: The build; a slot waits for it.
-            looked: On the clock of the claims: when the account did not have it.
+            looked: When the account did not have it, as `begin_look` told.
 
         Returns:
             Where the build has been since; None with leave to upload it.
         """
         kept = self._kept[digest]
-        kept.is_overtaken = False
         kept.claim = replace(kept.claim, turn=kept.claim.turn + 1)
         self._state_all()
         while self._is_shared:
@@ -148,7 +152,7 @@ class Claims:
         return None
 
     def is_overtaken(self, digest: str) -> bool:
-        """Whether another agent has had the claim while this one waited for its turn: it may have begun an upload."""
+        """Whether another agent has had the claim since this one began to look: it may have begun an upload."""
         return self._kept[digest].is_overtaken
 
     def found(self, digest: str, url: str) -> None:

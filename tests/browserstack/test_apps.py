@@ -236,6 +236,32 @@ async def test_build_is_looked_for_again_when_another_agent_had_the_claim_and_ga
     assert (app.is_new, len(stand_in.uploads)) == (not has_arrived, 1)
 
 
+async def test_build_is_looked_for_again_when_another_agent_had_the_claim_while_this_one_looked(
+    stand_in: StandIn, client: Client, build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(Claims(ACCOUNT))
+    looks, may_answer = asyncio.Event(), threading.Event()
+    loop, find = asyncio.get_running_loop(), client.find_app
+
+    def find_late(custom_id: str, given_up: threading.Event) -> str | None:
+        found = find(custom_id, given_up)
+        loop.call_soon_threadsafe(looks.set)
+        assert may_answer.wait(60)
+        return found
+
+    monkeypatch.setattr(client, "find_app", find_late)
+    bringing = asyncio.create_task(Apps(client, desk.claims).ensure(DIGEST, build, SLOT))
+    claim = await desk.hears(turn=0)
+    desk.tell(claim)
+    await looks.wait()
+    desk.tell(claim, turn=-1, holder="other", upload_age_us=7)
+    await asyncio.to_thread(client.upload, build, custom_id_of(DIGEST), threading.Event())
+    may_answer.set()
+    desk.tell(await desk.hears(turn=1))
+    app = await bringing
+    assert (app.is_new, len(stand_in.uploads)) == (False, 1)
+
+
 async def test_address_from_before_this_agent_looked_keeps_it_from_no_upload(
     stand_in: StandIn, client: Client, build: Path
 ) -> None:
