@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.figures import Figures, arrival_figures, closed_figures
 from benchmarks.workloads import ADVERSARIAL, CLOSED, arrivals, small
-from coordinator.core.model import Rules, Settings
+from coordinator.core.model import SECOND_US, Rules, Settings
 from coordinator.simulation.lab import Dispatcher, Lab
 from coordinator.simulation.model import Outcome, Workload
 from coordinator.simulation.ours import OurScheduler
@@ -24,6 +24,8 @@ ARRIVAL_SEEDS = (1, 2)
 LOADS = (0.7, 0.9, 1.1)
 SPLITS = (1, 2, 4, 8, 16, 32)
 SHARES = (0, 50, 75, 100, 150)
+AGES_MINUTES = (30, 60, 120)
+AGING_LOADS = (0.9, 1.1)
 SMALL_SEEDS = range(1, 13)
 SOLVER_SECONDS = 30.0
 
@@ -47,7 +49,7 @@ def medians(rows: list[Figures]) -> Figures:
 
 def run(is_told: bool) -> Measured:
     """Run every workload under every policy."""
-    metrics: dict[str, Any] = {"closed": {}, "arrivals": {}, "adversarial": {}, "splits": {}, "shares": {}}
+    metrics: dict[str, Any] = {"closed": {}, "arrivals": {}, "adversarial": {}, "splits": {}, "shares": {}, "ages": {}}
     for make in CLOSED:
         metrics["closed"][make.__name__] = _compared(
             [make(seed) for seed in SEEDS], closed_figures, is_told, make.__name__
@@ -65,6 +67,10 @@ def run(is_told: bool) -> Measured:
         metrics["shares"][str(percent)] = _split(Rules(split_percent=percent))
         if is_told:
             print(f"split_percent {percent}: {metrics['shares'][str(percent)]}")
+    for minutes in AGES_MINUTES:
+        metrics["ages"][str(minutes)] = {str(load): _aged(minutes, load) for load in AGING_LOADS}
+        if is_told:
+            print(f"one priority higher after {minutes} minutes: {metrics['ages'][str(minutes)]}")
     return metrics, _ratios(metrics)
 
 
@@ -86,6 +92,12 @@ def _split(rules: Rules) -> Figures:
     """Return one point of the trade of makespan against installs."""
     settings = Settings(rules=rules)
     return medians([closed_figures(simulated(CLOSED[0](seed), OurScheduler(settings))) for seed in SEEDS])
+
+
+def _aged(minutes: int, load: float) -> Figures:
+    """Return one point of the trade of the low priorities' waits against those of the normal ones."""
+    settings = Settings(rules=Rules(age_us=minutes * 60 * SECOND_US))
+    return medians([arrival_figures(simulated(arrivals(seed, load), OurScheduler(settings))) for seed in ARRIVAL_SEEDS])
 
 
 def _ratios(metrics: dict[str, Any]) -> dict[str, float]:

@@ -734,7 +734,7 @@ class Rules:
     its family has before it."""
     lag_us: int = 600 * SECOND_US
     """A device goes on with the build that it holds until its organisation is so far ahead of another."""
-    age_us: int = 1_800 * SECOND_US
+    age_us: int = 3_600 * SECOND_US
     """A job counts one priority higher for each such wait, up to `MOST_AGED_PRIORITY`."""
     guarantee_wait_us: int = 7_200 * SECOND_US
     """Who has waited longer has a guaranteed share in the devices of its pool."""
