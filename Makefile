@@ -57,7 +57,7 @@ KILLS ?= 200
 soak: tools ## All faults of real processes at length (KILLS=n), 100,000 simulated seeds, benchmarks: some hours
 	QGJOB_KILLS=$(KILLS) QGJOB_FAILOVERS=10 $(PYTEST) -q -s -m "" tests/faults
 	QGJOB_OUTAGE_S=120 $(PYTEST) -q tests/e2e/test_outages.py -k away_for_long
-	$(PYTEST) -q -m soak tests/e2e/test_appwright.py tests/e2e/test_browserstack.py tests/e2e/test_builds.py tests/agent/test_emulator.py
+	$(PYTEST) -q -m soak tests/e2e/test_browserstack.py tests/e2e/test_builds.py tests/agent/test_emulator.py
 	$(SIM).mutants
 	$(SIM) --seeds 100000
 	$(RUN) python -m benchmarks scheduling

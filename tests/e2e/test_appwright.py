@@ -258,7 +258,6 @@ def test_bundle_runs_in_a_clean_copy_on_an_agent_that_has_its_own_packages_alone
     )
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_bundle_runs_on_an_agent_with_an_empty_state(grid: Grid, tmp_path: Path) -> None:
     app = lay_apk(tmp_path / "app.apk", "org.example.wikipedia", 1, "1.0")
