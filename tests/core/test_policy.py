@@ -251,9 +251,7 @@ def test_batch_gives_way_to_a_higher_job_of_its_organisation_that_waits_for_its_
 @pytest.mark.parametrize(
     ("priority", "waited_min", "overtaken"), [(1, 59, 1), (1, 61, 2), (1, 121, 3), (1, 600, 3), (2, 61, 3)]
 )
-def test_wait_lifts_a_job_by_one_priority_each_hour_up_to_three(
-    priority: int, waited_min: int, overtaken: int
-) -> None:
+def test_wait_lifts_a_job_by_one_priority_each_hour_up_to_three(priority: int, waited_min: int, overtaken: int) -> None:
     lab = Lab()
     lab.submit(spec("old", priority=priority, app_version_id="old"))
     lab.mono_us += waited_min * MINUTE_S * SECOND_US
