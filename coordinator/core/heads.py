@@ -321,15 +321,22 @@ class Heads:
         What changes elsewhere is the virtual time of an organisation and whether it has its quota. Times only rise: so
         who was first stays it while its own time is the same.
         """
-        found: Head | None = None
+        while True:
+            pool.first[lanes] = None
+            found = self._first_of_levels(pool, lanes)
+            if lanes in pool.first:  # else the look itself has moved a head, perhaps to where it had been before
+                pool.first[lanes] = found
+                return found
+
+    def _first_of_levels(self, pool: Pool, lanes: tuple[Lane, ...]) -> Head | None:
         for level, by_lane in pool.levels.items():
+            found: Head | None = None
             for lane, at in by_lane.items():
                 if at.orgs and lane in lanes and (head := self._first_at(at, level, lane, pool)) is not None:
                     found = head if found is None or head.order < found.order else found
             if found is not None:
-                break
-        pool.first[lanes] = found
-        return found
+                return found
+        return None
 
     def first_of(self, org: str, signature: Signature, least: int, lanes: tuple[Lane, ...]) -> Head | None:
         """Return the first head of an organisation in a pool, of at least a level, whether or not it has its quota.

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from coordinator.core.families import FamilyKey, Head, family_of
+from coordinator.core.heads import MOST_RISES
 from coordinator.core.lanes import Queues
 from coordinator.core.model import (
     ALL_LANES,
@@ -150,3 +151,27 @@ def test_first_head_that_is_kept_is_the_one_that_a_new_look_finds(seed: int) -> 
             assert told(heads.first(key.signature, URGENT_PRIORITY, lanes)) == told(urgent)
             found += head is not None
     assert found > 1_000
+
+
+def waiting(number: int, model: str) -> Job:
+    wanted = spec(selector=(("model", model),), priority=1)
+    return Job(
+        id=JobId(number), sequence=SubmitSequence(number), spec=wanted, state=JobState.QUEUED, create_us=100 * AGE_US
+    )
+
+
+def test_head_that_the_look_for_the_first_has_lifted_is_not_overlooked() -> None:
+    queues = Queues(Rules(), Shares(NO_NUMBERS, {}, 0))
+    queues.advance(100 * AGE_US)
+    for number in range(MOST_RISES):  # as many as rise in one turn, each in a pool of its own
+        queues.push(waiting(number, f"rising {number}"), 30 * SECOND_US, 10 * SECOND_US)
+    last = waiting(MOST_RISES, "last")
+    queues.push(last, 3_600 * SECOND_US, 10 * SECOND_US)
+    key = family_of(last)
+    queues.join(key, 10 * SECOND_US)
+    queues.note_devices(key.signature, 8)
+    queues.heads.wake()
+    queues.advance(101 * AGE_US)
+    head = queues.heads.first(key.signature)
+    assert head is not None
+    assert head.level == 2
