@@ -41,9 +41,10 @@ class RequestIdReused(QgjobError):
 
     reason = "REQUEST_ID_REUSED"
 
-    def __init__(self, key: str) -> None:
-        """Name the key."""
+    def __init__(self, key: str, jobs: tuple[int, ...] = ()) -> None:
+        """Name the key, and the jobs that were accepted under it."""
         super().__init__(f"idempotency key {key!r} was used before with other jobs; use a new key", request_id=key)
+        self.jobs = jobs
 
 
 class InvalidTransition(QgjobError):

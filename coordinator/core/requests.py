@@ -249,7 +249,7 @@ class Requests:
 
 def _replayed(known: Request, payload_sha256: str) -> JobsAccepted:
     if known.payload_sha256 != payload_sha256:
-        raise RequestIdReused(known.key)
+        raise RequestIdReused(known.key, known.jobs)
     return JobsAccepted(jobs=(), job_ids=known.jobs, is_replayed=True)
 
 

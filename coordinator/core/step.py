@@ -244,7 +244,7 @@ class JobsAccepted:
 
     jobs: tuple[Job, ...]
     """Empty when replayed: `job_ids` names the jobs of the first time."""
-    job_ids: tuple[int, ...]
+    job_ids: tuple[JobId, ...]
     is_replayed: bool = False
     warnings: tuple[str, ...] = ()
 

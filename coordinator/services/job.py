@@ -11,7 +11,7 @@ import grpc
 
 from coordinator import why, wire
 from coordinator.blobs import BlobStore
-from coordinator.core.errors import InvalidRequest, NotFound, StorageUnavailable
+from coordinator.core.errors import InvalidRequest, NotFound, RequestIdReused, StorageUnavailable
 from coordinator.core.events import CancelRequested, JobsSubmitted, RetryRequested
 from coordinator.core.forecast import Forecast, Outlook
 from coordinator.core.logfile import LogState
@@ -177,18 +177,27 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
 
         A key of which all jobs were pruned, and which is remembered still, is free again. Only what pruning has left
         of its request is deleted: under the same key others may have come first.
+
+        Raises:
+            RequestIdReused: There are other jobs of the key.
         """
         while True:
-            accepted = await self._engine.submit(event)
-            assert accepted is not None
             # Whoever is told of an earlier request is told when it is durable: jobs that are not found are pruned.
-            ids = [JobId(job_id) for job_id in accepted.job_ids]
-            jobs = list(accepted.jobs) or await self._read(ids)
-            if jobs:
-                return accepted, jobs
+            try:
+                accepted = await self._engine.submit(event)
+            except RequestIdReused as reused:
+                spent = tuple(JobId(job_id) for job_id in reused.jobs)
+                if await self._read(list(spent)):
+                    raise
+            else:
+                assert accepted is not None
+                jobs = list(accepted.jobs) or await self._read(list(accepted.job_ids))
+                if jobs:
+                    return accepted, jobs
+                spent = accepted.job_ids
             await check_new()
             await asyncio.to_thread(self._store.forget_requests, [(org_id, event.key)])
-            event = replace(event, known=None, spent=tuple(ids))
+            event = replace(event, known=None, spent=spent)
 
     async def WatchJobs(  # type: ignore[override]  # it writes through the context
         self,

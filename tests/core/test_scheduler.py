@@ -55,7 +55,7 @@ def test_submit_writes_counters_job_and_request_before_it_replies() -> None:
     job = Job(id=JobId(1), sequence=SubmitSequence(1), spec=spec(), state=JobState.QUEUED, create_us=lab.now.wall_us)
     reply = lab.submit(spec(), key="k")
     assert reply == JobsAccepted(
-        jobs=(job,), job_ids=(1,), warnings=("no known device matches target any; the job waits for one",)
+        jobs=(job,), job_ids=(JobId(1),), warnings=("no known device matches target any; the job waits for one",)
     )
 
 

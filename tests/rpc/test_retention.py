@@ -86,6 +86,17 @@ async def test_request_whose_jobs_were_forgotten_is_new_while_it_is_remembered(g
     assert await submit(grid) == (2, True)
 
 
+async def test_key_whose_jobs_were_forgotten_is_free_for_other_jobs_while_it_is_remembered(grid: Grid) -> None:
+    forgotten, left = await grid.submit(spec("a"), spec("b"), request_id="k")
+    await forget(grid, forgotten)
+    code, _, info = await refusal(grid.submit(spec("c"), request_id="k"))
+    assert (code, info.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    await forget(grid, left)
+    assert await grid.submit(spec("c"), request_id="k") == [left + 1]
+    code, _, info = await refusal(grid.submit(spec("a"), spec("b"), request_id="k"))
+    assert (code, info.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+
+
 async def test_request_stays_while_one_of_its_jobs_is_left(grid: Grid) -> None:
     forgotten, left = await grid.submit(spec("a"), spec("b"), request_id="k")
     await forget(grid, forgotten)
