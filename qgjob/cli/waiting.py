@@ -7,15 +7,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from qgjob.cli import ci, fields, render, terminal, words
 from qgjob.cli.exits import Exit, exit_of
+from qgjob.cli.interrupts import heeding_as_interrupts
 from qgjob.cli.session import dashboard, show
 from qgjob.cli.styles import say_with_state
 from qgjob.counts import counted
@@ -281,22 +281,12 @@ def _listed(ids: Sequence[int]) -> str:
     return " ".join(map(str, ids))
 
 
-@contextmanager
-def _terminable(is_wanted: bool) -> Iterator[None]:
-    """Let TERM and HUP interrupt like Ctrl-C where jobs are to be cancelled then: CI ends a step with them."""
+def _terminable(is_wanted: bool) -> AbstractContextManager[None]:
+    """Let TERM and HUP interrupt like Ctrl-C where jobs are to be cancelled then: CI ends a step with them.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    # Under nohup a HUP is to pass unheard.
-    endings = (signal.SIGTERM, signal.SIGHUP) if is_wanted else ()
-    numbers = [number for number in endings if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    Under nohup a HUP is to pass unheard.
+    """
+    return heeding_as_interrupts((signal.SIGTERM, signal.SIGHUP) if is_wanted else ())
 
 
 def tell(before: dict[str, Any] | None, job: dict[str, Any], dashboard_url: str = "") -> None:

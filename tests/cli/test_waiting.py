@@ -300,8 +300,10 @@ def test_a_cancel_that_fails_on_an_interrupt_tells_how_to_go_on(stand_in: StandI
     assert err.splitlines()[-1].endswith("; wait again with `qgjob jobs wait 7`")
 
 
-def interrupted(stand_in: StandIn, *options: str, signals: int = 1) -> tuple[int, str]:
-    """Ctrl-C as soon as the job runs."""
+def interrupted(
+    stand_in: StandIn, *options: str, signals: tuple[signal.Signals, ...] = (signal.SIGINT,)
+) -> tuple[int, str]:
+    """Ctrl-C, or other signals, as soon as the job runs."""
 
     def hang(request: WatchJobsRequest) -> Iterator[Job]:
         yield running()
@@ -312,8 +314,8 @@ def interrupted(stand_in: StandIn, *options: str, signals: int = 1) -> tuple[int
     process = start(stand_in, *SUBMIT, "--wait", *options)
     assert process.stderr is not None
     assert process.stderr.readline() == "job 7 login.spec.js: running on emulator-1@lab\n"
-    for _ in range(signals):
-        process.send_signal(signal.SIGINT)
+    for number in signals:
+        process.send_signal(number)
     _, err = process.communicate(timeout=60)
     return process.returncode, err
 
@@ -329,8 +331,15 @@ def test_ctrl_c_cancels_where_that_was_asked_for(stand_in: StandIn) -> None:
     assert CancelJobsRequest(job_ids=[7]) in stand_in.asked
 
 
-def test_ctrl_c_that_comes_twice_at_once_is_one(stand_in: StandIn) -> None:
-    assert interrupted(stand_in, "--cancel-on-interrupt", signals=2) == (130, "cancel requested: 7\n")
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)],
+    ids=["Ctrl-C twice", "TERM and Ctrl-C"],
+)
+def test_signals_that_come_at_once_are_one_interrupt(
+    stand_in: StandIn, signals: tuple[signal.Signals, signal.Signals]
+) -> None:
+    assert interrupted(stand_in, "--cancel-on-interrupt", signals=signals) == (130, "cancel requested: 7\n")
 
 
 def test_ctrl_c_before_an_answer_says_how_to_submit_nothing_twice(stand_in: StandIn) -> None:
