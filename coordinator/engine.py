@@ -320,8 +320,8 @@ class Engine:
 
     def revision(self) -> tuple[int, int]:
         """Return what is another one after each change of what is told of jobs: committed, or foreseen."""
-        has_outlooks = bool(self.forecast().outlooks)
-        return self._job_changes, self._forecasts.made if has_outlooks else 0
+        self.forecast()
+        return self._job_changes, self._forecasts.changes
 
     def explain(self, job_id: JobId) -> tuple[Job, Explanation, Now] | None:
         """Return why a job does not run, or where it does, and when that was so; None for one that is not live."""

@@ -30,8 +30,8 @@ class Forecasts:
     def __init__(self, clock_s: Callable[[], float] = time.perf_counter) -> None:
         """Take the clock by which a forecast's own cost is known."""
         self._clock_s = clock_s
-        self.made = 0
-        """How many were made: the newest is another one when this is another number."""
+        self.changes = 0
+        """How often a forecast has foreseen something else of a job than the one before it."""
         self._newest = NO_FORECAST
         self._made_us = -LASTS_US
         self._is_current = False
@@ -50,8 +50,9 @@ class Forecasts:
         is_current = self._is_current and now.mono_us - self._made_us <= LASTS_US
         if not is_current and self._saved_s > 0:
             is_short = len(ledger.queues) <= LONGEST_COUNTED_QUEUE
-            self._newest = forecast(ledger, now) if is_short else NO_FORECAST
+            found = forecast(ledger, now) if is_short else NO_FORECAST
+            self.changes += found.outlooks != self._newest.outlooks
+            self._newest = found
             self._made_us, self._is_current = now.mono_us, True
-            self.made += 1
             self._saved_s -= self._clock_s() - began_s
         return self._newest
