@@ -50,7 +50,7 @@ def test_files_of_a_run_are_listed_and_downloaded_without_its_secrets(grid: Grid
 def test_what_a_cut_off_and_killed_agent_has_kept_comes_with_its_next_life(tmp_path: Path) -> None:
     with running_grid(tmp_path) as grid:
         coordinator = grid.coordinator(*PATIENT)
-        options = ("--env", "QGJOB_SIM_ARTIFACTS=1", "--env", "QGJOB_SIM_SECONDS=1")
+        options = ("--env", "QGJOB_SIM_ARTIFACTS=1", "--env", "QGJOB_SIM_SECONDS=3")
         (job,) = grid.submit("tests/login.spec.ts", options=options)
         agent = grid.agent("lab", *FAST)
         # Not by a command, which on a busy machine takes longer than the job.

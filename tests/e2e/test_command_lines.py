@@ -339,12 +339,13 @@ def test_a_watch_outlives_its_coordinator_and_tells_each_state_once(tmp_path: Pa
             assert watch.stdout is not None
             assert watch.stderr is not None
             try:
-                (job,) = grid.submit("slow.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
-                eventually(lambda: grid.status(job) == "running", "the job runs")
+                grid.submit("slow.spec.ts", options=("--env", "QGJOB_SIM_SECONDS=3"))
+                told: list[str] = []
+                while not told or json.loads(told[-1])["status"] != "running":
+                    told.append(watch.stdout.readline())  # who begins to watch after the kill has lost no connection
                 coordinator.kill()
                 grid.coordinator(*PATIENT)
-                told: list[str] = []
-                while not told or json.loads(told[-1])["status"] != "completed":
+                while json.loads(told[-1])["status"] != "completed":
                     told.append(watch.stdout.readline())
             finally:
                 watch.kill()

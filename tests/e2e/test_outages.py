@@ -138,6 +138,7 @@ def test_coordinator_that_is_away_for_long_costs_no_running_test(tmp_path: Path)
         eventually(lambda: grid.status(jobs[0]) == "running", "the first test runs")
         coordinator.kill()
         threading.Event().wait(OUTAGE_S)
+        eventually(lambda: ends(grid, "one"), "the first test ends")
         assert len(ends(grid, "one")) == 1
         grid.coordinator(*AWAY)
         grid.run("jobs", "wait", *map(str, jobs), seconds=60 + OUTAGE_S)

@@ -62,6 +62,7 @@ def test_port_at_which_something_of_somebody_else_listens_is_passed_over(tmp_pat
     with socket.socket() as other:
         console = bind_above_a_console(other)
         taken = all_ports(tmp_path)
+    assert taken, "the others are free"
     assert (console,) not in [ports.consoles for ports in taken]
     for ports in taken:
         ports.release()
