@@ -77,7 +77,7 @@ def job_block(job: Resource, *, is_verbose: bool) -> None:
         facts.append(("Place in queue", str(job["queue_position"])))
     if job["expected_start_time"]:
         facts.append(("Expected start", f"{job['expected_start_time']} ({until(job['expected_start_time'])})"))
-    if job["start_time"]:
+    if job["start_time"] and job["status"] != "queued":
         facts.append(("Started", f"{job['start_time']} (after {span(queue_seconds(job))} in queue)"))
     if job["end_time"]:
         facts.append(("Ended", f"{job['end_time']} (ran {took(job)})"))

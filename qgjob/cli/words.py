@@ -52,9 +52,9 @@ def until(instant: str | None) -> str:
 
 
 def took(job: Resource) -> str:
-    """Return how long a job ran, or has been running."""
+    """Return how long a job ran, or has been running. One that waits again after a pre-emption runs no more."""
     start, end = parse(job["start_time"]), parse(job["end_time"])
-    if start is None:
+    if start is None or job["status"] == "queued":
         return "-"
     return span(((end or datetime.now(UTC)) - start).total_seconds())
 

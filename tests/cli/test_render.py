@@ -141,13 +141,20 @@ def test_a_job_sent_back_to_its_queue_is_told_as_waiting_since_its_submit(
     assert "  Job 1 (P3) - login.spec.js (1h 5m in queue)\n" in capsys.readouterr().out
 
 
-def test_a_job_sent_back_to_its_queue_is_shown_on_no_device(capsys: pytest.CaptureFixture[str]) -> None:
-    again = job(1, device="emulator-1@lab", agent="lab")
+def test_a_job_sent_back_to_its_queue_is_shown_on_no_device_and_as_running_no_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = job(1, device="emulator-1@lab", agent="lab", seconds_ago=3_900, start_time=ago(3_890))
     render.jobs_table([again])
     render.job_block(again, is_verbose=False)
-    assert "emulator-1" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "emulator-1" not in told
+    assert "Started" not in told
+    assert told.splitlines()[1].split()[-1] == "-"
     render.jobs_table([{**again, "status": "running"}])
-    assert "emulator-1@lab" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "emulator-1@lab" in told
+    assert told.splitlines()[1].split()[-2:] == ["1h", "4m"]
 
 
 def test_a_failed_job_tells_its_test_its_reason_and_whose_fault_it_was(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,11 +80,12 @@ def test_times_are_told_as_the_command_line_tells_them() -> None:
         const waiting = {{ status: "queued", create_time: "2026-01-01T00:00:00Z", start_time: null, end_time: null }};
         const ended = {{ ...waiting, status: "failed" }};
         Object.assign(ended, {{ start_time: "2026-01-01T00:00:20Z", end_time: "2026-01-01T00:00:25Z" }});
+        const again = {{ ...ended, status: "queued", end_time: null }};
         console.log(JSON.stringify({{
             spans: {json.dumps(seconds)}.map(span),
             sizes: [0, 1_023, 1_024, 1_536, 1_048_576, 5_000_000].map(size),
             counts: [0, 1, 2].map((count) => counted(count, "job")),
-            waits: [queueSeconds(waiting, now), queueSeconds(ended, now), ran(waiting, now), ran(ended, now)],
+            waits: [waiting, ended, again].map((job) => [queueSeconds(job, now), ran(job, now)]),
             starts: ["2026-01-01T00:02:00Z", "2026-01-01T00:00:00Z", null].map((instant) => until(instant, now)),
         }}));
     """
@@ -92,7 +93,7 @@ def test_times_are_told_as_the_command_line_tells_them() -> None:
         "spans": [span(one) if one < 600 else rough_span(one) for one in seconds],
         "sizes": [size(count) for count in (0, 1_023, 1_024, 1_536, 1_048_576, 5_000_000)],
         "counts": ["0 jobs", "1 job", "2 jobs"],
-        "waits": [60, 20, "", "5s"],
+        "waits": [[60, ""], [20, "5s"], [60, ""]],
         "starts": ["in about 1m", "any moment", ""],
     }
 

@@ -42,7 +42,7 @@ export function queueSeconds(job, now = Date.now()) {
   return secondsBetween(job.create_time, isWaiting ? job.end_time : job.start_time, now);
 }
 
-/** How long a job ran, or has been running; an empty text where it never started. */
+/** How long a job ran, or has been running; an empty text where it never started, or waits again. */
 export function ran(job, now = Date.now()) {
-  return job.start_time ? span(secondsBetween(job.start_time, job.end_time, now)) : "";
+  return job.start_time && job.status !== "queued" ? span(secondsBetween(job.start_time, job.end_time, now)) : "";
 }
