@@ -55,7 +55,8 @@ def logs(
     if is_first and follow:
         terminal.say(f"job {job_id} has ended without a log")
     elif is_first:
-        terminal.say(f"job {job_id} has no log yet; `qgjob logs {job_id} --follow` waits for it")
+        hint = f"`qgjob logs {job_id} --follow` waits until it has one, or has ended"
+        terminal.say(f"job {job_id} has no log yet; {hint}")
 
 
 def _stamped(stamper: Stamper, piece: LogPiece) -> bytes:

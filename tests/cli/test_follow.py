@@ -165,7 +165,7 @@ def test_on_a_terminal_what_is_told_between_attempts_begins_a_line_of_its_own(st
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "job 7 has no log yet; `qgjob logs 7 --follow` waits for it\n"),
+        ((), "job 7 has no log yet; `qgjob logs 7 --follow` waits until it has one, or has ended\n"),
         (("--follow",), "job 7 has ended without a log\n"),
     ],
 )
