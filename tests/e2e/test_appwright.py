@@ -294,7 +294,7 @@ def test_build_that_two_phones_refuse_ends_all_its_jobs_and_no_phone_is_blamed(
     failures = [grid.job(job)["failure_reason"] for job in jobs]
     assert {(failure["reason"], failure["blame"]) for failure in failures} == {("BUILD_REJECTED", "build")}
     assert "INSTALL_PARSE_FAILED_NO_CERTIFICATES" in failures[0]["message"]
-    assert {device["state"] for device in grid.devices()} == {"idle"}
+    eventually(lambda: {device["state"] for device in grid.devices()} == {"idle"}, "both phones are free")
 
 
 def test_slow_spec_is_cancelled_and_timed_out_and_the_phone_is_usable_again(grid: Grid, workspace: Path) -> None:

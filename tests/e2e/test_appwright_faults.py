@@ -129,7 +129,7 @@ def test_app_that_crashes_fails_its_test_with_a_readable_error(grid: Grid, works
     assert ended["status"] == "failed"
     assert (ended["failure_reason"]["reason"], ended["failure_reason"]["blame"]) == ("APP_CRASHED", "build")
     assert "IllegalStateException" in ended["failure_reason"]["message"]
-    assert device(grid, "virtual-1")["state"] == "idle", "no phone is held for what the build did"
+    eventually(lambda: device(grid, "virtual-1")["state"] == "idle", "no phone is held for what the build did")
     assert "counts what is in the feed" in ended["failure_reason"]["message"]
     assert "not visible" in ended["failure_reason"]["message"]
     (after,) = grid.submit("tests/checkout.spec.ts")
@@ -138,10 +138,10 @@ def test_app_that_crashes_fails_its_test_with_a_readable_error(grid: Grid, works
 
 def test_unauthorized_phone_is_listed_with_the_fix_and_works_once_it_is_allowed(grid: Grid, workspace: Path) -> None:
     phones(grid, workspace, 1, "1:unauthorized")
-    eventually(lambda: grid.devices(), "the phone is listed")
+    reason = "unauthorized: unlock the phone and allow USB debugging from this computer"
+    eventually(lambda: [one["reason"] for one in grid.devices()] == [reason], "the phone is listed")
     listed = device(grid, "virtual-1")
     assert (listed["kind"], listed["state"]) == ("emulator", "offline")
-    assert listed["reason"] == "unauthorized: unlock the phone and allow USB debugging from this computer"
     (job,) = grid.submit("tests/signup.spec.ts")
     assert grid.status(job) == "queued"
     control(grid, "end", "virtual-1", "unauthorized")
@@ -160,7 +160,7 @@ def test_emulator_is_booted_when_work_comes_and_ended_with_its_agent(
     adb = grid.start("adb-server", ["adb", "-P", port, "nodaemon", "server"])
     options = ("--workspace", str(workspace), "--build-source", SOURCE, "--adb-port", port)
     agent = real_agent(grid, "--emulators", "Pixel_8", *options)
-    eventually(lambda: grid.devices(), "the emulator is listed")
+    eventually(lambda: [one["state"] for one in grid.devices()] == ["idle"], "the emulator is listed")
     assert (device(grid, "Pixel_8-1")["state"], program.with_name("calls").exists()) == ("idle", False)
     (job,) = grid.submit("tests/signup.spec.ts")
     grid.run("jobs", "wait", str(job), seconds=200)

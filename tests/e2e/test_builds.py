@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.grid import Grid
+from tests.e2e.grid import Grid, eventually
 from tests.e2e.test_simulated_grid import truth
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -26,8 +26,8 @@ def make_build(path: Path, size: int = 3_000_000) -> str:
 def test_build_reaches_each_agent_once_and_all_its_devices_install_it(grid: Grid, tmp_path: Path, count: int) -> None:
     digest = make_build(tmp_path / "app.apk")
     agents = [grid.agent(f"host-{number}", *FAST) for number in range(count)]
+    eventually(lambda: len(grid.devices()) == 2 * count, "all devices are known")
     devices = [device["id"] for device in grid.devices()]
-    assert len(devices) == 2 * count
     jobs = []
     for device in devices:
         options = ("--selector", f"id={device}", "--app", str(tmp_path / "app.apk"))

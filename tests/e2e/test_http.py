@@ -38,7 +38,7 @@ def test_job_submitted_and_followed_over_http_is_that_of_the_command_line(grid: 
         assert followed == text.splitlines()
         assert len(followed) >= 200
         grid.run("jobs", "wait", str(job))
-        assert client.get(f"/jobs/{job}").json() == grid.job(job)
+        assert client.get(f"/jobs/{job}").json() == grid.json("status", "job", "--job-id", str(job))
         assert client.get("/jobs", params={"status": "completed"}).json() == grid.json("jobs", "list")
         assert client.get("/queues/status").json() == grid.json("queue", "status")
 
