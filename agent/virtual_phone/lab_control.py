@@ -90,7 +90,7 @@ async def ask(directory: Path, request: Request) -> dict[str, Any]:
         reader, writer = await asyncio.open_connection(LOOPBACK, where["port"], limit=MAX_LINE_BYTES)
     except (OSError, ValueError, KeyError) as error:
         raise LabFailed(
-            f"no virtual phones run in {directory}; --state-dir names the folder of another agent ({error})"
+            f"no virtual phones run in {directory}; name the folder of another agent by --state-dir ({error})"
         ) from error
     try:
         writer.write(json.dumps({**request, "secret": where["secret"]}).encode() + b"\n")

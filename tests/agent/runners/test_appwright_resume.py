@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from agent.appium import Toolbox
 from agent.artifacts import LeftBehind
 from agent.blobs import BlobCache
-from agent.bundles import Bundles, NodePackages
+from agent.bundles import Bundles, BundleUnusable, NodePackages
 from agent.core.model import (
     NO_FENCE,
     AttemptId,
+    Blame,
     Installation,
     JobId,
     LeasedJob,
@@ -25,7 +27,7 @@ from agent.core.model import (
     TestResult,
 )
 from agent.journal import Claim, Journal
-from agent.runners.appwright import AppwrightRunner, _End
+from agent.runners.appwright import INSTALLING, AppwrightRunner, _End
 from agent.runners.appwright_rest import LIST_OPTIONS
 from agent.runners.protocol import Observer, Stop, Verdict
 
@@ -115,7 +117,7 @@ class Runner(AppwrightRunner):
             pipe.write(b"".join(json.dumps(event).encode() + b"\n" for event in told))
         return 0, _End.ITS_OWN
 
-    async def resume(self, *done: str) -> Verdict:
+    async def resume(self, *done: str, bundle_digest: str = "") -> Verdict:
         def say(data: bytes) -> None:
             self.said += data
 
@@ -123,7 +125,8 @@ class Runner(AppwrightRunner):
             raise AssertionError(f"no test is told of, and here is {test}")
 
         key = LeaseKey(lease_id=LeaseId(1), fence=NO_FENCE)
-        return await self.run(key, replace(JOB, done=done), Observer(output=say, test=see), Stop())
+        job = replace(JOB, done=done, bundle_digest=bundle_digest)
+        return await self.run(key, job, Observer(output=say, test=see), Stop())
 
 
 @pytest.fixture
@@ -167,3 +170,22 @@ async def test_run_that_is_stopped_before_its_first_test_keeps_what_was_done_bef
     runner.stopped_when = when
     verdict = await runner.resume("a")
     assert (verdict.outcome, verdict.is_resumable) == (None, True)
+
+
+@pytest.mark.parametrize("are_there", [False, True])
+async def test_log_of_a_job_says_that_its_packages_are_waited_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch, are_there: bool
+) -> None:
+    async def lay_out(
+        _: Bundles, _org: str, _digest: str, _key: LeaseKey, _user: str, _folder: Path, on_install: Callable[[], None]
+    ) -> None:
+        if not are_there:
+            on_install()
+        raise BundleUnusable("PACKAGES_FAILED", "npm ci failed", Blame.HOST)
+
+    monkeypatch.setattr(Bundles, "lay_out", lay_out)
+    runner = Runner(project, LISTING)
+    verdict = await runner.resume(bundle_digest="ab" * 32)
+    assert runner.said == (b"" if are_there else INSTALLING)
+    assert verdict.failure is not None
+    assert verdict.failure.reason == "PACKAGES_FAILED"

@@ -87,7 +87,7 @@ async def test_line_without_end_is_not_waited_for(tmp_path: Path) -> None:
 
 
 async def test_lab_that_is_gone_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LabFailed, match=f"no virtual phones run in {tmp_path}; --state-dir names"):
+    with pytest.raises(LabFailed, match=f"no virtual phones run in {tmp_path}; name the folder"):
         await ask(tmp_path, {"list": True})
     control = await LabControl.start(tmp_path, echo)
     stale = (tmp_path / FILE_NAME).read_text()
