@@ -99,6 +99,20 @@ def test_times_are_told_as_the_command_line_tells_them() -> None:
 
 
 @pytest.mark.node
+def test_list_is_not_shown_for_another_one_while_the_coordinator_is_away() -> None:
+    script = f"""
+        import {{ unanswered }} from "{FOLDER}/api.js";
+        const before = {{ path: "/jobs?status=failed", data: ["a job"], error: null }};
+        const paths = ["/jobs?status=failed", "/jobs?status=cancelled"];
+        console.log(JSON.stringify(paths.map((path) => unanswered(before, path, "away"))));
+    """
+    assert run_module(script) == [
+        {"path": "/jobs?status=failed", "data": ["a job"], "error": "away"},
+        {"path": "/jobs?status=cancelled", "data": None, "error": "away"},
+    ]
+
+
+@pytest.mark.node
 def test_log_goes_on_where_a_broken_connection_ended_and_holds_nothing_that_a_terminal_obeys() -> None:
     # Two answers of the coordinator: the first breaks in the middle of an event, and of a character.
     script = f"""

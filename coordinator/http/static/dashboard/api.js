@@ -33,6 +33,11 @@ export async function call(path, { headers = {}, ...options } = {}) {
   return answer;
 }
 
+/** What is seen of a path where a look went wrong: its own data from before, and nothing of another path. */
+export function unanswered(before, path, error) {
+  return { path, data: before.path === path ? before.data : null, error };
+}
+
 /** Look at a path again and again while somebody sees the page; returns what was seen last, and what went wrong. */
 export function usePolled(path, everyMs = 2_000) {
   const [seen, setSeen] = useState({ path, data: null, error: null });
@@ -51,7 +56,7 @@ export function usePolled(path, everyMs = 2_000) {
           setSeen((before) => ({ path, data: isNew ? data : before.data, error: null }));
         }
       } catch (error) {
-        if (!leaving.signal.aborted) setSeen((before) => ({ ...before, path, error }));
+        if (!leaving.signal.aborted) setSeen((before) => unanswered(before, path, error));
       }
       if (!leaving.signal.aborted) timer = setTimeout(look, everyMs);
     }
