@@ -53,8 +53,10 @@ def list_artifacts(
 
     chosen, kinds = chosen_format(output, json), _checked(kind or [])
     with client() as opened:
-        found = _chosen(opened.list_artifacts(job_id).artifacts, attempt, kinds)
-    show([resources.artifact(one) for one in found], chosen, render.artifacts_table, key="name")
+        left = opened.list_artifacts(job_id).artifacts
+    found = [resources.artifact(one) for one in _chosen(left, attempt, kinds)]
+    empty = _nothing_of(job_id) if left else render.NO_ARTIFACTS
+    show(found, chosen, lambda records: render.artifacts_table(records, empty=empty), key="name")
 
 
 @app.command("download", cls=Command)
@@ -110,9 +112,13 @@ def open_report(
 
 def _tell_downloaded(records: list[Resource], job_id: int, folder: Path) -> None:
     if not records:
-        terminal.say(f"job {job_id} has left nothing behind that was asked for")
+        terminal.say(_nothing_of(job_id))
         return
     printing.line_out(f"{counted(len(records), 'file')}, {words.size(sum(one['size'] for one in records))} in {folder}")
+
+
+def _nothing_of(job_id: int) -> str:
+    return f"job {job_id} has left nothing behind that was asked for"
 
 
 def _chosen(artifacts: Sequence[Artifact], attempt: int, kinds: set[int]) -> list[Artifact]:

@@ -277,6 +277,8 @@ def _queued_for(job: Resource) -> str:
     return rough_span(queue_seconds(job))
 
 
+NO_ARTIFACTS = "No artifacts. Attempts bring them after they have ended."
+
 ARTIFACT_COLUMNS = [
     Column("Attempt"),
     Column("Kind"),
@@ -285,11 +287,11 @@ ARTIFACT_COLUMNS = [
 ]
 
 
-def artifacts_table(artifacts: list[Resource]) -> None:
+def artifacts_table(artifacts: list[Resource], *, empty: str = NO_ARTIFACTS) -> None:
     """Print what attempts left behind; of a report that is a folder of files only its first page."""
     shown = [one for one in artifacts if is_told_by_itself(one)]
     rows = [[str(one["attempt"]), one["kind"], size(one["size"]), one["name"]] for one in shown]
-    table(ARTIFACT_COLUMNS, rows, empty="No artifacts. Attempts bring them after they have ended.")
+    table(ARTIFACT_COLUMNS, rows, empty=empty)
     for line in _links(shown):
         line_out(marked(line, STDOUT))  # whole, however long: people open it
     if hidden := len(artifacts) - len(shown):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from qgjob import resources
 from qgjob.artifacts import download
 from qgjob.cli import render, reports
+from qgjob.cli.artifacts import list_artifacts
 from qgjob.cli.reports import KEPT_REPORTS, chosen_report, open_in_browser
 from qgjob.client import Client
 from qgjob.errors import Unreachable
@@ -43,6 +46,23 @@ def test_table_has_a_report_as_one_line_and_says_what_it_hides(capsys: pytest.Ca
         "2        junit        10 B     junit.xml",
     ]
     assert err == "1 file of reports are not shown; -o json has them all\n"
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ([], "No artifacts. Attempts bring them after they have ended.\n"),
+        (REPORT, "job 7 has left nothing behind that was asked for\n"),
+    ],
+    ids=["nothing was left", "nothing of this kind"],
+)
+def test_list_without_a_line_says_whether_anything_was_left(
+    left: list[Artifact], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = SimpleNamespace(list_artifacts=lambda _: SimpleNamespace(artifacts=left))
+    monkeypatch.setattr("qgjob.cli.artifacts.client", lambda: nullcontext(opened))
+    list_artifacts(7, kind=["video"], output="table")
+    assert capsys.readouterr() == ("", said)
 
 
 def test_links_are_told_whole_below_the_table_and_in_the_status_of_their_job(
