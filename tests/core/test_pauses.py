@@ -56,7 +56,7 @@ def test_heads_that_rise_at_the_end_of_a_turn_are_looked_at_in_that_turn() -> No
     lab.mono_us += AGE_S * SECOND_US
     lab.cancel(JobId(1))
     lab.expire()
-    assert not lab.scheduler.ledger.queues.heads.touched, "and the next turn may be half an hour away"
+    assert not lab.scheduler.ledger.queues.heads.touched, "and the next turn may be an hour away"
 
 
 def test_device_takes_the_first_of_those_that_have_risen_and_then_the_others() -> None:
