@@ -177,7 +177,8 @@ def run_through_an_outage(grid: Grid, stand_in: StandIn, workspace: Path, *, job
     firsts = (submitted[0], submitted[jobs // 2])
     eventually(lambda: all("is being uploaded" in why(grid, job) for job in firsts), "both wait", seconds=120)
     assert {grid.job(job)["agent"] for job in firsts} == {"one", "two"}
-    assert "Its build is being uploaded to BrowserStack by agent" in grid.job(firsts[0])["why"]
+    shown = grid.json("status", "job", "--job-id", str(firsts[0]))
+    assert "Its build is being uploaded to BrowserStack by agent" in shown["why"]
     stand_in.takes_uploads.set()
     eventually(lambda: any(one.is_open for one in stand_in.sessions.values()), "a session runs", seconds=120)
     stand_in.is_out = True
