@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from qgjob.v1.queue_pb2 import BatchStatus, QueueStatus
 
 Resource = dict[str, Any]
+WAITING = frozenset({"queued", "assigned"})
+"""States of a job that has not begun."""
 
 
 def word(enum: Any, value: int) -> str:  # noqa: ANN401 - any generated enum
@@ -135,6 +137,19 @@ def job(message: Job) -> Resource:
         "tests": [test(one, starts.get(one.attempt)) for one in message.tests],
         "earlier_failures": [test(one, starts.get(one.attempt)) for one in message.earlier_failures],
     }
+
+
+def is_waiting(message: Job) -> bool:
+    """Whether a job has not begun, so that people ask why."""
+    from qgjob.v1.job_pb2 import JobState
+
+    return word(JobState, message.state) in WAITING
+
+
+def job_with_why(message: Job, explained: Explanation) -> Resource:
+    """Return a job with what keeps it from running; as it is if it has begun since it was read."""
+    told = explanation(explained)
+    return {**job(message), "why": told["message"]} if told["status"] in WAITING else job(message)
 
 
 def explanation(message: Explanation) -> Resource:

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from coordinator.core.model import JobState, Target
 from coordinator.http.answers import answer, next_link
 from coordinator.http.logs import END_ID, Events, LogResponse, Place, Text
-from coordinator.http.models import MAX_ID, Explanation, Job, JobQuery, LogQuery, Retry, Submission
+from coordinator.http.models import MAX_ID, Explanation, Job, JobAlone, JobQuery, LogQuery, Retry, Submission
 from coordinator.http.problems import problems
 from coordinator.http.services import FindServices
 from coordinator.wire import MAX_NAME, duration
@@ -108,11 +108,15 @@ def make_router(find: FindServices, streams: Counter[str], stopping: asyncio.Eve
         headers = {**tag, **next_link(request, found.next_page_token)}
         return await answer(find, lambda: resources.jobs(found.jobs), headers=headers)
 
-    @router.get("/{job_id}", response_model=Job, responses=problems(400, 404), summary="Look at a job")
+    @router.get("/{job_id}", response_model=JobAlone, responses=problems(400, 404), summary="Look at a job")
     async def get_job(job_id: JobNumber) -> Response:
-        """Return a job with its attempts and tests."""
-        found = await find().jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id))
-        return await answer(find, lambda: resources.job(found.job))
+        """Return a job with its attempts and tests, and with what keeps it if it has not begun."""
+        jobs = find().jobs
+        found = (await jobs.GetJob(job_service_pb2.GetJobRequest(job_id=job_id))).job
+        if not resources.is_waiting(found):
+            return await answer(find, lambda: resources.job(found))
+        told = await jobs.ExplainJob(job_service_pb2.ExplainJobRequest(job_id=job_id))
+        return await answer(find, lambda: resources.job_with_why(found, told.explanation))
 
     @router.get(
         "/{job_id}/why",

@@ -275,6 +275,19 @@ class Job(_Told):
     }
 
 
+class JobAlone(Job):
+    """A job that is looked at alone."""
+
+    why: Annotated[str | None, Field(description="Of a job that has not begun: what keeps it, in whole sentences.")] = (
+        None
+    )
+
+    example: ClassVar[dict[str, Any]] = {
+        **Job.example,
+        "why": "Every device that matches is busy. 1 job is ahead of it. It is expected to start in about 1m 20s.",
+    }
+
+
 class Explanation(_Told):
     """Why a job waits, what it does, or how it ended."""
 

@@ -10,9 +10,6 @@ from qgjob.cli import completion, fields, render
 from qgjob.cli.command import Command
 from qgjob.cli.session import Json, Output, chosen_format, client, show_one
 
-WAITING = frozenset({"queued", "assigned"})
-"""States of a job of which people ask why it does not run."""
-
 app = typer.Typer(help="Show how one thing stands.", no_args_is_help=True)
 
 
@@ -38,11 +35,12 @@ def job(
 
     chosen = chosen_format(output, json)
     with client() as opened:
-        found = resources.job(opened.get_job(job_id))
-        if found["status"] in WAITING:
-            explained = resources.explanation(opened.explain_job(job_id))
-            if explained["status"] in WAITING:  # it may have begun between the two calls
-                found["why"] = explained["message"]
+        told = opened.get_job(job_id)
+        found = (
+            resources.job_with_why(told, opened.explain_job(job_id))
+            if resources.is_waiting(told)
+            else resources.job(told)
+        )
         if verbose:
             kept = opened.list_artifacts(job_id)
             found["artifacts"] = [resources.artifact(one) for one in kept.artifacts]

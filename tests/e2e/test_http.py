@@ -28,6 +28,9 @@ def submit(client: httpx2.Client, **env: str) -> int:
 def test_job_submitted_and_followed_over_http_is_that_of_the_command_line(grid: Grid) -> None:
     with web(grid) as client:
         job = submit(client, QGJOB_SIM_LOG_LINES="200")
+        waiting = client.get(f"/jobs/{job}").json()
+        assert waiting == grid.json("status", "job", "--job-id", str(job))
+        assert "why" in waiting, "no device is there"
         grid.agent()
         with client.stream("GET", f"/jobs/{job}/logs?follow=true") as answer:
             lines = list(answer.iter_lines())

@@ -211,7 +211,8 @@ async def test_what_is_told_is_what_the_openapi_says(grid: HttpGrid) -> None:
     running = await grid.running_job()
     await running.finish()
     await grid.post_jobs("waits.spec.ts")
-    models.Job.model_validate(await grid.get("/jobs/1"))
+    assert models.JobAlone.model_validate(await grid.get("/jobs/1")).why is None, "it has ended"
+    assert models.JobAlone.model_validate(await grid.get("/jobs/2")).why == (await grid.get("/jobs/2/why"))["message"]
     models.QueueStatus.model_validate(await grid.get("/queues/status"))
     assert [models.Device.model_validate(one).id for one in await grid.get("/devices")] == ["phone-1"]
     assert [models.Agent.model_validate(one).name for one in await grid.get("/agents")] == ["lab"]
