@@ -183,7 +183,7 @@ def run(
     """Serve the devices of this machine. SIGTERM or Ctrl-C ends that; a second signal ends running tests."""
     import asyncio
 
-    from agent.diagnostics import set_up_diagnostics
+    from qgjob.diagnostics import set_up_diagnostics
 
     set_up_diagnostics()
     flags = {

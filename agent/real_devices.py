@@ -57,6 +57,7 @@ async def real_devices(
     account = account_of(config.cloud) if config.cloud is not None else None
     tools = await _tools(config, state_dir, packages)
     packages.lend(tools.project)
+    projects = Bundles(bundles, packages)
     downloads = Downloads(config.state_dir / "downloads")
 
     def source(provider: str, platform: str = "android") -> BuildSource:
@@ -64,15 +65,15 @@ async def real_devices(
         return BuildSource(config.build_source, tools.project, ask_project, downloads)
 
     if account is not None:
-        slots = cloud_slots(config, account, tools, source(BROWSERSTACK), blobs, Bundles(bundles, packages))
+        slots = cloud_slots(config, account, tools, source(BROWSERSTACK), blobs, projects)
         stack.callback(slots.gateway.close)
         return RealDevices(slots.discovery, [], slots.make, slots.claims)
     if config.ios is not None:
         providers = {DeviceKind.EMULATOR: "emulator", DeviceKind.DEVICE: "local-device"}
         sources = {kind: source(provider, "ios") for kind, provider in providers.items()}
-        apples = ios_devices(config, tools, sources, blobs, Bundles(bundles, packages))
+        apples = ios_devices(config, tools, sources, blobs, projects)
         return RealDevices(apples.discovery, [], apples.make)
-    androids = await android_devices(config, tools, source, blobs, Bundles(bundles, packages), stack)
+    androids = await android_devices(config, tools, source, blobs, projects, stack)
     return RealDevices(androids.discovery, androids.emulators, androids.make)
 
 

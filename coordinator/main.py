@@ -151,10 +151,10 @@ def serve(
     """Serve until SIGTERM or Ctrl-C."""
     import uvloop
 
-    from coordinator import diagnostics
     from coordinator.store import StoreError, StoreInUse
+    from qgjob.diagnostics import set_up_diagnostics
 
-    diagnostics.set_up()
+    set_up_diagnostics()
     try:
         config = _config(
             listen=listen,

@@ -292,9 +292,7 @@ class Leases:
 
     def prepared(self, event: DevicePrepared, now: Now) -> None:
         """Take in that a device holds the build of its lease."""
-        slot = self._busy_slot(event.device_id, event.key)
-        slot.phase = Phase.READY
-        slot.is_stopping = False
+        slot = self._end_preparing(event, Phase.READY)
         slot.installation = event.installation
         if not slot.is_foreign:
             self._outbox.send(ReportInstallation(key=event.key, installation=event.installation))
@@ -302,9 +300,7 @@ class Leases:
 
     def prepare_failed(self, event: PrepareFailed, now: Now) -> None:
         """Take in that a device cannot work for its lease."""
-        slot = self._busy_slot(event.device_id, event.key)
-        slot.phase = Phase.REJECTED
-        slot.is_stopping = False
+        slot = self._end_preparing(event, Phase.REJECTED)
         slot.failure = event.failure
         if not slot.is_foreign:
             self._outbox.send(RejectLease(key=event.key, failure=event.failure))
@@ -312,10 +308,13 @@ class Leases:
 
     def prepare_stopped(self, event: PrepareStopped, now: Now) -> None:
         """Take in that the host has stopped to prepare a device."""
+        self._go_on(self._end_preparing(event, Phase.REJECTED), now)
+
+    def _end_preparing(self, event: DevicePrepared | PrepareFailed | PrepareStopped, phase: Phase) -> Slot:
         slot = self._busy_slot(event.device_id, event.key)
-        slot.phase = Phase.REJECTED
+        slot.phase = phase
         slot.is_stopping = False
-        self._go_on(slot, now)
+        return slot
 
     def _go_on(self, slot: Slot, now: Now) -> None:
         if slot.is_over:

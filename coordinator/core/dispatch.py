@@ -169,7 +169,7 @@ class Dispatcher:
         if waiting is None or not waiting.size:
             return False
         choice = self._policy.next_family(
-            device, now.wall_us, current=family, age_us=max(0, now.wall_us - lease.grant_us)
+            device, now.wall_us, current=family, at_work_us=max(0, now.wall_us - lease.grant_us)
         )
         if choice is None or choice.family.key != family:
             return False
@@ -292,7 +292,7 @@ class Dispatcher:
         device = self._policy.choose_device(key.signature, key.app, head.level, head.bucket.lane)
         if device is None:
             return False
-        choice = self._policy.next_family(device, now.wall_us, current=None, age_us=0)
+        choice = self._policy.next_family(device, now.wall_us, current=None, at_work_us=0)
         assert choice is not None, f"a head waits for {device.id}, and nothing is found for it"
         self._note(device, choice)
         ledger.grant(device, self._take(choice, None), now, deadline_us)

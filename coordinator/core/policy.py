@@ -50,14 +50,14 @@ class Policy:
 
     # Which family
 
-    def next_family(self, device: Device, wall_us: int, *, current: FamilyKey | None, age_us: int) -> Choice | None:
+    def next_family(self, device: Device, wall_us: int, *, current: FamilyKey | None, at_work_us: int) -> Choice | None:
         """Return what a device does next.
 
         Args:
             device: Which.
             wall_us: Now.
             current: The family that it works for, if it has a lease.
-            age_us: How long it has worked for it.
+            at_work_us: How long it has worked for it.
         """
         signatures = self._pools.signatures_of(device)
         lanes = device.facts.lanes
@@ -71,7 +71,7 @@ class Policy:
         level = self._heads.first_level(own, lanes)
         if best is None or level > best.level or best.bucket.family is own:
             return self._choice(own, signatures, lanes)
-        if level == best.level and self._goes_on(own, best, wall_us, current is not None, age_us):
+        if level == best.level and self._goes_on(own, best, wall_us, current is not None, at_work_us):
             return self._choice(own, signatures, lanes)
         return self._choice(best.bucket.family, signatures, lanes)
 
@@ -138,14 +138,14 @@ class Policy:
                 warm, warm_level = family, level
         return warm
 
-    def _goes_on(self, own: Family, best: Head, wall_us: int, is_leased: bool, age_us: int) -> bool:
+    def _goes_on(self, own: Family, best: Head, wall_us: int, is_leased: bool, at_work_us: int) -> bool:
         """Whether a device goes on with its build though another head of the same level waits."""
         rules = self._rules
         lag_us = self._shares.time_of(own.key.app.org_id) - best.time
         if best.rank[0] == NO_DEVICE:
-            waited_us = age_us if is_leased else wall_us - max(best.rank[3], best.rank[4])
+            waited_us = at_work_us if is_leased else wall_us - max(best.rank[3], best.rank[4])
             return waited_us <= rules.batch_most_us and lag_us <= rules.lag_us
-        return lag_us <= rules.lag_us or (is_leased and age_us <= rules.batch_most_us)
+        return lag_us <= rules.lag_us or (is_leased and at_work_us <= rules.batch_most_us)
 
     # Which device
 

@@ -175,3 +175,27 @@ def test_head_that_the_look_for_the_first_has_lifted_is_not_overlooked() -> None
     head = queues.heads.first(key.signature)
     assert head is not None
     assert head.level == 2
+
+
+def of_build(number: int, build: str) -> Job:
+    wanted = spec(app_version_id=build, priority=3)
+    return Job(
+        id=JobId(number), sequence=SubmitSequence(number), spec=wanted, state=JobState.QUEUED, create_us=100 * AGE_US
+    )
+
+
+def test_first_head_rests_once_a_job_of_another_family_gives_the_other_devices_more_to_do() -> None:
+    queues = Queues(Rules(), Shares(NO_NUMBERS, {}, 0))
+    queues.advance(100 * AGE_US)
+    large, other = of_build(1, "large"), of_build(2, "other")
+    queues.push(large, 2_000 * SECOND_US, 10 * SECOND_US)
+    queues.join(family_of(large), 10 * SECOND_US)
+    # Its installs are so dear that one more device never pays, so its own place does not change with its jobs.
+    queues.join(family_of(other), 1_000 * SECOND_US)
+    queues.note_devices(family_of(large).signature, 2)
+    queues.heads.wake()
+    head = queues.heads.first(family_of(large).signature)
+    assert head is not None, "as much is left for each of its devices as for each of the pool"
+    assert head.bucket.family.key == family_of(large)
+    queues.push(other, 300 * SECOND_US, 1_000 * SECOND_US)
+    assert queues.heads.first(family_of(large).signature) is None

@@ -75,10 +75,10 @@ def test_job_that_joins_full_batches_of_many_devices_costs_no_look_at_what_else_
     next_family = Policy.next_family
 
     def counted(
-        policy: Policy, device: Device, wall_us: int, *, current: FamilyKey | None, age_us: int
+        policy: Policy, device: Device, wall_us: int, *, current: FamilyKey | None, at_work_us: int
     ) -> Choice | None:
         looks.append(device.id)
-        return next_family(policy, device, wall_us, current=current, age_us=age_us)
+        return next_family(policy, device, wall_us, current=current, at_work_us=at_work_us)
 
     lab = Lab()
     lab.submit(*(spec(f"t{number}") for number in range(20 * DEVICES)))

@@ -1,4 +1,4 @@
-"""What the coordinator tells of itself, on stderr: one event a line."""
+"""How the diagnostics of coordinators and agents look: for people on a terminal, one line for each event elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import structlog
 
 
-def set_up() -> None:
-    """Let events be told in colours on a terminal, and in fields for programs everywhere else."""
+def set_up_diagnostics() -> None:
+    """Let them go to stderr; what libraries warn of as well."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     is_terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
@@ -19,6 +19,7 @@ def set_up() -> None:
         else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event", "story"], drop_missing=True)
     )
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
