@@ -36,6 +36,8 @@ class Accounts:
 
     def put(self, before: Device | None, device: Device) -> None:
         """Take in a device as it is now."""
+        if device.facts.account is None and (before is None or before.facts.account is None):
+            return  # as nearly all of them
         self.has_new_members |= _member(before) != _member(device)
         if before is not None and (account := before.facts.account) is not None:
             kept = self._kept[account.name]

@@ -15,7 +15,6 @@ from coordinator.core.model import (
     MIN_PRIORITY,
     URGENT_PRIORITY,
     AttemptId,
-    Device,
     DeviceState,
     Job,
     JobId,
@@ -175,8 +174,9 @@ class Dispatcher:
             return False
         jobs = self._take(choice, lease)
         if jobs:
-            self._note(device, choice)
+            self._note(choice)
             ledger.extend(lease, jobs, now)
+            ledger.queues.offer_again(family)
         return bool(jobs)
 
     def _take(self, choice: Choice, lease: Lease | None) -> list[Job]:
@@ -191,7 +191,8 @@ class Dispatcher:
             most -= len(ledger.tail_of(lease))
             work_us -= self._tail_work_us(lease, first.priority if first is not None else MIN_PRIORITY)
         taken = ledger.queues.take(family, most, work_us, choice.floor, choice.starved, choice.lanes)
-        ledger.match_pool(family.key.signature)
+        if not family.pool.size:
+            ledger.match_pool(family.key.signature)
         if choice.starved is not None:
             ledger.guaranteed.update(dict.fromkeys(taken))
         return [ledger.jobs[job_id] for job_id in taken]
@@ -219,9 +220,9 @@ class Dispatcher:
         work_us = self._batch_work_us(family, self._ledger.fleet.devices[lease.device].facts.lanes)
         return self._tail_work_us(lease, highest) < work_us
 
-    def _note(self, device: Device, choice: Choice) -> None:
-        signatures = self._ledger.fleet.pools.signatures_of(device)
-        self._ledger.queues.guarantee.note_decision(signatures, choice.lanes, is_guaranteed=choice.starved is not None)
+    def _note(self, choice: Choice) -> None:
+        is_guaranteed = choice.starved is not None
+        self._ledger.queues.guarantee.note_decision(choice.signatures, choice.lanes, is_guaranteed=is_guaranteed)
 
     def _grow(self, now: Now) -> None:
         """Let jobs that came join a batch of their family that has room."""
@@ -249,14 +250,21 @@ class Dispatcher:
 
     def _fill(self, now: Now, deadline_us: int) -> None:
         """Grant batches to free devices until no head that was touched finds one, the first head first."""
-        first = self._first_that_finds_one
-        groups = self._ledger.fleet.pools.shared_lanes()
-        places = [(signature, lanes) for signature in self._touched() for lanes in groups]
+        pools, first, touched = self._ledger.fleet.pools, self._first_that_finds_one, self._touched()
+        if not pools.free_count:  # as nearly always in a busy lab, once the device that fell free has its work
+            return
+        groups = pools.shared_lanes()
+        places = [(signature, lanes) for signature in touched for lanes in groups]
+        if pools.free_count == 1:  # whichever head finds it, what it does next is the same
+            for place in places:
+                if (head := first(*place)) is not None and self._grant(head, now, deadline_us):
+                    break
+            return
         heads = [(head, place) for place in places if (head := first(*place)) is not None]
         line = [(head.order, number, 0, head, place) for number, (head, place) in enumerate(heads)]
         heapq.heapify(line)
         grants = 0
-        while line:
+        while line and pools.free_count:
             order, number, seen, known, place = heapq.heappop(line)
             head = known if seen == grants else first(*place)  # what was granted since may have changed it
             if head is None or (head.order == order and not self._grant(head, now, deadline_us)):
@@ -277,11 +285,12 @@ class Dispatcher:
         queues, pools = self._ledger.queues, self._ledger.fleet.pools
         touched = {**queues.heads.touched, **pools.touched}
         queues.heads.touched, pools.touched = {}, {}
+        is_anyone_patient = self._patience.is_any_waiting()
         for signature in touched:
-            if not queues.urgent_in(signature)[0]:
+            if not queues.has_urgent(signature):
                 if self._coming.count(signature):  # for nobody any more: others may have what comes
                     self._look_at.update(self._urgent)
-            elif signature not in self._urgent or self._patience.is_waiting(signature):
+            elif signature not in self._urgent or (is_anyone_patient and self._patience.is_waiting(signature)):
                 self._look_at[signature] = None
         return touched
 
@@ -294,8 +303,8 @@ class Dispatcher:
             return False
         choice = self._policy.next_family(device, now.wall_us, current=None, at_work_us=0)
         assert choice is not None, f"a head waits for {device.id}, and nothing is found for it"
-        self._note(device, choice)
-        ledger.grant(device, self._take(choice, None), now, deadline_us)
+        self._note(choice)
+        ledger.grant(device, choice.family.key, self._take(choice, None), now, deadline_us)
         return True
 
     # Preemption

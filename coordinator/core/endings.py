@@ -71,6 +71,10 @@ class Patience:
         self._until: dict[Signature, int] = {}
         self._spent: dict[Signature, None] = {}
 
+    def is_any_waiting(self) -> bool:
+        """Whether any pool waits."""
+        return bool(self._until)
+
     def is_waiting(self, pool: Signature) -> bool:
         """Whether a pool waits."""
         return pool in self._until

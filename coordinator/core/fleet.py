@@ -112,11 +112,12 @@ class Fleet:
     def put_device(self, device: Device) -> None:
         """Insert or replace a device."""
         before = self.devices.get(device.id)
-        if before is not None and before.agent != device.agent:
-            del self._devices_by_agent[before.agent][device.id]
+        if before is None or before.agent != device.agent:
+            if before is not None:
+                del self._devices_by_agent[before.agent][device.id]
+            self._devices_by_agent[device.agent][device.id] = None
         self.devices[device.id] = device
         self.accounts.put(before, device)
-        self._devices_by_agent[device.agent][device.id] = None
         self.pools.put(device)
 
     def devices_of(self, agent: AgentId) -> list[Device]:

@@ -41,11 +41,13 @@ class Guarantee:
         pool = self._pools.get(signature)
         if pool is None:
             return None
-        found = [one for lane in lanes if (one := self._starved_in(pool.oldest[lane])) is not None]
+        latest_us = self.wall_us - self._rules.guarantee_wait_us
+        heaps = [heap for lane in lanes if (heap := pool.oldest[lane]) and heap[0][0] < latest_us]
+        found = [one for heap in heaps if (one := self._starved_in(heap, latest_us)) is not None]
         return min(found, key=lambda one: one[:2])[2] if found else None
 
-    def _starved_in(self, heap: list[Oldest]) -> Oldest | None:
-        while heap and self.wall_us - heap[0][0] > self._rules.guarantee_wait_us:
+    def _starved_in(self, heap: list[Oldest], latest_us: int) -> Oldest | None:
+        while heap and heap[0][0] < latest_us:
             oldest = heap[0]
             bucket, org = oldest[2], oldest[2].family.key.app.org_id
             if bucket.rank is not oldest[3]:
@@ -56,9 +58,10 @@ class Guarantee:
                 return oldest
         return None
 
-    def is_due(self, signature: Signature, lanes: tuple[Lane, ...] = ALL_LANES) -> bool:
-        """Whether the next decision on a device of a pool that serves these lanes is for the oldest head."""
-        return self._pools[signature].passed.get(lanes, 0) >= self._rules.guarantee_every - 1
+    def is_any_due(self, signatures: Iterable[Signature], lanes: tuple[Lane, ...] = ALL_LANES) -> bool:
+        """Whether the next decision on a device that serves these pools and lanes is for the oldest head of one."""
+        most = self._rules.guarantee_every - 1
+        return any(self._pools[signature].passed.get(lanes, 0) >= most for signature in signatures)
 
     def note_decision(
         self, signatures: Iterable[Signature], lanes: tuple[Lane, ...] = ALL_LANES, *, is_guaranteed: bool

@@ -37,6 +37,7 @@ from coordinator.core.families import (
     Line,
     Pool,
     Rank,
+    Resting,
     Signature,
     effective_priority,
     is_doubled,
@@ -120,8 +121,6 @@ class Heads:
         return self._aging[0][0] if self._aging else None
 
     def _note_aging(self, bucket: Bucket, level: int) -> None:
-        if bucket.priority >= MOST_AGED_PRIORITY:
-            return
         if level > bucket.priority:
             self._risen[bucket] = None
         else:
@@ -166,10 +165,15 @@ class Heads:
 
     def level_at(self, bucket: Bucket, entry: Entry) -> int:
         """Return what the submitted priority of a job in a bucket counts for after its wait."""
+        if bucket.priority >= MOST_AGED_PRIORITY:
+            return bucket.priority
         return effective_priority(bucket.priority, self._wall_us - entry[1], self._rules)
 
     def first_bucket(self, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> Bucket | None:
         """Return the bucket of a family's first job of some lanes."""
+        if len(family.buckets) == 1:  # as nearly always
+            (only,) = family.buckets.values()
+            return only if only.lane in lanes and self.head_of(only) is not None else None
         best: Bucket | None = None
         best_key: tuple[int, Entry] | None = None
         for bucket in family.buckets.values():
@@ -183,8 +187,12 @@ class Heads:
 
     def first_level(self, family: Family, lanes: tuple[Lane, ...] = ALL_LANES) -> int:
         """Return the level of a family's first job of some lanes, 0 if none waits."""
-        heads = ((one, self.head_of(one)) for one in family.buckets.values() if one.lane in lanes)
-        return max((self.level_at(bucket, entry) for bucket, entry in heads if entry is not None), default=0)
+        first = 0
+        for bucket in family.buckets.values():
+            entry = self.head_of(bucket) if bucket.lane in lanes else None
+            if entry is not None:
+                first = max(first, self.level_at(bucket, entry))
+        return first
 
     def only_level(self, family: Family) -> int | None:
         """Return the level of all of a family's jobs, None if it cannot be told at once that they have the same."""
@@ -195,20 +203,21 @@ class Heads:
 
     def offer(self, bucket: Bucket) -> None:
         """Put a bucket where its head belongs, if it does not stand there yet."""
-        entry = self.head_of(bucket)
-        kind = self._kind(bucket) if entry is not None else None
+        entry = self.head_of(bucket) if bucket.size else None
         if entry is None:
             bucket.rests_us = None
-        if entry is None or kind is None:
-            if bucket.rank is not None:
-                bucket.rank = None
-                bucket.family.pool.first.clear()
-            self._risen.pop(bucket, None)
+            self._withdraw(bucket)
+            return
+        each_us = bucket.family.per_device_us(1)
+        kind = self._kind(bucket, each_us)
+        if kind is None:
+            self._withdraw(bucket)
             return
         level = self.level_at(bucket, entry)
-        size = -(bucket.family.per_device_us(1).bit_length()) if kind is not NO_DEVICE else 0
+        size = -each_us.bit_length() if kind is not NO_DEVICE else 0
         rank: Rank = (kind, size, entry[0], bucket.family.left_us, entry[1], entry[2])
-        self._note_aging(bucket, level)
+        if bucket.priority < MOST_AGED_PRIORITY:
+            self._note_aging(bucket, level)
         if bucket.rank == rank and bucket.level == level:
             return
         bucket.rank, bucket.level = rank, level
@@ -217,21 +226,32 @@ class Heads:
         if kind is not RESTS:
             self._line_up(bucket, rank, level)
 
+    def _withdraw(self, bucket: Bucket) -> None:
+        if bucket.rank is not None:
+            bucket.rank = None
+            bucket.family.pool.first.clear()
+        self._risen.pop(bucket, None)
+
     def offer_all(self, family: Family) -> None:
         """Let all buckets of a family stand where they belong."""
         for bucket in family.buckets.values():
             self.offer(bucket)
 
-    def _kind(self, bucket: Bucket) -> int | None:
+    def _kind(self, bucket: Bucket, each_us: int) -> int | None:
+        """Return what a bucket is offered as, None for not at all.
+
+        Args:
+            bucket: Of a family with waiting jobs.
+            each_us: The family's work for each device if it had one more.
+        """
         family, rules = bucket.family, self._rules
         if not family.devices_in[bucket.lane]:
             return NO_DEVICE
-        per_device_us = family.per_device_us(1)
         installs = rules.urgent_split_installs if bucket.priority >= URGENT_PRIORITY else rules.split_installs
-        is_large = per_device_us > rules.batch_most_us
-        if not is_large and per_device_us <= installs * family.install_us:
+        is_large = each_us > rules.batch_most_us
+        if not is_large and each_us <= installs * family.install_us:
             return None
-        if self._rests(bucket, per_device_us):
+        if self._rests(bucket, each_us):
             return RESTS
         return LARGE if is_large else SPLITS
 
@@ -268,11 +288,11 @@ class Heads:
             return
         weighed, self._weighed = self._weighed, {}
         for pool in weighed:
-            for priority in pool.resting if pool.families else ():
-                self._wake(pool, priority)
+            for priority, resting in pool.resting.items() if pool.families else ():
+                if resting:
+                    self._wake(pool, priority, resting)
 
-    def _wake(self, pool: Pool, priority: int) -> None:
-        resting = pool.resting[priority]
+    def _wake(self, pool: Pool, priority: int, resting: list[Resting]) -> None:
         while resting:
             each_us, bucket = -resting[0][0], resting[0][2]
             is_asleep = bucket.rests_us == each_us

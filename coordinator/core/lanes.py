@@ -146,6 +146,11 @@ class Queues:
             bucket.family.pool.urgent += change
             bucket.family.pool.urgent_us += change_us
 
+    def has_urgent(self, signature: Signature) -> bool:
+        """Whether jobs that may preempt wait in a pool."""
+        pool = self._pools.get(signature)
+        return pool is not None and pool.urgent > 0
+
     def urgent_in(self, signature: Signature) -> tuple[int, int]:
         """Return how many jobs that may preempt wait in a pool, and their expected work."""
         pool = self._pools.get(signature)
@@ -161,6 +166,8 @@ class Queues:
         lanes: tuple[Lane, ...] = ALL_LANES,
     ) -> list[JobId]:
         """Take the first jobs of a family out, in the order in which they shall run.
+
+        The family stands where it stood until the device that takes them joins it, or it is offered again.
 
         They are taken by age, but of those that were submitted together first what would else end the family alone;
         and in a batch the longest of those runs first, so that devices that share a family end together.
@@ -184,9 +191,6 @@ class Queues:
             self._forget(bucket, entry)
             taken.append((-bucket.priority, entry[0], entry[1], -entry[4], entry[3]))
             work_us -= entry[4]
-        for bucket in family.buckets.values():
-            self.heads.offer(bucket)
-        self._drop_if_done(family)
         return [one[4] for one in sorted(taken)]
 
     def _too_long_to_wait(self, bucket: Bucket, head: Entry) -> Entry | None:
@@ -217,7 +221,8 @@ class Queues:
 
     def family(self, key: FamilyKey) -> Family | None:
         """Return a family that has waiting jobs or devices."""
-        return self.family_in(key.signature, key.app)
+        pool = self._pools.get(key.signature)
+        return pool.families.get(key.app) if pool is not None else None
 
     def family_in(self, signature: Signature, app: AppKey) -> Family | None:
         """Return the family of a build in a pool, if it has waiting jobs or devices."""
@@ -285,10 +290,11 @@ class Queues:
         family.held_us += change_us
         family.pool.burden.add(priority, change_us)
         self.heads.weigh(family.pool)
-        self._drop_if_done(family)
+        if not family.held_us:
+            self._drop_if_done(family)
 
     def offer_again(self, key: FamilyKey) -> None:
-        """Let a family stand where it belongs now that the work of its devices has changed."""
+        """Let a family stand where it belongs now that what waits, or the work of its devices, has changed."""
         family = self.family(key)
         if family is not None:
             self.heads.offer_all(family)

@@ -9,7 +9,7 @@ from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
 from coordinator.core.durations import Durations
 from coordinator.core.endings import Endings
-from coordinator.core.families import Signature, family_of, signature_of
+from coordinator.core.families import FamilyKey, Signature, signature_of
 from coordinator.core.fleet import Fleet, busy_after
 from coordinator.core.lanes import Queues
 from coordinator.core.model import (
@@ -43,6 +43,7 @@ from coordinator.core.model import (
     Target,
     changed,
 )
+from coordinator.core.records import changer
 from coordinator.core.shares import Shares
 from coordinator.core.step import (
     NOTHING,
@@ -69,6 +70,7 @@ from coordinator.core.step import (
 from coordinator.core.transitions import (
     DEVICE_TRANSITIONS,
     LAB_FAULTS,
+    assigned_job,
     ended_attempt,
     moved_job,
     moved_lease,
@@ -84,6 +86,14 @@ WORKING = frozenset({LeaseState.OFFERED, LeaseState.ACTIVE})
 VERDICTS = frozenset({AttemptOutcome.PASSED, AttemptOutcome.FAILED})
 """Outcomes that say how long a test takes."""
 REMEMBERED_REQUESTS = 10_000
+
+_reserved = changer(Device, "state", "lease", "fence_number")
+_after_attempt = changer(Lease, "attempts", "revoked", "tally")
+_extended = changer(Lease, "revision", "attempts")
+_with_pass = changer(BatchTally, "passed")
+_freed = changer(Device, "state", "lease", "busy_us", "free_us")
+_after_lease = changer(Counters, "next_lease")
+_after_attempts = changer(Counters, "next_attempt")
 
 
 class Ledger:
@@ -154,7 +164,7 @@ class Ledger:
         before = self.jobs.get(job.id)
         if before is not None:
             self._count(before, -1)
-            if before.id in self.queues:
+            if before.state is JobState.QUEUED and before.id in self.queues:
                 self.queues.remove(before)
                 self.match_pool(signature_of(before))
         else:
@@ -168,7 +178,7 @@ class Ledger:
             if job.state is JobState.QUEUED:
                 self.queues.push(job, self.durations.expected_us(job.spec), self.install_us(job.app))
                 self.match_pool(signature_of(job))
-        self.write(PutJob(job))
+        self._writes.append(PutJob(job))
 
     def restore_job(self, job: Job) -> None:
         """Take up a job of an earlier life."""
@@ -207,12 +217,12 @@ class Ledger:
             self.attempts[attempt.id] = attempt
         else:
             self.attempts.pop(attempt.id, None)
-        self.write(PutAttempt(attempt))
+        self._writes.append(PutAttempt(attempt))
 
     def put_lease(self, lease: Lease) -> None:
         """Replace a lease; forget it when it is terminal."""
         self.track_lease(lease)
-        self.write(PutLease(lease))
+        self._writes.append(PutLease(lease))
 
     def track_lease(self, lease: Lease) -> None:
         """Keep what decisions look at in step with a lease."""
@@ -260,10 +270,12 @@ class Ledger:
         if device.hold is DeviceHold.SUSPICION:
             self.suspects[device.id] = None
         self.contests.note_put(device.id)
-        self.write(PutDevice(device))
+        self._writes.append(PutDevice(device))
 
     def _note_crews(self) -> None:
         """Let the queues know of pools that have gained or lost devices."""
+        if not self.fleet.pools.manned:
+            return
         manned, self.fleet.pools.manned = self.fleet.pools.manned, {}
         for signature, devices in manned.items():
             self.queues.note_devices(signature, devices)
@@ -292,14 +304,11 @@ class Ledger:
         lease = self.fleet.leases.get(lease_id)
         return lease if lease is not None and lease.fence == fence else None
 
-    def grant(self, device: Device, jobs: list[Job], now: Now, deadline_us: int) -> None:
-        """Offer a batch to a device's agent."""
+    def grant(self, device: Device, family: FamilyKey, jobs: list[Job], now: Now, deadline_us: int) -> None:
+        """Offer a batch of jobs of one family to a device's agent."""
         lease = self._offered(device, jobs[0].app, jobs[0].spec.target, now)
-        self.put_device(
-            changed(device, state=DeviceState.RESERVED, lease=lease.id, fence_number=device.fence_number + 1)
-        )
-        self.fleet.note_family(lease.id, family_of(jobs[0]))
-        self.track_lease(lease)
+        self.put_device(_reserved(device, DeviceState.RESERVED, lease.id, device.fence_number + 1))
+        self.fleet.note_family(lease.id, family)
         self.fleet.renew(lease.id, deadline_us)
         self.extend(lease, jobs, now)
         self.look_at_accounts()
@@ -316,7 +325,7 @@ class Ledger:
         """Return a new lease; whoever grants it writes the counters."""
         agent = self.fleet.agents[device.agent]
         counters = self.counters
-        self.counters = changed(counters, next_lease=counters.next_lease + 1)
+        self.counters = _after_lease(counters, counters.next_lease + 1)
         return Lease(
             id=LeaseId(counters.next_lease),
             fence=Fence(counters.epoch, device.fence_number + 1),
@@ -333,14 +342,17 @@ class Ledger:
     def extend(self, lease: Lease, jobs: list[Job], now: Now) -> None:
         """Add waiting jobs to a lease, before those of lower priority that have not begun, and tell its agent."""
         first = self.counters.next_attempt
-        self.counters = changed(self.counters, next_attempt=first + len(jobs))
+        self.counters = _after_attempts(self.counters, first + len(jobs))
         added = [self._assign(job, AttemptId(number), lease, now).id for number, job in enumerate(jobs, first)]
-        self.queues.offer_again(self.fleet.family_of(lease.id))
         self.put_counters(self.counters)
-        tail = self.tail_of(lease)
-        begun = [attempt for attempt in lease.attempts if attempt not in tail]
-        tail = sorted([*tail, *added], key=lambda attempt: -self.jobs[self.attempts[attempt].job].spec.priority)
-        self.revise(lease, attempts=(*begun, *tail))
+        if lease.attempts:
+            tail = self.tail_of(lease)
+            begun = [attempt for attempt in lease.attempts if attempt not in tail]
+            tail = sorted([*tail, *added], key=lambda attempt: -self.jobs[self.attempts[attempt].job].spec.priority)
+            added = [*begun, *tail]
+        lease = _extended(lease, lease.revision + 1, tuple(added))
+        self.put_lease(lease)
+        self.send_lease(lease)
 
     def _assign(self, job: Job, attempt_id: AttemptId, lease: Lease, now: Now) -> Attempt:
         attempt = Attempt(
@@ -354,16 +366,7 @@ class Ledger:
         )
         self.put_attempt(attempt)
         self.hold_work(attempt, job)
-        self.put_job(
-            moved_job(
-                job,
-                JobState.ASSIGNED,
-                attempt=attempt.id,
-                attempt_count=attempt.number,
-                device=lease.device,
-                agent=lease.agent,
-            )
-        )
+        self.put_job(assigned_job(job, attempt))
         return attempt
 
     def hold_work(self, attempt: Attempt, job: Job) -> None:
@@ -371,13 +374,13 @@ class Ledger:
         expected_us = self._held_us[attempt.id] = self.durations.expected_us(job.spec)
         self.queues.hold(self.fleet.family_of(attempt.lease), job.spec.priority, expected_us)
         self.shares.charge(job.spec.org_id, expected_us)
-        self._expect_end(attempt)
-
-    def _expect_end(self, attempt: Attempt) -> None:
-        """Note when an attempt that runs is expected to end."""
         if attempt.start_us is not None:
-            sort = self.fleet.pools.sort_of(attempt.device)
-            self.endings.put(attempt.lease, sort, attempt.start_us + self._held_us[attempt.id])
+            self._expect_end(attempt, attempt.start_us)
+
+    def _expect_end(self, attempt: Attempt, start_us: int) -> None:
+        """Note when an attempt that runs is expected to end."""
+        sort = self.fleet.pools.sort_of(attempt.device)
+        self.endings.put(attempt.lease, sort, start_us + self._held_us[attempt.id])
 
     def _release_work(self, attempt: Attempt, outcome: AttemptOutcome, job: Job, now: Now) -> None:
         """Charge what an attempt really took, and learn from it if it ran the whole spec."""
@@ -404,14 +407,11 @@ class Ledger:
         session = self.fleet.session_of(lease.agent)
         if session is None:
             return
-        taken_back = {attempt for attempt, _ in lease.revoked}
-        jobs = tuple(
-            LeasedJob(attempt=self.attempts[attempt], job=self.jobs[self.attempts[attempt].job])
-            for attempt in lease.attempts
-            if attempt not in taken_back
-        )
+        taken_back = dict(lease.revoked)
+        left = [self.attempts[attempt] for attempt in lease.attempts if attempt not in taken_back]
+        jobs = tuple([LeasedJob(attempt=attempt, job=self.jobs[attempt.job]) for attempt in left])
         grace_us = self.settings.signal_grace_us
-        if any(reason is RevokeReason.PREEMPT for _, reason in lease.revoked):
+        if RevokeReason.PREEMPT in taken_back.values():
             grace_us = self.hurried.get(lease.id, self.settings.preempt_grace_us)
         self.send(SendLease(session=session, lease=lease, jobs=jobs, revoked=lease.revoked, grace_us=grace_us))
 
@@ -445,7 +445,7 @@ class Ledger:
         if lease.install_end_us is not None and lease.install_end_us >= attempt.assign_us:
             attempt = changed(attempt, install_end_us=lease.install_end_us, install_us=lease.tally.install_us)
         self.put_attempt(attempt)
-        self._expect_end(attempt)
+        self._expect_end(attempt, now.wall_us)
         job = self.jobs[attempt.job]
         self.put_job(moved_job(job, JobState.RUNNING, start_us=job.start_us or now.wall_us))
         self.put_lease(changed(lease, tally=changed(lease.tally, started=lease.tally.started + 1)))
@@ -463,28 +463,43 @@ class Ledger:
         failure: Failure | None,
         now: Now,
         kept: tuple[KeptTest, ...] | None = None,
-        **told: object,
+        *,
+        log_size: int = 0,
+        log_sha256: str = "",
+        build_digest: str = "",
     ) -> Attempt:
         """End an attempt and settle its job, which then keeps these tests. The lease keeps the rest.
 
-        Returns the attempt as it ended, with what else was told of it.
+        A lease without any is not written before it takes more, or is closed, which happens in the same step.
+        Returns the attempt as it ended, with what was told of its log and of the build that it ran with.
         """
         self.guaranteed.pop(attempt.job, None)
         self._boundaries.pop(attempt.id, None)
         if attempt.start_us is not None:
             self.endings.drop(attempt.lease)
         self._release_work(attempt, outcome, self.jobs[attempt.job], now)
-        ended = ended_attempt(attempt, outcome, failure, now.wall_us, **told)
+        ended = ended_attempt(
+            attempt,
+            outcome,
+            failure,
+            now.wall_us,
+            log_size=log_size,
+            log_sha256=log_sha256,
+            build_digest=build_digest,
+        )
         self.put_attempt(ended)
         job = self.jobs[attempt.job]
         if kept is not None and kept != job.kept:
             job = changed(job, kept=kept)
-        settlement = settle(job, outcome, failure, attempt.device, now.wall_us)
-        self.put_job(settlement.job)
+        self.put_job(settle(job, outcome, failure, attempt.device, now.wall_us))
         lease = self.fleet.leases[attempt.lease]
-        rest = tuple(other for other in lease.attempts if other != attempt.id)
-        revoked = tuple(entry for entry in lease.revoked if entry[0] != attempt.id)
-        self.put_lease(changed(lease, attempts=rest, revoked=revoked, tally=_tallied(lease.tally, outcome)))
+        rest = tuple([other for other in lease.attempts if other != attempt.id])
+        revoked = tuple([entry for entry in lease.revoked if entry[0] != attempt.id])
+        lease = _after_attempt(lease, rest, revoked, _tallied(lease.tally, outcome))
+        if rest:
+            self.put_lease(lease)
+        else:
+            self.fleet.put_lease(lease)
         return ended
 
     def close_lease(self, lease: Lease, state: LeaseState, why: str, now: Now) -> None:
@@ -500,15 +515,15 @@ class Ledger:
         self.hurried.pop(lease.id, None)
         self.put_lease(moved_lease(lease, state, end_us=now.wall_us))
         device = self.fleet.devices[lease.device]
-        used = {"busy_us": busy_after(device, lease.grant_us, now.wall_us), "free_us": now.wall_us}
+        busy_us = busy_after(device, lease.grant_us, now.wall_us)
         fenced = device.id if state is LeaseState.EXPIRED else None
         session = self.fleet.session_of(lease.agent)
         if session is not None:
             self.send(SendClose(session=session, lease=lease.id, fence=lease.fence, why=why, device=fenced))
         if fenced is not None:
-            self.put_device(changed(device, state=DeviceState.FENCING, **used))
+            self.put_device(changed(device, state=DeviceState.FENCING, busy_us=busy_us, free_us=now.wall_us))
         else:
-            self.free_device(device, **used)
+            self.put_device(_freed(device, self._resting_state(device), None, busy_us, now.wall_us))
 
     def ask_to_close(self, session: SessionId, device: Device) -> None:
         """Ask an agent once more to say that nothing of the expired lease of a FENCING device is left.
@@ -530,9 +545,9 @@ class Ledger:
         )
         self.end_attempt(attempt, AttemptOutcome.LOST, failure, now)
 
-    def free_device(self, device: Device, **changes: object) -> None:
-        """Take the lease off a device and let it be what its agent and the operator say it is, with other changes."""
-        self.put_device(changed(device, state=self._resting_state(device), lease=None, **changes))
+    def free_device(self, device: Device) -> None:
+        """Take the lease off a device and let it be what its agent and the operator say it is."""
+        self.put_device(changed(device, state=self._resting_state(device), lease=None))
 
     def is_held(self, device: Device) -> bool:
         """Whether new work is kept off a device, or off its agent."""
@@ -640,7 +655,7 @@ def avoided_installs(tally: BatchTally) -> int:
 
 def _tallied(tally: BatchTally, outcome: AttemptOutcome) -> BatchTally:
     if outcome is AttemptOutcome.PASSED:
-        return changed(tally, passed=tally.passed + 1)
+        return _with_pass(tally, tally.passed + 1)
     if outcome in LAB_FAULTS or outcome in (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT):
         return changed(tally, failed=tally.failed + 1)
     return changed(tally, other=tally.other + 1)

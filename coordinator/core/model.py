@@ -193,11 +193,8 @@ FATAL_REASONS = frozenset(
 ALL_LANES = tuple(Lane)
 
 
-def lane_of(priority: int) -> Lane:
-    """Return the lane that a priority from 1 to 5 belongs to."""
-    if priority >= 4:
-        return Lane.HIGH
-    return Lane.NORMAL if priority >= 2 else Lane.LOW
+LANE_OF = MappingProxyType({1: Lane.LOW, 2: Lane.NORMAL, 3: Lane.NORMAL, 4: Lane.HIGH, 5: Lane.HIGH})
+"""Priority -> the lane that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +236,7 @@ class JobSpec:
     @property
     def lane(self) -> Lane:
         """The lane of its priority."""
-        return lane_of(self.priority)
+        return LANE_OF[self.priority]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from coordinator.core.families import NO_DEVICE, Bucket, Family, FamilyKey, Head, Signature
 from coordinator.core.lanes import Queues
 from coordinator.core.model import (
+    LANE_OF,
     URGENT_PRIORITY,
     AppKey,
     Device,
@@ -14,7 +15,6 @@ from coordinator.core.model import (
     DeviceKind,
     Lane,
     Rules,
-    lane_of,
 )
 from coordinator.core.pools import Pools, Sort
 from coordinator.core.records import drafted
@@ -33,6 +33,8 @@ class Choice:
     """The effective priority below which another family comes first."""
     lanes: tuple[Lane, ...]
     """The lanes that the device serves."""
+    signatures: list[Signature]
+    """The pools with waiting jobs that the device serves."""
     starved: Bucket | None = None
     """The jobs that have waited longer than anybody should, if it is for them."""
 
@@ -63,7 +65,7 @@ class Policy:
         lanes = device.facts.lanes
         starved = self._starved(signatures, lanes)
         if starved is not None:
-            return Choice(starved.family, 0, lanes, starved)
+            return Choice(starved.family, 0, lanes, signatures, starved)
         best = self._best_head(signatures, lanes, current.app.org_id if current is not None else None)
         own = self._own_family(device, signatures, current)
         if own is None:
@@ -79,10 +81,10 @@ class Policy:
         """Take a family's jobs down the lanes while nothing else that waits for the device comes first."""
         only = self._heads.only_level(family)
         if only is not None:  # whatever else comes first: none of its jobs stands lower
-            return Choice(family, only, lanes)
+            return Choice(family, only, lanes, signatures)
         level = self._heads.first_level(family, lanes)
         others = max((self._heads.level_of_others(signature, family, lanes) for signature in signatures), default=0)
-        return Choice(family, min(level, others), lanes)
+        return Choice(family, min(level, others), lanes, signatures)
 
     def _starved(self, signatures: list[Signature], lanes: tuple[Lane, ...]) -> Bucket | None:
         """Return the oldest of all that a device serves, if one of its pools is due.
@@ -90,9 +92,9 @@ class Policy:
         Not the oldest of the due pools alone: pools that are due more often, because more devices count for them, would
         take every turn of a device.
         """
-        if not any(self._guarantee.is_due(signature, lanes) for signature in signatures):
+        if not self._guarantee.is_any_due(signatures, lanes):
             return None
-        starved = (self._guarantee.starved(signature, lanes) for signature in signatures)
+        starved = [self._guarantee.starved(signature, lanes) for signature in signatures]
         due = [bucket for bucket in starved if bucket is not None]
         return min(due, key=self._age_of, default=None)
 
@@ -108,14 +110,12 @@ class Policy:
     def _best_head(self, signatures: list[Signature], lanes: tuple[Lane, ...], holder: str | None) -> Head | None:
         """Return the first head for a device. Its holder's own counts though it has its quota: this device is of it."""
         best: Head | None = None
+        full_holder = holder if holder is not None and self._shares.is_full(holder) else None
         for signature in signatures:
-            least = best.level if best is not None else 1
-            heads = [self._heads.first(signature, least, lanes)]
-            if holder is not None and self._shares.is_full(holder):
-                heads.append(self._heads.first_of(holder, signature, least, lanes))
-            for head in heads:
-                if head is not None and (best is None or head.order < best.order):
-                    best = head
+            best = _earlier(best, self._heads.first(signature, best.level if best is not None else 1, lanes))
+            if full_holder is not None:
+                least = best.level if best is not None else 1
+                best = _earlier(best, self._heads.first_of(full_holder, signature, least, lanes))
         return best
 
     def _own_family(self, device: Device, signatures: list[Signature], current: FamilyKey | None) -> Family | None:
@@ -161,29 +161,32 @@ class Policy:
         if named is not None:
             return min(named, key=lambda device: (device.app != app, _COST_RANK[device.facts.kind]), default=None)
         avoid = self._pools.avoided_by(signature)
-        found: DeviceId | None = None
-        found_rank: tuple[int, int, int, bool, int, int, int] | None = None
+        found: list[tuple[Sort, DeviceId, bool]] = []
         for sort in self._pools.sorts_of(signature):
-            if not sort.idle or lane not in sort.facts.lanes:
-                continue
-            device_id, is_warm = _first_idle(sort, app, priority, avoid)
-            if device_id is None:
-                continue
-            rank = (
-                1 if signature.spills and sort.facts.kind is DeviceKind.BROWSERSTACK else 0,
-                0 if is_warm else 1,
-                len(sort.facts.lanes),
-                not sort.facts.orgs,
-                len(sort.signatures),
-                _COST_RANK[sort.facts.kind],
-                self._use_rank(device_id, sort, priority),
-            )
-            if found_rank is None or rank < found_rank:
-                found, found_rank = device_id, rank
-        return self._pools.device(found) if found is not None else None
+            if sort.idle and lane in sort.facts.lanes:
+                device_id, is_warm = _first_idle(sort, app, priority, avoid)
+                if device_id is not None:
+                    found.append((sort, device_id, is_warm))
+        if not found:
+            return None
+        first = found[0] if len(found) == 1 else min(found, key=lambda one: self._rank(signature, priority, *one))
+        return self._pools.device(first[1])
+
+    def _rank(
+        self, signature: Signature, priority: int, sort: Sort, device_id: DeviceId, is_warm: bool
+    ) -> tuple[bool, bool, int, bool, int, int, int]:
+        return (
+            signature.spills and sort.facts.kind is DeviceKind.BROWSERSTACK,
+            not is_warm,
+            len(sort.facts.lanes),
+            not sort.facts.orgs,
+            len(sort.signatures),
+            _COST_RANK[sort.facts.kind],
+            self._use_rank(device_id, sort, priority),
+        )
 
     def _use_rank(self, device_id: DeviceId, sort: Sort, priority: int) -> int:
-        match lane_of(priority):
+        match LANE_OF[priority]:
             case Lane.HIGH:
                 return self._pools.device(device_id).busy_us
             case Lane.NORMAL:
@@ -220,12 +223,19 @@ class Policy:
         return min(enough_us, max(1, family.waiting_us // (2 * devices)))
 
 
+def _earlier(one: Head | None, other: Head | None) -> Head | None:
+    """Return the first of two heads, of equals the one."""
+    if one is None or other is None:
+        return other if one is None else one
+    return other if other.order < one.order else one
+
+
 def _first_idle(sort: Sort, app: AppKey, priority: int, avoid: tuple[DeviceId, ...]) -> tuple[DeviceId | None, bool]:
     """Return the first free device of a sort, and whether it holds the build."""
     for device_id in sort.warm.get(app, ()):
         if device_id not in avoid:
             return device_id, True
-    match lane_of(priority):
+    match LANE_OF[priority]:
         case Lane.HIGH:
             return sort.first_by_use(sort.least_used, avoid), False
         case Lane.NORMAL:

@@ -156,11 +156,12 @@ class Sort:
 
     def add_idle(self, device: Device, number: int) -> None:
         """Note that a device is free."""
-        self.idle[device.id] = number
+        device_id = device.id
+        self.idle[device_id] = number
         if device.app is not None:
-            self.warm.setdefault(device.app, {})[device.id] = None
+            self.warm.setdefault(device.app, {})[device_id] = None
         for order in (self.least_used, self.most_used):
-            heapq.heappush(order.heap, (order.sign * device.busy_us, number, device.id))
+            heapq.heappush(order.heap, (order.sign * device.busy_us, number, device_id))
             if len(order.heap) > COMPACT_ABOVE and len(order.heap) > 2 * len(self.idle):
                 order.heap = [entry for entry in order.heap if self.idle.get(entry[2]) == entry[1]]
                 heapq.heapify(order.heap)
@@ -202,7 +203,7 @@ class Pools:
         """Lower-case id or udid -> devices."""
         self._live: dict[Signature, tuple[Sort, ...]] = {}
         self._number = 0
-        self._idle = 0
+        self.free_count = 0
         """Free devices of all sorts."""
         self._kept = 0
         """Sorts that do not serve all lanes."""
@@ -217,14 +218,16 @@ class Pools:
 
     def put(self, device: Device) -> None:
         """Take in a device as it is now."""
-        before = self._devices.get(device.id)
+        device_id = device.id
+        before = self._devices.get(device_id)
         if before is not None and _is_alike(before.facts, device.facts):
-            self._move(before, device, self._sort_of[device.id])
+            self._devices[device_id] = device
+            self._move(before, device, self._sort_of[device_id])
             return
         if before is not None:
             self._leave(before)
         sort = self._enter(device)
-        self._devices[device.id] = device
+        self._devices[device_id] = device
         self._count(device, sort)
 
     def _move(self, before: Device, device: Device, sort: Sort) -> None:
@@ -233,21 +236,20 @@ class Pools:
             self._unset_idle(before, sort)
             was_idle = False
         was_available, is_available = before.state not in UNAVAILABLE, device.state not in UNAVAILABLE
-        self._change_available(sort, is_available - was_available)
-        self._devices[device.id] = device
+        if was_available is not is_available:
+            self._change_available(sort, is_available - was_available)
         if is_idle and not was_idle:
             self._set_idle(device, sort)
         if was_available and not is_available:
             self._touch_avoiding(sort)
 
     def _count(self, device: Device, sort: Sort) -> None:
-        self._change_available(sort, int(device.state not in UNAVAILABLE))
+        if device.state not in UNAVAILABLE:
+            self._change_available(sort, 1)
         if device.state is DeviceState.IDLE:
             self._set_idle(device, sort)
 
     def _change_available(self, sort: Sort, change: int) -> None:
-        if not change:
-            return
         sort.available += change
         for signature in sort.signatures:
             self._crews[signature] += change
@@ -255,12 +257,12 @@ class Pools:
 
     def _set_idle(self, device: Device, sort: Sort) -> None:
         self._number += 1
-        self._idle += 1
+        self.free_count += 1
         sort.add_idle(device, self._number)
         self.touched.update(sort.signatures)
 
     def _unset_idle(self, device: Device, sort: Sort) -> None:
-        self._idle -= 1
+        self.free_count -= 1
         sort.remove_idle(device)
 
     def _touch_avoiding(self, sort: Sort) -> None:
@@ -287,7 +289,8 @@ class Pools:
         sort = self._sort_of.pop(device.id)
         if device.state is DeviceState.IDLE:
             self._unset_idle(device, sort)
-        self._change_available(sort, -int(device.state not in UNAVAILABLE))
+        if device.state not in UNAVAILABLE:
+            self._change_available(sort, -1)
         sort.size -= 1
         self._touch_avoiding(sort)
         for name in _names(device.facts):
@@ -432,8 +435,6 @@ class Pools:
 
     def has_free(self, signature: Signature, lane: Lane) -> bool:
         """Whether a free device may serve a lane of a pool."""
-        if not self._idle:  # as nearly always in a busy lab, once the device that fell free has its work
-            return False
         return any(sort.idle and lane in sort.facts.lanes for sort in self._live.get(signature, ()))
 
     def free_for(self, signature: Signature, lane: Lane) -> int:

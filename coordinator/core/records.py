@@ -32,6 +32,29 @@ def changed(record: Record, **changes: object) -> Record:
     return copy
 
 
+def changer(kind: type[Record], *names: str) -> Callable[..., Record]:
+    """Return what makes a copy of a record of one kind with other values in these fields, given in this order.
+
+    For records without a `__post_init__`, where every decision makes such a copy: half the time of `changed`.
+    """
+    assert not hasattr(kind, "__post_init__"), f"{kind.__name__} does more than to keep its values"
+    known_names = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    assert set(names) <= set(known_names), f"{kind.__name__} has no {', '.join(set(names) - set(known_names))}"
+    kept = [name for name in known_names if name not in names]
+    lines = [
+        f"def copy(record, {', '.join(names)}):",
+        "    draft = new(Draft)",
+        *(f"    draft.{name} = record.{name}" for name in kept),
+        *(f"    draft.{name} = {name}" for name in names),
+        "    draft.__class__ = Kind",
+        "    return draft",
+    ]
+    known: dict[str, Any] = {"Draft": _draft_of(kind), "Kind": kind, "new": object.__new__}
+    exec("\n".join(lines), known)  # noqa: S102 - of the names of the class's own fields, as dataclasses do
+    copier: Callable[..., Record] = known["copy"]
+    return copier
+
+
 def _copier_of(kind: type) -> Callable[[Any], Any]:
     """Return what makes a draft with the values of a record of this kind."""
     lines = [

@@ -222,7 +222,19 @@ class Scheduler:
         """
         lab_us = self._advance(now)
         reply: JobsAccepted | None = None
-        match event:
+        match event:  # what comes most often first: each case looks at the event's class
+            case AttemptFinished():
+                self._reports.attempt_finished(event, now)
+            case AttemptStarted():
+                self._reports.attempt_started(event, now)
+            case TestReported():
+                self._reports.test_reported(event, now)
+            case HeartbeatReceived():
+                self._sessions.heartbeat(event, now, lab_us)
+            case BuildInstalled():
+                self._reports.build_installed(event, now)
+            case LeaseAdopted():
+                self._sessions.adopt(event, now, lab_us)
             case JobsSubmitted():
                 reply = self._requests.submit(event, now)
             case RetryRequested():
@@ -241,28 +253,16 @@ class Scheduler:
                 self._sessions.connect(event, now, lab_us)
             case AgentDisconnected():
                 self._sessions.disconnect(event, now, lab_us)
-            case HeartbeatReceived():
-                self._sessions.heartbeat(event, now, lab_us)
-            case LeaseAdopted():
-                self._sessions.adopt(event, now, lab_us)
             case LeaseClosed():
                 self._sessions.closed(event)
             case DevicesReported():
                 self._sessions.report_devices(event, now)
             case UploadsClaimed():
                 self._sessions.claim_uploads(event, now)
-            case BuildInstalled():
-                self._reports.build_installed(event, now)
             case LeaseRejected():
                 self._reports.reject(event, now)
             case LeaseReleased():
                 self._reports.release(event, now)
-            case AttemptStarted():
-                self._reports.attempt_started(event, now)
-            case TestReported():
-                self._reports.test_reported(event, now)
-            case AttemptFinished():
-                self._reports.attempt_finished(event, now)
         self._decide(now, lab_us)
         return self._ledger.take_step(reply)
 

@@ -23,6 +23,7 @@ class Shares:
         self._weights = weights
         self._quotas = quotas
         self._default_quota = default_quota
+        self._has_quotas = bool(default_quota or any(quotas.values()))
         self._times: dict[str, int] = {}
         self._credits: dict[str, int] = {}
         self._active: Counter[str] = Counter()
@@ -43,6 +44,8 @@ class Shares:
 
     def is_full(self, org: str) -> bool:
         """Whether an organisation has all the devices that it may have."""
+        if not self._has_quotas:
+            return False
         quota = self.quota_of(org)
         return bool(quota) and self._devices[org] >= quota
 

@@ -26,8 +26,6 @@ The tables are checked on every change: `IllegalTransition` is a bug of ours, ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from coordinator.core.errors import IllegalTransition
 from coordinator.core.kept import failure_of
 from coordinator.core.model import (
@@ -43,6 +41,7 @@ from coordinator.core.model import (
     LeaseState,
     changed,
 )
+from coordinator.core.records import changer
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.CANCELLED, JobState.FAILED}),
@@ -139,9 +138,28 @@ def moved_job(job: Job, state: JobState, **changes: object) -> Job:
     """
     if state is job.state:
         return changed(job, **changes) if changes else job
+    _check_move(job, state)
+    return changed(job, state=state, **changes)
+
+
+def _check_move(job: Job, state: JobState) -> None:
     if state not in JOB_TRANSITIONS[job.state]:
         raise IllegalTransition(f"job {job.id}: {job.state} -> {state}")
-    return changed(job, state=state, **changes)
+
+
+_assigned = changer(Job, "state", "attempt", "attempt_count", "device", "agent")
+_with_outcome = changer(Attempt, "outcome", "failure", "end_us", "log_size", "log_sha256", "build_digest")
+_with_end = changer(Job, "state", "failure", "end_us", "flaky", "is_cancel_requested", "kept")
+
+
+def assigned_job(job: Job, attempt: Attempt) -> Job:
+    """Return a waiting job with the attempt that it was given out for.
+
+    Raises:
+        IllegalTransition: It does not wait.
+    """
+    _check_move(job, JobState.ASSIGNED)
+    return _assigned(job, JobState.ASSIGNED, attempt.id, attempt.number, attempt.device, attempt.agent)
 
 
 def moved_lease(lease: Lease, state: LeaseState, **changes: object) -> Lease:
@@ -158,28 +176,27 @@ def moved_lease(lease: Lease, state: LeaseState, **changes: object) -> Lease:
 
 
 def ended_attempt(
-    attempt: Attempt, outcome: AttemptOutcome, failure: Failure | None, wall_us: int, **told: object
+    attempt: Attempt,
+    outcome: AttemptOutcome,
+    failure: Failure | None,
+    wall_us: int,
+    *,
+    log_size: int = 0,
+    log_sha256: str = "",
+    build_digest: str = "",
 ) -> Attempt:
-    """Return the attempt with its outcome, and with what else was told of it.
+    """Return the attempt with its outcome, and with what its agent told of its log and of its build, if it told.
 
     Raises:
         IllegalTransition: It has ended before.
     """
     if attempt.outcome is not None:
         raise IllegalTransition(f"attempt {attempt.id} ended {attempt.outcome}, and again {outcome}")
-    return changed(attempt, outcome=outcome, failure=failure, end_us=wall_us, **told)
+    return _with_outcome(attempt, outcome, failure, wall_us, log_size, log_sha256, build_digest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """What an attempt's end makes of its job."""
-
-    job: Job
-    is_requeued: bool
-
-
-def settle(job: Job, outcome: AttemptOutcome, failure: Failure | None, device: DeviceId, wall_us: int) -> Settlement:
-    """Turn the outcome of a job's attempt into the job's next state; the rules stand at the top of this file."""
+def settle(job: Job, outcome: AttemptOutcome, failure: Failure | None, device: DeviceId, wall_us: int) -> Job:
+    """Return what the outcome of its attempt makes of a job; the rules stand at the top of this file."""
     match outcome:
         case AttemptOutcome.PASSED:
             return _settle_pass(job, wall_us)
@@ -194,14 +211,14 @@ def settle(job: Job, outcome: AttemptOutcome, failure: Failure | None, device: D
             return _requeue(job, failure, wall_us)
 
 
-def _settle_pass(job: Job, wall_us: int) -> Settlement:
+def _settle_pass(job: Job, wall_us: int) -> Job:
     kept_failure = failure_of(job.kept)
     if kept_failure is not None:
         return _settle_verdict(job, AttemptOutcome.FAILED, kept_failure, wall_us)
-    return _end(job, JobState.COMPLETED, None, wall_us, flaky=job.retries_used > 0)
+    return _end(job, JobState.COMPLETED, None, wall_us, is_flaky=job.retries_used > 0)
 
 
-def _settle_verdict(job: Job, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Settlement:
+def _settle_verdict(job: Job, outcome: AttemptOutcome, failure: Failure | None, wall_us: int) -> Job:
     is_fatal = failure is not None and failure.is_fatal
     if not is_fatal and not job.is_cancel_requested and job.retries_used < job.spec.retries:
         return _requeue(changed(job, retries_used=job.retries_used + 1, kept=()), failure, wall_us)
@@ -209,7 +226,7 @@ def _settle_verdict(job: Job, outcome: AttemptOutcome, failure: Failure | None, 
     return _end(job, state, failure, wall_us)
 
 
-def _settle_lab_fault(job: Job, failure: Failure | None, device: DeviceId, wall_us: int) -> Settlement:
+def _settle_lab_fault(job: Job, failure: Failure | None, device: DeviceId, wall_us: int) -> Job:
     if failure is not None and failure.is_fatal:
         return _end(job, JobState.FAILED, failure, wall_us)
     avoid = tuple(sorted({*job.avoid, device}))
@@ -219,12 +236,12 @@ def _settle_lab_fault(job: Job, failure: Failure | None, device: DeviceId, wall_
     return _requeue(job, failure, wall_us)
 
 
-def _requeue(job: Job, failure: Failure | None, wall_us: int) -> Settlement:
+def _requeue(job: Job, failure: Failure | None, wall_us: int) -> Job:
     if job.is_cancel_requested:
         return _end(job, JobState.CANCELLED, failure, wall_us)
-    return Settlement(job=moved_job(job, JobState.QUEUED, failure=failure), is_requeued=True)
+    return moved_job(job, JobState.QUEUED, failure=failure)
 
 
-def _end(job: Job, state: JobState, failure: Failure | None, wall_us: int, **changes: object) -> Settlement:
-    ended = moved_job(job, state, failure=failure, end_us=wall_us, is_cancel_requested=False, kept=(), **changes)
-    return Settlement(job=ended, is_requeued=False)
+def _end(job: Job, state: JobState, failure: Failure | None, wall_us: int, *, is_flaky: bool = False) -> Job:
+    _check_move(job, state)
+    return _with_end(job, state, failure, wall_us, is_flaky, False, ())

@@ -8,6 +8,7 @@ from coordinator.core.errors import NoMatchingDevice
 from coordinator.core.explain import Why, explain
 from coordinator.core.model import (
     ALL_LANES,
+    LANE_OF,
     SECOND_US,
     AgentId,
     AttemptOutcome,
@@ -19,7 +20,6 @@ from coordinator.core.model import (
     Lane,
     Rules,
     Settings,
-    lane_of,
 )
 from tests.core.lab import Lab, emulator, spec
 from tests.core.test_restart import RestartingLab
@@ -39,7 +39,7 @@ def test_device_serves_the_lanes_of_its_agent_alone(lanes: tuple[Lane, ...], pri
     lab = Lab()
     lab.connect("lab", emulator("e1"), lanes=lanes)
     lab.submit(spec("a", priority=priority))
-    assert waits(lab, 1) is (lane_of(priority) not in lanes)
+    assert waits(lab, 1) is (LANE_OF[priority] not in lanes)
 
 
 def test_first_job_that_the_device_serves_passes_a_higher_one_that_it_does_not() -> None:

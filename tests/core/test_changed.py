@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 import pytest
 
 from coordinator.core.model import Counters, Device, DeviceState, Job, JobState, changed
-from coordinator.core.records import drafted
+from coordinator.core.records import changer, drafted
 from tests.core.lab import Lab, emulator, spec
 
 
@@ -49,6 +49,27 @@ def test_changing_a_field_that_the_record_has_not_is_refused() -> None:
     job, _ = some_job_and_device()
     with pytest.raises(AttributeError, match="priority"):
         changed(job, priority=3)
+
+
+def test_changer_makes_what_replace_makes_of_a_record() -> None:
+    job, _ = some_job_and_device()
+    requeued = changer(Job, "state", "preemptions")
+    copy = requeued(job, JobState.QUEUED, 2)
+    assert copy == replace(job, state=JobState.QUEUED, preemptions=2)
+    assert (copy.preemptions, job.preemptions) == (2, 0)
+    with pytest.raises(FrozenInstanceError):
+        copy.preemptions = 3  # type: ignore[misc]
+
+
+def test_changer_wants_a_value_for_each_of_its_fields() -> None:
+    job, _ = some_job_and_device()
+    with pytest.raises(TypeError, match="preemptions"):
+        changer(Job, "state", "preemptions")(job, JobState.QUEUED)
+
+
+def test_changer_refuses_a_field_that_the_record_has_not() -> None:
+    with pytest.raises(AssertionError, match="Job has no priority"):
+        changer(Job, "priority")
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class Churn:
             assert family is not None
             for job_id in self.queues.take(family, 3, 100 * SECOND_US, 0):
                 del self.waiting[job_id]
+            self.queues.offer_again(family.key)
 
     def join(self, _number: int) -> None:
         key = self.chance.choice(list(self.keys)) if self.keys else None

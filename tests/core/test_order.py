@@ -175,7 +175,7 @@ def _always_goes_on(*_arguments: Any, **_named: Any) -> bool:  # noqa: ANN401 - 
     return True
 
 
-def _always_without_device(_self: Heads, _bucket: Any) -> int:  # noqa: ANN401
+def _always_without_device(_self: Heads, _bucket: object, _each_us: int) -> int:
     return NO_DEVICE
 
 
