@@ -287,7 +287,7 @@ def _top_up_without_the_gate(_sound: Any) -> Any:  # noqa: ANN401
     def top_up(self: Dispatcher, lease: Lease, now: CoordinatorNow) -> bool:
         family = self._ledger.queues.family(self._ledger.fleet.family_of(lease.id))
         lanes = self._ledger.fleet.devices[lease.device].facts.lanes
-        jobs = self._take(Choice(family, 0, lanes), lease) if family is not None and family.size else []
+        jobs = self._take(Choice(family, 0, lanes, []), lease) if family is not None and family.size else []
         if jobs:
             self._ledger.extend(lease, jobs, now)
         return bool(jobs)
