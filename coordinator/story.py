@@ -28,6 +28,8 @@ from coordinator.core.model import (
     LeaseState,
 )
 from coordinator.core.step import (
+    DropAgent,
+    DropDevice,
     Preemption,
     PutAgent,
     PutAttempt,
@@ -127,6 +129,11 @@ class Story:
                     self._tell_agent(agent)
                 case PutDevice(device):
                     self._tell_hold(device)
+                case DropAgent(agent_id):
+                    self._tell_forgotten(agent_id)
+                case DropDevice(device_id):
+                    self._holds.pop(device_id, None)
+                    self._relapses.pop(device_id, None)
                 case PutJob(job):
                     self._tell_job(job)
                 case PutUpload(upload):
@@ -172,6 +179,10 @@ class Story:
             return
         word = {AgentState.CONNECTED: "connected", AgentState.DISCONNECTED: "lost"}.get(agent.state, "left")
         self._out.info(f"agent_{word}", agent=agent.id, host=agent.host)
+
+    def _tell_forgotten(self, agent: AgentId) -> None:
+        self._agents.pop(agent, None)
+        self._out.info("agent_forgotten", agent=agent)
 
     def _tell_hold(self, device: Device) -> None:
         if device.hold is DeviceHold.SUSPICION and device.relapses > self._relapses.get(device.id, 0):

@@ -39,18 +39,34 @@ class Accounts:
         if device.facts.account is None and (before is None or before.facts.account is None):
             return  # as nearly all of them
         self.has_new_members |= _member(before) != _member(device)
-        if before is not None and (account := before.facts.account) is not None:
-            kept = self._kept[account.name]
-            del kept.devices[before.id]
-            kept.held[before.agent] -= before.lease is not None
-            if not kept.devices:
-                del self._kept[account.name]
+        if before is not None:
+            self._leave(before)
         if (account := device.facts.account) is not None:
             kept = self._kept.setdefault(account.name, _Kept())
             kept.devices[device.id] = device.agent
             kept.held[device.agent] += device.lease is not None
             if device.facts.is_usable and account.sessions:  # of one that is gone the facts are old
                 kept.told[device.agent] = account
+
+    def drop(self, device: Device) -> None:
+        """Forget a device."""
+        self._leave(device)
+
+    def forget(self, agent: AgentId) -> None:
+        """Forget what an agent without devices has said."""
+        for kept in self._kept.values():
+            kept.told.pop(agent, None)
+            del kept.held[agent]
+
+    def _leave(self, device: Device) -> None:
+        account = device.facts.account
+        if account is None:
+            return
+        kept = self._kept[account.name]
+        del kept.devices[device.id]
+        kept.held[device.agent] -= device.lease is not None
+        if not kept.devices:
+            del self._kept[account.name]
 
     def used(self, account: str) -> tuple[int, int]:
         """Return how many of an account's sessions are used by devices of this lab, and by others.

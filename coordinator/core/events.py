@@ -111,6 +111,13 @@ class AgentDrainRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentForgetRequested:
+    """An operator asked to forget an agent that will not come back, and all of its devices."""
+
+    agent: AgentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseEcho:
     """What an agent has adopted of a lease."""
 
@@ -290,6 +297,7 @@ UserEvent = (
     | ReadmitRequested
     | RegistrationRequested
     | AgentDrainRequested
+    | AgentForgetRequested
 )
 AgentEvent = (
     AgentConnected

@@ -58,6 +58,8 @@ class Fleet:
         self._leases_by_family: defaultdict[FamilyKey, dict[LeaseId, None]] = defaultdict(dict)
         self._deadlines: dict[LeaseId, int] = {}
         self._deadline_heap: list[tuple[int, LeaseId]] = []
+        self.least_fence = 0
+        """New devices have fences above it: one that was forgotten may come again, and its agent knows those it had."""
 
     # Sessions
 
@@ -119,6 +121,25 @@ class Fleet:
         self.devices[device.id] = device
         self.accounts.put(before, device)
         self.pools.put(device)
+
+    def drop_device(self, device: Device) -> None:
+        """Forget a device without a lease."""
+        assert device.lease is None, f"{device.id} is forgotten with lease {device.lease}"
+        del self.devices[device.id]
+        del self._devices_by_agent[device.agent][device.id]
+        self.accounts.drop(device)
+        self.pools.drop(device.id)
+        self.least_fence = max(self.least_fence, device.fence_number)
+
+    def drop_agent(self, agent: AgentId) -> None:
+        """Forget an agent without a session, devices and leases."""
+        assert agent not in self._sessions, f"{agent} is forgotten while it is connected"
+        assert not self.devices_of(agent), f"{agent} is forgotten, and its devices are not"
+        del self.agents[agent]
+        self._devices_by_agent.pop(agent, None)
+        self._leases_by_agent.pop(agent, None)
+        self._answering.pop(agent, None)
+        self.accounts.forget(agent)
 
     def devices_of(self, agent: AgentId) -> list[Device]:
         """Return the devices that an agent announced last."""
@@ -185,6 +206,10 @@ class Fleet:
         if lease not in self._deadlines:
             heapq.heappush(self._deadline_heap, (deadline_us, lease))
         self._deadlines[lease] = deadline_us
+
+    def expiry_us(self, lease: LeaseId) -> int:
+        """Return the deadline of a live lease, in lab time."""
+        return self._deadlines[lease]
 
     def next_expiry(self) -> tuple[int, LeaseId] | None:
         """Return the earliest deadline of a live lease."""

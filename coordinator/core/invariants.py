@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from coordinator.core.families import FamilyKey
 from coordinator.core.ledger import WORKING, Ledger
 from coordinator.core.model import Attempt, Device, DeviceId, DeviceState, Job, JobState, Lane, Lease, LeaseId
-from coordinator.core.step import PutAttempt, PutDevice, PutJob, PutLease, Write
+from coordinator.core.step import DropDevice, PutAttempt, PutDevice, PutJob, PutLease, Write
 
 _HOLDING = frozenset({DeviceState.RESERVED, DeviceState.LEASED})
 _HELD = frozenset({DeviceState.QUARANTINED, DeviceState.DRAINING})
@@ -50,7 +50,9 @@ def check_written(ledger: Ledger, writes: Iterable[Write], *, is_ordered: bool =
             case PutLease(lease):
                 _check_known_lease(ledger, lease, is_ordered)
             case PutDevice(device):
-                _check_device(ledger, ledger.fleet.devices[device.id])
+                _check_known_device(ledger, device.id)
+            case DropDevice(device_id):
+                _check_known_device(ledger, device_id)
             case _:
                 pass
     counted = sum(ledger.queued.values()) + sum(ledger.running.values())
@@ -80,6 +82,15 @@ def _check_known_lease(ledger: Ledger, written: Lease, is_ordered: bool) -> None
         held = ledger.fleet.devices[lease.device].lease
         assert held == lease.id, f"{lease.device} has leases {held} and {lease.id}"
         _check_attempts(ledger, lease, is_ordered)
+
+
+def _check_known_device(ledger: Ledger, device_id: DeviceId) -> None:
+    device = ledger.fleet.devices.get(device_id)
+    if device is not None:
+        _check_device(ledger, device)
+    else:
+        is_held = any(lease.device == device_id for lease in ledger.fleet.leases.values())
+        assert not is_held, f"{device_id} is forgotten and has a lease"
 
 
 def _check_jobs(ledger: Ledger) -> None:
@@ -130,6 +141,7 @@ def _check_devices(ledger: Ledger) -> None:
 def _check_device(ledger: Ledger, device: Device) -> None:
     lease = ledger.fleet.leases.get(device.lease) if device.lease is not None else None
     is_holding = device.state in _HOLDING or (device.state in _HELD and device.lease is not None)
+    assert device.agent in ledger.fleet.agents, f"{device.id} is of {device.agent}, of which nothing is known"
     is_held = ledger.is_held(device)
     assert device.state in (DeviceState.FENCING, DeviceState.OFFLINE) or is_held == (device.state in _HELD), (
         f"{device.id} is {device.state}, and its hold is {device.hold}"

@@ -47,6 +47,8 @@ from coordinator.core.records import changer
 from coordinator.core.shares import Shares
 from coordinator.core.step import (
     NOTHING,
+    DropAgent,
+    DropDevice,
     JobsAccepted,
     LeasedJob,
     Preemption,
@@ -114,7 +116,7 @@ class Ledger:
         self.hurried: dict[LeaseId, int] = {}
         """Grace of leases that make room for jobs which have waited for another device before."""
         self.suspects: dict[DeviceId, None] = {}
-        """Devices under suspicion that were put since they were looked at."""
+        """Devices under suspicion that were put, and devices that were forgotten, since they were looked at."""
         self.turned: dict[LeaseId, None] = {}
         """Leases that began or ceased to make room since they were looked at."""
         self.guaranteed: dict[JobId, None] = {}
@@ -284,6 +286,18 @@ class Ledger:
         """Insert or replace an agent."""
         self.fleet.agents[agent.id] = agent
         self.write(PutAgent(agent))
+
+    def drop_agent(self, agent: Agent) -> None:
+        """Forget an agent that holds nothing, and all of its devices; one of those may be claimed by another agent."""
+        for device in self.fleet.devices_of(agent.id):
+            self.fleet.drop_device(device)
+            self.suspects[device.id] = None
+            self.contests.note_put(device.id)
+            self.write(DropDevice(device.id))
+        self._note_crews()
+        self.fleet.drop_agent(agent.id)
+        self.write(DropAgent(agent.id))
+        self.name_orgs()
 
     def put_counters(self, counters: Counters) -> None:
         """Replace the counters."""

@@ -230,6 +230,10 @@ class Pools:
         self._devices[device_id] = device
         self._count(device, sort)
 
+    def drop(self, device_id: DeviceId) -> None:
+        """Forget a device."""
+        self._leave(self._devices.pop(device_id))
+
     def _move(self, before: Device, device: Device, sort: Sort) -> None:
         was_idle, is_idle = before.state is DeviceState.IDLE, device.state is DeviceState.IDLE
         if was_idle and (not is_idle or before.app != device.app):

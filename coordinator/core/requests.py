@@ -16,6 +16,7 @@ from coordinator.core.errors import (
 )
 from coordinator.core.events import (
     AgentDrainRequested,
+    AgentForgetRequested,
     HoldRequested,
     JobsSubmitted,
     ReadmitRequested,
@@ -25,6 +26,8 @@ from coordinator.core.events import (
 from coordinator.core.families import Signature
 from coordinator.core.ledger import Ledger
 from coordinator.core.model import (
+    SECOND_US,
+    Agent,
     AppKey,
     Build,
     Device,
@@ -240,11 +243,52 @@ class Requests:
             for lease in self._ledger.fleet.leases_of(agent.id):
                 self._ledger.revoke(lease, list(lease.attempts), RevokeReason.RELEASE)
 
+    def forget_agent(self, event: AgentForgetRequested, now: Now, lab_us: int) -> None:
+        """Forget an agent that will not come back, and its devices. What it has done is kept under its name."""
+        agent = self._ledger.fleet.agents.get(event.agent)
+        if agent is None:
+            raise NotFound("agent", event.agent)
+        self._refuse_at_work(agent, lab_us)
+        self._ledger.uploads.leave(agent.id, None, now)
+        self._ledger.drop_agent(agent)
+
+    def _refuse_at_work(self, agent: Agent, lab_us: int) -> None:
+        """Refuse to forget an agent that is there, or that may work on something without being heard."""
+        fleet = self._ledger.fleet
+        if fleet.session_of(agent.id) is not None:
+            raise InvalidTransition(
+                f"agent {agent.id} is connected from {agent.host}; stop it, and then forget it", id=agent.id
+            )
+        leases = fleet.leases_of(agent.id)
+        if leases:
+            last = max(leases, key=lambda lease: fleet.expiry_us(lease.id))
+            left_s = -(-max(0, fleet.expiry_us(last.id) - lab_us) // SECOND_US)
+            raise InvalidTransition(
+                f"agent {agent.id} is away and may still run tests on {_several(last.device, len(leases))}; the last"
+                f" of its leases ends in {left_s} s at most: try again then",
+                id=agent.id,
+                device=last.device,
+            )
+        fencing = fleet.fencing_of(agent.id)
+        if fencing:
+            first = fencing[0].id
+            raise InvalidTransition(
+                f"agent {agent.id} has not confirmed that nothing runs any more on {_several(first, len(fencing))};"
+                f" if its host is gone for good: qgjob devices readmit {first} --gone",
+                id=agent.id,
+                device=first,
+            )
+
     def _known_device(self, device_id: DeviceId) -> Device:
         device = self._ledger.fleet.devices.get(device_id)
         if device is None:
             raise NotFound("device", device_id)
         return device
+
+
+def _several(first: DeviceId, count: int) -> str:
+    """Return the words for so many devices, of which one is named."""
+    return first if count == 1 else f"{first} and {count - 1} more"
 
 
 def _replayed(known: Request, payload_sha256: str) -> JobsAccepted:

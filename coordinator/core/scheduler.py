@@ -19,6 +19,7 @@ from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
     AgentDrainRequested,
+    AgentForgetRequested,
     AttemptFinished,
     AttemptStarted,
     BuildInstalled,
@@ -249,6 +250,8 @@ class Scheduler:
                 self._requests.register(event, now)
             case AgentDrainRequested():
                 self._requests.drain_agent(event)
+            case AgentForgetRequested():
+                self._requests.forget_agent(event, now, lab_us)
             case AgentConnected():
                 self._sessions.connect(event, now, lab_us)
             case AgentDisconnected():

@@ -217,7 +217,15 @@ class Sessions:
         one = changed(told, lanes=agent.lanes, orgs=agent.orgs)
         known = ledger.fleet.devices.get(one.id)
         if known is None:
-            ledger.free_device(Device(facts=one, agent=agent_id, state=DeviceState.OFFLINE, seen_us=now.wall_us))
+            ledger.free_device(
+                Device(
+                    facts=one,
+                    agent=agent_id,
+                    state=DeviceState.OFFLINE,
+                    fence_number=ledger.fleet.least_fence,
+                    seen_us=now.wall_us,
+                )
+            )
             return
         # The facts that are known already keep the device where it stands among the idle ones.
         facts = known.facts if known.facts == one else one

@@ -76,6 +76,20 @@ class PutAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class DropDevice:
+    """Delete a device; the attempts and leases that it had keep its name."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class DropAgent:
+    """Delete an agent; what it did keeps its name."""
+
+    agent: AgentId
+
+
+@dataclass(frozen=True, slots=True)
 class PutBuild:
     """Insert or replace a build."""
 
@@ -131,6 +145,8 @@ Write = (
     | PutLease
     | PutDevice
     | PutAgent
+    | DropDevice
+    | DropAgent
     | PutBuild
     | PutTrial
     | PutCrossing

@@ -123,7 +123,9 @@ class Suspicion:
         )
 
     def _mark(self, device_id: DeviceId, subject: str, reason: str) -> None:
-        device = self._ledger.fleet.devices[device_id]
+        device = self._ledger.fleet.devices.get(device_id)
+        if device is None:  # it was forgotten since it failed
+            return
         others = tuple(mark for mark in device.marks if mark.subject != subject)
         device = changed(device, marks=(*others, Mark(subject=subject, reason=reason)))
         if len(device.marks) < SUSPICIOUS_MARKS:
@@ -142,7 +144,9 @@ class Suspicion:
     def _clear(self, subject: str, devices: tuple[DeviceId, ...]) -> None:
         """Take back what a subject told against devices: it fails on several."""
         for device_id in devices:
-            device = self._ledger.fleet.devices[device_id]
+            device = self._ledger.fleet.devices.get(device_id)
+            if device is None:  # it was forgotten since it failed
+                continue
             kept = tuple(mark for mark in device.marks if mark.subject != subject)
             if kept != device.marks:
                 self._ledger.put_device(changed(device, marks=kept))
@@ -188,8 +192,8 @@ class Suspicion:
         self._note_suspects(lab_us)
         while self._heap and self._heap[0][0] <= lab_us:
             due_us, device_id = heapq.heappop(self._heap)
-            device = self._ledger.fleet.devices[device_id]
-            if self._due_us.get(device_id) == due_us and self._awaits_canary(device):
+            device = self._ledger.fleet.devices.get(device_id)
+            if device is not None and self._due_us.get(device_id) == due_us and self._awaits_canary(device):
                 del self._due_us[device_id]
                 self._ledger.grant_canary(device, self._app_for(device), now, deadline_us)
 
@@ -202,8 +206,10 @@ class Suspicion:
     def _note_suspects(self, lab_us: int) -> None:
         suspects, self._ledger.suspects = self._ledger.suspects, {}
         for device_id in suspects:
-            device = self._ledger.fleet.devices[device_id]
-            if self._awaits_canary(device):
+            device = self._ledger.fleet.devices.get(device_id)
+            if device is None:
+                self._due_us.pop(device_id, None)
+            elif self._awaits_canary(device):
                 due_us = self._due_us.setdefault(device_id, lab_us + self._wait_us(device))
                 heapq.heappush(self._heap, (due_us, device_id))
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import grpc
 
 from coordinator import wire
-from coordinator.core.errors import InvalidRequest, VersionUnsupported
-from coordinator.core.events import AgentDisconnected, AgentDrainRequested
+from coordinator.core.errors import InvalidRequest, NotFound, VersionUnsupported
+from coordinator.core.events import AgentDisconnected, AgentDrainRequested, AgentForgetRequested
 from coordinator.core.model import AgentId
 from coordinator.core.releases import misfit
 from coordinator.core.step import Send, SendWelcome
@@ -137,6 +137,17 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         agent_id = AgentId(request.agent_id)
         await self._engine.submit(AgentDrainRequested(agent=agent_id, is_draining=False))
         return agent_service_pb2.ResumeAgentResponse(agent=self._agent_out(agent_id))
+
+    async def ForgetAgent(
+        self, request: agent_service_pb2.ForgetAgentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> agent_service_pb2.ForgetAgentResponse:
+        """Forget an agent that will not come back, and its devices."""
+        agent_id = AgentId(request.agent_id)
+        if agent_id not in self._engine.scheduler.ledger.fleet.agents:
+            raise NotFound("agent", agent_id)
+        last = self._agent_out(agent_id)
+        await self._engine.submit(AgentForgetRequested(agent=agent_id))
+        return agent_service_pb2.ForgetAgentResponse(agent=last)
 
     def _agent_out(self, agent_id: AgentId) -> agent_pb2.Agent:
         ledger = self._engine.scheduler.ledger

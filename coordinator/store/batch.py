@@ -35,6 +35,8 @@ from coordinator.core.model import (
     UploadKey,
 )
 from coordinator.core.step import (
+    DropAgent,
+    DropDevice,
     PutAgent,
     PutAttempt,
     PutBuild,
@@ -64,6 +66,9 @@ class Batch:
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
     devices: dict[DeviceId, Device] = field(default_factory=dict)
     agents: dict[AgentId, Agent] = field(default_factory=dict)
+    dropped_devices: dict[DeviceId, None] = field(default_factory=dict)
+    """Deleted after all else is written: leases of the same commit may name them."""
+    dropped_agents: dict[AgentId, None] = field(default_factory=dict)
     builds: dict[AppKey, Build] = field(default_factory=dict)
     trials: dict[AppKey, Trial] = field(default_factory=dict)
     crossings: dict[str, Crossing] = field(default_factory=dict)
@@ -99,8 +104,14 @@ def _take(batch: Batch, write: Write) -> None:
                 batch.leases[lease.id] = lease
         case PutDevice(device):
             batch.devices[device.id] = device
+            batch.dropped_devices.pop(device.id, None)
         case PutAgent(agent):
             batch.agents[agent.id] = agent
+            batch.dropped_agents.pop(agent.id, None)
+        case DropDevice(device_id):
+            batch.dropped_devices[device_id] = None
+        case DropAgent(agent_id):
+            batch.dropped_agents[agent_id] = None
         case PutBuild(build):
             batch.builds[build.app] = build
         case PutTrial(trial):

@@ -35,7 +35,7 @@ def ended_attempts(connection: Connection, ids: Sequence[AttemptId]) -> list[Att
 
 
 def delete_jobs(connection: Connection, ids: Sequence[JobId]) -> None:
-    """Delete jobs with their labels, tests and attempts, and the leases that are spent then."""
+    """Delete jobs with their labels, tests and attempts, and the leases and forgotten devices that are spent then."""
     attempts, leases = tables.attempts.c, tables.leases.c
     spent = set(connection.scalars(select(attempts.lease).where(attempts.job.in_(ids))))
     parts = (tables.artifacts, tables.test_results, tables.earlier_failures, tables.attempts, tables.job_labels)
@@ -44,6 +44,9 @@ def delete_jobs(connection: Connection, ids: Sequence[JobId]) -> None:
     connection.execute(delete(tables.jobs).where(tables.jobs.c.id.in_(ids)))
     is_used = exists().where(attempts.lease == leases.id)
     connection.execute(delete(tables.leases).where(leases.id.in_(spent), ~tables.LEASE_IS_LIVE, ~is_used))
+    devices = tables.devices.c
+    is_named = exists().where(leases.device == devices.id)
+    connection.execute(delete(tables.devices).where(devices.is_forgotten.is_(True), ~is_named))
 
 
 def spent_requests(connection: Connection, after: RequestKey, limit: int) -> tuple[list[RequestKey], RequestKey | None]:

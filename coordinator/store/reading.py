@@ -186,8 +186,9 @@ def earlier_failures_of(connection: Connection, ids: Sequence[JobId]) -> dict[Jo
 
 
 def devices(connection: Connection) -> list[Device]:
-    """Return all devices by id."""
-    return [rows.device(row) for row in connection.execute(select(tables.devices).order_by(tables.devices.c.id))]
+    """Return all devices that are known by id."""
+    known = select(tables.devices).where(tables.devices.c.is_forgotten.is_(False)).order_by(tables.devices.c.id)
+    return [rows.device(row) for row in connection.execute(known)]
 
 
 def agents(connection: Connection) -> list[Agent]:

@@ -398,6 +398,7 @@ def device_values(device: Device) -> Values:
         "app_version_id": device.app and device.app.app_version_id,
         "app_digest": device.app_digest,
         "app_is_registered": device.app is not None and bool(device.app.digest),
+        "is_forgotten": False,
         "busy_us": device.busy_us,
         "free_us": device.free_us,
         "seen_us": device.seen_us,

@@ -161,6 +161,8 @@ devices = Table(
     Column("marks", Text, nullable=False, server_default=text("'[]'")),
     Column("relapses", Integer, nullable=False, server_default=text("0")),
     Column("app_is_registered", Boolean, nullable=False, server_default=false()),
+    # The lab knows it no more, and leases of the past name it.
+    Column("is_forgotten", Boolean, nullable=False, server_default=false()),
 )
 
 agents = Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Table, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Dialect, Table, and_, bindparam, delete, exists, insert, or_, select, update
 
 from coordinator.core.logfile import LogEnd, LogPart, LogRestart, LogWrite
 from coordinator.core.model import TERMINAL_JOB_STATES, Counters, Job, JobId, JobState, TestState, Upload
@@ -47,6 +47,9 @@ class BatchWriter:
         self._update_job = Statement(dialect, _job_update())
         self._put_device = _upsert(dialect, tables.devices, ("id",))
         self._put_agent = _upsert(dialect, tables.agents, ("id",))
+        self._drop_agent = _delete(dialect, tables.agents, ("id",))
+        self._drop_device = Statement(dialect, _device_drop())
+        self._forget_device = Statement(dialect, _device_mark())
         self._put_build = _upsert(dialect, tables.builds, ("org_id", "app_version_id"))
         self._put_trial = _upsert(dialect, tables.trials, ("org_id", "app_version_id", "digest"))
         self._drop_trial = _delete(dialect, tables.trials, ("org_id", "app_version_id", "digest"))
@@ -115,6 +118,14 @@ class BatchWriter:
         expectations = [rows.expectation_values(one) for one in batch.expectations.values()]
         self._put_expectation.run_all(connection, expectations)
         self._insert_request.run_all(connection, [rows.request_values(request) for request in batch.requests])
+        self._drop_forgotten(connection, batch)
+
+    def _drop_forgotten(self, connection: Connection, batch: Batch) -> None:
+        """Delete what is forgotten; a device that leases of the past name is marked, and goes with the last of them."""
+        devices = [{"of": device_id} for device_id in batch.dropped_devices]
+        self._drop_device.run_all(connection, devices)
+        self._forget_device.run_all(connection, devices)
+        self._drop_agent.run_all(connection, [{"id": agent_id} for agent_id in batch.dropped_agents])
 
     def _write_tests(self, connection: Connection, tests: list[Values]) -> None:
         """Write tests; a failure of an earlier attempt is kept beside what replaces it."""
@@ -184,6 +195,18 @@ def _upsert(dialect: Dialect, table: Table, key: tuple[str, ...], guard: Guard |
 
 def _delete(dialect: Dialect, table: Table, key: tuple[str, ...]) -> Statement:
     return Statement(dialect, delete(table).where(*(table.c[name] == bindparam(name) for name in key)))
+
+
+def _device_drop() -> Any:  # noqa: ANN401 - an executable
+    """Return the deletion of a device that no lease names."""
+    devices = tables.devices
+    is_named = exists().where(tables.leases.c.device == devices.c.id)
+    return delete(devices).where(devices.c.id == bindparam("of"), ~is_named)
+
+
+def _device_mark() -> Any:  # noqa: ANN401 - an executable
+    """Return the update of a device that leases name, and that is not to be read any more."""
+    return update(tables.devices).where(tables.devices.c.id == bindparam("of")).values(is_forgotten=True)
 
 
 def _failure_keeping() -> Any:  # noqa: ANN401 - an executable

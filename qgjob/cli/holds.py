@@ -1,4 +1,4 @@
-"""`qgjob agents drain|resume` and `qgjob devices quarantine|drain|readmit`: keep work off, and let it in again."""
+"""`qgjob agents drain|resume|forget`, `qgjob devices quarantine|drain|readmit`: keep work off, and let it in again."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def add_to(*, agents: typer.Typer, devices: typer.Typer) -> None:
     """Add the commands to their groups."""
     agents.command("drain", cls=Command)(drain_agent)
     agents.command("resume", cls=Command)(resume_agent)
+    agents.command("forget", cls=Command)(forget_agent)
     devices.command("quarantine", cls=Command)(quarantine_device)
     devices.command("drain", cls=Command)(drain_device)
     devices.command("readmit", cls=Command)(readmit_device)
@@ -124,6 +125,24 @@ def resume_agent(name: Name, output: Output = None, json: Json = False) -> None:
     with client() as opened:
         agent = resources.agent(opened.resume_agent(name))
     show_one(agent, chosen, lambda one: terminal.say(f"{one['name']} gets work again"), key="name")
+
+
+def forget_agent(name: Name, output: Output = None, json: Json = False) -> None:
+    """Forget an agent that will not come back, and its devices. What it ran is kept."""
+    from qgjob import resources
+
+    chosen = chosen_format(output, json)
+    with client() as opened:
+        agent = resources.agent(opened.forget_agent(name))
+    show_one(agent, chosen, lambda one: terminal.say(_forgotten(one)), key="name")
+
+
+def _forgotten(agent: Resource) -> str:
+    count = agent["devices"]
+    if not count:
+        return f"{agent['name']} is forgotten; it had no devices"
+    theirs = "is its device" if count == 1 else f"are its {count} devices"
+    return f"{agent['name']} is forgotten, and so {theirs}"
 
 
 def quarantine_device(device: DeviceId, reason: Reason = "", output: Output = None, json: Json = False) -> None:

@@ -124,6 +124,14 @@ class LabClient(Connection):
         request = ResumeAgentRequest(agent_id=name)
         return self._call(lambda: AgentServiceStub(self._channel).ResumeAgent(request, timeout=CALL_TIMEOUT_S)).agent
 
+    def forget_agent(self, name: str) -> Agent:
+        """Forget an agent that will not come back, and all of its devices; return it as it was known last."""
+        from qgjob.v1.agent_service_pb2 import ForgetAgentRequest
+        from qgjob.v1.agent_service_pb2_grpc import AgentServiceStub
+
+        request = ForgetAgentRequest(agent_id=name)
+        return self._call(lambda: AgentServiceStub(self._channel).ForgetAgent(request, timeout=CALL_TIMEOUT_S)).agent
+
     def quarantine_device(self, device_id: str, reason: str = "") -> Device:
         """Keep new work off a device with which something is wrong."""
         from qgjob.v1.device_service_pb2 import QuarantineDeviceRequest

@@ -55,6 +55,11 @@ class AgentServiceStub:
                 request_serializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentRequest.SerializeToString,
                 response_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentResponse.FromString,
                 _registered_method=True)
+        self.ForgetAgent = channel.unary_unary(
+                '/qgjob.v1.AgentService/ForgetAgent',
+                request_serializer=qgjob_dot_v1_dot_agent__service__pb2.ForgetAgentRequest.SerializeToString,
+                response_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ForgetAgentResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -90,6 +95,15 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetAgent(self, request, context):
+        """ForgetAgent forgets an agent that will not come back, and all of its devices with their holds; jobs that it ran keep
+        the names. Refused with NOT_FOUND if it is not known, and with FAILED_PRECONDITION while it is connected, a lease of
+        it lives, or a device of it is fencing. One that comes back after all is a new agent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +126,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ResumeAgent,
                     request_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentRequest.FromString,
                     response_serializer=qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentResponse.SerializeToString,
+            ),
+            'ForgetAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetAgent,
+                    request_deserializer=qgjob_dot_v1_dot_agent__service__pb2.ForgetAgentRequest.FromString,
+                    response_serializer=qgjob_dot_v1_dot_agent__service__pb2.ForgetAgentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +242,33 @@ class AgentService:
             '/qgjob.v1.AgentService/ResumeAgent',
             qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentRequest.SerializeToString,
             qgjob_dot_v1_dot_agent__service__pb2.ResumeAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/qgjob.v1.AgentService/ForgetAgent',
+            qgjob_dot_v1_dot_agent__service__pb2.ForgetAgentRequest.SerializeToString,
+            qgjob_dot_v1_dot_agent__service__pb2.ForgetAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

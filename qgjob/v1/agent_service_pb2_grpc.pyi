@@ -43,6 +43,11 @@ class AgentServiceStub:
     """
     ResumeAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ResumeAgentRequest, _agent_service_pb2.ResumeAgentResponse]
     """ResumeAgent lets a drained agent work again. Devices that are held one by one stay held."""
+    ForgetAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ForgetAgentRequest, _agent_service_pb2.ForgetAgentResponse]
+    """ForgetAgent forgets an agent that will not come back, and all of its devices with their holds; jobs that it ran keep
+    the names. Refused with NOT_FOUND if it is not known, and with FAILED_PRECONDITION while it is connected, a lease of
+    it lives, or a device of it is fencing. One that comes back after all is a new agent.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -59,6 +64,11 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     ResumeAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResumeAgentRequest, _agent_service_pb2.ResumeAgentResponse]  # type: ignore[assignment]
     """ResumeAgent lets a drained agent work again. Devices that are held one by one stay held."""
+    ForgetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ForgetAgentRequest, _agent_service_pb2.ForgetAgentResponse]  # type: ignore[assignment]
+    """ForgetAgent forgets an agent that will not come back, and all of its devices with their holds; jobs that it ran keep
+    the names. Refused with NOT_FOUND if it is not known, and with FAILED_PRECONDITION while it is connected, a lease of
+    it lives, or a device of it is fencing. One that comes back after all is a new agent.
+    """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """AgentService is the agents' side of the coordinator."""
@@ -96,5 +106,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ResumeAgentResponse, _abc.Awaitable[_agent_service_pb2.ResumeAgentResponse]]:
         """ResumeAgent lets a drained agent work again. Devices that are held one by one stay held."""
+
+    @_abc_1.abstractmethod
+    def ForgetAgent(
+        self,
+        request: _agent_service_pb2.ForgetAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.ForgetAgentResponse, _abc.Awaitable[_agent_service_pb2.ForgetAgentResponse]]:
+        """ForgetAgent forgets an agent that will not come back, and all of its devices with their holds; jobs that it ran keep
+        the names. Refused with NOT_FOUND if it is not known, and with FAILED_PRECONDITION while it is connected, a lease of
+        it lives, or a device of it is fencing. One that comes back after all is a new agent.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -42,6 +42,9 @@ class Coordinator(agent_service_pb2_grpc.AgentServiceServicer):
     async def ResumeAgent(self, request: object, context: object) -> agent_service_pb2.ResumeAgentResponse:
         raise NotImplementedError
 
+    async def ForgetAgent(self, request: object, context: object) -> agent_service_pb2.ForgetAgentResponse:
+        raise NotImplementedError
+
     async def listen(self, context: Context) -> None:
         while isinstance(request := cast("object", await context.read()), Request):
             self.heard.append(str(request.WhichOneof("event")))

@@ -32,6 +32,8 @@ from coordinator.core.model import (
 )
 from coordinator.core.scheduler import Scheduler
 from coordinator.core.step import (
+    DropAgent,
+    DropDevice,
     PutAgent,
     PutAttempt,
     PutBuild,
@@ -95,6 +97,11 @@ class Records:
                 self.devices[device.id] = device
             case PutAgent(agent):
                 self.agents[agent.id] = agent
+            case DropDevice(device_id):
+                assert not any(one.is_live and one.device == device_id for one in self.leases.values()), device_id
+                del self.devices[device_id]
+            case DropAgent(agent_id):
+                del self.agents[agent_id]
             case PutBuild(build):
                 self.builds[build.app] = build
             case PutTrial(trial):

@@ -19,6 +19,7 @@ from coordinator.core.events import (
     AgentConnected,
     AgentDisconnected,
     AgentDrainRequested,
+    AgentForgetRequested,
     AttemptFinished,
     AttemptStarted,
     BuildInstalled,
@@ -64,7 +65,7 @@ from coordinator.core.model import (
     TestState,
 )
 from coordinator.core.scheduler import Scheduler
-from coordinator.core.step import Step
+from coordinator.core.step import DropAgent, Step
 from tests.core.lab import START_WALL_US, spec
 from tests.core.records import Records, projection
 
@@ -86,6 +87,7 @@ class HostileLab:
         self.mono_us = 0
         self.sessions = 0
         self.refusals = 0
+        self.forgotten_agents = 0
 
     @property
     def ledger(self) -> Ledger:
@@ -96,6 +98,7 @@ class HostileLab:
         return Now(mono_us=self.mono_us, wall_us=START_WALL_US + self.mono_us)
 
     def take(self, step: Step) -> None:
+        self.forgotten_agents += sum(isinstance(write, DropAgent) for write in step.writes)
         self.records.apply(step.writes)
         invariants.check(self.ledger)
         assert projection(self.ledger) == self.records.unfinished(), "what is in memory is not what was committed"
@@ -122,6 +125,7 @@ class HostileLab:
             self.finished: 16,
             self.time_passed: 6,
             self.restarted: 1,
+            self.forgotten: 1,
         }
         event = self.random.choices(list(weights), weights=list(weights.values()))[0]()
         if event is None:
@@ -182,6 +186,9 @@ class HostileLab:
 
     def drained(self) -> Event:
         return AgentDrainRequested(agent=self.random.choice(AGENTS), is_draining=self.random.random() < 0.4)
+
+    def forgotten(self) -> Event:
+        return AgentForgetRequested(agent=self.random.choice(AGENTS))
 
     # What agents may say
 
@@ -351,6 +358,7 @@ def test_hostile_stories_reach_what_they_are_about() -> None:
     for _ in range(6_000):
         lab.act()
     assert lab.refusals > 50
+    assert lab.forgotten_agents > 5
     assert sum(lease.is_canary for lease in lab.records.leases.values()) > 5
     assert {job.state for job in lab.records.jobs.values()} >= TERMINAL_JOB_STATES, "every way to end was met"
     assert {lease.state for lease in lab.records.leases.values()} >= TERMINAL_LEASE_STATES

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.core.errors import QgjobError
-from coordinator.core.events import AttemptFinished, AttemptStarted, LeaseEcho
+from coordinator.core.events import AgentForgetRequested, AttemptFinished, AttemptStarted, LeaseEcho
 from coordinator.core.model import (
+    AgentId,
     AttemptId,
     AttemptOutcome,
     DeviceId,
@@ -60,7 +61,7 @@ class Story(Lab):
         name = self.random.choice(AGENTS)
         acts = (self.submit_some, self.cancel_one, self.garbage, self.wait, self.come, self.go, self.work, self.work)
         with contextlib.suppress(QgjobError):
-            self.random.choice(acts)(name)
+            self.random.choice((*acts, self.forget))(name)
 
     def submit_some(self, _name: str) -> None:
         specs = [
@@ -96,6 +97,9 @@ class Story(Lab):
     def go(self, name: str) -> None:
         if name in self.agents:
             self.agents[name].lose(goodbye=self.random.random() < 0.2)
+
+    def forget(self, name: str) -> None:
+        self.handle(AgentForgetRequested(agent=AgentId(name)))
 
     def held(self, name: str) -> list[Lease]:
         return [lease for lease in self.scheduler.ledger.fleet.leases.values() if lease.agent == name]

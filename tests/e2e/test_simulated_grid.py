@@ -268,6 +268,25 @@ def test_device_whose_host_is_gone_is_freed_by_an_explicit_word_alone(grid: Grid
     assert json.loads(grid.run("devices", "readmit", device, "--gone").stdout)["state"] == "offline"
 
 
+def test_agent_that_never_comes_back_is_forgotten_with_its_devices(grid: Grid) -> None:
+    agent = grid.agent("old", *FAST)
+    (job,) = grid.submit("a.spec.ts")
+    grid.run("jobs", "wait", str(job))
+    assert "stop it, and then forget it" in grid.run("agents", "forget", "old", code=2).stderr
+    agent.stop()
+    eventually(lambda: [one["state"] for one in grid.agents()] == ["stopped"], "it has said goodbye")
+    (waiting,) = grid.submit("b.spec.ts")
+    done = grid.run("agents", "forget", "old", "-o", "table")
+    assert done.stderr == "old is forgotten, and so are its 2 devices\n"
+    assert (grid.agents(), grid.devices()) == ([], [])
+    assert "No device is known" in grid.run("jobs", "why", str(waiting), "-o", "table").stdout
+    ran = grid.job(job)
+    assert (ran["status"], ran["agent"]) == ("completed", "old")
+    assert ran["device"].endswith("@old")
+    grid.agent("new", *FAST)
+    grid.run("jobs", "wait", str(waiting))
+
+
 def state_of(grid: Grid, device: str) -> str:
     return str(next(one["state"] for one in grid.devices() if one["id"] == device))
 
@@ -283,6 +302,8 @@ def test_quarantined_device_says_why_and_works_again_when_it_is_readmitted(grid:
     grid.run("jobs", "wait", str(job))
 
 
-@pytest.mark.parametrize("command", [("agents", "drain"), ("agents", "resume"), ("devices", "quarantine")])
+@pytest.mark.parametrize(
+    "command", [("agents", "drain"), ("agents", "resume"), ("agents", "forget"), ("devices", "quarantine")]
+)
 def test_unknown_agent_or_device_is_exit_5(empty_grid: Grid, command: tuple[str, str]) -> None:
     assert "nobody" in empty_grid.run(*command, "nobody", code=5).stderr

@@ -577,6 +577,25 @@ async def test_operator_drains_and_resumes_an_agent(grid: Grid) -> None:
     assert (await agent.lease()).jobs[0].job_id == 1
 
 
+async def test_operator_forgets_an_agent_that_was_stopped_for_good(grid: Grid) -> None:
+    agent = grid.agent()
+    await agent.hello(phone("phone-1"), phone("phone-2"))
+    request = agent_service_pb2.ForgetAgentRequest(agent_id="lab")
+    code, sentence, info = await refusal(grid.agents.ForgetAgent(request))
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_TRANSITION")
+    assert "stop it, and then forget it" in sentence
+    await agent.say(goodbye=agent_service_pb2.Goodbye())
+    assert (await agent.status())[0] is grpc.StatusCode.OK
+    last = (await grid.agents.ForgetAgent(request)).agent
+    assert (last.id, last.devices) == ("lab", 2)
+    for _ in range(2):
+        assert not (await agents(grid)).agents
+        assert not (await grid.devices.ListDevices(device_service_pb2.ListDevicesRequest())).devices
+        await grid.restart()
+    await grid.agent().hello(phone("phone-1"))
+    assert (await agents(grid)).agents[0].devices == 1
+
+
 async def test_operator_hears_of_names_that_are_not_known_and_of_odd_reasons(grid: Grid) -> None:
     for call, kind in (
         (grid.devices.QuarantineDevice(device_service_pb2.QuarantineDeviceRequest(device_id="x")), "device"),
@@ -584,6 +603,7 @@ async def test_operator_hears_of_names_that_are_not_known_and_of_odd_reasons(gri
         (grid.devices.ReadmitDevice(device_service_pb2.ReadmitDeviceRequest(device_id="x")), "device"),
         (grid.agents.DrainAgent(agent_service_pb2.DrainAgentRequest(agent_id="x")), "agent"),
         (grid.agents.ResumeAgent(agent_service_pb2.ResumeAgentRequest(agent_id="x")), "agent"),
+        (grid.agents.ForgetAgent(agent_service_pb2.ForgetAgentRequest(agent_id="x")), "agent"),
     ):
         code, _, info = await refusal(call)
         assert (code, dict(info.metadata)) == (grpc.StatusCode.NOT_FOUND, {"kind": kind, "id": "x"})

@@ -29,6 +29,8 @@ from coordinator.core.model import (
     UploadKey,
 )
 from coordinator.core.step import (
+    DropAgent,
+    DropDevice,
     PutAgent,
     PutAttempt,
     PutBuild,
@@ -82,6 +84,10 @@ class Records:
                 self.devices[device.id] = device
             case PutAgent(agent):
                 self.agents[agent.id] = agent
+            case DropDevice(device_id):
+                del self.devices[device_id]
+            case DropAgent(agent_id):
+                del self.agents[agent_id]
             case PutBuild(build):
                 self.builds[build.app] = build
             case PutTrial(trial):

@@ -80,6 +80,7 @@ NEWER_COLUMNS = (
     ("test_results", "begin_us"),
     ("jobs", "can_spill"),
     ("devices", "account"),
+    ("devices", "is_forgotten"),
 )
 NEWER_TABLES = (
     "log_parts",
