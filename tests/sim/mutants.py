@@ -20,7 +20,7 @@ from agent.core.leases import Leases
 from agent.core.logsender import LogSender
 from agent.core.model import DeviceId, LeaseKey, LeaseSpec, Now
 from agent.core.step import KeepResult, ReportClosed
-from coordinator.core import families, heads, lanes, ledger, pools, requests, transitions
+from coordinator.core import families, heads, lanes, pools, requests, transitions
 from coordinator.core.accounts import Accounts
 from coordinator.core.contests import Contests
 from coordinator.core.crossings import Crossings
@@ -262,16 +262,12 @@ def _requeue_before_the_echo(sound: Any) -> Any:  # noqa: ANN401
     return revoke
 
 
-@contextmanager
-def _family_without_the_build() -> Iterator[None]:
-    sound = families.family_of
-
+def _family_without_the_build(sound: Any) -> Any:  # noqa: ANN401
     def family_of(job: Job) -> families.FamilyKey:
-        key = sound(job)
+        key: families.FamilyKey = sound(job)
         return families.FamilyKey(replace(key.app, app_version_id="", digest=""), key.signature)
 
-    with patch.object(lanes, "family_of", family_of), patch.object(ledger, "family_of", family_of):
-        yield
+    return family_of
 
 
 def _lease_without_the_build(sound: Any) -> Any:  # noqa: ANN401
@@ -414,7 +410,7 @@ MUTANTS = (
         plant=replacing(Shelf, "may_acknowledge", _acknowledge_without_leadership),
         seed=4,
     ),
-    Mutant(name="family without the build", plant=_family_without_the_build, seed=0),
+    Mutant(name="family without the build", plant=replacing(lanes, "family_of", _family_without_the_build), seed=0),
     Mutant(
         name="lease without the build",
         plant=replacing(to_agents, "_lease_spec", _lease_without_the_build),
