@@ -1,12 +1,23 @@
-"""The plots of docs/performance.md."""
+"""The plots of docs/performance.md, and that of docs/scheduling.md.
+
+`make bench` draws the former. The benchmark of policies takes minutes and depends on no machine, so it is no part of
+that; its plot is drawn from what it tells:
+
+python -m benchmarks scheduling --json | python -m benchmarks.plots
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+SCHEDULING = Path("docs/scheduling")
+FLOW_LOAD = "0.9"
+PRIORITIES = range(1, 6)
 IN_FLIGHT = (32, 128)
 SHARES = ("p50", "p99")
 
@@ -24,6 +35,8 @@ class Chart:
     series: Mapping[str, Sequence[float]]
     is_line: bool = False
     """Whether it shows lines instead of bars."""
+    has_figures: bool = True
+    """Whether each value is written beside its bar: not where there are so many that they would cover each other."""
 
 
 def charts(kept: Kept) -> Iterator[Chart]:
@@ -38,6 +51,20 @@ def charts(kept: Kept) -> Iterator[Chart]:
             yield chart(kept[name]["metrics"])
 
 
+def flow(metrics: Mapping[str, Any]) -> Chart:
+    """Return the chart of what the benchmark of policies found where jobs arrive."""
+    rows: Mapping[str, Mapping[str, float]] = metrics["arrivals"][FLOW_LOAD]
+    return Chart(
+        name="flow",
+        title=f"Mean flow time in seconds by priority, at a load of {FLOW_LOAD}",
+        labels=[f"P{priority}" for priority in PRIORITIES],
+        series={
+            policy: [round(row[f"p{priority}_mean_flow_s"]) for priority in PRIORITIES] for policy, row in rows.items()
+        },
+        has_figures=False,
+    )
+
+
 def draw(chart: Chart, folder: Path) -> None:
     """Write a chart as NAME.svg. What draws it, only the group `bench` installs."""
     import pygal
@@ -46,7 +73,13 @@ def draw(chart: Chart, folder: Path) -> None:
     kind = pygal.Line if chart.is_line else pygal.Bar
     # Without the script of another host, which a document has no use for.
     drawn = kind(
-        width=720, height=360, style=CleanStyle, js=(), title=chart.title, legend_at_bottom=True, print_values=True
+        width=720,
+        height=360,
+        style=CleanStyle,
+        js=(),
+        title=chart.title,
+        legend_at_bottom=True,
+        print_values=chart.has_figures,
     )
     drawn.x_labels = chart.labels
     for label, values in chart.series.items():
@@ -103,3 +136,9 @@ def _decision(metrics: dict[str, Any]) -> Chart:
         series={label: [row[column] for row in rows] for label, column in columns.items()},
         is_line=True,
     )
+
+
+if __name__ == "__main__":
+    told = sys.stdin.read().splitlines()
+    SCHEDULING.mkdir(exist_ok=True)
+    draw(flow(json.loads(told[-1])["metrics"]), SCHEDULING)

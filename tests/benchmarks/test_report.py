@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import report
-from benchmarks.plots import Chart, charts
+from benchmarks.plots import Chart, charts, flow
 
 PROGRAM = """
 import json, sys, time
@@ -183,6 +183,16 @@ def test_what_is_kept_in_the_project_can_be_drawn() -> None:
     assert [chart.name for chart in drawn] == ["submit", "dispatch", "lifecycle", "decision"]
     for chart in drawn:
         assert {len(values) for values in chart.series.values()} == {len(chart.labels)}, chart.name
+
+
+def test_policies_are_drawn_by_priority() -> None:
+    rows = {
+        policy: {f"p{priority}_mean_flow_s": priority * seconds for priority in range(1, 6)}
+        for policy, seconds in (("qgjob", 10.4), ("fifo", 20.0))
+    }
+    drawn = flow({"arrivals": {"0.7": {}, "0.9": rows}})
+    assert drawn.labels == ["P1", "P2", "P3", "P4", "P5"]
+    assert drawn.series == {"qgjob": [10, 21, 31, 42, 52], "fifo": [20, 40, 60, 80, 100]}
 
 
 def test_a_chart_has_a_value_for_each_label() -> None:
