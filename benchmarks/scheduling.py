@@ -26,6 +26,16 @@ SPLITS = (1, 2, 4, 8, 16, 32)
 SHARES = (0, 50, 75, 100, 150)
 AGES_MINUTES = (30, 60, 120)
 AGING_LOADS = (0.9, 1.1)
+URGENT_LOADS = (0.7, 1.1)
+URGENT_RULES = {
+    "as it is": Rules(),
+    "batches of 60 s": Rules(batch_least_us=60 * SECOND_US),
+    "batches of 240 s": Rules(batch_least_us=240 * SECOND_US),
+    "split_percent 50": Rules(split_percent=50),
+    "split_percent 150": Rules(split_percent=150),
+    "urgent_split_installs 8": Rules(urgent_split_installs=8),
+}
+"""What could be turned for the slowest jobs of priority 4."""
 SMALL_SEEDS = range(1, 13)
 SOLVER_SECONDS = 30.0
 
@@ -49,7 +59,8 @@ def medians(rows: list[Figures]) -> Figures:
 
 def run(is_told: bool) -> Measured:
     """Run every workload under every policy."""
-    metrics: dict[str, Any] = {"closed": {}, "arrivals": {}, "adversarial": {}, "splits": {}, "shares": {}, "ages": {}}
+    parts = ("closed", "arrivals", "adversarial", "splits", "shares", "ages", "urgent")
+    metrics: dict[str, Any] = {part: {} for part in parts}
     for make in CLOSED:
         metrics["closed"][make.__name__] = _compared(
             [make(seed) for seed in SEEDS], closed_figures, is_told, make.__name__
@@ -68,9 +79,14 @@ def run(is_told: bool) -> Measured:
         if is_told:
             print(f"split_percent {percent}: {metrics['shares'][str(percent)]}")
     for minutes in AGES_MINUTES:
-        metrics["ages"][str(minutes)] = {str(load): _aged(minutes, load) for load in AGING_LOADS}
+        aged = Rules(age_us=minutes * 60 * SECOND_US)
+        metrics["ages"][str(minutes)] = {str(load): _arrived(aged, load) for load in AGING_LOADS}
         if is_told:
             print(f"one priority higher after {minutes} minutes: {metrics['ages'][str(minutes)]}")
+    for name, rules in URGENT_RULES.items():
+        metrics["urgent"][name] = {str(load): _arrived(rules, load) for load in URGENT_LOADS}
+        if is_told:
+            print(f"{name}: {metrics['urgent'][name]}")
     return metrics, _ratios(metrics)
 
 
@@ -94,9 +110,9 @@ def _split(rules: Rules) -> Figures:
     return medians([closed_figures(simulated(CLOSED[0](seed), OurScheduler(settings))) for seed in SEEDS])
 
 
-def _aged(minutes: int, load: float) -> Figures:
-    """Return one point of the trade of the low priorities' waits against those of the normal ones."""
-    settings = Settings(rules=Rules(age_us=minutes * 60 * SECOND_US))
+def _arrived(rules: Rules, load: float) -> Figures:
+    """Return one point of the trade of some priorities' waits against others', or against installs."""
+    settings = Settings(rules=rules)
     return medians([arrival_figures(simulated(arrivals(seed, load), OurScheduler(settings))) for seed in ARRIVAL_SEEDS])
 
 
